@@ -1,3 +1,8 @@
+using Triggers.ServiceDefaults;
+
 var builder = WebApplication.CreateBuilder(args);
+builder.AddServiceDefaults();
+
 var app = builder.Build();
-app.Run();
+app.MapLiveAndReady();
+return await app.RunServiceAsync();

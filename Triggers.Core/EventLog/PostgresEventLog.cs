@@ -1,0 +1,464 @@
+using System.Threading.Channels;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
+using Npgsql;
+using NpgsqlTypes;
+
+namespace Triggers.Core.EventLog;
+
+/// <summary>
+/// The log whose records are the rows of <c>events</c>. Requests that arrive while a commit is under way share the next one: one
+/// pipelined batch, one round trip, one flush to disk. The queue in front is bounded, and so is every caller's wait.
+/// </summary>
+public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimeProvider time, ILogger<PostgresEventLog> logger)
+    : BackgroundService, IEventLog
+{
+    /// <summary>How long a caller waits for its append before it is told to come again.</summary>
+    private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(1.8);
+
+    /// <summary>Bounds of what waits: requests, and bytes of event data.</summary>
+    private const int MaxQueuedRequests = 2_000;
+    private const long MaxQueuedBytes = 64 * 1024 * 1024;
+
+    /// <summary>Bounds of one commit. A single request may exceed them, alone.</summary>
+    private const int MaxGroupEvents = 1_000;
+    private const long MaxGroupBytes = 8 * 1024 * 1024;
+
+    private readonly Channel<PendingAppend> _queue =
+        Channel.CreateBounded<PendingAppend>(new BoundedChannelOptions(MaxQueuedRequests) { SingleReader = true });
+
+    private long _queuedBytes;
+
+    /// <inheritdoc />
+    public async Task<AppendResult> AppendAsync(AppendRequest request, CancellationToken cancellationToken)
+    {
+        var pending = new PendingAppend(request);
+        if (Interlocked.Add(ref _queuedBytes, pending.Bytes) > MaxQueuedBytes || !_queue.Writer.TryWrite(pending))
+        {
+            Interlocked.Add(ref _queuedBytes, -pending.Bytes);
+            throw new EventLogUnavailableException("The event log can't keep up.");
+        }
+
+        try
+        {
+            return await pending.Completion.Task.WaitAsync(MaxWait, time, cancellationToken);
+        }
+        catch (TimeoutException e)
+        {
+            // If the writer has not taken it yet it never will; if it has, it may still become durable, and a retry with the same
+            // idempotency key or external id gets that answer.
+            pending.TryAbandon();
+            throw new EventLogUnavailableException("The event log did not answer in time.", e);
+        }
+        catch (OperationCanceledException)
+        {
+            pending.TryAbandon();
+            throw;
+        }
+    }
+
+    /// <inheritdoc />
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        var group = new List<PendingAppend>();
+        while (await _queue.Reader.WaitToReadAsync(CancellationToken.None))
+        {
+            TakeGroup(group);
+            if (group.Count == 0)
+                continue;
+            try
+            {
+                await AppendGroupAsync(group);
+            }
+            catch (Exception e) when (e is NpgsqlException or TimeoutException or OperationCanceledException or System.Net.Sockets.SocketException)
+            {
+                Log.AppendFailed(logger, e, group.Count);
+                if (e is PostgresException { SqlState: ['2', '2' or '3', ..] } && group.Count > 1)
+                    await AppendOneByOneAsync(group);
+                else
+                    FailAll(group, e);
+            }
+            catch (Exception e)
+            {
+                Log.AppendFailed(logger, e, group.Count);
+                FailAll(group, e);
+            }
+        }
+    }
+
+    /// <summary>Ends the loop once the last request has its answer: the server stops accepting before this is called.</summary>
+    public override async Task StopAsync(CancellationToken cancellationToken)
+    {
+        _queue.Writer.TryComplete();
+        if (ExecuteTask is { } loop)
+            await loop.WaitAsync(cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await base.StopAsync(cancellationToken);
+    }
+
+    private static void FailAll(List<PendingAppend> group, Exception e)
+    {
+        foreach (var pending in group)
+            pending.Completion.TrySetException(new EventLogUnavailableException("The event log is away.", e));
+    }
+
+    /// <summary>A group refused for its data: whoever is at fault fails alone.</summary>
+    private async Task AppendOneByOneAsync(List<PendingAppend> group)
+    {
+        foreach (var pending in group)
+        {
+            try
+            {
+                await AppendGroupAsync([pending]);
+            }
+            catch (Exception e)
+            {
+                FailAll([pending], e);
+            }
+        }
+    }
+
+    private void TakeGroup(List<PendingAppend> group)
+    {
+        group.Clear();
+        var events = 0;
+        long bytes = 0;
+        while (_queue.Reader.TryPeek(out var next))
+        {
+            if (group.Count > 0 && (events + next.Request.Events.Count > MaxGroupEvents || bytes + next.Bytes > MaxGroupBytes))
+                return;
+            _queue.Reader.TryRead(out _);
+            Interlocked.Add(ref _queuedBytes, -next.Bytes);
+            if (!next.TryTake())
+                continue;
+            group.Add(next);
+            events += next.Request.Events.Count;
+            bytes += next.Bytes;
+        }
+    }
+
+    private async Task AppendGroupAsync(List<PendingAppend> group)
+    {
+        var items = new Items(group);
+        using var timeout = new CancellationTokenSource(MaxWait, time);
+        await using var connection = await dataSource.OpenConnectionAsync(timeout.Token);
+
+        var inserted = items.Count;
+        HashSet<Guid>? insertedIds = null;
+        // One batch is one implicit transaction: it commits at its end or not at all.
+        await using (var batch = new NpgsqlBatch(connection))
+        {
+            batch.BatchCommands.Add(new NpgsqlBatchCommand(
+                $"SELECT pg_advisory_xact_lock({AdvisoryLocks.Class}, {AdvisoryLocks.Append})"));
+            if (items.Keys.Count == 0)
+            {
+                batch.BatchCommands.Add(items.AddTo(new NpgsqlBatchCommand(InsertSql)));
+            }
+            else
+            {
+                batch.BatchCommands.Add(items.AddTo(items.Keys.AddTo(new NpgsqlBatchCommand(InsertWithKeysSql))));
+                if (items.HasBothKinds)
+                    batch.BatchCommands.Add(items.AddIdsTo(items.Keys.AddTo(new NpgsqlBatchCommand(ForgetLosersSql))));
+            }
+            batch.BatchCommands.Add(new NpgsqlBatchCommand($"SELECT pg_notify('{Notifications.Events}', '')"));
+
+            await using var reader = await batch.ExecuteReaderAsync(timeout.Token);
+            if (items.Keys.Count > 0)
+            {
+                await reader.NextResultAsync(timeout.Token);
+                insertedIds = [];
+                while (await reader.ReadAsync(timeout.Token))
+                    insertedIds.Add(reader.GetGuid(0));
+                inserted = insertedIds.Count;
+            }
+            while (await reader.NextResultAsync(timeout.Token))
+            {
+            }
+        }
+
+        var holders = inserted == items.Count ? null : await ReadHoldersAsync(connection, items.Keys, timeout.Token);
+        foreach (var pending in group)
+            pending.Completion.TrySetResult(Answer(pending.Request, insertedIds, holders));
+    }
+
+    /// <summary>Who holds the keys of a group in which not everybody won: read after the commit, so it is what will stay.</summary>
+    private static async Task<Dictionary<KeyId, Holder>> ReadHoldersAsync(NpgsqlConnection connection, Keys keys, CancellationToken cancellationToken)
+    {
+        await using var command = keys.AddTo(new NpgsqlCommand(HoldersSql, connection));
+        await using var reader = await command.ExecuteReaderAsync(cancellationToken);
+        var holders = new Dictionary<KeyId, Holder>();
+        while (await reader.ReadAsync(cancellationToken))
+        {
+            holders[new KeyId(reader.GetGuid(0), reader.GetInt16(1), Convert.ToHexString(reader.GetFieldValue<byte[]>(2)))] =
+                new Holder(reader.GetFieldValue<byte[]>(3), reader.GetGuid(4), reader.GetString(5), reader.GetBoolean(6));
+        }
+        return holders;
+    }
+
+    private static AppendResult Answer(AppendRequest request, HashSet<Guid>? insertedIds, Dictionary<KeyId, Holder>? holders)
+    {
+        var first = request.FirstId;
+        var correlationId = request.CorrelationId;
+        var outcome = AppendOutcome.Appended;
+        if (holders is not null && request.IdempotencyKey is { } key
+            && holders.TryGetValue(KeyId.Idempotency(request.TenantId, key), out var holder) && holder.EventId != request.FirstId)
+        {
+            if (!holder.Fingerprint.AsSpan().SequenceEqual(key.Fingerprint))
+                return new AppendResult(AppendOutcome.KeyReused, correlationId, []);
+            if (holder.Busy)
+                return new AppendResult(AppendOutcome.InProgress, correlationId, []);
+            first = holder.EventId;
+            correlationId = holder.CorrelationId;
+            outcome = AppendOutcome.Repeated;
+        }
+
+        var events = new AppendedEvent[request.Events.Count];
+        for (var i = 0; i < events.Length; i++)
+        {
+            var item = request.Events[i];
+            var id = TypeId.Add(first, TypeId.Difference(item.Id, request.FirstId));
+            events[i] = new AppendedEvent(id, AppendedEventOutcome.Appended, correlationId);
+            if (insertedIds is null || insertedIds.Contains(item.Id) || item.ExternalKey is not { } external
+                || holders is null || !holders.TryGetValue(KeyId.External(request.TenantId, external), out var owner) || owner.EventId == id)
+                continue;
+            events[i] = owner.Fingerprint.AsSpan().SequenceEqual(external.Fingerprint)
+                ? new AppendedEvent(owner.EventId, AppendedEventOutcome.Repeated, owner.CorrelationId)
+                : new AppendedEvent(owner.EventId, AppendedEventOutcome.ExternalIdConflict, owner.CorrelationId);
+        }
+        return new AppendResult(outcome, correlationId, events);
+    }
+
+    private const string InsertSql =
+        """
+        INSERT INTO events (seq, tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data)
+        SELECT nextval('events_seq'), i.*
+        FROM (
+            SELECT tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data
+            FROM unnest(@tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds, @traceParents, @data)
+                WITH ORDINALITY AS i (tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data, ord)
+            ORDER BY ord
+        ) i
+        """;
+
+    /// <summary>
+    /// An event goes in if its request won the idempotency key and it won its own external id. A key that expired is free again.
+    /// Doubles inside the group are folded to the first, since one statement can't update a row it has just inserted.
+    /// </summary>
+    private const string InsertWithKeysSql =
+        """
+        WITH won AS (
+            INSERT INTO request_keys AS k (tenant_id, kind, key_hash, fingerprint, event_id, correlation_id, expires_at)
+            SELECT DISTINCT ON (tenant_id, kind, key_hash) tenant_id, kind, key_hash, fingerprint, event_id, correlation_id,
+                CASE kind WHEN 0 THEN now() + interval '24 hours' ELSE 'infinity' END
+            FROM unnest(@keyTenants, @keyKinds, @keyHashes, @keyFingerprints, @keyEvents, @keyCorrelationIds)
+                WITH ORDINALITY AS u (tenant_id, kind, key_hash, fingerprint, event_id, correlation_id, ord)
+            ORDER BY tenant_id, kind, key_hash, ord
+            ON CONFLICT (tenant_id, kind, key_hash) DO UPDATE SET fingerprint = excluded.fingerprint, event_id = excluded.event_id,
+                correlation_id = excluded.correlation_id, created_at = now(), busy_until = NULL, expires_at = excluded.expires_at
+                WHERE k.expires_at <= now()
+            RETURNING tenant_id, kind, key_hash, event_id
+        ),
+        inserted AS (
+            INSERT INTO events (seq, tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data)
+            SELECT nextval('events_seq'), i.*
+            FROM (
+                SELECT tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data
+                FROM unnest(@tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds, @traceParents, @data,
+                        @firstIds, @idempotencyHashes, @externalHashes)
+                    WITH ORDINALITY AS i (tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data,
+                        first_id, idempotency_hash, external_hash, ord)
+                WHERE (idempotency_hash IS NULL OR EXISTS (SELECT FROM won w WHERE w.tenant_id = i.tenant_id AND w.kind = 0
+                        AND w.key_hash = i.idempotency_hash AND w.event_id = i.first_id))
+                    AND (external_hash IS NULL OR EXISTS (SELECT FROM won w WHERE w.tenant_id = i.tenant_id AND w.kind = 1
+                        AND w.key_hash = i.external_hash AND w.event_id = i.id))
+                ORDER BY ord
+            ) i
+            RETURNING id
+        )
+        SELECT id FROM inserted
+        """;
+
+    /// <summary>A request may win one key and lose the other: what it won without any event going in is free again.</summary>
+    private const string ForgetLosersSql =
+        """
+        DELETE FROM request_keys k
+        USING unnest(@keyTenants, @keyKinds, @keyHashes, @keyEvents) AS u (tenant_id, kind, key_hash, event_id)
+        WHERE k.tenant_id = u.tenant_id AND k.kind = u.kind AND k.key_hash = u.key_hash AND k.event_id = u.event_id
+            AND NOT EXISTS (
+                SELECT FROM unnest(@tenants, @ids, @firstIds) AS i (tenant_id, id, first_id)
+                JOIN events e ON e.tenant_id = i.tenant_id AND e.id = i.id
+                WHERE i.tenant_id = k.tenant_id AND CASE k.kind WHEN 0 THEN i.first_id ELSE i.id END = k.event_id)
+        """;
+
+    private const string HoldersSql =
+        """
+        SELECT k.tenant_id, k.kind, k.key_hash, k.fingerprint, k.event_id, k.correlation_id, coalesce(k.busy_until > now(), false)
+        FROM request_keys k
+        WHERE (k.tenant_id, k.kind, k.key_hash) IN (SELECT * FROM unnest(@keyTenants, @keyKinds, @keyHashes))
+        """;
+
+    private sealed record Holder(byte[] Fingerprint, Guid EventId, string CorrelationId, bool Busy);
+
+    private readonly record struct KeyId(Guid TenantId, short Kind, string Hash)
+    {
+        public static KeyId Idempotency(Guid tenantId, RequestKey key) => new(tenantId, 0, Convert.ToHexString(key.KeyHash));
+
+        public static KeyId External(Guid tenantId, RequestKey key) => new(tenantId, 1, Convert.ToHexString(key.KeyHash));
+    }
+
+    /// <summary>A request in the queue; either the writer takes it or its caller gives it up, never both.</summary>
+    private sealed class PendingAppend(AppendRequest request)
+    {
+        private int _state;
+
+        public AppendRequest Request { get; } = request;
+
+        public long Bytes { get; } = request.Events.Sum(e => (long)e.Data.Length + 512);
+
+        public TaskCompletionSource<AppendResult> Completion { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+        public bool TryTake() => Interlocked.CompareExchange(ref _state, 1, 0) == 0;
+
+        public void TryAbandon() => Interlocked.CompareExchange(ref _state, 2, 0);
+    }
+
+    /// <summary>The keys of a group as columns.</summary>
+    private sealed class Keys
+    {
+        private readonly List<Guid> _tenants = [], _events = [];
+        private readonly List<short> _kinds = [];
+        private readonly List<byte[]> _hashes = [], _fingerprints = [];
+        private readonly List<string> _correlationIds = [];
+
+        public int Count => _tenants.Count;
+
+        public void Add(AppendRequest request, short kind, RequestKey key, Guid eventId)
+        {
+            _tenants.Add(request.TenantId);
+            _kinds.Add(kind);
+            _hashes.Add(key.KeyHash);
+            _fingerprints.Add(key.Fingerprint);
+            _events.Add(eventId);
+            _correlationIds.Add(request.CorrelationId);
+        }
+
+        public NpgsqlBatchCommand AddTo(NpgsqlBatchCommand command)
+        {
+            AddTo(command.Parameters);
+            return command;
+        }
+
+        public NpgsqlCommand AddTo(NpgsqlCommand command)
+        {
+            AddTo(command.Parameters);
+            return command;
+        }
+
+        private void AddTo(NpgsqlParameterCollection parameters)
+        {
+            parameters.Add(Column("keyTenants", NpgsqlDbType.Uuid, _tenants.ToArray()));
+            parameters.Add(Column("keyKinds", NpgsqlDbType.Smallint, _kinds.ToArray()));
+            parameters.Add(Column("keyHashes", NpgsqlDbType.Bytea, _hashes.ToArray()));
+            parameters.Add(Column("keyFingerprints", NpgsqlDbType.Bytea, _fingerprints.ToArray()));
+            parameters.Add(Column("keyEvents", NpgsqlDbType.Uuid, _events.ToArray()));
+            parameters.Add(Column("keyCorrelationIds", NpgsqlDbType.Text, _correlationIds.ToArray()));
+        }
+    }
+
+    /// <summary>The events of a group as columns.</summary>
+    private sealed class Items
+    {
+        private readonly Guid[] _tenants, _ids, _firstIds;
+        private readonly string[] _types, _correlationIds;
+        private readonly string?[] _externalIds, _sources, _subjects, _traceParents;
+        private readonly DateTime?[] _times;
+        private readonly ReadOnlyMemory<byte>[] _data;
+        private readonly byte[]?[] _idempotencyHashes, _externalHashes;
+
+        public Items(List<PendingAppend> group)
+        {
+            Count = group.Sum(p => p.Request.Events.Count);
+            _tenants = new Guid[Count];
+            _ids = new Guid[Count];
+            _firstIds = new Guid[Count];
+            _types = new string[Count];
+            _correlationIds = new string[Count];
+            _externalIds = new string?[Count];
+            _sources = new string?[Count];
+            _subjects = new string?[Count];
+            _traceParents = new string?[Count];
+            _times = new DateTime?[Count];
+            _data = new ReadOnlyMemory<byte>[Count];
+            _idempotencyHashes = new byte[]?[Count];
+            _externalHashes = new byte[]?[Count];
+
+            var n = 0;
+            foreach (var request in group.Select(p => p.Request))
+            {
+                if (request.IdempotencyKey is { } key)
+                    Keys.Add(request, 0, key, request.FirstId);
+                foreach (var e in request.Events)
+                {
+                    if (e.ExternalKey is { } external)
+                    {
+                        Keys.Add(request, 1, external, e.Id);
+                        HasBothKinds |= request.IdempotencyKey is not null;
+                    }
+                    _tenants[n] = request.TenantId;
+                    _ids[n] = e.Id;
+                    _firstIds[n] = request.FirstId;
+                    _types[n] = e.Type;
+                    _correlationIds[n] = request.CorrelationId;
+                    _externalIds[n] = e.ExternalId;
+                    _sources[n] = e.Source;
+                    _subjects[n] = e.Subject;
+                    _traceParents[n] = request.TraceParent;
+                    _times[n] = e.Time?.UtcDateTime;
+                    _data[n] = e.Data;
+                    _idempotencyHashes[n] = request.IdempotencyKey?.KeyHash;
+                    _externalHashes[n] = e.ExternalKey?.KeyHash;
+                    n++;
+                }
+            }
+        }
+
+        public int Count { get; }
+
+        public Keys Keys { get; } = new();
+
+        public bool HasBothKinds { get; }
+
+        public NpgsqlBatchCommand AddTo(NpgsqlBatchCommand command)
+        {
+            command.Parameters.Add(Column("tenants", NpgsqlDbType.Uuid, _tenants));
+            command.Parameters.Add(Column("ids", NpgsqlDbType.Uuid, _ids));
+            command.Parameters.Add(Column("externalIds", NpgsqlDbType.Text, _externalIds));
+            command.Parameters.Add(Column("types", NpgsqlDbType.Text, _types));
+            command.Parameters.Add(Column("sources", NpgsqlDbType.Text, _sources));
+            command.Parameters.Add(Column("subjects", NpgsqlDbType.Text, _subjects));
+            command.Parameters.Add(Column("times", NpgsqlDbType.TimestampTz, _times));
+            command.Parameters.Add(Column("correlationIds", NpgsqlDbType.Text, _correlationIds));
+            command.Parameters.Add(Column("traceParents", NpgsqlDbType.Text, _traceParents));
+            command.Parameters.Add(Column("data", NpgsqlDbType.Bytea, _data));
+            command.Parameters.Add(Column("firstIds", NpgsqlDbType.Uuid, _firstIds));
+            command.Parameters.Add(Column("idempotencyHashes", NpgsqlDbType.Bytea, _idempotencyHashes));
+            command.Parameters.Add(Column("externalHashes", NpgsqlDbType.Bytea, _externalHashes));
+            return command;
+        }
+
+        public NpgsqlBatchCommand AddIdsTo(NpgsqlBatchCommand command)
+        {
+            command.Parameters.Add(Column("tenants", NpgsqlDbType.Uuid, _tenants));
+            command.Parameters.Add(Column("ids", NpgsqlDbType.Uuid, _ids));
+            command.Parameters.Add(Column("firstIds", NpgsqlDbType.Uuid, _firstIds));
+            return command;
+        }
+    }
+
+    private static NpgsqlParameter Column(string name, NpgsqlDbType type, Array values) => new(name, type | NpgsqlDbType.Array) { Value = values };
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "An append of {Requests} requests failed; they are answered 503")]
+        public static partial void AppendFailed(ILogger logger, Exception exception, int requests);
+    }
+}

@@ -1,0 +1,33 @@
+namespace Triggers.Core;
+
+/// <summary>Names of the Postgres notification channels. A notification carries nothing: it says look, not what.</summary>
+public static class Notifications
+{
+    /// <summary>Events were appended to the Postgres log.</summary>
+    public const string Events = "triggers_events";
+
+    /// <summary>Deliveries became due that no projection made: replays, tests.</summary>
+    public const string Deliveries = "triggers_deliveries";
+
+    /// <summary>A subscription changed; raised by the database itself.</summary>
+    public const string Subscriptions = "triggers_subscriptions";
+}
+
+/// <summary>Advisory locks, all in one class of their own: <c>pg_advisory_lock(class, key)</c>.</summary>
+public static class AdvisoryLocks
+{
+    /// <summary>The class of the locks that there is one of.</summary>
+    public const int Class = 7305;
+
+    /// <summary>Held by an append to the Postgres log until it commits: the order of numbers is the order of commits.</summary>
+    public const int Append = 1;
+
+    /// <summary>Held while partitions are made (in the schema's ensure_partitions).</summary>
+    public const int Partitions = 2;
+
+    /// <summary>Held while the first tenant and key are ensured.</summary>
+    public const int Bootstrap = 3;
+
+    /// <summary>The class of the locks that living workers hold, the key being their number.</summary>
+    public const int WorkerClass = 7306;
+}

@@ -1,0 +1,36 @@
+using Microsoft.EntityFrameworkCore;
+using Microsoft.EntityFrameworkCore.Infrastructure;
+using Microsoft.EntityFrameworkCore.Migrations;
+
+namespace Triggers.Core.Schema;
+
+/// <summary>0001_initial.sql. The tables are partitioned and guarded by triggers, so they are written in SQL; EF runs them once.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0001_initial")]
+public sealed class Initial : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0001_initial.sql"));
+}
+
+file static class Scripts
+{
+    public static string Read(string name)
+    {
+        using var stream = typeof(Scripts).Assembly.GetManifestResourceStream(name)
+            ?? throw new InvalidOperationException($"The script {name} is not in the assembly.");
+        using var reader = new StreamReader(stream);
+        return reader.ReadToEnd();
+    }
+}
+
+/// <summary>Brings a database to this version's schema, and tells whether it is there.</summary>
+public static class SchemaVersion
+{
+    /// <summary>Creates the database if there is none and applies what is missing. Any number of processes may call it at once.</summary>
+    public static Task MigrateAsync(TriggersDbContext db, CancellationToken cancellationToken) => db.Database.MigrateAsync(cancellationToken);
+
+    /// <summary>Whether every change this version knows is applied. A newer schema is fine: changes are additive.</summary>
+    public static async Task<bool> IsCurrentAsync(TriggersDbContext db, CancellationToken cancellationToken) =>
+        !(await db.Database.GetPendingMigrationsAsync(cancellationToken)).Any();
+}

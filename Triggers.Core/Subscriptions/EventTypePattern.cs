@@ -1,0 +1,47 @@
+namespace Triggers.Core.Subscriptions;
+
+/// <summary>
+/// Event types and the patterns subscriptions name them by. A type is a dotted name, as in <c>order.created</c>. A pattern is
+/// <c>*</c> (every type), a type (that one), or a type and <c>.*</c> (every type below it: <c>order.*</c> matches
+/// <c>order.created</c> and <c>order.item.added</c>, not <c>order</c>).
+/// </summary>
+public static class EventTypePattern
+{
+    /// <summary>The longest type there is.</summary>
+    public const int MaxLength = 256;
+
+    /// <summary>Whether the text is a type: 1–256 letters, digits, <c>.</c>, <c>_</c>, <c>-</c>.</summary>
+    public static bool IsType(ReadOnlySpan<char> text)
+    {
+        if (text.Length is 0 or > MaxLength)
+            return false;
+        foreach (var c in text)
+        {
+            if (!char.IsAsciiLetterOrDigit(c) && c is not ('.' or '_' or '-'))
+                return false;
+        }
+        return true;
+    }
+
+    /// <summary>Whether the text is a pattern.</summary>
+    public static bool IsPattern(ReadOnlySpan<char> text) =>
+        text is "*" || IsType(text.EndsWith(".*") ? text[..^2] : text);
+
+    /// <summary>Whether a valid pattern matches a valid type. Letter case counts.</summary>
+    public static bool Matches(ReadOnlySpan<char> pattern, ReadOnlySpan<char> type) =>
+        pattern is "*"
+        || (pattern.EndsWith(".*")
+            ? type.Length > pattern.Length - 1 && type.StartsWith(pattern[..^1], StringComparison.Ordinal)
+            : pattern.SequenceEqual(type));
+
+    /// <summary>Whether any of the patterns matches.</summary>
+    public static bool MatchesAny(IEnumerable<string> patterns, string type)
+    {
+        foreach (var pattern in patterns)
+        {
+            if (Matches(pattern, type))
+                return true;
+        }
+        return false;
+    }
+}

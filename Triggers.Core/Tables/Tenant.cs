@@ -1,0 +1,57 @@
+namespace Triggers.Core.Tables;
+
+/// <summary>Whose data it is. Every other row belongs to one tenant.</summary>
+public sealed class Tenant
+{
+    /// <summary>The name of the tenant that exists from the first start.</summary>
+    public const string DefaultName = "default";
+
+    /// <summary>UUIDv7, shown as <c>ten_…</c>.</summary>
+    public required Guid Id { get; init; }
+
+    /// <summary>Unique, 1–128 characters.</summary>
+    public required string Name { get; set; }
+
+    /// <summary>By the database's clock.</summary>
+    public DateTimeOffset CreatedAt { get; init; }
+}
+
+/// <summary>A credential of a tenant. The secret itself is never stored.</summary>
+public sealed class ApiKey
+{
+    /// <summary>UUIDv7, shown as <c>key_…</c>.</summary>
+    public required Guid Id { get; init; }
+
+    /// <summary>The tenant it speaks for.</summary>
+    public required Guid TenantId { get; init; }
+
+    /// <summary>What people call it.</summary>
+    public required string Name { get; set; }
+
+    /// <summary>The first characters of the secret, to recognise it by.</summary>
+    public required string Prefix { get; set; }
+
+    /// <summary>SHA-256 of the secret.</summary>
+    public required byte[] Hash { get; set; }
+
+    /// <summary>What it may do, as in <c>events:write</c>.</summary>
+    public required string[] Scopes { get; set; }
+
+    /// <summary>Sustained requests a second; null takes the service's default.</summary>
+    public int? RequestsPerSecond { get; set; }
+
+    /// <summary>How many requests may come at once; null takes the service's default.</summary>
+    public int? Burst { get; set; }
+
+    /// <summary>Not accepted from then on.</summary>
+    public DateTimeOffset? ExpiresAt { get; set; }
+
+    /// <summary>Last request, to about a minute.</summary>
+    public DateTimeOffset? LastUsedAt { get; set; }
+
+    /// <summary>Not accepted since then.</summary>
+    public DateTimeOffset? RevokedAt { get; set; }
+
+    /// <summary>By the database's clock.</summary>
+    public DateTimeOffset CreatedAt { get; init; }
+}

@@ -1,0 +1,68 @@
+using Microsoft.EntityFrameworkCore;
+using Microsoft.EntityFrameworkCore.Storage.ValueConversion;
+using Triggers.Core.Tables;
+
+namespace Triggers.Core;
+
+/// <summary>The tables as EF Core sees them, for everything but the hot path. The schema itself is in Schema/*.sql.</summary>
+public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> options) : DbContext(options)
+{
+    /// <summary>Whose data it is.</summary>
+    public DbSet<Tenant> Tenants => Set<Tenant>();
+
+    /// <summary>Credentials.</summary>
+    public DbSet<ApiKey> ApiKeys => Set<ApiKey>();
+
+    /// <summary>Who wants what, deleted ones included.</summary>
+    public DbSet<Subscription> Subscriptions => Set<Subscription>();
+
+    /// <summary>What was accepted.</summary>
+    public DbSet<Event> Events => Set<Event>();
+
+    /// <summary>What is not settled.</summary>
+    public DbSet<OpenEvent> OpenEvents => Set<OpenEvent>();
+
+    /// <summary>What is on its way, or arrived.</summary>
+    public DbSet<Delivery> Deliveries => Set<Delivery>();
+
+    /// <summary>Every request made.</summary>
+    public DbSet<Attempt> Attempts => Set<Attempt>();
+
+    /// <summary>What failed for good.</summary>
+    public DbSet<DeadLetter> DeadLetters => Set<DeadLetter>();
+
+    /// <inheritdoc />
+    protected override void OnModelCreating(ModelBuilder modelBuilder)
+    {
+        modelBuilder.Entity<Tenant>(e => e.Property(x => x.CreatedAt).HasDefaultValueSql("now()"));
+        modelBuilder.Entity<ApiKey>(e => e.Property(x => x.CreatedAt).HasDefaultValueSql("now()"));
+        modelBuilder.Entity<Subscription>(e =>
+        {
+            e.Property(x => x.Headers).HasColumnType("jsonb");
+            e.Property(x => x.Secrets).HasColumnType("jsonb");
+            e.Property(x => x.CreatedAt).HasDefaultValueSql("now()");
+            e.Property(x => x.UpdatedAt).HasDefaultValueSql("now()");
+        });
+        modelBuilder.Entity<Event>(e => e.HasKey(x => new { x.TenantId, x.Id }));
+        modelBuilder.Entity<OpenEvent>(e => e.HasKey(x => new { x.TenantId, x.EventId }));
+        modelBuilder.Entity<Delivery>(e => e.HasKey(x => new { x.TenantId, x.Id }));
+        modelBuilder.Entity<Attempt>(e =>
+        {
+            e.HasKey(x => new { x.DeliveryId, x.Claim });
+            e.Property(x => x.ResponseHeaders).HasColumnType("jsonb");
+        });
+        modelBuilder.Entity<DeadLetter>(e => e.HasKey(x => new { x.TenantId, x.DeliveryId }));
+    }
+
+    /// <inheritdoc />
+    protected override void ConfigureConventions(ModelConfigurationBuilder configurationBuilder)
+    {
+        configurationBuilder.Properties<DeliveryStatus>().HaveConversion<SnakeCaseConverter<DeliveryStatus>>();
+        configurationBuilder.Properties<AttemptOutcome>().HaveConversion<SnakeCaseConverter<AttemptOutcome>>();
+        configurationBuilder.Properties<DeadLetterState>().HaveConversion<SnakeCaseConverter<DeadLetterState>>();
+    }
+
+    private sealed class SnakeCaseConverter<T>() : ValueConverter<T, string>(
+        value => SnakeCase<T>.Of(value), text => SnakeCase<T>.Parse(text))
+        where T : struct, Enum;
+}

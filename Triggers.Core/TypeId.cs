@@ -1,0 +1,99 @@
+using UUIDNext;
+
+namespace Triggers.Core;
+
+/// <summary>
+/// Public identifiers: a prefix, an underscore and a UUIDv7 as 26 characters of Crockford's base 32 (the TypeID specification),
+/// as in <c>evt_01jc8y0vvefx9a1cyq4gz2m3nn</c>. Postgres stores the uuid alone.
+/// </summary>
+public static class TypeId
+{
+    /// <summary>Prefix of events.</summary>
+    public const string Event = "evt";
+
+    /// <summary>Prefix of subscriptions.</summary>
+    public const string Subscription = "sub";
+
+    /// <summary>Prefix of deliveries, and of dead letters, which are named by their delivery.</summary>
+    public const string Delivery = "dlv";
+
+    /// <summary>Prefix of attempts.</summary>
+    public const string Attempt = "att";
+
+    /// <summary>Prefix of API keys (the resource, not the secret).</summary>
+    public const string ApiKey = "key";
+
+    /// <summary>Prefix of tenants.</summary>
+    public const string Tenant = "ten";
+
+    private const string Alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
+    private const int SuffixLength = 26;
+
+    /// <summary>A new UUIDv7, greater than any this process made before.</summary>
+    public static Guid NewGuid() => Uuid.NewDatabaseFriendly(Database.PostgreSql);
+
+    /// <summary>The id as text, as in <c>evt_01jc8y0vvefx9a1cyq4gz2m3nn</c>.</summary>
+    public static string Format(string prefix, Guid id) =>
+        string.Create(prefix.Length + 1 + SuffixLength, (prefix, id), static (span, state) =>
+        {
+            state.prefix.CopyTo(span);
+            span[state.prefix.Length] = '_';
+            var value = ToNumber(state.id);
+            for (var i = span.Length - 1; i > state.prefix.Length; i--)
+            {
+                span[i] = Alphabet[(int)(value & 31)];
+                value >>= 5;
+            }
+        });
+
+    /// <summary>Reads an id with exactly this prefix; false for anything else.</summary>
+    public static bool TryParse(string prefix, string? text, out Guid id)
+    {
+        id = Guid.Empty;
+        if (text is null || text.Length != prefix.Length + 1 + SuffixLength || text[prefix.Length] != '_'
+            || !text.StartsWith(prefix, StringComparison.Ordinal))
+            return false;
+
+        // 26 characters hold 130 bits: the first one may only carry three.
+        if (text[prefix.Length + 1] > '7')
+            return false;
+
+        UInt128 value = 0;
+        foreach (var c in text.AsSpan(prefix.Length + 1))
+        {
+            var digit = Alphabet.IndexOf(c);
+            if (digit < 0)
+                return false;
+            value = (value << 5) | (uint)digit;
+        }
+
+        id = FromNumber(value);
+        return true;
+    }
+
+    /// <summary>When a UUIDv7 was made, in whole milliseconds UTC.</summary>
+    public static DateTimeOffset CreatedAt(Guid id) => DateTimeOffset.FromUnixTimeMilliseconds((long)(ToNumber(id) >> 80));
+
+    /// <summary>The smallest UUIDv7 of a moment: ids made at or after it are greater or equal.</summary>
+    public static Guid At(DateTimeOffset moment) => FromNumber((UInt128)(ulong)Math.Max(0, moment.ToUnixTimeMilliseconds()) << 80);
+
+    /// <summary>The id <paramref name="offset"/> places after <paramref name="id"/>: the items of a batch are numbered from its first.</summary>
+    public static Guid Add(Guid id, int offset) => FromNumber(ToNumber(id) + (UInt128)offset);
+
+    /// <summary>How many places <paramref name="id"/> is after <paramref name="first"/>.</summary>
+    public static int Difference(Guid id, Guid first) => (int)(ToNumber(id) - ToNumber(first));
+
+    private static UInt128 ToNumber(Guid id)
+    {
+        Span<byte> bytes = stackalloc byte[16];
+        id.TryWriteBytes(bytes, bigEndian: true, out _);
+        return System.Buffers.Binary.BinaryPrimitives.ReadUInt128BigEndian(bytes);
+    }
+
+    private static Guid FromNumber(UInt128 value)
+    {
+        Span<byte> bytes = stackalloc byte[16];
+        System.Buffers.Binary.BinaryPrimitives.WriteUInt128BigEndian(bytes, value);
+        return new Guid(bytes, bigEndian: true);
+    }
+}
