@@ -1,5 +1,4 @@
 using Microsoft.EntityFrameworkCore;
-using Npgsql;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Lists;
@@ -53,16 +52,10 @@ internal static class TenantsApi
     private static async Task<IResult> CreateAsync(HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, fields => new NewTenant(fields.Text("name", 1, 128, required: true)!));
-        var tenant = new Tenant { Id = TypeId.NewGuid(), Name = body.Name };
-        db.Add(tenant);
-        try
-        {
-            await db.SaveChangesAsync(cancellationToken);
-        }
-        catch (DbUpdateException e) when (e.InnerException is PostgresException { SqlState: PostgresErrorCodes.UniqueViolation })
-        {
-            throw new ApiException(ErrorCodes.NameTaken, "There is a tenant with this name.", [new FieldError("/name", "There is a tenant with this name.")]);
-        }
+        var made = await db.Tenants.FromSql(
+            $"INSERT INTO tenants (id, name) VALUES ({TypeId.NewGuid()}, {body.Name}) ON CONFLICT (name) DO NOTHING RETURNING *").ToListAsync(cancellationToken);
+        const string taken = "There is a tenant with this name.";
+        var tenant = made.SingleOrDefault() ?? throw new ApiException(ErrorCodes.NameTaken, taken, [new FieldError("/name", taken)]);
         var view = TenantView.Of(tenant);
         return TypedResults.Created($"/tenants/{view.Id}", view);
     }
