@@ -18,6 +18,8 @@ services.AddSingleton(provider => EngineDataSource.Create(
 services.AddSingleton<DeliveryMetrics>();
 services.AddSingleton<Subscribers>();
 services.AddSingleton<Wakeups>();
+services.AddSingleton(provider => new Lanes(
+    provider.GetRequiredService<IOptions<DeliveryOptions>>().Value.LaneConcurrency, provider.GetRequiredService<TimeProvider>()));
 services.AddWebhookClient();
 
 // They stop in the reverse order: no new work, then the attempts in flight, then their results, then the worker's entry.

@@ -21,7 +21,7 @@ internal sealed record Completion(DueDelivery Delivery, Transition Transition, A
 /// Writes what became of deliveries, many in one statement. While Postgres is away they wait here; a full buffer stops the claiming.
 /// </summary>
 internal sealed partial class Completions(
-    EngineDataSource dataSource, DeliveryMetrics metrics, TimeProvider time, ILogger<Completions> logger) : BackgroundService
+    EngineDataSource dataSource, Lanes lanes, Wakeups wakeups, DeliveryMetrics metrics, TimeProvider time, ILogger<Completions> logger) : BackgroundService
 {
     private const int Capacity = 4_096;
     private const int MaxBatch = 500;
@@ -140,6 +140,11 @@ internal sealed partial class Completions(
                 died.Add(reader.GetString(0));
         }
         died.ForEach(metrics.DeadLettered);
+
+        // Only now: a claim made before the row says so would find nothing, and the lane would wait for the sweep.
+        foreach (var again in batch.Where(c => c.Transition.Status == DeliveryStatus.Pending))
+            lanes.DueIn(again.Delivery.SubscriptionId, again.Transition.Delay);
+        wakeups.Dispatch.Set();
 
         void Add<T>(string name, NpgsqlDbType type, Func<Completion, T> value)
         {

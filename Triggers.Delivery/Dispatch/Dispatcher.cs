@@ -19,6 +19,7 @@ internal sealed partial class Dispatcher(
     EngineDataSource dataSource,
     Subscribers subscribers,
     WorkerRegistration worker,
+    Lanes lanes,
     Wakeups wakeups,
     WebhookSender sender,
     Completions completions,
@@ -30,54 +31,32 @@ internal sealed partial class Dispatcher(
 {
     private static readonly TimeSpan SweepInterval = TimeSpan.FromSeconds(5);
 
-    private readonly Lanes _lanes = new(options.Value.LaneConcurrency, time);
-    private readonly Signal _wake = new();
     private readonly CancellationTokenSource _abort = new();
-    private volatile bool _sweepNow;
-
-    /// <summary>The lanes, for the projection to keep places in.</summary>
-    public Lanes Lanes => _lanes;
-
-    /// <summary>Something may be due that this process does not know of: look soon.</summary>
-    public void Sweep()
-    {
-        _sweepNow = true;
-        _wake.Set();
-    }
 
     /// <summary>Starts a delivery for which a place was kept.</summary>
     public void Start(DueDelivery delivery) => _ = AttemptAsync(delivery);
-
-    /// <summary>Something of this subscription is due now, and waits in Postgres.</summary>
-    public void Due(Guid subscriptionId)
-    {
-        _lanes.DueIn(subscriptionId, TimeSpan.Zero);
-        _wake.Set();
-    }
 
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
         await readiness.SchemaIsThere.WaitAsync(stoppingToken);
         await worker.Registered.WaitAsync(stoppingToken);
-        wakeups.Dispatch = Sweep;
         var sweptAt = 0L;
         var wasAway = false;
         while (!stoppingToken.IsCancellationRequested)
         {
             try
             {
-                if (_sweepNow || sweptAt == 0 || time.GetElapsedTime(sweptAt) >= SweepInterval)
+                if (wakeups.TakeSweep() || sweptAt == 0 || time.GetElapsedTime(sweptAt) >= SweepInterval)
                 {
-                    _sweepNow = false;
                     await SweepAsync(stoppingToken);
                     sweptAt = time.GetTimestamp();
                 }
                 await ClaimAsync(stoppingToken);
                 wasAway = false;
                 var untilSweep = SweepInterval - time.GetElapsedTime(sweptAt);
-                var wait = _lanes.UntilNextDue(untilSweep > TimeSpan.Zero ? untilSweep : TimeSpan.Zero, MayClaim);
-                if (wait > TimeSpan.Zero && !_sweepNow)
-                    await _wake.WaitAsync(wait, stoppingToken);
+                var wait = lanes.UntilNextDue(untilSweep > TimeSpan.Zero ? untilSweep : TimeSpan.Zero, MayClaim);
+                if (wait > TimeSpan.Zero)
+                    await wakeups.Dispatch.WaitAsync(wait, stoppingToken);
             }
             catch (Exception e) when (Postgres.IsAway(e) && !stoppingToken.IsCancellationRequested)
             {
@@ -85,7 +64,7 @@ internal sealed partial class Dispatcher(
                     Log.Away(logger, e);
                 wasAway = true;
                 sweptAt = 0;
-                await _wake.WaitAsync(TimeSpan.FromMilliseconds(500), stoppingToken);
+                await wakeups.Dispatch.WaitAsync(TimeSpan.FromMilliseconds(500), stoppingToken);
             }
         }
     }
@@ -96,8 +75,8 @@ internal sealed partial class Dispatcher(
         await base.StopAsync(cancellationToken);
         await using (cancellationToken.Register(_abort.Cancel))
         {
-            while (_lanes.Busy > 0)
-                await _wake.WaitAsync(TimeSpan.FromMilliseconds(100), CancellationToken.None);
+            while (lanes.Busy > 0)
+                await wakeups.Dispatch.WaitAsync(TimeSpan.FromMilliseconds(100), CancellationToken.None);
         }
     }
 
@@ -113,7 +92,7 @@ internal sealed partial class Dispatcher(
     private async Task SweepAsync(CancellationToken cancellationToken)
     {
         await subscribers.RefreshAsync(dataSource.Pool, cancellationToken);
-        _lanes.Trim();
+        lanes.Trim();
         // A loose index scan: one probe a lane, however much is due in it.
         await using var command = dataSource.Pool.CreateCommand(
             """
@@ -130,18 +109,18 @@ internal sealed partial class Dispatcher(
             """);
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
         while (await reader.ReadAsync(cancellationToken))
-            _lanes.DueIn(reader.GetGuid(0), TimeSpan.FromSeconds(Math.Min(reader.GetDouble(1), 3600)));
+            lanes.DueIn(reader.GetGuid(0), TimeSpan.FromSeconds(Math.Min(reader.GetDouble(1), 3600)));
     }
 
     private async Task ClaimAsync(CancellationToken cancellationToken)
     {
         if (completions.IsFull)
         {
-            await _wake.WaitAsync(TimeSpan.FromMilliseconds(20), cancellationToken);
+            await wakeups.Dispatch.WaitAsync(TimeSpan.FromMilliseconds(20), cancellationToken);
             return;
         }
-        var (lanes, free) = _lanes.ReserveDue(MayClaim);
-        if (lanes.Length == 0)
+        var (due, free) = lanes.ReserveDue(MayClaim);
+        if (due.Length == 0)
             return;
 
         var claimed = new List<DueDelivery>();
@@ -151,7 +130,7 @@ internal sealed partial class Dispatcher(
         {
             var claimedAt = time.GetTimestamp();
             await using var command = dataSource.Pool.CreateCommand(ClaimSql);
-            command.Parameters.Add(new("lanes", NpgsqlDbType.Uuid | NpgsqlDbType.Array) { Value = lanes });
+            command.Parameters.Add(new("lanes", NpgsqlDbType.Uuid | NpgsqlDbType.Array) { Value = due });
             command.Parameters.Add(new("free", NpgsqlDbType.Integer | NpgsqlDbType.Array) { Value = free });
             command.Parameters.Add(new("worker", NpgsqlDbType.Integer) { Value = worker.Number });
             command.Parameters.Add(new("lease", NpgsqlDbType.Interval) { Value = options.Value.Lease });
@@ -172,10 +151,10 @@ internal sealed partial class Dispatcher(
                 claimed.Clear();
                 filled.Clear();
             }
-            for (var i = 0; i < lanes.Length; i++)
+            for (var i = 0; i < due.Length; i++)
             {
-                var count = filled.GetValueOrDefault(lanes[i]);
-                _lanes.Unreserve(lanes[i], free[i] - count, mayHaveMore: failed || count == free[i]);
+                var count = filled.GetValueOrDefault(due[i]);
+                lanes.Unreserve(due[i], free[i] - count, mayHaveMore: failed || count == free[i]);
             }
         }
         foreach (var delivery in claimed)
@@ -227,8 +206,8 @@ internal sealed partial class Dispatcher(
         }
         finally
         {
-            if (_lanes.Release(delivery.SubscriptionId) || _abort.IsCancellationRequested)
-                _wake.Set();
+            if (lanes.Release(delivery.SubscriptionId) || _abort.IsCancellationRequested)
+                wakeups.Dispatch.Set();
         }
     }
 
@@ -276,8 +255,6 @@ internal sealed partial class Dispatcher(
         activity?.SetTag("http.response.status_code", result.StatusCode);
         if (result.Outcome != AttemptOutcome.Delivered)
             activity?.SetStatus(ActivityStatusCode.Error, result.Error);
-        if (transition is { Status: DeliveryStatus.Pending })
-            _lanes.DueIn(delivery.SubscriptionId, transition.Delay);
         if (transition.Status != DeliveryStatus.Succeeded)
         {
             Log.Failed(logger, TypeId.Format(TypeId.Delivery, delivery.Id), TypeId.Format(TypeId.Event, delivery.Event.Id),

@@ -182,36 +182,3 @@ internal sealed partial class WorkerRegistration(
         public static partial void Away(ILogger logger, Exception exception);
     }
 }
-
-/// <summary>Passes on what was heard from Postgres to whom it concerns.</summary>
-internal sealed class Wakeups(TimeProvider time)
-{
-    private long _lastHeard = time.GetTimestamp();
-
-    /// <summary>There may be new events in the log.</summary>
-    public Signal Projection { get; } = new();
-
-    /// <summary>Rings the dispatcher; set by it.</summary>
-    public Action? Dispatch { get; set; }
-
-    /// <summary>Timestamp of the last sign of activity anywhere.</summary>
-    public long LastHeard => Interlocked.Read(ref _lastHeard);
-
-    /// <summary>A notification came.</summary>
-    public void Heard(string channel)
-    {
-        Interlocked.Exchange(ref _lastHeard, time.GetTimestamp());
-        if (channel == Notifications.Events)
-            Projection.Set();
-        else
-            Dispatch?.Invoke();
-    }
-
-    /// <summary>Notifications may have been missed: everybody looks.</summary>
-    public void All()
-    {
-        Interlocked.Exchange(ref _lastHeard, time.GetTimestamp());
-        Projection.Set();
-        Dispatch?.Invoke();
-    }
-}

@@ -16,6 +16,7 @@ internal sealed partial class Projector(
     EngineDataSource dataSource,
     Subscribers subscribers,
     Dispatcher dispatcher,
+    Lanes lanes,
     WorkerRegistration worker,
     Wakeups wakeups,
     DeliveryMetrics metrics,
@@ -91,7 +92,7 @@ internal sealed partial class Projector(
         {
             // It may be committed all the same. Then the lease brings back what was to be handed over.
             foreach (var delivery in matches.HandedOver)
-                dispatcher.Lanes.Release(delivery.SubscriptionId);
+                lanes.Release(delivery.SubscriptionId);
             throw;
         }
 
@@ -99,7 +100,9 @@ internal sealed partial class Projector(
         foreach (var delivery in matches.HandedOver)
             dispatcher.Start(delivery);
         foreach (var lane in matches.LeftDue)
-            dispatcher.Due(lane);
+            lanes.DueIn(lane, TimeSpan.Zero);
+        if (matches.LeftDue.Count > 0)
+            wakeups.Dispatch.Set();
         return events.Count == BatchSize ? Outcome.More : Outcome.Empty;
     }
 
@@ -136,7 +139,7 @@ internal sealed partial class Projector(
         var count = 0;
         foreach (var subscriber in subscribers.Matching(record.TenantId, record.Event.Type))
         {
-            var handOver = !record.DataLeftOut && dispatcher.Lanes.TryReserve(subscriber.Id);
+            var handOver = !record.DataLeftOut && lanes.TryReserve(subscriber.Id);
             var delivery = new DueDelivery(
                 record.TenantId, TypeId.NewGuid(), subscriber.Id, Claim: 1, RetryCount: 0, ReplayOf: null, Test: false, claimedAt, record.Event);
             matches.Add(delivery, handOver);
