@@ -102,7 +102,7 @@ return lost == 0 ? 0 : 1;
 
 string Option(string name, string otherwise) => Array.IndexOf(args, name) is >= 0 and var at && at + 1 < args.Length ? args[at + 1] : otherwise;
 
-byte[] Body(int number) => Encoding.UTF8.GetBytes($$"""{"type":"bench.{{run}}.event","data":{"n":{{number}},"x":"{{filler}}"}}""");
+byte[] Body(int number) => Encoding.UTF8.GetBytes($$"""{"type":"bench.{{run}}.event","data":{"n":{{number}},"x":"{{filler}}"} }""");
 
 async Task<string> SubscribeAsync(string url)
 {
