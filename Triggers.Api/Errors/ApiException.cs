@@ -1,0 +1,27 @@
+namespace Triggers.Api.Errors;
+
+/// <summary>Ends a request with an error of the contract.</summary>
+internal sealed class ApiException(ErrorCode code, string detail, IReadOnlyList<FieldError>? errors = null) : Exception(detail)
+{
+    public ErrorCode Code { get; } = code;
+
+    public IReadOnlyList<FieldError> Errors { get; } = errors ?? [];
+
+    /// <summary>Members beside those of every error.</summary>
+    public Dictionary<string, object> Members { get; init; } = [];
+
+    /// <summary>When to come again.</summary>
+    public int? RetryAfterSeconds { get; init; }
+
+    /// <summary>One mistake at one place.</summary>
+    public static ApiException Invalid(string pointer, string detail) =>
+        new(ErrorCodes.InvalidRequest, detail, [new FieldError(pointer, detail)]);
+
+    /// <summary>The thing is not there, or it is another tenant's: nobody can tell which.</summary>
+    public static ApiException NotFound(string what) => new(ErrorCodes.NotFound, $"There is no such {what}.");
+}
+
+/// <summary>What is wrong with one part of a request.</summary>
+/// <param name="Pointer">A JSON pointer into the body (RFC 6901), or <c>?name</c> for a query parameter, or the name of a header.</param>
+/// <param name="Detail">For people.</param>
+internal sealed record FieldError(string Pointer, string Detail);

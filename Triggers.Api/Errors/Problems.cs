@@ -1,0 +1,123 @@
+using System.Diagnostics;
+using System.Net.Sockets;
+using System.Text.Json.Serialization;
+using Npgsql;
+using Triggers.Api.Requests;
+using Triggers.Core.EventLog;
+
+namespace Triggers.Api.Errors;
+
+/// <summary>The body of every error: RFC 9457, the same in Production and Development, never a stack trace.</summary>
+internal sealed record Problem(
+    string Type,
+    string Title,
+    int Status,
+    string Detail,
+    string Code,
+    IReadOnlyList<FieldError> Errors,
+    string TraceId,
+    string CorrelationId)
+{
+    [JsonExtensionData]
+    public Dictionary<string, object>? Members { get; init; }
+}
+
+/// <summary>The one place that answers errors: ours, the framework's, and those of what we depend on.</summary>
+internal sealed partial class Problems(RequestDelegate next, ApiMetrics metrics, ILogger<Problems> logger)
+{
+    public async Task InvokeAsync(HttpContext context)
+    {
+        var aborted = context.RequestAborted;
+        using var deadline = Deadline.Start(context);
+        try
+        {
+            await next(context);
+        }
+        catch (Exception e) when (aborted.IsCancellationRequested && e is OperationCanceledException or IOException or NpgsqlException)
+        {
+            // Nobody is there to read an answer.
+            context.Response.StatusCode = StatusCodes.Status499ClientClosedRequest;
+            return;
+        }
+        catch (Exception e) when (!context.Response.HasStarted)
+        {
+            await AnswerAsync(context, deadline, e);
+            return;
+        }
+
+        if (context.Response is { HasStarted: false, StatusCode: >= 400, ContentType: null, ContentLength: null })
+        {
+            var code = ErrorCodes.OfStatus(context.Response.StatusCode);
+            if (code != ErrorCodes.MethodNotAllowed)
+                context.Response.Headers.Remove("Allow");
+            await WriteAsync(context, code, Explain(context, code));
+        }
+    }
+
+    private static string Explain(HttpContext context, ErrorCode code) => code.Status switch
+    {
+        404 => "Nothing is at this path.",
+        405 => $"This path does not know {context.Request.Method}.",
+        _ => $"{code.Title}.",
+    };
+
+    private Task AnswerAsync(HttpContext context, Deadline deadline, Exception e)
+    {
+        switch (e)
+        {
+            case ApiException problem:
+                return WriteAsync(context, problem);
+            case BadHttpRequestException bad:
+                return WriteAsync(context, ErrorCodes.OfStatus(bad.StatusCode), bad.Message);
+            case EventLogUnavailableException:
+                metrics.Refused(ErrorCodes.LogUnavailable.Code);
+                return WriteAsync(context, new ApiException(ErrorCodes.LogUnavailable, e.Message) { RetryAfterSeconds = 1 });
+        }
+
+        if (deadline.Passed || MeansStorageIsAway(e))
+        {
+            Log.StorageAway(logger, e.Message);
+            return WriteAsync(context, new ApiException(ErrorCodes.StorageUnavailable, "The database did not answer in time.") { RetryAfterSeconds = 1 });
+        }
+
+        Log.Unexpected(logger, e, context.Request.Method, context.GetEndpoint()?.DisplayName);
+        return WriteAsync(context, ErrorCodes.InternalError, "The mistake is ours; the correlation id finds it in the logs.");
+    }
+
+    /// <summary>Whether an exception says that Postgres is away, overloaded or restarting, as opposed to refusing what we said.</summary>
+    internal static bool MeansStorageIsAway(Exception e) => e switch
+    {
+        // 08 connection, 53 resources, 57 operator intervention (shutdown, recovery, cancelled), 55P03 lock not available, 40 conflict.
+        PostgresException postgres => postgres.SqlState is ['0', '8', ..] or ['5', '3', ..] or ['5', '7', ..] or "55P03" or ['4', '0', ..],
+        NpgsqlException or TimeoutException or SocketException => true,
+        // EF wraps: a failed save, or a hint that retries could be configured.
+        { InnerException: { } inner } => MeansStorageIsAway(inner),
+        _ => false,
+    };
+
+    /// <summary>Answers an error.</summary>
+    public static Task WriteAsync(HttpContext context, ErrorCode code, string detail) => WriteAsync(context, new ApiException(code, detail));
+
+    /// <summary>Answers an error.</summary>
+    public static Task WriteAsync(HttpContext context, ApiException e)
+    {
+        var response = context.Response;
+        response.StatusCode = e.Code.Status;
+        if (e.RetryAfterSeconds is { } seconds)
+            response.Headers.RetryAfter = seconds.ToString();
+        var problem = new Problem(
+            $"urn:triggers:error:{e.Code.Code}", e.Code.Title, e.Code.Status, e.Message, e.Code.Code, e.Errors,
+            Activity.Current?.TraceId.ToHexString() ?? context.TraceIdentifier, context.CorrelationId())
+        { Members = e.Members.Count > 0 ? e.Members : null };
+        return response.WriteAsJsonAsync(problem, Json.Options, "application/problem+json", CancellationToken.None);
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Answered 503, Postgres is away: {Problem}")]
+        public static partial void StorageAway(ILogger logger, string problem);
+
+        [LoggerMessage(EventId = 2, Level = LogLevel.Error, Message = "Answered 500 to {Method} {Endpoint}")]
+        public static partial void Unexpected(ILogger logger, Exception exception, string method, string? endpoint);
+    }
+}

@@ -1,0 +1,220 @@
+using System.Text.Json;
+using Triggers.Api.Errors;
+using Triggers.Api.Requests;
+using Triggers.Core.Subscriptions;
+
+namespace Triggers.Api.Ingest;
+
+/// <summary>An event as a producer sent it.</summary>
+internal sealed class ParsedEvent
+{
+    public string Type { get; set; } = "";
+    public string? ExternalId { get; set; }
+    public string? Source { get; set; }
+    public string? Subject { get; set; }
+    public DateTimeOffset? Time { get; set; }
+
+    /// <summary>The slice of the body that is the value of <c>data</c>, white space and all that is inside it untouched.</summary>
+    public ReadOnlyMemory<byte> Data { get; set; }
+
+    /// <summary>What is wrong with it; then nothing else of it counts.</summary>
+    public List<FieldError> Errors { get; } = [];
+}
+
+/// <summary>Reads events straight from the bytes of a body, so that <c>data</c> can be kept byte for byte.</summary>
+internal static class EventParser
+{
+    /// <summary>The longest externalId, source and subject.</summary>
+    public const int MaxTextLength = 256;
+
+    private static readonly string[] Names = ["type", "data", "externalId", "source", "subject", "time"];
+
+    // Deeper than what we take, so that one event nested too deeply is refused alone and not with its batch.
+    private static readonly JsonReaderOptions ReaderOptions = new() { MaxDepth = 1_000 };
+
+    /// <summary>Reads the body of <c>POST /events</c>.</summary>
+    public static ParsedEvent ReadOne(ReadOnlyMemory<byte> body)
+    {
+        try
+        {
+            var reader = new Utf8JsonReader(body.Span, ReaderOptions);
+            reader.Read();
+            var parsed = ReadEvent(ref reader, body, "");
+            reader.Read();
+            return parsed;
+        }
+        catch (JsonException e)
+        {
+            throw Body.Malformed(e);
+        }
+    }
+
+    /// <summary>Reads the body of <c>POST /events/batch</c>.</summary>
+    public static List<ParsedEvent> ReadBatch(ReadOnlyMemory<byte> body, int maxEvents)
+    {
+        try
+        {
+            var reader = new Utf8JsonReader(body.Span, ReaderOptions);
+            reader.Read();
+            if (reader.TokenType != JsonTokenType.StartObject)
+                throw ApiException.Invalid("", "The body must be a JSON object with the member events.");
+            List<ParsedEvent>? events = null;
+            while (reader.Read() && reader.TokenType == JsonTokenType.PropertyName)
+            {
+                if (!reader.ValueTextEquals("events"u8))
+                    throw ApiException.Invalid(Fields.Pointer(NameOf(ref reader)), "There is no such member here, only events.");
+                if (events is not null)
+                    throw ApiException.Invalid("/events", "The member comes twice.");
+                reader.Read();
+                events = ReadEvents(ref reader, body, maxEvents);
+            }
+            reader.Read();
+            return events is { Count: > 0 } ? events : throw ApiException.Invalid("/events", $"Must be an array of 1 to {maxEvents} events.");
+        }
+        catch (JsonException e)
+        {
+            throw Body.Malformed(e);
+        }
+    }
+
+    private static List<ParsedEvent> ReadEvents(ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, int maxEvents)
+    {
+        if (reader.TokenType != JsonTokenType.StartArray)
+            throw ApiException.Invalid("/events", $"Must be an array of 1 to {maxEvents} events.");
+        var events = new List<ParsedEvent>();
+        while (reader.Read() && reader.TokenType != JsonTokenType.EndArray)
+        {
+            if (events.Count == maxEvents)
+                throw ApiException.Invalid("/events", $"At most {maxEvents} events are taken in one request.");
+            events.Add(ReadEvent(ref reader, body, $"/events/{events.Count}"));
+        }
+        return events;
+    }
+
+    /// <summary>Reads one event, whatever is wrong with it, up to its last token.</summary>
+    private static ParsedEvent ReadEvent(ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, string pointer)
+    {
+        var parsed = new ParsedEvent();
+        if (reader.TokenType != JsonTokenType.StartObject)
+        {
+            parsed.Errors.Add(new FieldError(pointer, "An event must be a JSON object."));
+            reader.Skip();
+            return parsed;
+        }
+
+        var outside = reader.CurrentDepth;
+        var seen = new Seen();
+        while (reader.Read() && reader.TokenType != JsonTokenType.EndObject)
+        {
+            var name = NameOf(ref reader);
+            var at = pointer + Fields.Pointer(name);
+            var index = Array.IndexOf(Names, name);
+            reader.Read();
+            if (index < 0)
+                parsed.Errors.Add(new FieldError(at, $"There is no member \"{Fields.Shorten(name)}\" here."));
+            else if (!seen.First(index))
+                parsed.Errors.Add(new FieldError(at, "The member comes twice."));
+
+            if (name == "data")
+                parsed.Data = ReadData(ref reader, body, parsed, at, outside);
+            else if (index >= 0 && reader.TokenType is JsonTokenType.String or JsonTokenType.Null)
+                ReadText(ref reader, parsed, name, at);
+            else if (index >= 0)
+                parsed.Errors.Add(new FieldError(at, "Must be text."));
+            reader.Skip();
+        }
+
+        if (!seen.Has(0))
+            parsed.Errors.Add(new FieldError(pointer + "/type", "Is required."));
+        if (!seen.Has(1))
+            parsed.Errors.Add(new FieldError(pointer + "/data", "Is required."));
+        return parsed;
+    }
+
+    private static ReadOnlyMemory<byte> ReadData(ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, ParsedEvent parsed, string at, int outside)
+    {
+        var start = (int)reader.TokenStartIndex;
+        if (reader.TokenType is JsonTokenType.StartObject or JsonTokenType.StartArray)
+        {
+            var end = reader.CurrentDepth;
+            var deepest = end;
+            while (reader.Read() && reader.CurrentDepth > end)
+            {
+                if (reader.TokenType is JsonTokenType.StartObject or JsonTokenType.StartArray)
+                    deepest = Math.Max(deepest, reader.CurrentDepth);
+            }
+            // The event itself is the first level.
+            if (deepest - outside + 1 > Body.MaxDepth)
+                parsed.Errors.Add(new FieldError(at, $"An event may be nested at most {Body.MaxDepth} deep."));
+        }
+        return body[start..(int)reader.BytesConsumed];
+    }
+
+    private static void ReadText(ref Utf8JsonReader reader, ParsedEvent parsed, string name, string at)
+    {
+        string? text;
+        try
+        {
+            text = reader.GetString();
+        }
+        catch (InvalidOperationException)
+        {
+            // An escape that is half of a surrogate pair.
+            parsed.Errors.Add(new FieldError(at, "Is not Unicode text."));
+            return;
+        }
+
+        switch (name)
+        {
+            case "type":
+                parsed.Type = text ?? "";
+                if (!EventTypePattern.IsType(text))
+                    parsed.Errors.Add(new FieldError(at, "Must be 1 to 256 letters, digits, \".\", \"_\" or \"-\"."));
+                break;
+            case "time":
+                if (text is null)
+                    break;
+                if (Rfc3339.TryParse(text, out var time))
+                    parsed.Time = time;
+                else
+                    parsed.Errors.Add(new FieldError(at, "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z."));
+                break;
+            default:
+                if (text is not null && (text.Length is 0 or > MaxTextLength || text.Contains('\0')))
+                    parsed.Errors.Add(new FieldError(at, $"Must be text of 1 to {MaxTextLength} characters, none of them NUL."));
+                else if (name == "externalId")
+                    parsed.ExternalId = text;
+                else if (name == "source")
+                    parsed.Source = text;
+                else
+                    parsed.Subject = text;
+                break;
+        }
+    }
+
+    private static string NameOf(ref Utf8JsonReader reader)
+    {
+        try
+        {
+            return reader.GetString()!;
+        }
+        catch (InvalidOperationException)
+        {
+            return "\uFFFD";
+        }
+    }
+
+    private struct Seen
+    {
+        private int _bits;
+
+        public readonly bool Has(int index) => (_bits & (1 << index)) != 0;
+
+        public bool First(int index)
+        {
+            var first = !Has(index);
+            _bits |= 1 << index;
+            return first;
+        }
+    }
+}

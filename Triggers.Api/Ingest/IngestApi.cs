@@ -1,0 +1,123 @@
+using System.Diagnostics;
+using Triggers.Api.Auth;
+using Triggers.Api.Errors;
+using Triggers.Api.OpenApi;
+using Triggers.Api.Requests;
+using Triggers.Core;
+using Triggers.Core.EventLog;
+
+namespace Triggers.Api.Ingest;
+
+/// <summary>Takes events in: authenticate, validate, append, and answer 202 once the append is durable.</summary>
+internal static class IngestApi
+{
+    /// <summary>The most events of one request.</summary>
+    public const int MaxBatchEvents = 1_000;
+
+    private const int MaxBatchBytes = 4 * 1024 * 1024;
+
+    /// <summary>Maps <c>POST /events</c> and <c>POST /events/batch</c>.</summary>
+    public static void MapIngest(this IEndpointRouteBuilder app)
+    {
+        app.MapPost("/events", PublishAsync).RequireScope(Scopes.EventsWrite).WithMetadata(IdempotencyKey.Honoured.Instance).WithMetadata(IngestDocs.Publish);
+        app.MapPost("/events/batch", PublishBatchAsync).RequireScope(Scopes.EventsWrite).WithMetadata(IdempotencyKey.Honoured.Instance).WithMetadata(IngestDocs.PublishBatch);
+    }
+
+    private static async Task<IResult> PublishAsync(HttpContext context, Caller caller, IEventLog log, ApiMetrics metrics)
+    {
+        var key = IdempotencyKey.Of(context.Request);
+        var body = await Body.ReadBytesAsync(context, Body.MaxBytes);
+        var parsed = EventParser.ReadOne(body);
+        if (parsed.Errors.Count > 0)
+        {
+            metrics.Refused(ErrorCodes.InvalidRequest.Code);
+            throw new ApiException(ErrorCodes.InvalidRequest, "The event has mistakes; see errors.", parsed.Errors);
+        }
+
+        var firstId = TypeId.NewGuid();
+        var result = await AppendAsync(context, caller, log, metrics, key, body, firstId, [NewEvent(parsed, firstId)]);
+        var appended = result.Events[0];
+        if (appended.Outcome == AppendedEventOutcome.ExternalIdConflict)
+            throw new ApiException(ErrorCodes.ExternalIdConflict, ConflictDetail(appended), [new FieldError("/externalId", ConflictDetail(appended))]);
+
+        if (result.Outcome == AppendOutcome.Repeated || appended.Outcome == AppendedEventOutcome.Repeated)
+            MarkReplayed(context);
+        var answer = Accepted(parsed, appended);
+        return TypedResults.Accepted($"/events/{answer.Id}", answer);
+    }
+
+    private static async Task<IResult> PublishBatchAsync(HttpContext context, Caller caller, IEventLog log, ApiMetrics metrics)
+    {
+        var key = IdempotencyKey.Of(context.Request);
+        var body = await Body.ReadBytesAsync(context, MaxBatchBytes);
+        var parsed = EventParser.ReadBatch(body, MaxBatchEvents);
+
+        var firstId = TypeId.NewGuid();
+        var events = new List<NewEvent>(parsed.Count);
+        for (var i = 0; i < parsed.Count; i++)
+        {
+            if (parsed[i].Errors.Count == 0)
+                events.Add(NewEvent(parsed[i], TypeId.Add(firstId, i)));
+        }
+
+        var items = new BatchItem[parsed.Count];
+        var result = events.Count == 0 ? null : await AppendAsync(context, caller, log, metrics, key, body, firstId, events);
+        if (result?.Outcome == AppendOutcome.Repeated)
+            MarkReplayed(context);
+        for (int i = 0, next = 0; i < items.Length; i++)
+            items[i] = parsed[i].Errors.Count > 0 ? BatchItem.Invalid(parsed[i].Errors) : Item(parsed[i], i, result!.Events[next++]);
+
+        var accepted = items.Count(item => item.Status == BatchItemStatus.Accepted);
+        foreach (var item in items.Where(item => item.Code is not null))
+            metrics.Refused(item.Code!);
+        if (accepted == 0)
+        {
+            throw new ApiException(ErrorCodes.BatchRefused, "No event of the batch was accepted; see items.")
+            {
+                Members = new() { ["items"] = items, ["accepted"] = 0, ["refused"] = items.Length },
+            };
+        }
+        return TypedResults.Accepted((string?)null, new BatchAnswer(items, accepted, items.Length - accepted));
+    }
+
+    private static async Task<AppendResult> AppendAsync(
+        HttpContext context, Caller caller, IEventLog log, ApiMetrics metrics, string? key, ReadOnlyMemory<byte> body, Guid firstId, List<NewEvent> events)
+    {
+        var started = Stopwatch.GetTimestamp();
+        var request = new AppendRequest(
+            caller.TenantId, firstId, context.CorrelationId(), Activity.Current?.Id,
+            key is null ? null : Fingerprints.OfRequest(key, context.Request.Path, body.Span), events);
+        var result = await log.AppendAsync(request, context.RequestAborted);
+        metrics.Appended(Stopwatch.GetElapsedTime(started));
+        switch (result.Outcome)
+        {
+            case AppendOutcome.KeyReused:
+                metrics.Refused(ErrorCodes.IdempotencyKeyReused.Code);
+                throw new ApiException(ErrorCodes.IdempotencyKeyReused, "Within 24 hours a key stands for one request: the same path and the same body.");
+            case AppendOutcome.InProgress:
+                metrics.Refused(ErrorCodes.IdempotencyInProgress.Code);
+                throw new ApiException(ErrorCodes.IdempotencyInProgress, "Come again for its answer.") { RetryAfterSeconds = 1 };
+            case AppendOutcome.Appended:
+                metrics.Accepted(result.Events.Count(e => e.Outcome == AppendedEventOutcome.Appended));
+                return result;
+            default:
+                return result;
+        }
+    }
+
+    private static NewEvent NewEvent(ParsedEvent e, Guid id) =>
+        new(id, e.Type, e.ExternalId, Fingerprints.OfEvent(e), e.Source, e.Subject, e.Time, e.Data);
+
+    private static AcceptedEvent Accepted(ParsedEvent e, AppendedEvent appended) =>
+        new(TypeId.Format(TypeId.Event, appended.Id), e.Type, "pending", TypeId.CreatedAt(appended.Id), appended.CorrelationId);
+
+    private static BatchItem Item(ParsedEvent e, int index, AppendedEvent appended) =>
+        appended.Outcome == AppendedEventOutcome.ExternalIdConflict
+            ? BatchItem.Conflict([new FieldError($"/events/{index}/externalId", ConflictDetail(appended))])
+            : BatchItem.Accepted(Accepted(e, appended), appended.Outcome == AppendedEventOutcome.Repeated);
+
+    private static string ConflictDetail(AppendedEvent holder) =>
+        $"The event {TypeId.Format(TypeId.Event, holder.Id)} has this externalId, and says something else.";
+
+    private static void MarkReplayed(HttpContext context) => context.Response.Headers["Idempotency-Replayed"] = "true";
+}

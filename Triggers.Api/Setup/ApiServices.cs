@@ -1,0 +1,77 @@
+using Microsoft.AspNetCore.Http.Json;
+using Npgsql;
+using Triggers.Api.Auth;
+using Triggers.Api.RateLimiting;
+using Triggers.Api.Requests;
+using Triggers.Core.EventLog;
+using Triggers.ServiceDefaults;
+
+namespace Triggers.Api.Setup;
+
+/// <summary>What the API is made of.</summary>
+internal static class ApiServices
+{
+    /// <summary>Storage as requests need it: answers within 2 s or not at all.</summary>
+    public static void AddApiStorage(this IServiceCollection services) =>
+        services.AddOptions<StorageOptions>().PostConfigure(options =>
+        {
+            if (!IsReadable(options.ConnectionString, out var settings))
+                return;
+            if (!settings.ContainsKey("Timeout"))
+                settings.Timeout = 1;
+            // A cancelled statement is given up at once: the request that wanted it has its answer already.
+            if (!settings.ContainsKey("Cancellation Timeout"))
+                settings.CancellationTimeout = 100;
+            if (!settings.ContainsKey("Maximum Pool Size"))
+                settings.MaxPoolSize = 40;
+            options.ConnectionString = settings.ConnectionString;
+        });
+
+    /// <summary>The event log: the seam behind which another one may stand.</summary>
+    public static void AddEventLog(this IServiceCollection services)
+    {
+        services.AddSingleton<PostgresEventLog>();
+        services.AddSingleton<IEventLog>(provider => provider.GetRequiredService<PostgresEventLog>());
+        services.AddHostedService(provider => provider.GetRequiredService<PostgresEventLog>());
+    }
+
+    /// <summary>Keys, and what they may do.</summary>
+    public static void AddKeys(this IServiceCollection services)
+    {
+        services.AddOptions<AuthOptions>().BindConfiguration("Auth")
+            .Validate(o => o.BootstrapAdminKey is null or { Length: >= 16 and <= 512 } && (o.BootstrapAdminKey?.All(c => c is > ' ' and <= '~') ?? true),
+                "Auth:BootstrapAdminKey must be 16 to 512 printable ASCII characters, without spaces.")
+            .ValidateOnStart();
+        services.AddOptions<RateLimitingOptions>().BindConfiguration("RateLimiting").ValidateDataAnnotations().ValidateOnStart();
+        services.AddSingleton<KeyCache>();
+        services.AddSingleton<RateLimits>();
+        services.AddHosted<LastUsed>();
+        services.AddHosted<Bootstrap>();
+    }
+
+    /// <summary>JSON as our wire has it.</summary>
+    public static void AddJson(this IServiceCollection services) =>
+        services.Configure<JsonOptions>(options => Json.Configure(options.SerializerOptions));
+
+    /// <summary>A service in the background that others can ask for.</summary>
+    public static void AddHosted<T>(this IServiceCollection services) where T : class, IHostedService
+    {
+        services.AddSingleton<T>();
+        services.AddHostedService(provider => provider.GetRequiredService<T>());
+    }
+
+    private static bool IsReadable(string? connectionString, out NpgsqlConnectionStringBuilder settings)
+    {
+        settings = [];
+        try
+        {
+            settings.ConnectionString = connectionString ?? "";
+            return connectionString is not null;
+        }
+        catch (ArgumentException)
+        {
+            // Named, with every other mistake, when the settings are validated.
+            return false;
+        }
+    }
+}

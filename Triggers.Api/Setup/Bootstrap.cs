@@ -1,0 +1,87 @@
+using Microsoft.Extensions.Options;
+using Npgsql;
+using Triggers.Api.Auth;
+using Triggers.Api.Errors;
+using Triggers.Core;
+using Triggers.Core.Tables;
+using Triggers.ServiceDefaults;
+
+namespace Triggers.Api.Setup;
+
+/// <summary>Settings <c>Auth:*</c>.</summary>
+internal sealed class AuthOptions
+{
+    /// <summary>A key that every start makes sure is an admin key of the tenant <c>default</c>. Never generated or shown here.</summary>
+    public string? BootstrapAdminKey { get; set; }
+}
+
+/// <summary>
+/// Makes sure, at every start once the schema is there, that the tenant <c>default</c> exists and that the configured key is its
+/// admin key. Requests wait for it, within their deadline.
+/// </summary>
+internal sealed partial class Bootstrap(
+    Readiness readiness, NpgsqlDataSource dataSource, IOptions<AuthOptions> options, TimeProvider time, ILogger<Bootstrap> logger)
+    : BackgroundService
+{
+    private readonly TaskCompletionSource _done = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    /// <summary>Ends when requests can be answered.</summary>
+    public Task Done => _done.Task;
+
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        await readiness.SchemaIsThere.WaitAsync(stoppingToken);
+        while (true)
+        {
+            try
+            {
+                await EnsureAsync(stoppingToken);
+                _done.TrySetResult();
+                return;
+            }
+            catch (Exception e) when (Problems.MeansStorageIsAway(e))
+            {
+                Log.Retrying(logger, e.Message);
+                await Task.Delay(TimeSpan.FromMilliseconds(500), time, stoppingToken);
+            }
+        }
+    }
+
+    private async Task EnsureAsync(CancellationToken cancellationToken)
+    {
+        await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
+        await using var batch = new NpgsqlBatch(connection);
+        batch.BatchCommands.Add(new NpgsqlBatchCommand($"SELECT pg_advisory_xact_lock({AdvisoryLocks.Class}, {AdvisoryLocks.Bootstrap})"));
+        batch.BatchCommands.Add(new NpgsqlBatchCommand("INSERT INTO tenants (id, name) VALUES (@id, @name) ON CONFLICT (name) DO NOTHING")
+        {
+            Parameters = { new("id", TypeId.NewGuid()), new("name", Tenant.DefaultName) },
+        });
+        if (options.Value.BootstrapAdminKey is { } secret)
+        {
+            batch.BatchCommands.Add(new NpgsqlBatchCommand(
+                """
+                INSERT INTO api_keys AS k (id, tenant_id, name, prefix, hash, scopes)
+                SELECT @id, t.id, 'bootstrap', @prefix, @hash, ARRAY[@admin] FROM tenants t WHERE t.name = @tenant
+                ON CONFLICT (hash) DO UPDATE SET tenant_id = excluded.tenant_id, scopes = excluded.scopes, revoked_at = NULL, expires_at = NULL
+                    WHERE k.tenant_id <> excluded.tenant_id OR k.scopes <> excluded.scopes OR k.revoked_at IS NOT NULL OR k.expires_at IS NOT NULL
+                """)
+            {
+                Parameters =
+                {
+                    new("id", TypeId.NewGuid()),
+                    new("prefix", KeySecret.Prefix(secret)),
+                    new("hash", KeySecret.Hash(secret)),
+                    new("admin", Scopes.Admin),
+                    new("tenant", Tenant.DefaultName),
+                },
+            });
+        }
+        await batch.ExecuteNonQueryAsync(cancellationToken);
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "The first tenant and key could not be ensured yet: {Problem}")]
+        public static partial void Retrying(ILogger logger, string problem);
+    }
+}

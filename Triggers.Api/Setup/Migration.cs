@@ -1,0 +1,53 @@
+using Microsoft.EntityFrameworkCore;
+using Npgsql;
+using Triggers.Core;
+using Triggers.Core.Schema;
+
+namespace Triggers.Api.Setup;
+
+/// <summary><c>Triggers.Api --migrate</c>: creates database and schema, and ends. Nothing else changes the schema.</summary>
+internal static class Migration
+{
+    private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(60);
+
+    /// <summary>Whether this start is one.</summary>
+    public static bool IsAskedFor(string[] args) => args.Contains("--migrate");
+
+    /// <summary>Waits for Postgres to answer, brings the schema up, and gives the exit code.</summary>
+    public static async Task<int> RunAsync(IServiceProvider services)
+    {
+        var time = services.GetRequiredService<TimeProvider>();
+        var logger = services.GetRequiredService<ILoggerFactory>().CreateLogger(typeof(Migration).FullName!);
+        await using var scope = services.CreateAsyncScope();
+        var db = scope.ServiceProvider.GetRequiredService<TriggersDbContext>();
+        db.Database.SetCommandTimeout(TimeSpan.FromMinutes(10));
+        var started = time.GetTimestamp();
+        while (true)
+        {
+            try
+            {
+                await SchemaVersion.MigrateAsync(db, CancellationToken.None);
+                logger.LogInformation("The schema is up to date");
+                return 0;
+            }
+            catch (Exception e) when (IsNotThereYet(e))
+            {
+                if (time.GetElapsedTime(started) > MaxWait)
+                {
+                    logger.LogError("Postgres does not answer: {Problem}", e.Message);
+                    return 1;
+                }
+                await Task.Delay(TimeSpan.FromMilliseconds(500), time);
+            }
+        }
+    }
+
+    // Refused what we said (a wrong password, no right to create the database) is final; being away or starting is not.
+    private static bool IsNotThereYet(Exception e) => e switch
+    {
+        PostgresException postgres => postgres.SqlState is "57P03" or "57P01" or "53300",
+        NpgsqlException or TimeoutException => true,
+        { InnerException: { } inner } => IsNotThereYet(inner),
+        _ => false,
+    };
+}
