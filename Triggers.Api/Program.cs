@@ -1,9 +1,12 @@
 using Triggers.Api;
 using Triggers.Api.Auth;
+using Triggers.Api.Deliveries;
 using Triggers.Api.Errors;
+using Triggers.Api.Events;
 using Triggers.Api.Ingest;
 using Triggers.Api.Requests;
 using Triggers.Api.Setup;
+using Triggers.Api.Subscriptions;
 using Triggers.ServiceDefaults;
 
 var builder = WebApplication.CreateBuilder(args);
@@ -13,6 +16,7 @@ builder.Services.AddEventLog();
 builder.Services.AddKeys();
 builder.Services.AddJson();
 builder.Services.AddSingleton<ApiMetrics>();
+builder.Services.AddSingleton<EventReader>();
 
 var app = builder.Build();
 if (Migration.IsAskedFor(args))
@@ -26,5 +30,8 @@ app.UseMiddleware<IdempotencyKey>();
 
 app.MapLiveAndReady();
 app.MapIngest();
+app.MapEvents();
+app.MapSubscriptions();
+app.MapDeliveries();
 
 return await app.RunServiceAsync();

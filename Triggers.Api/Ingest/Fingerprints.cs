@@ -14,7 +14,7 @@ internal static class Fingerprints
         using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         Append(hash, path);
         hash.AppendData(body);
-        return new RequestKey(SHA256.HashData(Encoding.UTF8.GetBytes(key)), hash.GetHashAndReset());
+        return new RequestKey(HashOf(key), hash.GetHashAndReset());
     }
 
     /// <summary>An <c>externalId</c>: the same event says the same, whatever the white space around it. Null without one.</summary>
@@ -28,8 +28,11 @@ internal static class Fingerprints
         Append(hash, e.Subject);
         Append(hash, e.Time?.UtcTicks.ToString());
         hash.AppendData(e.Data.Span);
-        return new RequestKey(SHA256.HashData(Encoding.UTF8.GetBytes(e.ExternalId)), hash.GetHashAndReset());
+        return new RequestKey(HashOf(e.ExternalId), hash.GetHashAndReset());
     }
+
+    /// <summary>What a key is looked up by.</summary>
+    public static byte[] HashOf(string key) => SHA256.HashData(Encoding.UTF8.GetBytes(key));
 
     // With its length in front, no text can run into the next; -1 stands for none.
     private static void Append(IncrementalHash hash, string? text)

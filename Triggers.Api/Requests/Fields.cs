@@ -48,6 +48,9 @@ internal sealed class Fields
     /// <summary>Whether the member is there, were it null.</summary>
     public bool Has(string name) => _members.ContainsKey(name);
 
+    /// <summary>Whether the member is there, and null.</summary>
+    public bool IsNull(string name) => _members.TryGetValue(name, out var element) && element.ValueKind == JsonValueKind.Null;
+
     /// <summary>The text of a member, null when it is not there or null.</summary>
     public string? Text(string name, int min, int max, bool required = false)
     {

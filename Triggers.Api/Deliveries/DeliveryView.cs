@@ -1,0 +1,63 @@
+using System.Text;
+using Triggers.Core;
+using Triggers.Core.Tables;
+
+namespace Triggers.Api.Deliveries;
+
+/// <summary>A delivery as clients see it.</summary>
+internal record DeliveryView(
+    string Id,
+    string EventId,
+    string SubscriptionId,
+    DeliveryStatus Status,
+    bool InFlight,
+    int FailedAttempts,
+    DateTimeOffset? NextAttemptAt,
+    AttemptOutcome? LastOutcome,
+    int? LastStatusCode,
+    string? ReplayOf,
+    bool Test,
+    DateTimeOffset CreatedAt,
+    DateTimeOffset? FinalizedAt)
+{
+    public static DeliveryView Of(Delivery d) => new(
+        TypeId.Format(TypeId.Delivery, d.Id),
+        TypeId.Format(TypeId.Event, d.EventId),
+        TypeId.Format(TypeId.Subscription, d.SubscriptionId),
+        d.Status,
+        d.ClaimedBy is not null,
+        d.RetryCount,
+        // While an attempt is in flight the column holds its lease, which is nobody else's business.
+        d.ClaimedBy is null ? d.NextAttemptAt : null,
+        d.LastOutcome,
+        d.LastStatusCode,
+        d.ReplayOf is { } replayed ? TypeId.Format(TypeId.Delivery, replayed) : null,
+        d.Test,
+        TypeId.CreatedAt(d.Id),
+        d.FinalizedAt);
+}
+
+/// <summary>A delivery with every attempt that was made.</summary>
+internal sealed record DeliveryDetail : DeliveryView
+{
+    public DeliveryDetail(DeliveryView d, IReadOnlyList<AttemptView> attempts) : base(d) => Attempts = attempts;
+
+    public IReadOnlyList<AttemptView> Attempts { get; }
+}
+
+/// <summary>An attempt as clients see it.</summary>
+internal sealed record AttemptView(
+    string Id,
+    int Number,
+    DateTimeOffset StartedAt,
+    int DurationMs,
+    AttemptOutcome Outcome,
+    string? Error,
+    int? StatusCode,
+    IReadOnlyDictionary<string, string>? ResponseHeaders,
+    string? ResponseBody)
+{
+    public static AttemptView Of(Attempt a) => new(
+        TypeId.Format(TypeId.Attempt, a.Id), a.Number, a.StartedAt, a.DurationMs, a.Outcome, a.Error, a.StatusCode, a.ResponseHeaders,
+        a.ResponseBody is null ? null : Encoding.UTF8.GetString(a.ResponseBody));
+}

@@ -1,0 +1,41 @@
+using Triggers.Api.Lists;
+using Triggers.Api.OpenApi;
+using Triggers.Core;
+
+namespace Triggers.Api.Events;
+
+/// <summary>What the contract says about looking events up.</summary>
+internal static class EventDocs
+{
+    public const string Group = "Events";
+
+    public const string Example =
+        """{"id":"evt_01jd0000000000000000000000","type":"order.created","status":"pending","createdAt":"2026-01-31T09:30:00.123Z","correlationId":"checkout-77","externalId":"order-1042","source":"shop","subject":"orders/1042","time":"2026-01-31T09:29:59Z","data":{"orderId":1042}}""";
+
+    public static readonly Parameter Type = new("type", "An event type, or a pattern of types: `order.*` is every type below `order`.", "order.created");
+
+    public static readonly Operation List = new("listEvents", Group, "List events",
+        "Newest first unless `order=asc`. A page ends early when its events hold more than 8 MiB. With `order=asc`, a full page that "
+        + "would end less than a second ago waits until it doesn't, so that following `nextCursor` misses no event.")
+    {
+        Query =
+        [
+            Type,
+            new("status", "Where the event stands.", "pending") { Values = SnakeCase<EventStatus>.All },
+            new("source", "Exactly this source.", "shop"),
+            new("subject", "Exactly this subject.", "orders/1042"),
+            new("correlationId", "Everything one request caused.", "checkout-77"),
+            new("externalId", "The producer's own name for it: at most one event.", "order-1042"),
+            ListParameters.CreatedAfter, ListParameters.CreatedBefore, ListParameters.Order, ListParameters.Limit, ListParameters.Cursor,
+        ],
+        Answer = new(typeof(Page<EventView>), $$"""{"items":[{{Example}}],"nextCursor":null}"""),
+    };
+
+    public static readonly Operation Get = new("getEvent", Group, "Get an event",
+        "With how many deliveries it has, by their status. An event is `pending` until every delivery has succeeded or been cancelled, "
+        + "`dead_lettered` while one of its dead letters is unresolved, else `delivered`. One that nobody subscribes to is `pending` "
+        + "until it is acknowledged.")
+    {
+        Answer = new(typeof(EventDetail), Example[..^1] + ""","deliveries":{"pending":1,"succeeded":0,"deadLettered":0,"cancelled":0}}"""),
+    };
+}

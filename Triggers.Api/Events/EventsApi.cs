@@ -1,0 +1,73 @@
+using Triggers.Api.Auth;
+using Triggers.Api.Errors;
+using Triggers.Api.Ingest;
+using Triggers.Api.Lists;
+using Triggers.Api.Requests;
+using Triggers.Core;
+using Triggers.Core.Subscriptions;
+
+namespace Triggers.Api.Events;
+
+/// <summary>One event, with how its deliveries stand.</summary>
+internal sealed record EventDetail : EventView
+{
+    public EventDetail(EventView e, DeliverySummary deliveries) : base(e) => Deliveries = deliveries;
+
+    public DeliverySummary Deliveries { get; }
+}
+
+/// <summary>Looks events up.</summary>
+internal static class EventsApi
+{
+    /// <summary>
+    /// Ids are made before they are committed, by several processes. A cursor that moves upwards must not pass one that is still on
+    /// its way, so a page that would end younger than this waits until it is not.
+    /// </summary>
+    private static readonly TimeSpan SafeAge = TimeSpan.FromSeconds(1);
+
+    /// <summary>Maps <c>GET /events</c> and <c>GET /events/{id}</c>.</summary>
+    public static void MapEvents(this IEndpointRouteBuilder app)
+    {
+        app.MapGet("/events", ListAsync).RequireScope(Scopes.EventsRead).WithMetadata(EventDocs.List);
+        app.MapGet("/events/{id}", GetAsync).RequireScope(Scopes.EventsRead).WithMetadata(EventDocs.Get);
+    }
+
+    private static async Task<IResult> ListAsync(
+        HttpContext context, Caller caller, EventReader reader, TimeProvider time, CancellationToken cancellationToken)
+    {
+        var list = ListRequest.Of(context);
+        var type = list.Text("type", EventTypePattern.MaxLength + 2);
+        if (type is not null && !EventTypePattern.IsPattern(type))
+            throw ApiException.Invalid("?type", "Must be an event type, or a pattern as in order.*.");
+        var externalId = list.Text("externalId", EventParser.MaxTextLength);
+        var filter = new EventFilter(caller.TenantId, list.Limit)
+        {
+            Type = type,
+            Status = list.OneOf<EventStatus>("status"),
+            Source = list.Text("source", EventParser.MaxTextLength),
+            Subject = list.Text("subject", EventParser.MaxTextLength),
+            CorrelationId = list.Text("correlationId", 128),
+            ExternalKeyHash = externalId is null ? null : Fingerprints.HashOf(externalId),
+            From = list.IdAt("createdAfter"),
+            Before = list.IdAt("createdBefore"),
+            After = list.After,
+            NewestFirst = list.NewestFirst,
+        };
+        list.EnsureValid();
+
+        var (events, more) = await reader.ReadPageAsync(filter, cancellationToken);
+        if (more && !filter.NewestFirst && SafeAge - (time.GetUtcNow() - events[^1].CreatedAt) is { } early && early > TimeSpan.Zero)
+        {
+            await Task.Delay(early < SafeAge ? early : SafeAge, time, cancellationToken);
+            (events, more) = await reader.ReadPageAsync(filter, cancellationToken);
+        }
+        return TypedResults.Ok(list.Answer(events, more ? events[^1].Key : null));
+    }
+
+    private static async Task<IResult> GetAsync(string id, Caller caller, EventReader reader, CancellationToken cancellationToken)
+    {
+        var key = Ids.Event(id);
+        var found = await reader.FindAsync(caller.TenantId, key, cancellationToken) ?? throw ApiException.NotFound("event");
+        return TypedResults.Ok(new EventDetail(found, await reader.CountDeliveriesAsync(caller.TenantId, key, cancellationToken)));
+    }
+}

@@ -1,0 +1,162 @@
+using Microsoft.AspNetCore.Http.Extensions;
+using Triggers.Api.Errors;
+using Triggers.Api.OpenApi;
+using Triggers.Api.Requests;
+using Triggers.Core;
+
+namespace Triggers.Api.Lists;
+
+/// <summary>
+/// The query of a list. What the operation doesn't name is refused; every mistake is answered at once. Lists are in the order of
+/// ids, which is that of creation, and a page begins after the id in its cursor: no counting, no offsets.
+/// </summary>
+internal sealed class ListRequest
+{
+    private const int MaxLimit = 200;
+    private const int DefaultLimit = 50;
+
+    private readonly HttpContext _context;
+    private readonly List<FieldError> _errors = [];
+
+    private ListRequest(HttpContext context, bool newestFirst)
+    {
+        _context = context;
+        var operation = context.GetEndpoint()!.Metadata.GetRequiredMetadata<Operation>();
+        var known = operation.Query.Select(p => p.Name).ToHashSet(StringComparer.Ordinal);
+        foreach (var (name, values) in context.Request.Query)
+        {
+            if (!known.Contains(name))
+                Refuse(name, "There is no such parameter here.");
+            else if (values.Count > 1)
+                Refuse(name, "The parameter comes twice.");
+        }
+
+        Limit = Number("limit", 1, MaxLimit) ?? DefaultLimit;
+        NewestFirst = Text("order", 4) switch
+        {
+            null => newestFirst,
+            "desc" => true,
+            "asc" => false,
+            _ => Refuse<bool>("order", "Must be desc (newest first) or asc."),
+        };
+        if (Text("cursor", 1024) is { } cursor)
+            After = Cursor.TryRead(cursor, Filters, out var after) ? after : Refuse<Guid?>("cursor", "Is no cursor of a list with these filters.");
+    }
+
+    /// <summary>The most items of the page.</summary>
+    public int Limit { get; }
+
+    /// <summary>Which end the list begins at.</summary>
+    public bool NewestFirst { get; }
+
+    /// <summary>The id the page begins after.</summary>
+    public Guid? After { get; }
+
+    // Everything that decides which items the list has, and in which order.
+    private string Filters => _context.Request.Path + string.Concat(_context.Request.Query
+        .Where(p => p.Key is not ("cursor" or "limit" or "wait"))
+        .OrderBy(p => p.Key, StringComparer.Ordinal)
+        .Select(p => $"\n{p.Key}={p.Value}"));
+
+    /// <summary>Reads the query of this request.</summary>
+    public static ListRequest Of(HttpContext context, bool newestFirst = true) => new(context, newestFirst);
+
+    /// <summary>Ends the request if there was a mistake. To be called once everything is read.</summary>
+    public void EnsureValid()
+    {
+        if (_errors.Count > 0)
+            throw new ApiException(ErrorCodes.InvalidRequest, "The query has mistakes; see errors.", _errors);
+    }
+
+    /// <summary>A parameter's text.</summary>
+    public string? Text(string name, int maxLength)
+    {
+        if (!_context.Request.Query.TryGetValue(name, out var values) || values is not [{ } text])
+            return null;
+        if (text.Length > 0 && text.Length <= maxLength && !text.Contains('\0'))
+            return text;
+        return Refuse<string?>(name, $"Must be text of 1 to {maxLength} characters.");
+    }
+
+    /// <summary>A parameter that is a whole number.</summary>
+    public int? Number(string name, int min, int max)
+    {
+        if (Text(name, 16) is not { } text)
+            return null;
+        return int.TryParse(text, System.Globalization.NumberStyles.None, null, out var number) && number >= min && number <= max
+            ? number
+            : Refuse<int?>(name, $"Must be a whole number from {min} to {max}.");
+    }
+
+    /// <summary>A parameter that is an id.</summary>
+    public Guid? Id(string name, string prefix)
+    {
+        if (Text(name, 64) is not { } text)
+            return null;
+        return TypeId.TryParse(prefix, text, out var id) ? id : Refuse<Guid?>(name, $"Must be an id that begins with {prefix}_.");
+    }
+
+    /// <summary>A parameter that is one of a few words.</summary>
+    public T? OneOf<T>(string name) where T : struct, Enum
+    {
+        if (Text(name, 64) is not { } text)
+            return null;
+        return SnakeCase<T>.TryParse(text, out var value) ? value : Refuse<T?>(name, $"Must be one of {string.Join(", ", SnakeCase<T>.All)}.");
+    }
+
+    /// <summary>The smallest id made at or after the moment in a parameter. Ids know their millisecond.</summary>
+    public Guid? IdAt(string name)
+    {
+        if (Text(name, 64) is not { } text)
+            return null;
+        if (!Rfc3339.TryParse(text, out var moment))
+            return Refuse<Guid?>(name, "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z; a + must be written %2B.");
+        var milliseconds = Math.Max(0, moment.ToUnixTimeMilliseconds() + (moment.UtcTicks % TimeSpan.TicksPerMillisecond == 0 ? 0 : 1));
+        return TypeId.At(DateTimeOffset.FromUnixTimeMilliseconds(Math.Min(milliseconds, DateTimeOffset.MaxValue.ToUnixTimeMilliseconds())));
+    }
+
+    /// <summary>The page's body, with the link to the next in the headers.</summary>
+    /// <param name="items">The items of the page.</param>
+    /// <param name="nextAfter">The id the next page begins after; null at the end of the list.</param>
+    public Page<T> Answer<T>(IReadOnlyList<T> items, Guid? nextAfter)
+    {
+        if (nextAfter is null)
+            return new Page<T>(items, null);
+        var cursor = Cursor.Write(Filters, nextAfter.Value);
+        var query = new QueryBuilder(_context.Request.Query.Where(p => p.Key != "cursor")
+            .Select(p => new KeyValuePair<string, string>(p.Key, p.Value.ToString()))) { { "cursor", cursor } };
+        _context.Response.Headers.Link = $"<{_context.Request.Path}{query}>; rel=\"next\"";
+        return new Page<T>(items, cursor);
+    }
+
+    /// <summary>The same for rows of which one more was read than asked for, to see whether there are more.</summary>
+    public Page<TView> Answer<TRow, TView>(List<TRow> rows, Func<TRow, TView> view, Func<TRow, Guid> id) =>
+        Answer([.. rows.Take(Limit).Select(view)], rows.Count > Limit ? id(rows[Limit - 1]) : null);
+
+    private void Refuse(string name, string detail) => _errors.Add(new FieldError("?" + Fields.Shorten(name), detail));
+
+    private T? Refuse<T>(string name, string detail)
+    {
+        Refuse(name, detail);
+        return default;
+    }
+}
+
+/// <summary>A page of a list.</summary>
+/// <param name="Items">In the order asked for.</param>
+/// <param name="NextCursor">Where the next page begins; null at the end.</param>
+internal sealed record Page<T>(IReadOnlyList<T> Items, string? NextCursor);
+
+/// <summary>The parameters that lists share.</summary>
+internal static class ListParameters
+{
+    public static readonly Parameter Limit = new("limit", "Items on a page, 1 to 200; 50 unless said.", "50", ParameterType.Number);
+
+    public static readonly Parameter Cursor = new("cursor", "`nextCursor` of the page before. It belongs to the same filters.", "eyJmIjoiQUJDIn0");
+
+    public static readonly Parameter Order = new("order", "`desc`, the newest first, unless `asc`.", "desc") { Values = ["desc", "asc"] };
+
+    public static readonly Parameter CreatedAfter = new("createdAfter", "Made at this moment or later (RFC 3339).", "2026-01-31T00:00:00Z", ParameterType.Moment);
+
+    public static readonly Parameter CreatedBefore = new("createdBefore", "Made before this moment (RFC 3339).", "2026-02-01T00:00:00Z", ParameterType.Moment);
+}

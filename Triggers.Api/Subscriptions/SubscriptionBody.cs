@@ -1,0 +1,95 @@
+using System.Buffers;
+using Triggers.Api.Requests;
+using Triggers.Core.Subscriptions;
+
+namespace Triggers.Api.Subscriptions;
+
+/// <summary>What a client says a subscription is. In a PATCH, what is not there stays.</summary>
+internal sealed record SubscriptionBody
+{
+    private const int MaxUrlLength = 2_048;
+    private const int MaxEventTypes = 100;
+    private const int MaxHeaders = 20;
+    private const int MaxHeaderLength = 4_096;
+
+    private static readonly SearchValues<char> TokenChars =
+        SearchValues.Create("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz");
+
+    // What the request itself, or the network between, has the say about.
+    private static readonly HashSet<string> ReservedHeaders = new(StringComparer.OrdinalIgnoreCase)
+    {
+        "host", "connection", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive", "expect", "date", "via", "forwarded",
+        "proxy-connection", "proxy-authorization", "accept-encoding", "user-agent", "traceparent", "tracestate", "baggage", "x-correlation-id",
+    };
+
+    private static readonly string[] ReservedPrefixes = ["webhook-", "triggers-", "content-"];
+
+    /// <summary>Where webhooks go: http or https, at most 2,048 characters, neither user name nor fragment.</summary>
+    public required string Url { get; init; }
+
+    /// <summary>1–100 types or patterns: <c>*</c>, <c>order.created</c>, <c>order.*</c>.</summary>
+    public required string[] EventTypes { get; init; }
+
+    /// <summary>Free text for people, at most 1,000 characters.</summary>
+    public string? Description { get; init; }
+
+    /// <summary>A disabled subscription gets no new deliveries, and those it has wait.</summary>
+    public bool? Enabled { get; init; }
+
+    /// <summary>Sent with every webhook, at most 20.</summary>
+    public Dictionary<string, string>? Headers { get; init; }
+
+    /// <summary>Whether the description is to change, were it to null.</summary>
+    internal bool HasDescription { get; init; }
+
+    /// <summary>Reads the body of a POST.</summary>
+    public static SubscriptionBody ReadNew(Fields fields) => Read(fields, required: true);
+
+    /// <summary>Reads the body of a PATCH (RFC 7396).</summary>
+    public static SubscriptionBody ReadChange(Fields fields)
+    {
+        foreach (var name in (string[])["url", "eventTypes", "enabled"])
+        {
+            if (fields.IsNull(name))
+                fields.Refuse(Fields.Pointer(name), "Can't be removed.");
+        }
+        var change = Read(fields, required: false);
+        return fields.IsNull("headers") ? change with { Headers = [] } : change;
+    }
+
+    private static SubscriptionBody Read(Fields fields, bool required)
+    {
+        var body = new SubscriptionBody
+        {
+            Url = fields.Text("url", 1, MaxUrlLength, required)!,
+            EventTypes = fields.Texts("eventTypes", 1, MaxEventTypes, EventTypePattern.MaxLength + 2, required)!,
+            HasDescription = fields.Has("description"),
+            Description = fields.Text("description", 0, 1_000),
+            Enabled = fields.Flag("enabled"),
+            Headers = fields.Map("headers", MaxHeaders, MaxHeaderLength),
+        };
+        if (body.Url is not null && !IsWebhookUrl(body.Url))
+            fields.Refuse("/url", "Must be an absolute http or https address without user name and fragment.");
+        for (var i = 0; i < body.EventTypes?.Length; i++)
+        {
+            if (!EventTypePattern.IsPattern(body.EventTypes[i]))
+                fields.Refuse($"/eventTypes/{i}", "Must be *, an event type, or a type and .*, as in order.*.");
+        }
+        foreach (var (name, value) in body.Headers ?? [])
+        {
+            if (name.Length is 0 or > 128 || name.AsSpan().ContainsAnyExcept(TokenChars))
+                fields.Refuse("/headers" + Fields.Pointer(name), "Is not a header name.");
+            else if (ReservedHeaders.Contains(name) || ReservedPrefixes.Any(p => name.StartsWith(p, StringComparison.OrdinalIgnoreCase)))
+                fields.Refuse("/headers" + Fields.Pointer(name), "This header is not the subscription's to set.");
+            if (value.Any(c => c is < ' ' or > '~'))
+                fields.Refuse("/headers" + Fields.Pointer(name), "Must be printable ASCII.");
+        }
+        return body;
+    }
+
+    private static bool IsWebhookUrl(string url) =>
+        url.All(c => c is > ' ' and <= '~') && !url.Contains('\\')
+        && Uri.TryCreate(url, UriKind.Absolute, out var uri)
+        && (uri.Scheme == Uri.UriSchemeHttp || uri.Scheme == Uri.UriSchemeHttps)
+        && uri is { Host.Length: > 0, UserInfo: "", Fragment: "" } && !url.Contains('#') && !uri.Authority.Contains('@');
+}

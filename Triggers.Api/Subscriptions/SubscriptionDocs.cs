@@ -1,0 +1,63 @@
+using Triggers.Api.Deliveries;
+using Triggers.Api.Errors;
+using Triggers.Api.Lists;
+using Triggers.Api.OpenApi;
+
+namespace Triggers.Api.Subscriptions;
+
+/// <summary>What the contract says about subscriptions.</summary>
+internal static class SubscriptionDocs
+{
+    private const string Group = "Subscriptions";
+
+    private const string Example =
+        """{"id":"sub_01jd0000000000000000000000","url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
+
+    public static readonly Operation Create = new("createSubscription", Group, "Subscribe",
+        "Every event accepted after this answer whose type matches is sent to the address as a signed webhook (Standard Webhooks). The "
+        + "signing secret is shown here and never again.")
+    {
+        Body = new(typeof(SubscriptionBody), """{"url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","headers":{"x-team":"warehouse"}}"""),
+        Status = 201,
+        Answer = new(typeof(SubscriptionWithSecret), Example[..^1] + ""","secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq="}"""),
+    };
+
+    public static readonly Operation List = new("listSubscriptions", Group, "List subscriptions", "Without their secrets.")
+    {
+        Query = [ListParameters.Order, ListParameters.Limit, ListParameters.Cursor],
+        Answer = new(typeof(Page<SubscriptionView>), $$"""{"items":[{{Example}}],"nextCursor":null}"""),
+    };
+
+    public static readonly Operation Get = new("getSubscription", Group, "Get a subscription",
+        "`disabledReason` is `requested`, or `gone` after the receiver answered 410.")
+    {
+        Answer = new(typeof(SubscriptionView), Example),
+    };
+
+    public static readonly Operation Change = new("changeSubscription", Group, "Change a subscription",
+        "JSON merge patch (RFC 7396): members that are not there stay. `headers` are replaced as a whole. A disabled subscription gets no "
+        + "new deliveries; those it has wait until it is enabled again.")
+    {
+        Body = new(typeof(SubscriptionBody), """{"enabled":false}"""),
+        Answer = new(typeof(SubscriptionView), Example.Replace("\"enabled\":true,\"disabledReason\":null", "\"enabled\":false,\"disabledReason\":\"requested\"")),
+    };
+
+    public static readonly Operation Delete = new("deleteSubscription", Group, "Delete a subscription",
+        "Its history stays; what is still pending is cancelled.")
+    {
+        Status = 204,
+    };
+
+    public static readonly Operation RotateSecret = new("rotateSubscriptionSecret", Group, "Give a subscription a new secret",
+        "For 24 hours webhooks are signed with both, so that the receiver can change over. At most ten secrets are kept.")
+    {
+        Answer = new(typeof(RotatedSecret), """{"secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq=","previousExpiresAt":"2026-02-01T09:30:00Z"}"""),
+    };
+
+    public static readonly Operation Test = new("testSubscription", Group, "Send a test event now",
+        "Sends one event of type `triggers.test` to this subscription only, once, and answers with the attempt, whatever came of it.")
+    {
+        Answer = new(typeof(SubscriptionTestResult), $$"""{"eventId":"evt_01jd0000000000000000000000","deliveryId":"dlv_01jd0000000000000000000000","attempt":{{DeliveryDocs.AttemptExample}}}"""),
+        Errors = [ErrorCodes.SubscriptionDisabled, ErrorCodes.TestNotAttempted],
+    };
+}

@@ -1,0 +1,91 @@
+using System.Diagnostics;
+using Microsoft.EntityFrameworkCore;
+using Npgsql;
+using Triggers.Api.Auth;
+using Triggers.Api.Deliveries;
+using Triggers.Api.Errors;
+using Triggers.Api.Requests;
+using Triggers.Core;
+
+namespace Triggers.Api.Subscriptions;
+
+/// <summary>What came of a test event.</summary>
+internal sealed record SubscriptionTestResult(string EventId, string DeliveryId, AttemptView Attempt);
+
+/// <summary><c>POST /subscriptions/{id}/test</c>: sends an event of type <c>triggers.test</c> now, and answers with the attempt.</summary>
+internal static class SubscriptionTest
+{
+    private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(20);
+    private static readonly TimeSpan FirstPause = TimeSpan.FromMilliseconds(50);
+    private static readonly TimeSpan LongestPause = TimeSpan.FromMilliseconds(250);
+
+    public static async Task<IResult> SendAsync(
+        string id, HttpContext context, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, TimeProvider time)
+    {
+        var key = Ids.Subscription(id);
+        var subscription = await db.Subscriptions.Select(s => new { s.Id, s.TenantId, s.Enabled, s.DeletedAt })
+            .FirstOrDefaultAsync(s => s.TenantId == caller.TenantId && s.Id == key && s.DeletedAt == null, context.RequestAborted)
+            ?? throw ApiException.NotFound("subscription");
+        if (!subscription.Enabled)
+            throw new ApiException(ErrorCodes.SubscriptionDisabled, "Enable it first: a disabled subscription is sent nothing.");
+
+        var eventId = TypeId.NewGuid();
+        var deliveryId = TypeId.NewGuid();
+        await InsertAsync(dataSource, context, caller.TenantId, key, eventId, deliveryId);
+
+        var deadline = Deadline.Of(context);
+        var started = time.GetTimestamp();
+        for (var pause = FirstPause; time.GetElapsedTime(started) < MaxWait; pause = pause * 2 < LongestPause ? pause * 2 : LongestPause)
+        {
+            deadline.Pause();
+            await Task.Delay(pause, time, context.RequestAborted);
+            deadline.Restart();
+            var attempt = await db.Attempts.Where(a => a.DeliveryId == deliveryId).OrderBy(a => a.Number).FirstOrDefaultAsync(context.RequestAborted);
+            if (attempt is not null)
+            {
+                return TypedResults.Ok(new SubscriptionTestResult(
+                    TypeId.Format(TypeId.Event, eventId), TypeId.Format(TypeId.Delivery, deliveryId), AttemptView.Of(attempt)));
+            }
+        }
+        throw new ApiException(ErrorCodes.TestNotAttempted,
+            $"No attempt was made within {MaxWait.TotalSeconds:0} s; it may still be: see GET /deliveries/{TypeId.Format(TypeId.Delivery, deliveryId)}.");
+    }
+
+    /// <summary>
+    /// The event is nobody's but this subscription's: it has no place in the log, so that the projection doesn't match it, and counts
+    /// as acknowledged, so that it is in no inbox.
+    /// </summary>
+    private static async Task InsertAsync(
+        NpgsqlDataSource dataSource, HttpContext context, Guid tenantId, Guid subscriptionId, Guid eventId, Guid deliveryId)
+    {
+        await using var connection = await dataSource.OpenConnectionAsync(context.RequestAborted);
+        await using var batch = new NpgsqlBatch(connection);
+        batch.BatchCommands.Add(new NpgsqlBatchCommand(
+            """
+            INSERT INTO events (tenant_id, id, type, correlation_id, trace_parent, data)
+            VALUES (@tenant, @event, 'triggers.test', @correlation, @trace, @data)
+            """)
+        {
+            Parameters =
+            {
+                new("tenant", tenantId), new("event", eventId), new("correlation", context.CorrelationId()),
+                new("trace", (object?)Activity.Current?.Id ?? DBNull.Value), new("data", "{\"test\":true}"u8.ToArray()),
+            },
+        });
+        batch.BatchCommands.Add(new NpgsqlBatchCommand(
+            "INSERT INTO open_events (tenant_id, event_id, open, acknowledged_at) VALUES (@tenant, @event, 1, now())")
+        {
+            Parameters = { new("tenant", tenantId), new("event", eventId) },
+        });
+        batch.BatchCommands.Add(new NpgsqlBatchCommand(
+            """
+            INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, next_attempt_at, test)
+            VALUES (@tenant, @delivery, @event, @subscription, now(), true)
+            """)
+        {
+            Parameters = { new("tenant", tenantId), new("delivery", deliveryId), new("event", eventId), new("subscription", subscriptionId) },
+        });
+        batch.BatchCommands.Add(new NpgsqlBatchCommand($"SELECT pg_notify('{Notifications.Deliveries}', '')"));
+        await batch.ExecuteNonQueryAsync(context.RequestAborted);
+    }
+}

@@ -1,0 +1,128 @@
+using System.Security.Cryptography;
+using System.Text.Json;
+using Microsoft.EntityFrameworkCore;
+using Triggers.Api.Auth;
+using Triggers.Api.Errors;
+using Triggers.Api.Lists;
+using Triggers.Api.Requests;
+using Triggers.Core;
+using Triggers.Core.Tables;
+
+namespace Triggers.Api.Subscriptions;
+
+/// <summary>Who gets which events pushed where. Changes take effect for events accepted after the answer.</summary>
+internal static class SubscriptionsApi
+{
+    private const string DisabledByRequest = "requested";
+    private const int MaxSecrets = 10;
+
+    /// <summary>Maps <c>/subscriptions</c>.</summary>
+    public static void MapSubscriptions(this IEndpointRouteBuilder app)
+    {
+        app.MapPost("/subscriptions", CreateAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Create);
+        app.MapGet("/subscriptions", ListAsync).RequireScope(Scopes.SubscriptionsRead).WithMetadata(SubscriptionDocs.List);
+        app.MapGet("/subscriptions/{id}", GetAsync).RequireScope(Scopes.SubscriptionsRead).WithMetadata(SubscriptionDocs.Get);
+        app.MapPatch("/subscriptions/{id}", ChangeAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Change);
+        app.MapDelete("/subscriptions/{id}", DeleteAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Delete);
+        app.MapPost("/subscriptions/{id}/secret/rotate", RotateSecretAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.RotateSecret);
+        app.MapPost("/subscriptions/{id}/test", SubscriptionTest.SendAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Test);
+    }
+
+    private static async Task<IResult> CreateAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        var body = await Body.ReadAsync(context, SubscriptionBody.ReadNew);
+        var enabled = body.Enabled ?? true;
+        var secret = NewSecret();
+        var subscription = new Subscription
+        {
+            Id = TypeId.NewGuid(),
+            TenantId = caller.TenantId,
+            Url = body.Url,
+            EventTypes = body.EventTypes,
+            Description = body.Description,
+            Headers = body.Headers ?? [],
+            Secrets = [new SigningSecret { Secret = secret }],
+            Enabled = enabled,
+            DisabledReason = enabled ? null : DisabledByRequest,
+        };
+        db.Add(subscription);
+        await db.SaveChangesAsync(cancellationToken);
+        var view = SubscriptionView.Of(subscription);
+        return TypedResults.Created($"/subscriptions/{view.Id}", new SubscriptionWithSecret(view, secret));
+    }
+
+    private static async Task<IResult> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        var list = ListRequest.Of(context);
+        list.EnsureValid();
+        var query = Living(db, caller);
+        if (list.After is { } after)
+            query = list.NewestFirst ? query.Where(s => s.Id < after) : query.Where(s => s.Id > after);
+        query = list.NewestFirst ? query.OrderByDescending(s => s.Id) : query.OrderBy(s => s.Id);
+        var rows = await query.Take(list.Limit + 1).ToListAsync(cancellationToken);
+        return TypedResults.Ok(list.Answer(rows, SubscriptionView.Of, s => s.Id));
+    }
+
+    private static async Task<IResult> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        var key = Ids.Subscription(id);
+        var found = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken);
+        return TypedResults.Ok(SubscriptionView.Of(found ?? throw ApiException.NotFound("subscription")));
+    }
+
+    private static async Task<IResult> ChangeAsync(string id, HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        var key = Ids.Subscription(id);
+        var body = await Body.ReadAsync(context, SubscriptionBody.ReadChange);
+        var headers = body.Headers is null ? null : JsonSerializer.Serialize(body.Headers);
+        // One statement, so that two changes at once, or a receiver's 410 in between, can't undo each other's parts.
+        var changed = await db.Subscriptions.FromSql(
+            $"""
+            UPDATE subscriptions SET
+                url = coalesce({body.Url}::text, url),
+                event_types = coalesce({body.EventTypes}::text[], event_types),
+                description = CASE WHEN {body.HasDescription} THEN {body.Description}::text ELSE description END,
+                headers = coalesce({headers}::jsonb, headers),
+                enabled = coalesce({body.Enabled}::boolean, enabled),
+                disabled_reason = CASE {body.Enabled}::boolean
+                    WHEN true THEN NULL
+                    WHEN false THEN coalesce(disabled_reason, {DisabledByRequest}::text)
+                    ELSE disabled_reason END,
+                updated_at = now()
+            WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL
+            RETURNING *
+            """).ToListAsync(cancellationToken);
+        return TypedResults.Ok(SubscriptionView.Of(changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription")));
+    }
+
+    private static async Task<IResult> DeleteAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        var key = Ids.Subscription(id);
+        var deleted = await db.Database.ExecuteSqlAsync(
+            $"UPDATE subscriptions SET deleted_at = now() WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL", cancellationToken);
+        return deleted > 0 ? TypedResults.NoContent() : throw ApiException.NotFound("subscription");
+    }
+
+    private static async Task<IResult> RotateSecretAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        var key = Ids.Subscription(id);
+        var secret = NewSecret();
+        var newest = JsonSerializer.Serialize(new SigningSecret { Secret = secret });
+        var changed = await db.Subscriptions.FromSql(
+            $$"""
+            UPDATE subscriptions SET updated_at = now(), secrets = jsonb_build_array({{newest}}::jsonb) || coalesce((
+                SELECT jsonb_agg(CASE WHEN s->>'ExpiresAt' IS NULL THEN jsonb_set(s, '{ExpiresAt}', to_jsonb(now() + interval '24 hours')) ELSE s END ORDER BY place)
+                FROM jsonb_array_elements(secrets) WITH ORDINALITY AS old (s, place)
+                WHERE place < {{MaxSecrets}} AND (s->>'ExpiresAt' IS NULL OR (s->>'ExpiresAt')::timestamptz > now())), '[]')
+            WHERE tenant_id = {{caller.TenantId}} AND id = {{key}} AND deleted_at IS NULL
+            RETURNING *
+            """).ToListAsync(cancellationToken);
+        var subscription = changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
+        return TypedResults.Ok(new RotatedSecret(secret, subscription.Secrets.ElementAtOrDefault(1)?.ExpiresAt));
+    }
+
+    private static IQueryable<Subscription> Living(TriggersDbContext db, Caller caller) =>
+        db.Subscriptions.Where(s => s.TenantId == caller.TenantId && s.DeletedAt == null);
+
+    private static string NewSecret() => "whsec_" + Convert.ToBase64String(RandomNumberGenerator.GetBytes(32));
+}
