@@ -1,8 +1,43 @@
+using Microsoft.Extensions.Options;
+using Triggers.Delivery;
+using Triggers.Delivery.Attempts;
+using Triggers.Delivery.Dispatch;
+using Triggers.Delivery.Maintenance;
+using Triggers.Delivery.Projection;
 using Triggers.ServiceDefaults;
 
 var builder = WebApplication.CreateBuilder(args);
 builder.AddServiceDefaults();
 
+var services = builder.Services;
+services.AddOptions<DeliveryOptions>().BindConfiguration("Delivery").ValidateOnStart();
+services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsValidator>();
+services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsRules>();
+services.AddSingleton(provider => EngineDataSource.Create(
+    provider.GetRequiredService<IOptions<StorageOptions>>().Value.ConnectionString!, builder.Environment.ApplicationName, provider.GetRequiredService<ILoggerFactory>()));
+services.AddSingleton<DeliveryMetrics>();
+services.AddSingleton<Subscribers>();
+services.AddSingleton<Wakeups>();
+services.AddSingleton(provider => new Lanes(
+    provider.GetRequiredService<IOptions<DeliveryOptions>>().Value.LaneConcurrency, provider.GetRequiredService<TimeProvider>()));
+services.AddWebhookClient();
+
+// They stop in the reverse order: no new work, then the attempts in flight, then their results, then the worker's entry.
+services.AddHostedSingleton<WorkerRegistration>();
+services.AddHostedSingleton<Completions>();
+services.AddHostedSingleton<Dispatcher>();
+services.AddHostedSingleton<Projector>();
+services.AddHostedSingleton<Housekeeping>();
+
 var app = builder.Build();
 app.MapLiveAndReady();
 return await app.RunServiceAsync();
+
+/// <summary>Marks this assembly for hosts that start it inside their own process.</summary>
+internal sealed class DeliveryMarker;
+
+internal static class Registration
+{
+    public static void AddHostedSingleton<T>(this IServiceCollection services) where T : class, IHostedService =>
+        services.AddSingleton<T>().AddHostedService(provider => provider.GetRequiredService<T>());
+}

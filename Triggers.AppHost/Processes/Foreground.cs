@@ -1,0 +1,84 @@
+using System.Runtime.InteropServices;
+
+namespace Triggers.AppHost.Processes;
+
+/// <summary>The process at the terminal: it starts the guard, passes on the wish to stop, and is otherwise idle.</summary>
+internal static class Foreground
+{
+    public const string Help = """
+        dotnet run --project Triggers.AppHost -- [--reset] [--Setting:Name=value …]
+
+          --reset                    drops the data first
+          --Ports:Api=8080           also Ports:Receiver, Ports:Delivery, Ports:Postgres, Ports:Dashboard; 0 takes a free one
+          --Data:Directory=DIR       where the data is kept
+          --Cache:Directory=DIR      where downloads are kept
+          --Dashboard:Enabled=false  runs without the dashboard
+          ConnectionStrings__triggersdb=…   (environment) uses a PostgreSQL of yours, 16 or newer
+
+        Any other setting, and the whole environment, goes to the services.
+        """;
+
+    public static async Task<int> RunAsync(Settings settings, string[] arguments, Screen screen)
+    {
+        var where = settings.ExternalDatabase is null ? settings.DataDirectory : "in your PostgreSQL";
+        screen.Say($"Engine: processes, the only one there is yet (AppHostEngine.props). Data: {where} (Data:Directory, or ConnectionStrings:{Topology.Database}).");
+        using var guard = GuardProcess.Start(arguments);
+        var asked = 0;
+        using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
+        using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
+        using var hangUp = PosixSignalRegistration.Create(PosixSignal.SIGHUP, Stop);
+        using var ended = new CancellationTokenSource();
+        var watching = WatchParentAsync(guard, ended.Token);
+        var exitCode = await guard.WaitAsync();
+        await ended.CancelAsync();
+        await watching.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        if (asked == 0 && exitCode is not (0 or 1))
+        {
+            screen.Say($"The guard ended unexpectedly (exit code {exitCode}); ending what it ran.");
+            await Leftovers.EndAsync(settings.DataDirectory, screen);
+        }
+        return exitCode;
+
+        void Stop(PosixSignalContext context)
+        {
+            context.Cancel = true;
+            // Asked a second time, whoever asks is in a hurry.
+            if (Interlocked.Increment(ref asked) > 1)
+            {
+                guard.Abandon();
+                return;
+            }
+            screen.Say("Stopping …");
+            guard.Tell("stop");
+        }
+    }
+
+    /// <summary>A killed `dotnet run` can't pass on a signal. Shells are another matter: they may well leave us running.</summary>
+    private static async Task WatchParentAsync(GuardProcess guard, CancellationToken ended)
+    {
+        if (OperatingSystem.IsWindows() || NameOf(Unix.Parent) != "dotnet")
+            return;
+        var parent = Unix.Parent;
+        using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(500));
+        while (await timer.WaitForNextTickAsync(ended))
+        {
+            if (Unix.Parent == parent)
+                continue;
+            guard.Abandon();
+            return;
+        }
+    }
+
+    private static string? NameOf(int id)
+    {
+        try
+        {
+            using var process = System.Diagnostics.Process.GetProcessById(id);
+            return process.ProcessName;
+        }
+        catch (Exception e) when (e is ArgumentException or InvalidOperationException)
+        {
+            return null;
+        }
+    }
+}

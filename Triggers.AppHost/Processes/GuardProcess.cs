@@ -1,0 +1,61 @@
+using System.Diagnostics;
+
+namespace Triggers.AppHost.Processes;
+
+/// <summary>The guard, seen by whoever started it. It lives as long as its input is open.</summary>
+internal sealed class GuardProcess : IDisposable
+{
+    private readonly Process _process;
+
+    private GuardProcess(Process process) => _process = process;
+
+    /// <summary>What it says, when that was asked for.</summary>
+    public StreamReader Output => _process.StandardOutput;
+
+    public int Id => _process.Id;
+
+    public static GuardProcess Start(IEnumerable<string> arguments, bool captureOutput = false)
+    {
+        var info = new ProcessStartInfo(Clone.Dotnet, [Clone.AssemblyOf("Triggers.AppHost"), "--guard", $"--Guard:Owner={Environment.ProcessId}", .. arguments])
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = captureOutput,
+            UseShellExecute = false,
+        };
+        return new GuardProcess(Process.Start(info)!);
+    }
+
+    public void Tell(string command)
+    {
+        try
+        {
+            _process.StandardInput.WriteLine(command);
+            _process.StandardInput.Flush();
+        }
+        catch (Exception e) when (e is IOException or ObjectDisposedException)
+        {
+            // It has ended, or was abandoned.
+        }
+    }
+
+    /// <summary>Lets it see what it would see if this process died: it stops everything, in a hurry.</summary>
+    public void Abandon()
+    {
+        try
+        {
+            _process.StandardInput.Close();
+        }
+        catch (IOException)
+        {
+            // It has ended.
+        }
+    }
+
+    public async Task<int> WaitAsync()
+    {
+        await _process.WaitForExitAsync();
+        return _process.ExitCode;
+    }
+
+    public void Dispose() => _process.Dispose();
+}

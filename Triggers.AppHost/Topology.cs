@@ -1,0 +1,76 @@
+namespace Triggers.AppHost;
+
+/// <summary>
+/// What runs, and wired to what. The engine decides how: this page is all there is to know about the system's shape.
+/// Stores are listed in the order they start; everything stops in the reverse of it.
+/// </summary>
+internal static class Topology
+{
+    public const string Postgres = "postgres";
+    public const string Database = "triggersdb";
+    public const string Dashboard = "dashboard";
+    public const string Migrations = "migrations";
+    public const string Api = "api";
+    public const string Delivery = "delivery";
+    public const string Receiver = "receiver";
+
+    /// <summary>The API's tables and database are made once, before anything that uses them.</summary>
+    public static readonly Service MigrationsJob = new(Migrations, "Triggers.Api")
+    {
+        Arguments = ["--migrate"],
+        References = [Database],
+        WaitsFor = [Postgres],
+        RunsToCompletion = true,
+    };
+
+    public static readonly IReadOnlyList<Service> Services =
+    [
+        MigrationsJob,
+        new(Receiver, "Triggers.Receiver")
+        {
+            Port = 8090,
+        },
+        new(Api, "Triggers.Api")
+        {
+            Port = 8080,
+            References = [Database],
+            WaitsFor = [Migrations],
+            Environment = { ["Auth__BootstrapAdminKey"] = AdminKey },
+        },
+        new(Delivery, "Triggers.Delivery")
+        {
+            References = [Database],
+            WaitsFor = [Migrations],
+            // Webhooks to this machine are refused everywhere else; here the receiver and the developer's own service are on it.
+            Environment = { ["Delivery__AllowedNetworks"] = LoopbackNetworks },
+        },
+    ];
+
+    public const int DashboardPort = 18888;
+    public const string LoopbackNetworks = "127.0.0.0/8,::1/128";
+
+    /// <summary>Stands for the admin key, which is generated once and kept beside the data.</summary>
+    public const string AdminKey = "{admin-key}";
+}
+
+/// <summary>One of our own programs.</summary>
+/// <param name="Name">What it is called in the table, in the logs and in telemetry.</param>
+/// <param name="Project">The project that it is built from.</param>
+internal sealed record Service(string Name, string Project)
+{
+    /// <summary>The port of <c>http://localhost</c> it serves; null: a free one, for health only.</summary>
+    public int? Port { get; init; }
+
+    public string[] Arguments { get; init; } = [];
+
+    /// <summary>Stores whose connection string it gets, as <c>ConnectionStrings__NAME</c>.</summary>
+    public string[] References { get; init; } = [];
+
+    /// <summary>What must be ready, or have ended well, before it starts.</summary>
+    public string[] WaitsFor { get; init; } = [];
+
+    /// <summary>Defaults: what the AppHost was given under the same name wins.</summary>
+    public Dictionary<string, string> Environment { get; } = [];
+
+    public bool RunsToCompletion { get; init; }
+}

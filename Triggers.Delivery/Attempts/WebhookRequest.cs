@@ -1,0 +1,76 @@
+using System.Diagnostics;
+using System.Net.Http.Headers;
+using System.Reflection;
+using System.Text.Json;
+using Triggers.Core;
+using Triggers.Delivery.Dispatch;
+using Triggers.Delivery.Projection;
+
+namespace Triggers.Delivery.Attempts;
+
+/// <summary>Writes the HTTP request of an attempt.</summary>
+internal static class WebhookRequest
+{
+    private static readonly ProductInfoHeaderValue UserAgent = new(
+        "Triggers", typeof(WebhookRequest).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()!.InformationalVersion.Split('+')[0]);
+
+    private static readonly MediaTypeHeaderValue Json = new("application/json");
+
+    /// <summary>The request of attempt number <paramref name="number"/>, signed for this moment.</summary>
+    /// <exception cref="FormatException">Address or headers can't be sent.</exception>
+    public static HttpRequestMessage Create(DueDelivery delivery, Subscriber subscriber, int number, DateTimeOffset now, Activity? activity)
+    {
+        var body = Envelope(delivery.Event);
+        var id = TypeId.Format(TypeId.Event, delivery.Event.Id);
+        var timestamp = now.ToUnixTimeSeconds();
+
+        if (!Uri.TryCreate(subscriber.Url, UriKind.Absolute, out var url) || url.Scheme is not ("http" or "https"))
+            throw new FormatException("The subscription's url is not an http or https address.");
+        var request = new HttpRequestMessage(HttpMethod.Post, url)
+        {
+            Content = new ReadOnlyMemoryContent(body) { Headers = { ContentType = Json } },
+        };
+        foreach (var (name, value) in subscriber.Headers)
+        {
+            if (!request.Headers.TryAddWithoutValidation(name, value))
+                throw new FormatException($"The subscription's header {name} can't be sent.");
+        }
+        request.Headers.UserAgent.Add(UserAgent);
+        Add("webhook-id", id);
+        Add("webhook-timestamp", timestamp.ToString());
+        Add("webhook-signature", WebhookSignature.Sign(subscriber.SecretsAt(now), id, timestamp, body));
+        Add("triggers-delivery-id", TypeId.Format(TypeId.Delivery, delivery.Id));
+        Add("triggers-attempt", number.ToString());
+        if (delivery.ReplayOf is not null)
+            Add("webhook-replay", "true");
+        Add("X-Correlation-ID", delivery.Event.CorrelationId);
+        if ((activity?.Id ?? delivery.Event.TraceParent) is { } traceParent)
+            Add("traceparent", traceParent);
+        return request;
+
+        void Add(string name, string value) => request.Headers.TryAddWithoutValidation(name, value);
+    }
+
+    /// <summary><c>{"id","type","timestamp","source"?,"subject"?,"externalId"?,"data"}</c>, with <c>data</c> byte for byte as it was received.</summary>
+    public static byte[] Envelope(EventToSend e)
+    {
+        var buffer = new System.Buffers.ArrayBufferWriter<byte>(e.Data.Length + 256);
+        using (var json = new Utf8JsonWriter(buffer))
+        {
+            json.WriteStartObject();
+            json.WriteString("id", TypeId.Format(TypeId.Event, e.Id));
+            json.WriteString("type", e.Type);
+            json.WriteString("timestamp", (e.Time ?? TypeId.CreatedAt(e.Id)).UtcDateTime);
+            if (e.Source is not null)
+                json.WriteString("source", e.Source);
+            if (e.Subject is not null)
+                json.WriteString("subject", e.Subject);
+            if (e.ExternalId is not null)
+                json.WriteString("externalId", e.ExternalId);
+            json.WritePropertyName("data");
+            json.WriteRawValue(e.Data, skipInputValidation: true);
+            json.WriteEndObject();
+        }
+        return buffer.WrittenSpan.ToArray();
+    }
+}

@@ -1,0 +1,70 @@
+using System.ComponentModel.DataAnnotations;
+using System.Net;
+using Microsoft.Extensions.Options;
+
+namespace Triggers.Delivery;
+
+/// <summary>Settings <c>Delivery:*</c>.</summary>
+public sealed class DeliveryOptions
+{
+    /// <summary>How many attempts one subscription may have in flight in this process.</summary>
+    [Range(1, 1000, ErrorMessage = "Delivery:LaneConcurrency must be between 1 and 1000.")]
+    public int LaneConcurrency { get; set; } = 32;
+
+    /// <summary>How long a connection may take.</summary>
+    [Range(typeof(TimeSpan), "00:00:00.1", "00:01:00", ErrorMessage = "Delivery:ConnectTimeout must be between 0.1 and 60 seconds.")]
+    public TimeSpan ConnectTimeout { get; set; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>How long an attempt may take, from the first step to the last byte we read.</summary>
+    [Range(typeof(TimeSpan), "00:00:00.1", "00:05:00", ErrorMessage = "Delivery:AttemptTimeout must be between 0.1 and 300 seconds.")]
+    public TimeSpan AttemptTimeout { get; set; } = TimeSpan.FromSeconds(15);
+
+    /// <summary>How long a claimed delivery is left alone before it comes due again by itself.</summary>
+    [Range(typeof(TimeSpan), "00:00:06", "00:30:00", ErrorMessage = "Delivery:Lease must be between 6 seconds and 30 minutes.")]
+    public TimeSpan Lease { get; set; } = TimeSpan.FromSeconds(30);
+
+    /// <summary>
+    /// Networks outside the public internet that webhooks may be sent to, as CIDR ranges separated by commas:
+    /// <c>127.0.0.0/8,::1/128</c>. Empty: public addresses only.
+    /// </summary>
+    public string AllowedNetworks { get; set; } = "";
+
+    /// <summary>When to try again, and when to give up.</summary>
+    [ValidateObjectMembers]
+    public Retries.RetryOptions Retry { get; set; } = new();
+
+    /// <summary>An attempt starts only while this much of the lease is sure to be left when it ends.</summary>
+    internal static readonly TimeSpan LeaseMargin = TimeSpan.FromSeconds(5);
+
+    internal static bool TryParseNetworks(string text, out IReadOnlyList<IPNetwork> networks)
+    {
+        var parsed = new List<IPNetwork>();
+        networks = parsed;
+        foreach (var part in text.Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries))
+        {
+            if (!IPNetwork.TryParse(part, out var network))
+                return false;
+            parsed.Add(network);
+        }
+        return true;
+    }
+}
+
+/// <summary>The rules between settings; the ranges are on the settings themselves.</summary>
+[OptionsValidator]
+internal sealed partial class DeliveryOptionsValidator : IValidateOptions<DeliveryOptions>;
+
+internal sealed class DeliveryOptionsRules : IValidateOptions<DeliveryOptions>
+{
+    public ValidateOptionsResult Validate(string? name, DeliveryOptions options)
+    {
+        var failures = new List<string>();
+        if (!DeliveryOptions.TryParseNetworks(options.AllowedNetworks, out _))
+            failures.Add($"Delivery:AllowedNetworks must be CIDR ranges separated by commas; it is '{options.AllowedNetworks}'.");
+        if (options.ConnectTimeout > options.AttemptTimeout)
+            failures.Add($"Delivery:ConnectTimeout ({options.ConnectTimeout}) must not exceed Delivery:AttemptTimeout ({options.AttemptTimeout}).");
+        if (options.Lease <= options.AttemptTimeout + DeliveryOptions.LeaseMargin)
+            failures.Add($"Delivery:Lease ({options.Lease}) must exceed Delivery:AttemptTimeout ({options.AttemptTimeout}) by more than {DeliveryOptions.LeaseMargin.TotalSeconds} seconds.");
+        return failures.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(failures);
+    }
+}

@@ -1,0 +1,18 @@
+namespace Triggers.Delivery.Dispatch;
+
+/// <summary>A delivery this process has claimed.</summary>
+/// <param name="TenantId">Whose it is.</param>
+/// <param name="Id">The delivery.</param>
+/// <param name="SubscriptionId">Its lane.</param>
+/// <param name="Claim">The claim it is held under.</param>
+/// <param name="RetryCount">Attempts that failed before.</param>
+/// <param name="ReplayOf">The delivery it repeats.</param>
+/// <param name="Test">One attempt, no dead letter.</param>
+/// <param name="ClaimedAt">Timestamp of the TimeProvider, taken before the claim was made.</param>
+/// <param name="Event">What to send.</param>
+internal sealed record DueDelivery(
+    Guid TenantId, Guid Id, Guid SubscriptionId, int Claim, int RetryCount, Guid? ReplayOf, bool Test, long ClaimedAt, EventToSend Event);
+
+/// <summary>An event as it goes out.</summary>
+internal sealed record EventToSend(
+    Guid Id, string Type, string? ExternalId, string? Source, string? Subject, DateTimeOffset? Time, string CorrelationId, string? TraceParent, byte[] Data);

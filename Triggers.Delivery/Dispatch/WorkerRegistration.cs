@@ -1,0 +1,184 @@
+using Microsoft.Extensions.Options;
+using Npgsql;
+using NpgsqlTypes;
+using Triggers.Core;
+using Triggers.Delivery.Projection;
+using Triggers.ServiceDefaults;
+
+namespace Triggers.Delivery.Dispatch;
+
+/// <summary>
+/// This process's entry among the workers. One connection holds an advisory lock on it, and hears what is appended; when the
+/// process dies the lock goes with the connection, and any other process that can take it frees what the dead one had claimed.
+/// </summary>
+internal sealed partial class WorkerRegistration(
+    EngineDataSource dataSource,
+    Wakeups wakeups,
+    Readiness readiness,
+    IOptions<DeliveryOptions> options,
+    TimeProvider time,
+    ILogger<WorkerRegistration> logger) : BackgroundService
+{
+    private static readonly TimeSpan LookInterval = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan IdleLookInterval = TimeSpan.FromSeconds(5);
+
+    private readonly TaskCompletionSource _registered = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private volatile int _number;
+
+    /// <summary>Names this process in <c>deliveries.claimed_by</c>.</summary>
+    public int Number => _number;
+
+    /// <summary>Ends when there is a number to claim by.</summary>
+    public Task Registered => _registered.Task;
+
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        await readiness.SchemaIsThere.WaitAsync(stoppingToken);
+        var wasAway = false;
+        while (!stoppingToken.IsCancellationRequested)
+        {
+            try
+            {
+                await using var connection = await dataSource.Pool.OpenConnectionAsync(stoppingToken);
+                await RegisterAsync(connection, stoppingToken);
+                _registered.TrySetResult();
+                wasAway = false;
+                wakeups.All();
+                await ListenAsync(connection, stoppingToken);
+            }
+            catch (Exception e) when (Postgres.IsAway(e) && !stoppingToken.IsCancellationRequested)
+            {
+                if (!wasAway)
+                    Log.Away(logger, e);
+                wasAway = true;
+                await Task.Delay(TimeSpan.FromMilliseconds(500), time, stoppingToken);
+            }
+        }
+    }
+
+    /// <summary>Called when all that was claimed has ended: leaves nothing behind.</summary>
+    public override async Task StopAsync(CancellationToken cancellationToken)
+    {
+        await base.StopAsync(cancellationToken);
+        if (_number == 0)
+            return;
+        try
+        {
+            await using var connection = await dataSource.Pool.OpenConnectionAsync(cancellationToken);
+            await FreeAsync(connection, [_number], cancellationToken);
+        }
+        catch (Exception e) when (Postgres.IsAway(e))
+        {
+            Log.Away(logger, e);
+        }
+    }
+
+    /// <summary>After a broken connection the old number is taken again, if nobody declared this process dead meanwhile.</summary>
+    private async Task RegisterAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        connection.Notification += (_, e) => wakeups.Heard(e.Channel);
+        await using (var listen = new NpgsqlCommand(
+            $"LISTEN {Notifications.Events}; LISTEN {Notifications.Deliveries}; LISTEN {Notifications.Subscriptions}", connection))
+            await listen.ExecuteNonQueryAsync(cancellationToken);
+
+        if (_number != 0)
+        {
+            await using var again = new NpgsqlCommand(
+                $"SELECT pg_try_advisory_lock({AdvisoryLocks.WorkerClass}, number) FROM workers WHERE number = $1", connection)
+            { Parameters = { new() { Value = _number } } };
+            if (await again.ExecuteScalarAsync(cancellationToken) is true)
+            {
+                await using var stillThere = new NpgsqlCommand("SELECT count(*) FROM workers WHERE number = $1", connection)
+                { Parameters = { new() { Value = _number } } };
+                if (await stillThere.ExecuteScalarAsync(cancellationToken) is 1L)
+                    return;
+            }
+        }
+
+        // The number is locked before anyone can see it.
+        await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
+        await using var register = new NpgsqlCommand("INSERT INTO workers (host) VALUES ($1) RETURNING number", connection)
+        { Parameters = { new() { Value = $"{Environment.MachineName}:{Environment.ProcessId}" } } };
+        var number = (int)(await register.ExecuteScalarAsync(cancellationToken))!;
+        await using (var take = new NpgsqlCommand($"SELECT pg_advisory_lock({AdvisoryLocks.WorkerClass}, {number})", connection))
+            await take.ExecuteNonQueryAsync(cancellationToken);
+        await transaction.CommitAsync(cancellationToken);
+        _number = number;
+        Log.Registered(logger, number);
+    }
+
+    private async Task ListenAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        var lookedAt = 0L;
+        while (true)
+        {
+            // Once a second while anything moves, for then something may be leased; else as rarely as the sweep.
+            var interval = time.GetElapsedTime(wakeups.LastHeard) < options.Value.Lease ? LookInterval : IdleLookInterval;
+            var wait = lookedAt == 0 ? TimeSpan.Zero : interval - time.GetElapsedTime(lookedAt);
+            if (wait > TimeSpan.Zero)
+            {
+                await connection.WaitAsync(wait, cancellationToken);
+                continue;
+            }
+            await FreeDeadAsync(connection, cancellationToken);
+            lookedAt = time.GetTimestamp();
+        }
+    }
+
+    /// <summary>Frees what workers had claimed whose lock can be taken: nobody holds it, so they are dead.</summary>
+    private async Task FreeDeadAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
+        var dead = new List<int>();
+        await using (var find = new NpgsqlCommand(
+            $"SELECT number FROM workers WHERE number <> $1 AND pg_try_advisory_xact_lock({AdvisoryLocks.WorkerClass}, number)", connection)
+        { Parameters = { new() { Value = _number } } })
+        await using (var reader = await find.ExecuteReaderAsync(cancellationToken))
+        {
+            while (await reader.ReadAsync(cancellationToken))
+                dead.Add(reader.GetInt32(0));
+        }
+        if (dead.Count > 0)
+        {
+            var freed = await FreeAsync(connection, [.. dead], cancellationToken);
+            Log.Freed(logger, string.Join(", ", dead), freed);
+        }
+        await transaction.CommitAsync(cancellationToken);
+        if (dead.Count > 0)
+            wakeups.All();
+    }
+
+    /// <summary>What is claimed lies within one lease from now in the due index, lane by lane.</summary>
+    private async Task<int> FreeAsync(NpgsqlConnection connection, int[] numbers, CancellationToken cancellationToken)
+    {
+        await using var command = new NpgsqlCommand(
+            """
+            WITH gone AS (DELETE FROM workers WHERE number = ANY(@numbers))
+            UPDATE deliveries d SET next_attempt_at = clock_timestamp(), claimed_by = NULL
+            FROM (
+                SELECT x.tenant_id, x.id
+                FROM subscriptions s CROSS JOIN LATERAL (
+                    SELECT tenant_id, id FROM deliveries
+                    WHERE subscription_id = s.id AND status = 'pending' AND next_attempt_at BETWEEN now() AND now() + @lease
+                        AND claimed_by = ANY(@numbers)
+                    OFFSET 0) x
+            ) leased
+            WHERE d.tenant_id = leased.tenant_id AND d.id = leased.id AND d.status = 'pending' AND d.claimed_by = ANY(@numbers)
+            """, connection);
+        command.Parameters.Add(new("numbers", NpgsqlDbType.Integer | NpgsqlDbType.Array) { Value = numbers });
+        command.Parameters.Add(new("lease", NpgsqlDbType.Interval) { Value = options.Value.Lease });
+        return await command.ExecuteNonQueryAsync(cancellationToken);
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventId = 1, Level = LogLevel.Information, Message = "This is worker {Number}")]
+        public static partial void Registered(ILogger logger, int number);
+
+        [LoggerMessage(EventId = 2, Level = LogLevel.Warning, Message = "Worker {Numbers} died; {Rows} rows of it are free again")]
+        public static partial void Freed(ILogger logger, string numbers, int rows);
+
+        [LoggerMessage(EventId = 3, Level = LogLevel.Warning, Message = "The worker's connection to Postgres broke")]
+        public static partial void Away(ILogger logger, Exception exception);
+    }
+}

@@ -1,0 +1,54 @@
+using Npgsql;
+using Triggers.ServiceDefaults;
+
+namespace Triggers.Delivery.Maintenance;
+
+/// <summary>Once an hour: partitions for the days ahead, and idempotency keys whose day is over. Any process may do it.</summary>
+internal sealed partial class Housekeeping(NpgsqlDataSource dataSource, Readiness readiness, TimeProvider time, ILogger<Housekeeping> logger)
+    : BackgroundService
+{
+    private const int DaysAhead = 7;
+
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        await readiness.SchemaIsThere.WaitAsync(stoppingToken);
+        using var timer = new PeriodicTimer(TimeSpan.FromHours(1), time);
+        do
+        {
+            try
+            {
+                await KeepAsync(dataSource, stoppingToken);
+            }
+            catch (Exception e) when (Postgres.IsAway(e) && !stoppingToken.IsCancellationRequested)
+            {
+                Log.Failed(logger, e);
+            }
+        }
+        while (await timer.WaitForNextTickAsync(stoppingToken));
+    }
+
+    internal static async Task KeepAsync(NpgsqlDataSource dataSource, CancellationToken cancellationToken)
+    {
+        await using (var partitions = dataSource.CreateCommand($"SELECT ensure_partitions({DaysAhead})"))
+            await partitions.ExecuteNonQueryAsync(cancellationToken);
+
+        // In portions, so that no transaction is long.
+        int deleted;
+        do
+        {
+            await using var keys = dataSource.CreateCommand(
+                """
+                DELETE FROM request_keys WHERE ctid = ANY(ARRAY(
+                    SELECT ctid FROM request_keys WHERE expires_at < now() AND expires_at < 'infinity' LIMIT 5000 FOR UPDATE SKIP LOCKED))
+                """);
+            deleted = await keys.ExecuteNonQueryAsync(cancellationToken);
+        }
+        while (deleted == 5000);
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Housekeeping failed; it is tried again in an hour")]
+        public static partial void Failed(ILogger logger, Exception exception);
+    }
+}

@@ -1,0 +1,34 @@
+using System.Net.Sockets;
+using Npgsql;
+using Triggers.Core;
+
+namespace Triggers.Delivery;
+
+/// <summary>What the engine's loops need to know of Postgres.</summary>
+internal static class Postgres
+{
+    /// <summary>Whether the failure is one to wait out and try again. Everything else is a mistake of ours and ends the process.</summary>
+    public static bool IsAway(Exception e) => e is NpgsqlException or TimeoutException or SocketException or OperationCanceledException or IOException;
+}
+
+/// <summary>
+/// The pool of the hot path. Its statements go by primary key and by the due index, a few rows at a time, on tables whose size changes
+/// by orders of magnitude within minutes: plans made from yesterday's statistics would scan them, so only index plans are offered.
+/// </summary>
+internal sealed class EngineDataSource(NpgsqlDataSource pool) : IAsyncDisposable
+{
+    private const string IndexPlansOnly = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
+
+    /// <summary>The pool.</summary>
+    public NpgsqlDataSource Pool { get; } = pool;
+
+    /// <summary>A pool beside the service's own, to the same database.</summary>
+    public static EngineDataSource Create(string connectionString, string applicationName, ILoggerFactory loggers)
+    {
+        var settings = new NpgsqlConnectionStringBuilder(connectionString);
+        settings.Options = string.IsNullOrEmpty(settings.Options) ? IndexPlansOnly : $"{settings.Options} {IndexPlansOnly}";
+        return new EngineDataSource(Storage.Builder(settings.ConnectionString, applicationName).UseLoggerFactory(loggers).Build());
+    }
+
+    public ValueTask DisposeAsync() => Pool.DisposeAsync();
+}

@@ -1,0 +1,45 @@
+using Triggers.Core;
+
+namespace Triggers.Delivery;
+
+/// <summary>Who is woken by what.</summary>
+internal sealed class Wakeups(TimeProvider time)
+{
+    private long _lastHeard = time.GetTimestamp();
+    private int _sweep;
+
+    /// <summary>There may be new events in the log.</summary>
+    public Signal Projection { get; } = new();
+
+    /// <summary>A place is free, or something is due.</summary>
+    public Signal Dispatch { get; } = new();
+
+    /// <summary>Timestamp of the last sign of activity anywhere.</summary>
+    public long LastHeard => Interlocked.Read(ref _lastHeard);
+
+    /// <summary>A notification came from Postgres.</summary>
+    public void Heard(string channel)
+    {
+        Interlocked.Exchange(ref _lastHeard, time.GetTimestamp());
+        if (channel == Notifications.Events)
+            Projection.Set();
+        else
+            Sweep();
+    }
+
+    /// <summary>Notifications may have been missed: everybody looks.</summary>
+    public void All()
+    {
+        Heard(Notifications.Events);
+        Sweep();
+    }
+
+    /// <summary>Whether something may be due that this process does not know of. Asked once, it is forgotten.</summary>
+    public bool TakeSweep() => Interlocked.Exchange(ref _sweep, 0) == 1;
+
+    private void Sweep()
+    {
+        Interlocked.Exchange(ref _sweep, 1);
+        Dispatch.Set();
+    }
+}

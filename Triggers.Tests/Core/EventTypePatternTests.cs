@@ -1,0 +1,60 @@
+using CsCheck;
+using Triggers.Core.Subscriptions;
+
+namespace Triggers.Tests.Core;
+
+public class EventTypePatternTests
+{
+    private static readonly Gen<string> Segment = Gen.String[Gen.Char["abcXYZ019_-"], 1, 8];
+    private static readonly Gen<string> Type = Segment.Array[1, 5].Select(segments => string.Join('.', segments));
+
+    [Theory]
+    [InlineData("*", "order.created", true)]
+    [InlineData("order.created", "order.created", true)]
+    [InlineData("order.created", "order.Created", false)]
+    [InlineData("order.*", "order.created", true)]
+    [InlineData("order.*", "order.item.added", true)]
+    [InlineData("order.*", "order", false)]
+    [InlineData("order.*", "order.", false)]
+    [InlineData("order.*", "orders.created", false)]
+    [InlineData("order", "order.created", false)]
+    public void Patterns_match_what_they_say(string pattern, string type, bool matches) => Assert.Equal(matches, EventTypePattern.Matches(pattern, type));
+
+    [Fact]
+    public void A_type_matches_itself_and_everything_it_is_below() =>
+        Gen.Select(Type, Type).Sample((parent, child) =>
+        {
+            Assert.True(EventTypePattern.Matches(parent, parent));
+            Assert.True(EventTypePattern.Matches("*", parent));
+            Assert.True(EventTypePattern.Matches($"{parent}.*", $"{parent}.{child}"));
+            Assert.False(EventTypePattern.Matches($"{parent}.*", parent));
+            Assert.False(EventTypePattern.Matches($"{parent}.*", $"{parent}x.{child}"));
+        });
+
+    [Fact]
+    public void Types_and_patterns_are_recognised() =>
+        Type.Sample(type =>
+        {
+            Assert.True(EventTypePattern.IsType(type));
+            Assert.True(EventTypePattern.IsPattern(type));
+            Assert.True(EventTypePattern.IsPattern($"{type}.*"));
+            Assert.False(EventTypePattern.IsType($"{type}.*"));
+        });
+
+    [Theory]
+    [InlineData("")]
+    [InlineData(".*")]
+    [InlineData("order.*.created")]
+    [InlineData("*.created")]
+    [InlineData("**")]
+    [InlineData("order created")]
+    [InlineData("ordre.créé")]
+    public void What_is_no_pattern_is_refused(string text) => Assert.False(EventTypePattern.IsPattern(text));
+
+    [Fact]
+    public void A_type_has_256_characters_at_most()
+    {
+        Assert.True(EventTypePattern.IsType(new string('a', 256)));
+        Assert.False(EventTypePattern.IsType(new string('a', 257)));
+    }
+}

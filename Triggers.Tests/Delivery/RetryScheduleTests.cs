@@ -1,0 +1,129 @@
+using CsCheck;
+using Triggers.Core.Tables;
+using Triggers.Delivery.Retries;
+
+namespace Triggers.Tests.Delivery;
+
+public class RetryScheduleTests
+{
+    private static readonly RetryOptions Defaults = new();
+
+    private static readonly Gen<RetryOptions> AnyOptions =
+        from maxAttempts in Gen.Int[1, 50]
+        from maxRejected in Gen.Int[1, 50]
+        from baseSeconds in Gen.Double[0.01, 86_400]
+        from factor in Gen.Double[1, 100]
+        from maxSeconds in Gen.Double[0.01, 604_800]
+        from jitter in Gen.Double[0, 1]
+        from retryAfter in Gen.Double[0, 604_800]
+        select new RetryOptions
+        {
+            MaxAttempts = maxAttempts,
+            MaxRejectedAttempts = maxRejected,
+            BaseDelay = TimeSpan.FromSeconds(baseSeconds),
+            Factor = factor,
+            MaxDelay = TimeSpan.FromSeconds(maxSeconds),
+            Jitter = jitter,
+            MaxRetryAfter = TimeSpan.FromSeconds(retryAfter),
+        };
+
+    private static readonly Gen<AttemptOutcome> AnyFailure = Gen.Enum<AttemptOutcome>().Where(o => o != AttemptOutcome.Delivered);
+
+    [Fact]
+    public void Default_schedule_is_eight_attempts_over_about_a_day()
+    {
+        var delays = Enumerable.Range(1, 8)
+            .Select(attempt => RetrySchedule.After(Defaults, attempt, AttemptOutcome.Timeout, null, null, random: 0.5))
+            .ToArray();
+
+        Assert.Equal([10, 50, 250, 1250, 6250, 31250, 43200], delays[..7].Select(t => t.Delay.TotalSeconds));
+        Assert.All(delays[..7], t => Assert.Equal(DeliveryStatus.Pending, t.Status));
+        Assert.Equal(DeliveryStatus.DeadLettered, delays[7].Status);
+        Assert.Equal(DeadLetterReasons.Exhausted, delays[7].Reason);
+    }
+
+    [Theory]
+    [InlineData(408, 8, "exhausted")]
+    [InlineData(425, 8, "exhausted")]
+    [InlineData(429, 8, "exhausted")]
+    [InlineData(500, 8, "exhausted")]
+    [InlineData(503, 8, "exhausted")]
+    [InlineData(599, 8, "exhausted")]
+    [InlineData(301, 3, "rejected")]
+    [InlineData(400, 3, "rejected")]
+    [InlineData(404, 3, "rejected")]
+    [InlineData(422, 3, "rejected")]
+    public void Status_decides_how_many_attempts_there_are(int statusCode, int attempts, string reason)
+    {
+        for (var attempt = 1; attempt < attempts; attempt++)
+            Assert.Equal(DeliveryStatus.Pending, After(attempt).Status);
+        Assert.Equal(DeliveryStatus.DeadLettered, After(attempts).Status);
+        Assert.Equal(reason, After(attempts).Reason);
+
+        Transition After(int attempt) => RetrySchedule.After(Defaults, attempt, AttemptOutcome.HttpStatus, statusCode, null, 0.5);
+    }
+
+    [Fact]
+    public void Gone_cancels_at_once_and_disables_the_subscription()
+    {
+        var transition = RetrySchedule.After(Defaults, 1, AttemptOutcome.HttpStatus, 410, TimeSpan.FromSeconds(5), 0.5);
+
+        Assert.Equal(DeliveryStatus.Cancelled, transition.Status);
+        Assert.True(transition.SubscriptionIsGone);
+    }
+
+    [Theory]
+    [InlineData(AttemptOutcome.RefusedByGuard)]
+    [InlineData(AttemptOutcome.InvalidRequest)]
+    public void What_can_never_be_sent_is_a_dead_letter_at_once(AttemptOutcome outcome)
+    {
+        var transition = RetrySchedule.After(Defaults, 1, outcome, null, null, 0.5);
+
+        Assert.Equal(DeliveryStatus.DeadLettered, transition.Status);
+        Assert.Equal(DeadLetterReasons.Undeliverable, transition.Reason);
+    }
+
+    [Fact]
+    public void Retry_after_is_honoured_between_the_schedule_and_its_bound()
+    {
+        Assert.Equal(TimeSpan.FromSeconds(10), Asked(TimeSpan.FromSeconds(3)));
+        Assert.Equal(TimeSpan.FromSeconds(42), Asked(TimeSpan.FromSeconds(42)));
+        Assert.Equal(TimeSpan.FromHours(1), Asked(TimeSpan.FromDays(365)));
+
+        static TimeSpan Asked(TimeSpan retryAfter) =>
+            RetrySchedule.After(Defaults, 1, AttemptOutcome.HttpStatus, 503, retryAfter, 0.5).Delay;
+    }
+
+    [Fact]
+    public void Delays_stay_within_the_jitter_of_the_schedule_whatever_the_settings() =>
+        Gen.Select(AnyOptions, Gen.Int[1, 50], Gen.Double[0, 0.999999]).Sample((options, attempt, random) =>
+        {
+            var exact = Math.Min(options.BaseDelay.TotalSeconds * Math.Pow(options.Factor, attempt - 1), options.MaxDelay.TotalSeconds);
+            var delay = RetrySchedule.Delay(options, attempt, random).TotalSeconds;
+            Assert.InRange(delay, exact * (1 - options.Jitter) - 1e-6, exact * (1 + options.Jitter) + 1e-6);
+        });
+
+    [Fact]
+    public void Delays_without_jitter_never_shrink() =>
+        Gen.Select(AnyOptions, Gen.Int[1, 49]).Sample((options, attempt) =>
+            Assert.True(RetrySchedule.Delay(options, attempt, 0.5) <= RetrySchedule.Delay(options, attempt + 1, 0.5) + TimeSpan.FromTicks(1)));
+
+    [Fact]
+    public void Every_failure_ends_in_a_final_state_within_the_attempts_allowed() =>
+        Gen.Select(AnyOptions, AnyFailure, Gen.Int[300, 599]).Sample((options, outcome, statusCode) =>
+        {
+            var most = Math.Max(options.MaxAttempts, options.MaxRejectedAttempts);
+            var last = RetrySchedule.After(options, most, outcome, outcome == AttemptOutcome.HttpStatus ? statusCode : null, null, 0.5);
+            Assert.NotEqual(DeliveryStatus.Pending, last.Status);
+        });
+
+    [Fact]
+    public void A_dead_letter_always_has_a_reason_and_a_retry_never_a_negative_delay() =>
+        Gen.Select(AnyOptions, AnyFailure, Gen.Int[1, 60], Gen.Int[300, 599]).Sample((options, outcome, attempt, statusCode) =>
+        {
+            var transition = RetrySchedule.After(options, attempt, outcome, outcome == AttemptOutcome.HttpStatus ? statusCode : null, null, 0.1);
+            Assert.Equal(transition.Status == DeliveryStatus.DeadLettered, transition.Reason is not null);
+            Assert.True(transition.Delay >= TimeSpan.Zero);
+            Assert.True(transition.CountsAsFailure);
+        });
+}
