@@ -7,6 +7,7 @@ using Triggers.Api.Events;
 using Triggers.Api.Health;
 using Triggers.Api.Inbox;
 using Triggers.Api.Ingest;
+using Triggers.Api.OpenApi;
 using Triggers.Api.Replays;
 using Triggers.Api.Requests;
 using Triggers.Api.Setup;
@@ -22,6 +23,7 @@ builder.Services.AddEventLog();
 builder.Services.AddKeys();
 builder.Services.AddFeatures();
 builder.Services.AddJson();
+builder.Services.AddContract();
 
 var app = builder.Build();
 if (Migration.IsAskedFor(args))
@@ -44,5 +46,6 @@ app.MapDeadLetters();
 app.MapReplays();
 app.MapTenants();
 app.MapApiKeys();
+app.MapContract();
 
 return await app.RunServiceAsync();

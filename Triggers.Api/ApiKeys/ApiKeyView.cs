@@ -80,5 +80,8 @@ internal sealed record NewApiKey
 }
 
 /// <summary>The body of <c>POST /api-keys/{id}/rotate</c>, which may be left out.</summary>
-/// <param name="OverlapSeconds">How long the old key goes on beside the new one: 0 to 604,800, one day unless said.</param>
-internal sealed record RotateApiKey(int? OverlapSeconds);
+internal sealed record RotateApiKey
+{
+    /// <summary>How long the old key goes on beside the new one: 0 to 604,800, one day unless said.</summary>
+    public int? OverlapSeconds { get; init; }
+}

@@ -85,7 +85,7 @@ internal static class ApiKeysApi
     private static async Task<IResult> RotateAsync(
         string id, string? tenantId, HttpContext context, Caller caller, TriggersDbContext db, KeyCache keys, CancellationToken cancellationToken)
     {
-        var body = await Body.ReadOptionalAsync(context, fields => new RotateApiKey(fields.Number("overlapSeconds", 0, MaxOverlapSeconds)));
+        var body = await Body.ReadOptionalAsync(context, fields => new RotateApiKey { OverlapSeconds = fields.Number("overlapSeconds", 0, MaxOverlapSeconds) });
         var old = await FindAsync(id, tenantId, caller, db, cancellationToken);
         EnsureNoMore(caller, old.Scopes);
         var overlap = TimeSpan.FromSeconds(body?.OverlapSeconds ?? DefaultOverlapSeconds);

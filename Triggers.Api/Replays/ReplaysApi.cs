@@ -11,7 +11,11 @@ using Triggers.Core.Tables;
 namespace Triggers.Api.Replays;
 
 /// <summary>The body of <c>POST /events/{id}/replay</c>, which may be left out.</summary>
-internal sealed record ReplayEvent(Guid[]? SubscriptionIds);
+internal sealed record ReplayEvent
+{
+    /// <summary>To whom, at most 100; without it to every enabled subscription that wants the event's type now.</summary>
+    public Guid[]? SubscriptionIds { get; init; }
+}
 
 /// <summary>What a replay made.</summary>
 internal sealed record Replayed(IReadOnlyList<DeliveryView> Deliveries);
@@ -35,7 +39,7 @@ internal static class ReplaysApi
     {
         var key = Ids.Event(id);
         var body = await Body.ReadOptionalAsync(context, fields =>
-            new ReplayEvent(fields.Ids("subscriptionIds", TypeId.Subscription, MaxSubscriptions)?.Distinct().ToArray()));
+            new ReplayEvent { SubscriptionIds = fields.Ids("subscriptionIds", TypeId.Subscription, MaxSubscriptions)?.Distinct().ToArray() });
         var started = time.GetTimestamp();
         // Before the projection has seen the event it would come twice: once by it, once by us.
         for (var pause = TimeSpan.FromMilliseconds(20); await reader.IsProjectedAsync(caller.TenantId, key, context.RequestAborted) == false; pause *= 2)

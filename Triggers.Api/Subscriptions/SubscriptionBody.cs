@@ -4,6 +4,25 @@ using Triggers.Core.Subscriptions;
 
 namespace Triggers.Api.Subscriptions;
 
+/// <summary>The body of <c>PATCH /subscriptions/{id}</c>, for the contract.</summary>
+internal sealed record SubscriptionChange
+{
+    /// <summary>As when subscribing.</summary>
+    public string? Url { get; init; }
+
+    /// <summary>As when subscribing; replaced as a whole.</summary>
+    public string[]? EventTypes { get; init; }
+
+    /// <summary>As when subscribing; null removes it.</summary>
+    public string? Description { get; init; }
+
+    /// <summary>A disabled subscription gets no new deliveries, and those it has wait.</summary>
+    public bool? Enabled { get; init; }
+
+    /// <summary>As when subscribing; replaced as a whole, null removes them.</summary>
+    public Dictionary<string, string>? Headers { get; init; }
+}
+
 /// <summary>What a client says a subscription is. In a PATCH, what is not there stays.</summary>
 internal sealed record SubscriptionBody
 {
