@@ -24,6 +24,7 @@ builder.Services.AddKeys();
 builder.Services.AddFeatures();
 builder.Services.AddJson();
 builder.Services.AddContract();
+builder.AddOrigins();
 
 var app = builder.Build();
 if (Migration.IsAskedFor(args))
@@ -32,6 +33,7 @@ if (Migration.IsAskedFor(args))
 app.UseMiddleware<Correlation>();
 app.UseMiddleware<Problems>();
 app.UseRouting();
+app.UseOrigins();
 app.UseMiddleware<Authentication>();
 app.UseMiddleware<IdempotencyKey>();
 

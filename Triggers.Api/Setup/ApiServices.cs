@@ -67,6 +67,24 @@ internal static class ApiServices
     public static void AddJson(this IServiceCollection services) =>
         services.Configure<JsonOptions>(options => Json.Configure(options.SerializerOptions));
 
+    /// <summary>Browsers of other origins are let in only where <c>Cors:Origins</c> names them.</summary>
+    public static void AddOrigins(this WebApplicationBuilder builder)
+    {
+        if (builder.Configuration.GetSection("Cors:Origins").Get<string[]>() is { Length: > 0 } origins)
+        {
+            builder.Services.AddCors(cors => cors.AddDefaultPolicy(policy => policy
+                .WithOrigins(origins).AllowAnyHeader().AllowAnyMethod()
+                .WithExposedHeaders(Correlation.Header, "Location", "Link", "Retry-After", RateLimits.Header, RateLimits.PolicyHeader, "Idempotency-Replayed")));
+        }
+    }
+
+    /// <summary>The same for the requests that come; after routing.</summary>
+    public static void UseOrigins(this WebApplication app)
+    {
+        if (app.Services.GetService<Microsoft.AspNetCore.Cors.Infrastructure.ICorsService>() is not null)
+            app.UseCors();
+    }
+
     /// <summary>A service in the background that others can ask for.</summary>
     public static void AddHosted<T>(this IServiceCollection services) where T : class, IHostedService
     {

@@ -4,7 +4,7 @@ using Triggers.Core.Subscriptions;
 
 namespace Triggers.Api.Subscriptions;
 
-/// <summary>The body of <c>PATCH /subscriptions/{id}</c>, for the contract.</summary>
+/// <summary>What is to change; what is not there stays.</summary>
 internal sealed record SubscriptionChange
 {
     /// <summary>As when subscribing.</summary>
@@ -23,7 +23,7 @@ internal sealed record SubscriptionChange
     public Dictionary<string, string>? Headers { get; init; }
 }
 
-/// <summary>What a client says a subscription is. In a PATCH, what is not there stays.</summary>
+/// <summary>What a client says a subscription is.</summary>
 internal sealed record SubscriptionBody
 {
     private const int MaxUrlLength = 2_048;
