@@ -1,22 +1,27 @@
-using Triggers.Api;
+using Triggers.Api.ApiKeys;
 using Triggers.Api.Auth;
+using Triggers.Api.DeadLetters;
 using Triggers.Api.Deliveries;
 using Triggers.Api.Errors;
 using Triggers.Api.Events;
+using Triggers.Api.Health;
+using Triggers.Api.Inbox;
 using Triggers.Api.Ingest;
+using Triggers.Api.Replays;
 using Triggers.Api.Requests;
 using Triggers.Api.Setup;
 using Triggers.Api.Subscriptions;
+using Triggers.Api.Tenants;
 using Triggers.ServiceDefaults;
 
 var builder = WebApplication.CreateBuilder(args);
+builder.WebHost.ConfigureKestrel(kestrel => kestrel.AddServerHeader = false);
 builder.AddServiceDefaults();
 builder.Services.AddApiStorage();
 builder.Services.AddEventLog();
 builder.Services.AddKeys();
+builder.Services.AddFeatures();
 builder.Services.AddJson();
-builder.Services.AddSingleton<ApiMetrics>();
-builder.Services.AddSingleton<EventReader>();
 
 var app = builder.Build();
 if (Migration.IsAskedFor(args))
@@ -29,9 +34,15 @@ app.UseMiddleware<Authentication>();
 app.UseMiddleware<IdempotencyKey>();
 
 app.MapLiveAndReady();
+app.MapHealth();
 app.MapIngest();
 app.MapEvents();
+app.MapInbox();
 app.MapSubscriptions();
 app.MapDeliveries();
+app.MapDeadLetters();
+app.MapReplays();
+app.MapTenants();
+app.MapApiKeys();
 
 return await app.RunServiceAsync();

@@ -1,7 +1,10 @@
 using Microsoft.AspNetCore.Http.Json;
 using Npgsql;
 using Triggers.Api.Auth;
+using Triggers.Api.Events;
+using Triggers.Api.Inbox;
 using Triggers.Api.RateLimiting;
+using Triggers.Api.Replays;
 using Triggers.Api.Requests;
 using Triggers.Core.EventLog;
 using Triggers.ServiceDefaults;
@@ -44,9 +47,20 @@ internal static class ApiServices
             .ValidateOnStart();
         services.AddOptions<RateLimitingOptions>().BindConfiguration("RateLimiting").ValidateDataAnnotations().ValidateOnStart();
         services.AddSingleton<KeyCache>();
+        services.AddSingleton<Identification>();
         services.AddSingleton<RateLimits>();
         services.AddHosted<LastUsed>();
         services.AddHosted<Bootstrap>();
+    }
+
+    /// <summary>What the endpoints work with.</summary>
+    public static void AddFeatures(this IServiceCollection services)
+    {
+        services.AddSingleton<ApiMetrics>();
+        services.AddSingleton<EventReader>();
+        services.AddSingleton<Acknowledger>();
+        services.AddSingleton<Replayer>();
+        services.AddHosted<InboxSignal>();
     }
 
     /// <summary>JSON as our wire has it.</summary>
