@@ -28,7 +28,7 @@ internal static class Foreground
         using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
         using var hangUp = PosixSignalRegistration.Create(PosixSignal.SIGHUP, Stop);
         using var ended = new CancellationTokenSource();
-        var watching = WatchParentAsync(guard, ended.Token);
+        var watching = WatchParentAsync(settings, guard, ended.Token);
         var exitCode = await guard.WaitAsync();
         await ended.CancelAsync();
         await watching.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
@@ -54,11 +54,13 @@ internal static class Foreground
     }
 
     /// <summary>A killed `dotnet run` can't pass on a signal. Shells are another matter: they may well leave us running.</summary>
-    private static async Task WatchParentAsync(GuardProcess guard, CancellationToken ended)
+    private static async Task WatchParentAsync(Settings settings, GuardProcess guard, CancellationToken ended)
     {
-        if (OperatingSystem.IsWindows() || NameOf(Unix.Parent) != "dotnet")
+        if (OperatingSystem.IsWindows())
             return;
         var parent = Unix.Parent;
+        if (!settings.EndsWithParent && NameOf(parent) != "dotnet")
+            return;
         using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(500));
         while (await timer.WaitForNextTickAsync(ended))
         {
