@@ -70,7 +70,7 @@ internal sealed record NewApiKey
         };
         for (var i = 0; i < body.Scopes.Length; i++)
         {
-            if (!Auth.Scopes.All.Contains(body.Scopes[i]))
+            if (body.Scopes[i].Length > 0 && !Auth.Scopes.All.Contains(body.Scopes[i]))
                 fields.Refuse($"/scopes/{i}", $"Must be one of {string.Join(", ", Auth.Scopes.All)}.");
         }
         if (body.ExpiresAt <= now)

@@ -91,7 +91,8 @@ internal sealed record SubscriptionBody
             fields.Refuse("/url", "Must be an absolute http or https address without user name and fragment.");
         for (var i = 0; i < body.EventTypes?.Length; i++)
         {
-            if (!EventTypePattern.IsPattern(body.EventTypes[i]))
+            // What was no text at all has been refused as that.
+            if (body.EventTypes[i].Length > 0 && !EventTypePattern.IsPattern(body.EventTypes[i]))
                 fields.Refuse($"/eventTypes/{i}", "Must be *, an event type, or a type and .*, as in order.*.");
         }
         foreach (var (name, value) in body.Headers ?? [])
@@ -107,8 +108,17 @@ internal sealed record SubscriptionBody
     }
 
     private static bool IsWebhookUrl(string url) =>
-        url.All(c => c is > ' ' and <= '~') && !url.Contains('\\')
+        url.All(c => c is > ' ' and <= '~' and not '\\' and not '#')
         && Uri.TryCreate(url, UriKind.Absolute, out var uri)
         && (uri.Scheme == Uri.UriSchemeHttp || uri.Scheme == Uri.UriSchemeHttps)
-        && uri is { Host.Length: > 0, UserInfo: "", Fragment: "" } && !url.Contains('#') && !uri.Authority.Contains('@');
+        && uri.Host.Length > 0
+        // Even an empty user name, which the Uri would hide.
+        && !AuthorityOf(url).Contains('@');
+
+    private static ReadOnlySpan<char> AuthorityOf(ReadOnlySpan<char> url)
+    {
+        var rest = url[(url.IndexOf("://") + 3)..];
+        var end = rest.IndexOfAny('/', '?');
+        return end < 0 ? rest : rest[..end];
+    }
 }
