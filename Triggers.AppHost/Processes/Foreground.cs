@@ -22,7 +22,8 @@ internal static class Foreground
     {
         var where = settings.ExternalDatabase is null ? settings.DataDirectory : "in your PostgreSQL";
         screen.Say($"Engine: processes, the only one there is yet (AppHostEngine.props). Data: {where} (Data:Directory, or ConnectionStrings:{Topology.Database}).");
-        using var guard = GuardProcess.Start(arguments);
+        using var guard = GuardProcess.Start(
+            Programs.Copy(settings.DataDirectory), [.. arguments, $"--Data:Directory={settings.DataDirectory}"]);
         var asked = 0;
         using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
         using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);

@@ -36,6 +36,7 @@ internal sealed class Guard(Settings settings, Screen screen, TimeProvider time)
         {
             PackageCache.CreateReadable(settings.DataDirectory);
             ours = await TakeOverAsync();
+            Programs.DeleteOthers(settings.DataDirectory);
             if (settings.Reset)
                 DropData();
             PackageCache.CreateReadable(settings.LogsDirectory);
@@ -54,6 +55,7 @@ internal sealed class Guard(Settings settings, Screen screen, TimeProvider time)
         }
         await _children.StopAsync();
         record?.Delete();
+        Programs.DeleteOwn(settings.DataDirectory);
         if (settings.TemporaryData && ours is not null)
             Directory.Delete(settings.DataDirectory, recursive: true);
         if (ours is not null)

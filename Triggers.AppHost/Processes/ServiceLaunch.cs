@@ -1,11 +1,11 @@
 namespace Triggers.AppHost.Processes;
 
-/// <summary>A service of the topology as a process: the product's own output, told everything by its environment.</summary>
+/// <summary>A service of the topology as a process: a copy of the product's own output, told everything by its environment.</summary>
 internal sealed class ServiceLaunch(Settings settings, string connectionString, string adminKey, int? telemetryPort)
 {
     public Launch Of(Service service, int port)
     {
-        var assembly = Clone.AssemblyOf(service.Project);
+        var assembly = Programs.AssemblyOf(service.Project);
         var url = $"http://{(service.Port is null ? "127.0.0.1" : "localhost")}:{port}";
         return new Launch
         {

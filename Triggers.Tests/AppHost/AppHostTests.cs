@@ -25,12 +25,19 @@ public sealed class AppHostTests : IDisposable
     [Fact]
     public async Task It_starts_everything_restarts_what_crashes_and_leaves_nothing_after_SIGTERM()
     {
-        await using var host = await RunningAppHost.StartAndWaitAsync(_directory);
+        const string Key = "trg_0123456789012345678901234567890123456789012";
+        await using var host = await RunningAppHost.StartAndWaitAsync(_directory, "--Auth:BootstrapAdminKey=" + Key);
         var record = host.Record;
         Assert.Equal(["api", "delivery", "postgres", "receiver"], record.Processes.Keys.Order());
-        Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(record, AdminKey()));
-        Assert.Contains(AdminKey(), host.Said);
+        Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(record, Key));
+        Assert.Contains(Key, host.Said);
         Assert.Equal(HttpStatusCode.OK, (await _client.GetAsync(record.Addresses["receiver"], Cancellation)).StatusCode);
+
+        await using (var second = RunningAppHost.Start(_directory))
+        {
+            Assert.Equal(1, await second.ExitCodeAsync());
+            Assert.Contains($"already runs on {_directory} (process {host.Id})", second.Said);
+        }
 
         foreach (var crashed in new[] { "api", "postgres" })
         {
@@ -38,7 +45,7 @@ public sealed class AppHostTests : IDisposable
             await host.WaitForAsync($"{crashed} | ended by signal 9");
             await host.WaitForAsync($"{crashed} | is back");
         }
-        Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(record, AdminKey()));
+        Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(record, Key));
 
         var processes = host.Record.Processes;
         host.Terminate();
@@ -59,37 +66,27 @@ public sealed class AppHostTests : IDisposable
             host.Kill();
             Assert.Empty(await processes.LeftAfterAsync(s_fiveSeconds));
         }
+
+        Dictionary<string, ProcessIdentity> leftovers;
         await using (var host = await RunningAppHost.StartAndWaitAsync(_directory))
         {
             Assert.Equal(key, AdminKey());
             Assert.Equal(1, await CountEventsAsync(host.Record, key));
-        }
-        await using (var host = await RunningAppHost.StartAndWaitAsync(_directory, "--reset"))
-        {
-            Assert.NotEqual(key, AdminKey());
-            Assert.Equal(0, await CountEventsAsync(host.Record, AdminKey()));
-        }
-    }
-
-    [Fact]
-    public async Task What_a_killed_guard_leaves_is_ended_by_the_next_start()
-    {
-        Dictionary<string, ProcessIdentity> processes;
-        await using (var host = await RunningAppHost.StartAndWaitAsync(_directory))
-        {
-            processes = host.Record.Processes;
+            leftovers = host.Record.Processes;
             var guard = host.Record.Guard!;
             // At once, so that neither can tidy up after the other.
             Unix.Signal(guard.Id, Unix.SIGKILL);
             host.Kill();
-            Assert.Empty(await new Dictionary<string, ProcessIdentity> { ["guard"] = guard }.LeftAfterAsync(s_fiveSeconds));
         }
-        Assert.Contains(processes.Values, p => p.IsAlive);
+        Assert.Contains(leftovers.Values, p => p.IsAlive);
 
-        await using var next = await RunningAppHost.StartAndWaitAsync(_directory);
-
-        Assert.Empty(await processes.LeftAfterAsync(TimeSpan.Zero));
-        Assert.Contains("left over from a run that was killed", next.Said);
+        await using (var host = await RunningAppHost.StartAndWaitAsync(_directory, "--reset"))
+        {
+            Assert.Empty(await leftovers.LeftAfterAsync(TimeSpan.Zero));
+            Assert.Contains("left over from a run that was killed", host.Said);
+            Assert.NotEqual(key, AdminKey());
+            Assert.Equal(0, await CountEventsAsync(host.Record, AdminKey()));
+        }
     }
 
     [Fact]
@@ -105,16 +102,6 @@ public sealed class AppHostTests : IDisposable
     }
 
     [Fact]
-    public async Task Two_do_not_run_on_the_same_data()
-    {
-        await using var first = await RunningAppHost.StartAndWaitAsync(_directory);
-        await using var second = RunningAppHost.Start(_directory);
-
-        Assert.Equal(1, await second.ExitCodeAsync());
-        Assert.Contains($"already runs on {_directory} (process {first.Id})", second.Said);
-    }
-
-    [Fact]
     public async Task A_busy_port_is_named_with_its_resource_and_setting()
     {
         using var listener = new TcpListener(IPAddress.Loopback, 0);
@@ -126,15 +113,6 @@ public sealed class AppHostTests : IDisposable
         Assert.Equal(1, await host.ExitCodeAsync());
         Assert.Contains($"Port {port}, which receiver wants, is in use", host.Said);
         Assert.Contains("--Ports:Receiver=", host.Said);
-    }
-
-    [Fact]
-    public async Task Settings_given_to_it_reach_the_services()
-    {
-        await using var host = await RunningAppHost.StartAndWaitAsync(_directory, "--Auth:BootstrapAdminKey=trg_0123456789012345678901234567890123456789012");
-
-        Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(host.Record, "trg_0123456789012345678901234567890123456789012"));
-        Assert.False(File.Exists(Path.Combine(_directory, "admin-key")));
     }
 
     [Fact]
