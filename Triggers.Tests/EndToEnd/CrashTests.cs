@@ -32,7 +32,7 @@ public sealed class CrashTests : IAsyncLifetime
 
     public async ValueTask InitializeAsync()
     {
-        _guard = GuardProcess.Start(Clone.AssemblyOf("Triggers.AppHost"),
+        _guard = GuardProcess.Start(Programs.Copy(_directory),
         [
             $"--Data:Directory={_directory}", "--Data:Temporary=true", "--Dashboard:Enabled=false", "--Ports:Api=0", "--Ports:Receiver=0",
             $"--Auth:BootstrapAdminKey={Key}", "--Delivery:Retry:BaseDelay=00:00:00.2", "--Delivery:Retry:Factor=1", "--Delivery:Retry:MaxAttempts=50",
