@@ -1,4 +1,3 @@
-using Microsoft.Extensions.Options;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.Setup;
@@ -48,15 +47,30 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
     }
 
     [Fact]
-    public void Every_mistake_in_the_settings_is_named_at_once_with_its_key()
+    public async Task Every_mistake_in_the_settings_is_named_at_once_with_its_key()
     {
-        var e = Assert.ThrowsAny<Exception>(() => new ApiHost(
-            "Host=", ("Auth:BootstrapAdminKey", "short"), ("RateLimiting:Burst", "0"), ("Shutdown:GracePeriod", "00:00:00")));
+        var (exitCode, said) = await ApiProcess.RunAsync([],
+            ("ConnectionStrings__triggersdb", "Host="), ("Auth__BootstrapAdminKey", "short"), ("RateLimiting__Burst", "0"), ("Shutdown__GracePeriod", "00:00:00"));
 
-        var mistakes = e is AggregateException many ? many.InnerExceptions.Cast<OptionsValidationException>() : [(OptionsValidationException)e];
-        var text = string.Join("\n", mistakes.SelectMany(m => m.Failures));
+        Assert.Equal(1, exitCode);
         foreach (var key in new[] { "ConnectionStrings:triggersdb", "Auth:BootstrapAdminKey", "RateLimiting:Burst", "Shutdown:GracePeriod" })
-            Assert.Contains(key, text);
-        Assert.DoesNotContain("short", text);
+            Assert.Contains(key, said);
+        Assert.DoesNotContain("short", said);
+        Assert.DoesNotContain("   at ", said);
+    }
+
+    [Fact]
+    public async Task Migrating_makes_database_and_schema_however_many_do_it_at_once()
+    {
+        var database = await postgres.ReserveDatabaseAsync();
+
+        var ended = await Task.WhenAll(Enumerable.Range(0, 3).Select(_ => ApiProcess.RunAsync(["--migrate"], ("ConnectionStrings__triggersdb", database))));
+
+        Assert.All(ended, e => Assert.True(e.ExitCode == 0, e.Said));
+        await using var host = new ApiHost(database);
+        using var client = host.Client();
+        await client.PublishAsync();
+        Assert.Equal(0, (await ApiProcess.RunAsync(["--migrate"], ("ConnectionStrings__triggersdb", database))).ExitCode);
+        Assert.Single((await client.GetAsync("/events")).Is(200).Ids);
     }
 }
