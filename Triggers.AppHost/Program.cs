@@ -17,7 +17,7 @@ try
         ? await Guard.RunAsync(settings, Console.In, screen)
         : await Foreground.RunAsync(settings, args, screen);
 }
-catch (AppHostException e)
+catch (Exception e) when (e is AppHostException or UnauthorizedAccessException or IOException)
 {
     screen.Say(e.Message);
     return 1;

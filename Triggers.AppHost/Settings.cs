@@ -37,6 +37,7 @@ internal sealed class Settings
             "stores" => true,
             var other => Mistake($"Resources must be 'all' or 'stores', not '{other}'."),
         };
+        EndsWithParent = Flag("Guard:EndsWithParent", false);
         Owner = int.TryParse(configuration["Guard:Owner"], out var owner) ? owner : 0;
         foreach (var service in Topology.Services)
             _ = PortOf(service);
@@ -65,6 +66,9 @@ internal sealed class Settings
 
     /// <summary>The process that started this guard.</summary>
     public int Owner { get; }
+
+    /// <summary>Whoever started the AppHost must not be outlived by it: for tests. With `dotnet run` it is always so.</summary>
+    public bool EndsWithParent { get; }
 
     public bool Reset { get; }
 

@@ -2,7 +2,7 @@ namespace Triggers.AppHost;
 
 /// <summary>
 /// What runs, and wired to what. The engine decides how: this page is all there is to know about the system's shape.
-/// Stores are listed in the order they start; everything stops in the reverse of it.
+/// Services are listed in the order they start; they stop in the reverse of it, and after them the dashboard and the stores.
 /// </summary>
 internal static class Topology
 {
@@ -14,18 +14,16 @@ internal static class Topology
     public const string Delivery = "delivery";
     public const string Receiver = "receiver";
 
-    /// <summary>The API's tables and database are made once, before anything that uses them.</summary>
-    public static readonly Service MigrationsJob = new(Migrations, "Triggers.Api")
-    {
-        Arguments = ["--migrate"],
-        References = [Database],
-        WaitsFor = [Postgres],
-        RunsToCompletion = true,
-    };
-
     public static readonly IReadOnlyList<Service> Services =
     [
-        MigrationsJob,
+        // Database and tables are made once, before anything that uses them.
+        new(Migrations, "Triggers.Api")
+        {
+            Arguments = ["--migrate"],
+            References = [Database],
+            WaitsFor = [Postgres],
+            RunsToCompletion = true,
+        },
         new(Receiver, "Triggers.Receiver")
         {
             Port = 8090,
@@ -48,6 +46,8 @@ internal static class Topology
 
     public const int DashboardPort = 18888;
     public const string LoopbackNetworks = "127.0.0.0/8,::1/128";
+
+    public static readonly IReadOnlyList<string> StopOrder = [.. Services.Reverse().Select(service => service.Name), Dashboard, Postgres];
 
     /// <summary>Stands for the admin key, which is generated once and kept beside the data.</summary>
     public const string AdminKey = "{admin-key}";

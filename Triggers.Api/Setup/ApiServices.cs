@@ -1,5 +1,4 @@
 using Microsoft.AspNetCore.Http.Json;
-using Npgsql;
 using Triggers.Api.Auth;
 using Triggers.Api.Events;
 using Triggers.Api.Inbox;
@@ -17,18 +16,11 @@ internal static class ApiServices
     /// <summary>Storage as requests need it: answers within 2 s or not at all.</summary>
     public static void AddApiStorage(this IServiceCollection services) =>
         services.AddOptions<StorageOptions>().PostConfigure(options =>
-        {
-            if (!IsReadable(options.ConnectionString, out var settings))
-                return;
-            if (!settings.ContainsKey("Timeout"))
-                settings.Timeout = 1;
-            // A cancelled statement is given up at once: the request that wanted it has its answer already.
-            if (!settings.ContainsKey("Cancellation Timeout"))
-                settings.CancellationTimeout = 100;
-            if (!settings.ContainsKey("Maximum Pool Size"))
-                settings.MaxPoolSize = 40;
-            options.ConnectionString = settings.ConnectionString;
-        });
+            // The later of two equal keys wins: what the settings say goes before these. A cancelled statement is given up at
+            // once, for the request that wanted it has its answer already.
+            options.ConnectionString = options.ConnectionString is null
+                ? null
+                : $"Timeout=1;Cancellation Timeout=100;Maximum Pool Size=40;{options.ConnectionString}");
 
     /// <summary>The event log: the seam behind which another one may stand.</summary>
     public static void AddEventLog(this IServiceCollection services)
@@ -90,20 +82,5 @@ internal static class ApiServices
     {
         services.AddSingleton<T>();
         services.AddHostedService(provider => provider.GetRequiredService<T>());
-    }
-
-    private static bool IsReadable(string? connectionString, out NpgsqlConnectionStringBuilder settings)
-    {
-        settings = [];
-        try
-        {
-            settings.ConnectionString = connectionString ?? "";
-            return connectionString is not null;
-        }
-        catch (ArgumentException)
-        {
-            // Named, with every other mistake, when the settings are validated.
-            return false;
-        }
     }
 }

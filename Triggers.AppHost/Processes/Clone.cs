@@ -8,7 +8,7 @@ internal static class Clone
     // As in …/Triggers.AppHost/bin/processes/Debug/net10.0/
     private static readonly DirectoryInfo s_output = new(Path.TrimEndingDirectorySeparator(AppContext.BaseDirectory));
 
-    public static string Root { get; } = FindRoot();
+    public static string Root => FindRoot();
 
     /// <summary>The program that runs our assemblies: the one whose runtime runs this one.</summary>
     public static string Dotnet { get; } = FindDotnet();

@@ -22,13 +22,14 @@ internal static class Foreground
     {
         var where = settings.ExternalDatabase is null ? settings.DataDirectory : "in your PostgreSQL";
         screen.Say($"Engine: processes, the only one there is yet (AppHostEngine.props). Data: {where} (Data:Directory, or ConnectionStrings:{Topology.Database}).");
-        using var guard = GuardProcess.Start(arguments);
+        using var guard = GuardProcess.Start(
+            Programs.Copy(settings.DataDirectory), [.. arguments, $"--Data:Directory={settings.DataDirectory}"]);
         var asked = 0;
         using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
         using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
         using var hangUp = PosixSignalRegistration.Create(PosixSignal.SIGHUP, Stop);
         using var ended = new CancellationTokenSource();
-        var watching = WatchParentAsync(guard, ended.Token);
+        var watching = WatchParentAsync(settings, guard, ended.Token);
         var exitCode = await guard.WaitAsync();
         await ended.CancelAsync();
         await watching.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
@@ -54,11 +55,13 @@ internal static class Foreground
     }
 
     /// <summary>A killed `dotnet run` can't pass on a signal. Shells are another matter: they may well leave us running.</summary>
-    private static async Task WatchParentAsync(GuardProcess guard, CancellationToken ended)
+    private static async Task WatchParentAsync(Settings settings, GuardProcess guard, CancellationToken ended)
     {
-        if (OperatingSystem.IsWindows() || NameOf(Unix.Parent) != "dotnet")
+        if (OperatingSystem.IsWindows())
             return;
         var parent = Unix.Parent;
+        if (!settings.EndsWithParent && NameOf(parent) != "dotnet")
+            return;
         using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(500));
         while (await timer.WaitForNextTickAsync(ended))
         {

@@ -11,8 +11,7 @@ internal sealed class Guard(Settings settings, Screen screen, TimeProvider time)
     private static readonly string[] s_dataFiles = ["postgres-password", "admin-key"];
 
     private readonly CancellationTokenSource _stop = new();
-    private readonly List<SupervisedProcess> _running = [];
-    private volatile bool _hurry;
+    private readonly Children _children = new();
 
     public static async Task<int> RunAsync(Settings settings, TextReader input, Screen screen)
     {
@@ -37,11 +36,12 @@ internal sealed class Guard(Settings settings, Screen screen, TimeProvider time)
         {
             PackageCache.CreateReadable(settings.DataDirectory);
             ours = await TakeOverAsync();
+            Programs.DeleteOthers(settings.DataDirectory);
             if (settings.Reset)
                 DropData();
             PackageCache.CreateReadable(settings.LogsDirectory);
             record = RunRecord.Create(settings.DataDirectory, ProcessIdentity.Of(settings.Owner));
-            await StartAsync(record, _stop.Token);
+            await new Startup(settings, screen, record, _children, time).RunAsync(_stop.Token);
             await Task.Delay(Timeout.Infinite, _stop.Token);
         }
         catch (OperationCanceledException) when (_stop.IsCancellationRequested)
@@ -53,41 +53,14 @@ internal sealed class Guard(Settings settings, Screen screen, TimeProvider time)
             screen.Say(e.Message);
             exitCode = 1;
         }
-        await StopAllAsync();
+        await _children.StopAsync();
         record?.Delete();
+        Programs.DeleteOwn(settings.DataDirectory);
         if (settings.TemporaryData && ours is not null)
             Directory.Delete(settings.DataDirectory, recursive: true);
         if (ours is not null)
             await ours.DisposeAsync();
         return exitCode;
-    }
-
-    private async Task StartAsync(RunRecord record, CancellationToken stop)
-    {
-        var cache = new PackageCache(settings.CacheDirectory, screen, time);
-        if (settings.ExternalDatabase is null)
-        {
-            var postgres = await Postgres.ProvideAsync(settings, cache, screen, stop);
-            await StartFirstAsync(Add(postgres.ToLaunch(settings.LogsDirectory), record), stop);
-            record.Address(Topology.Database, postgres.ConnectionString(Topology.Database));
-        }
-        screen.Say("ready");
-    }
-
-    private SupervisedProcess Add(Launch launch, RunRecord record)
-    {
-        var process = new SupervisedProcess(launch, record, screen, settings.LogsDirectory, time);
-        lock (_running)
-            _running.Add(process);
-        process.Start();
-        return process;
-    }
-
-    /// <summary>Waits until it is ready; ending before that, at the first start, is a mistake to show and not to repeat.</summary>
-    private static async Task StartFirstAsync(SupervisedProcess process, CancellationToken stop)
-    {
-        if (await Task.WhenAny(process.Ready, process.FirstEnd).WaitAsync(stop) == process.FirstEnd)
-            throw await process.FirstEnd;
     }
 
     private async Task ListenAsync(TextReader input)
@@ -102,24 +75,18 @@ internal sealed class Guard(Settings settings, Screen screen, TimeProvider time)
                     await _stop.CancelAsync();
                     break;
                 case ["kill", var name]:
-                    await Find(name).KillAsync();
+                    await _children.Find(name).KillAsync();
                     screen.Say("done");
                     break;
                 case ["start", var name]:
-                    Find(name).Start();
-                    await Find(name).Ready;
+                    _children.Find(name).Start();
+                    await _children.Find(name).Ready;
                     screen.Say("done");
                     break;
             }
         }
-        _hurry = true;
+        _children.Hurry();
         await _stop.CancelAsync();
-    }
-
-    private SupervisedProcess Find(string name)
-    {
-        lock (_running)
-            return _running.Single(p => p.Name == name);
     }
 
     /// <summary>Makes this guard the only one on the data, and ends what an earlier one left running.</summary>
@@ -147,26 +114,6 @@ internal sealed class Guard(Settings settings, Screen screen, TimeProvider time)
             File.Delete(Path.Combine(settings.DataDirectory, file));
         screen.Say($"The data in {settings.DataDirectory} was dropped.");
     }
-
-    /// <summary>
-    /// What was started last stops first. Told to stop, everything gets its time; with the AppHost dead, all of it together must
-    /// be gone within 5 s, and what was cut short is done again at the next start.
-    /// </summary>
-    private async Task StopAllAsync()
-    {
-        List<SupervisedProcess> running;
-        lock (_running)
-            running = [.. Enumerable.Reverse(_running)];
-        foreach (var process in running)
-            await process.StopAsync(() => GraceOf(process.Name));
-    }
-
-    private TimeSpan GraceOf(string name) => TimeSpan.FromSeconds(name switch
-    {
-        Topology.Postgres => _hurry ? 1.5 : 20,
-        Topology.Delivery or Topology.Api => _hurry ? 1 : 25,
-        _ => _hurry ? 0.3 : 5,
-    });
 }
 
 /// <summary>What a guard that was itself killed has left running.</summary>

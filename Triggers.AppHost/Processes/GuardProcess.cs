@@ -14,9 +14,12 @@ internal sealed class GuardProcess : IDisposable
 
     public int Id => _process.Id;
 
-    public static GuardProcess Start(IEnumerable<string> arguments, bool captureOutput = false)
+    /// <param name="assembly">The AppHost's, or a copy of it.</param>
+    /// <param name="arguments">Settings, and <c>--reset</c>.</param>
+    /// <param name="captureOutput">For <see cref="Output"/>; else what it says appears where this process writes.</param>
+    public static GuardProcess Start(string assembly, IEnumerable<string> arguments, bool captureOutput = false)
     {
-        var info = new ProcessStartInfo(Clone.Dotnet, [Clone.AssemblyOf("Triggers.AppHost"), "--guard", $"--Guard:Owner={Environment.ProcessId}", .. arguments])
+        var info = new ProcessStartInfo(Clone.Dotnet, [assembly, "--guard", $"--Guard:Owner={Environment.ProcessId}", .. arguments])
         {
             RedirectStandardInput = true,
             RedirectStandardOutput = captureOutput,

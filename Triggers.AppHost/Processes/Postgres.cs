@@ -142,6 +142,26 @@ internal sealed class Postgres
         }
     }
 
+    /// <summary>Looks at a server that is not ours, so that a mistake is named before anything starts.</summary>
+    /// <exception cref="AppHostException">It can't be used.</exception>
+    public static async Task CheckExternalAsync(string connectionString, CancellationToken cancellationToken)
+    {
+        var setting = $"ConnectionStrings:{Topology.Database}";
+        try
+        {
+            // The database itself may not exist yet: the migrations create it.
+            var server = new NpgsqlConnectionStringBuilder(connectionString) { Database = "postgres", Pooling = false };
+            await using var connection = new NpgsqlConnection(server.ConnectionString);
+            await connection.OpenAsync(cancellationToken);
+            if (connection.PostgreSqlVersion.Major < 16)
+                throw new AppHostException($"{setting} names a PostgreSQL {connection.PostgreSqlVersion}; 16 or newer is needed.");
+        }
+        catch (Exception e) when (e is NpgsqlException or TimeoutException or ArgumentException)
+        {
+            throw new AppHostException($"{setting} was given and can't be used: {e.Message}");
+        }
+    }
+
     private Task StopByPgCtlAsync() =>
         Cli.Wrap(Path.Combine(_bin, "pg_ctl.exe")).WithArguments(["stop", "-W", "-m", "fast", "-D", _data])
             .WithValidation(CommandResultValidation.None).ExecuteAsync();
@@ -151,7 +171,7 @@ internal sealed class Postgres
     {
         var program = Path.Combine(_bin, OperatingSystem.IsWindows() ? name + ".exe" : name);
         return Unix.IsRoot
-            ? (Clone.Dotnet, [Clone.AssemblyOf("Triggers.AppHost"), "--as-nobody", program, .. arguments])
+            ? (Clone.Dotnet, [Environment.GetCommandLineArgs()[0], "--as-nobody", program, .. arguments])
             : (program, arguments);
     }
 

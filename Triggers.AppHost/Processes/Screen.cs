@@ -21,8 +21,11 @@ internal sealed class Screen(TextWriter writer)
         }
     }
 
-    /// <summary>Something a child said, or about it.</summary>
+    /// <summary>Something about a child.</summary>
     public void Say(string resource, string text) => Say($"{resource} | {text}");
+
+    /// <summary>Something a child said: the beginning, since a stack trace can fill a screen and is in the log.</summary>
+    public void Quote(string resource, string line) => Say(resource, line.Length > 240 ? line[..240] + " …" : line);
 }
 
 /// <summary>Where a child's output goes: two files of bounded size, the newer one being written.</summary>

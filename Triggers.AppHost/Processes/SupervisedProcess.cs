@@ -15,7 +15,10 @@ internal sealed class Launch
 
     public required IReadOnlyDictionary<string, string> Environment { get; init; }
 
-    public required Func<CancellationToken, Task<bool>> IsReady { get; init; }
+    public Func<CancellationToken, Task<bool>> IsReady { get; init; } = _ => Task.FromResult(false);
+
+    /// <summary>Ending well is what it is there for, and then it is ready; ending badly, it is not tried again.</summary>
+    public bool RunsToCompletion { get; init; }
 
     /// <summary>Lines to show on the screen; all of them are in its log.</summary>
     public Func<string, bool> IsWorthShowing { get; init; } = _ => false;
@@ -65,8 +68,13 @@ internal sealed class SupervisedProcess(Launch launch, RunRecord record, Screen 
     /// <summary>Ends at the first time it is ready.</summary>
     public Task Ready => _ready.Task;
 
-    /// <summary>The reason why it ended for the first time.</summary>
-    public Task<AppHostException> FirstEnd => _firstEnd.Task;
+    /// <summary>Ends when it is ready. At the first start, ending before that is a mistake to show and not to repeat.</summary>
+    /// <exception cref="AppHostException">Says how it ended.</exception>
+    public async Task ReadyAtOnceAsync(CancellationToken cancellationToken)
+    {
+        if (await Task.WhenAny(Ready, _firstEnd.Task).WaitAsync(cancellationToken) == _firstEnd.Task)
+            throw await _firstEnd.Task;
+    }
 
     public void Start()
     {
@@ -107,21 +115,28 @@ internal sealed class SupervisedProcess(Launch launch, RunRecord record, Screen 
         while (!stop.IsCancellationRequested)
         {
             var started = time.GetTimestamp();
-            var reason = await RunOnceAsync(log, before, stop);
+            var (exitCode, reason) = await RunOnceAsync(log, before, stop);
             if (stop.IsCancellationRequested)
+                return;
+            if (launch.RunsToCompletion && exitCode == 0)
+            {
+                _ready.TrySetResult();
+                return;
+            }
+            _firstEnd.TrySetResult(new AppHostException($"{launch.Name} {reason}"));
+            if (launch.RunsToCompletion)
                 return;
             before = true;
             if (time.GetElapsedTime(started) > TimeSpan.FromMinutes(1))
                 pause = s_shortest;
-            _firstEnd.TrySetResult(new AppHostException($"{launch.Name} {reason}"));
             screen.Say(launch.Name, $"{reason}{Environment.NewLine}{launch.Name} | starting again in {pause.TotalSeconds} s");
             await Task.Delay(pause, time, stop).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             pause = pause * 2 < s_longest ? pause * 2 : s_longest;
         }
     }
 
-    /// <returns>Why it ended.</returns>
-    private async Task<string> RunOnceAsync(ChildLog log, bool before, CancellationToken stop)
+    /// <returns>How it ended, and the same in words.</returns>
+    private async Task<(int? ExitCode, string Reason)> RunOnceAsync(ChildLog log, bool before, CancellationToken stop)
     {
         var last = new LastLines(5);
         var errors = new LastLines(5);
@@ -132,7 +147,7 @@ internal sealed class SupervisedProcess(Launch launch, RunRecord record, Screen 
         }
         catch (System.ComponentModel.Win32Exception e)
         {
-            return $"could not be started: {e.Message}";
+            return (null, $"could not be started: {e.Message}");
         }
         Running(ProcessIdentity.Of(process.Id));
         process.StandardInput.Close();
@@ -149,7 +164,7 @@ internal sealed class SupervisedProcess(Launch launch, RunRecord record, Screen 
         await watching.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         record.Ended(launch.Name);
         _current = null;
-        return Ending.Describe(process.ExitCode, errors.Any ? errors : last);
+        return (process.ExitCode, Ending.Describe(process.ExitCode, errors.Any ? errors : last));
 
         async Task PumpAsync(StreamReader reader, LastLines lines)
         {
@@ -158,7 +173,7 @@ internal sealed class SupervisedProcess(Launch launch, RunRecord record, Screen 
                 log.Write(line);
                 lines.Add(line);
                 if (!stop.IsCancellationRequested && launch.IsWorthShowing(line))
-                    screen.Say(launch.Name, line);
+                    screen.Quote(launch.Name, line);
             }
         }
     }
@@ -227,6 +242,6 @@ internal sealed class LastLines(int count)
     public override string ToString()
     {
         lock (_lines)
-            return string.Join(Environment.NewLine, _lines.Select(l => "    " + l));
+            return string.Join(Environment.NewLine, _lines.Select(l => "    " + (l.Length > 240 ? l[..240] + " …" : l)));
     }
 }

@@ -71,7 +71,7 @@ public sealed class PostgresServer : IAsyncDisposable
 
     private async Task<GuardProcess> StartGuardAsync()
     {
-        var guard = GuardProcess.Start(["--Resources=stores", $"--Data:Directory={_directory}", "--Data:Temporary=true"], captureOutput: true);
+        var guard = GuardProcess.Start(Clone.AssemblyOf("Triggers.AppHost"), ["--Resources=stores", $"--Data:Directory={_directory}", "--Data:Temporary=true"], captureOutput: true);
         await guard.ExpectAsync("ready", s_bound);
         _connectionString = RunRecord.Read(_directory)!.Addresses[Topology.Database];
         return guard;

@@ -1,0 +1,50 @@
+namespace Triggers.AppHost.Processes;
+
+/// <summary>
+/// The programs of one run, copied from their output: a build writes into the files there as they are, under the feet of whatever
+/// has them mapped (and on Windows can't write at all). A run's copies are in a directory of their own below the data.
+/// </summary>
+internal static class Programs
+{
+    private const string Parent = "programs";
+
+    private static readonly string s_here = Path.TrimEndingDirectorySeparator(AppContext.BaseDirectory);
+
+    /// <summary>Copies the AppHost, which becomes the guard, and all services.</summary>
+    /// <returns>The guard's assembly.</returns>
+    public static string Copy(string dataDirectory)
+    {
+        var directory = Path.Combine(dataDirectory, Parent, Guid.NewGuid().ToString("N"));
+        foreach (var project in Topology.Services.Select(service => service.Project).Append("Triggers.AppHost").Distinct())
+            CopyDirectory(Path.GetDirectoryName(Clone.AssemblyOf(project))!, Path.Combine(directory, project));
+        return Path.Combine(directory, "Triggers.AppHost", "Triggers.AppHost.dll");
+    }
+
+    /// <summary>As the guard sees it: beside itself.</summary>
+    public static string AssemblyOf(string project) => Path.Combine(Path.GetDirectoryName(s_here)!, project, project + ".dll");
+
+    /// <summary>Deletes the copies of other runs, which are over.</summary>
+    public static void DeleteOthers(string dataDirectory)
+    {
+        var parent = Path.Combine(dataDirectory, Parent);
+        if (Directory.Exists(parent))
+            foreach (var directory in Directory.GetDirectories(parent).Where(d => d != Path.GetDirectoryName(s_here)))
+                Directory.Delete(directory, recursive: true);
+    }
+
+    /// <summary>Deletes the copies of this run. Windows does not let go of what runs: there, the next start does it.</summary>
+    public static void DeleteOwn(string dataDirectory)
+    {
+        if (!OperatingSystem.IsWindows() && Path.GetDirectoryName(Path.GetDirectoryName(s_here)) == Path.Combine(dataDirectory, Parent))
+            Directory.Delete(Path.GetDirectoryName(s_here)!, recursive: true);
+    }
+
+    private static void CopyDirectory(string from, string to)
+    {
+        PackageCache.CreateReadable(to);
+        foreach (var file in Directory.GetFiles(from))
+            File.Copy(file, Path.Combine(to, Path.GetFileName(file)));
+        foreach (var directory in Directory.GetDirectories(from))
+            CopyDirectory(directory, Path.Combine(to, Path.GetFileName(directory)));
+    }
+}

@@ -1,0 +1,126 @@
+using System.Text.Json;
+
+namespace Triggers.AppHost.Processes;
+
+/// <summary>Starts what the topology says, in its order.</summary>
+internal sealed class Startup(Settings settings, Screen screen, RunRecord record, Children children, TimeProvider time)
+{
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
+
+    private readonly Dictionary<string, Task> _ready = [];
+
+    /// <summary>Ends when all is up, or, with a service that takes its time, when that has been said.</summary>
+    /// <exception cref="AppHostException">Something is wrong that trying again will not mend.</exception>
+    public async Task RunAsync(CancellationToken stop)
+    {
+        // Before anything is downloaded: this is the commonest mistake.
+        var dashboardPort = WantsDashboard ? Ports.Claim(Topology.Dashboard, settings.DashboardPort) : 0;
+        var ports = Topology.Services.Where(s => !s.RunsToCompletion && !settings.StoresOnly)
+            .ToDictionary(s => s.Name, s => Ports.Claim(s.Name, settings.PortOf(s)));
+        var cache = new PackageCache(settings.CacheDirectory, screen, time);
+
+        var database = await StartPostgresAsync(cache, stop);
+        record.Address(Topology.Database, database);
+        if (settings.StoresOnly)
+        {
+            screen.Say("ready");
+            return;
+        }
+        var adminKey = AdminKey.Of(settings);
+        int? telemetryPort = WantsDashboard ? Ports.Free() : null;
+        var launches = new ServiceLaunch(settings, database, adminKey, telemetryPort);
+        foreach (var service in Topology.Services)
+            _ready[service.Name] = StartServiceAsync(service, launches, ports.GetValueOrDefault(service.Name), stop);
+        foreach (var (name, port) in ports)
+            record.Address(name, $"http://localhost:{port}");
+
+        var all = Task.WhenAll(_ready.Values);
+        await Task.WhenAny(all, Task.Delay(s_patience, time, stop));
+        stop.ThrowIfCancellationRequested();
+        if (_ready.Values.FirstOrDefault(task => task.IsFaulted) is { } failed)
+            await failed;
+        ShowTable(database, adminKey, ports, dashboardPort);
+        if (telemetryPort is not null)
+            await StartDashboardAsync(cache, dashboardPort, telemetryPort.Value, stop);
+    }
+
+    private bool WantsDashboard => settings is { DashboardEnabled: true, StoresOnly: false } && Environment.GetEnvironmentVariable("OTEL_EXPORTER_OTLP_ENDPOINT") is null or "";
+
+    /// <returns>The connection string of the database that the services use.</returns>
+    private async Task<string> StartPostgresAsync(PackageCache cache, CancellationToken stop)
+    {
+        _ready[Topology.Postgres] = Task.CompletedTask;
+        if (settings.ExternalDatabase is not null)
+        {
+            await Postgres.CheckExternalAsync(settings.ExternalDatabase, stop);
+            return settings.ExternalDatabase;
+        }
+        var postgres = await Postgres.ProvideAsync(settings, cache, screen, stop);
+        await Start(postgres.ToLaunch(settings.LogsDirectory)).ReadyAtOnceAsync(stop);
+        return postgres.ConnectionString(Topology.Database);
+    }
+
+    private async Task StartServiceAsync(Service service, ServiceLaunch launches, int port, CancellationToken stop)
+    {
+        await Task.WhenAll(service.WaitsFor.Select(name => _ready[name]));
+        stop.ThrowIfCancellationRequested();
+        var process = Start(launches.Of(service, port));
+        if (service.RunsToCompletion)
+            await process.ReadyAtOnceAsync(stop);
+        else
+            await process.Ready.WaitAsync(stop);
+    }
+
+    /// <summary>After everything else: it is large, and nothing depends on it.</summary>
+    private async Task StartDashboardAsync(PackageCache cache, int port, int telemetryPort, CancellationToken stop)
+    {
+        try
+        {
+            await Start(await Dashboard.ProvideAsync(cache, port, telemetryPort, stop)).ReadyAtOnceAsync(stop);
+            record.Address(Topology.Dashboard, $"http://localhost:{port}");
+            screen.Say($"The dashboard is at http://localhost:{port}");
+        }
+        catch (AppHostException e)
+        {
+            screen.Say($"Going on without the dashboard: {e.Message}");
+        }
+    }
+
+    private SupervisedProcess Start(Launch launch)
+    {
+        var process = new SupervisedProcess(launch, record, screen, settings.LogsDirectory, time);
+        children.Start(process);
+        return process;
+    }
+
+    private void ShowTable(string database, string adminKey, Dictionary<string, int> ports, int dashboardPort)
+    {
+        string State(string name) => _ready[name].IsCompletedSuccessfully ? "" : "   (not ready yet)";
+        string Url(string name) => $"http://localhost:{ports[name]}";
+
+        screen.Say();
+        screen.Say($"  api         {Url(Topology.Api)}{State(Topology.Api)}   reference: {Url(Topology.Api)}/scalar");
+        screen.Say($"  receiver    {Url(Topology.Receiver)}{State(Topology.Receiver)}   shows the webhooks sent to {Url(Topology.Receiver)}/hook");
+        screen.Say($"  delivery    {Url(Topology.Delivery)}/health/ready{State(Topology.Delivery)}");
+        screen.Say(WantsDashboard ? $"  dashboard   http://localhost:{dashboardPort}   (starting)" : "  dashboard   off");
+        screen.Say($"  postgres    {database}");
+        screen.Say($"  data        {settings.DataDirectory}");
+        screen.Say($"  logs        {settings.LogsDirectory}");
+        screen.Say($"  admin key   {adminKey}");
+        screen.Say();
+        if (settings.Given("Delivery__AllowedNetworks") is null)
+            screen.Say($"  For local development, webhooks may go to this machine (Delivery:AllowedNetworks = {Topology.LoopbackNetworks}).");
+        screen.Say("  Publish an event:");
+        screen.Say($"  {Curl(Url(Topology.Api), adminKey)}");
+        screen.Say();
+        screen.Say("Ctrl-C stops everything.");
+    }
+
+    private static string Curl(string api, string adminKey)
+    {
+        var body = JsonSerializer.Serialize(new { type = "demo.hello", data = new { text = "world" } });
+        // cmd and PowerShell know only double quotes that hold escaped ones.
+        var (quote, quoted) = OperatingSystem.IsWindows() ? ('"', body.Replace("\"", "\\\"", StringComparison.Ordinal)) : ('\'', body);
+        return $"curl -i {api}/events -H \"X-API-Key: {adminKey}\" -H \"Content-Type: application/json\" -d {quote}{quoted}{quote}";
+    }
+}

@@ -1,0 +1,169 @@
+using System.Diagnostics;
+using System.Net;
+using System.Net.Http.Json;
+using System.Net.Sockets;
+using System.Text.Json;
+using Triggers.AppHost.Processes;
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.AppHost;
+
+/// <summary>One after the other, and beside no other class: each of them runs a whole system.</summary>
+[CollectionDefinition(nameof(AppHostCollection), DisableParallelization = true)]
+public sealed class AppHostCollection;
+
+[Collection(nameof(AppHostCollection))]
+public sealed class AppHostTests : IDisposable
+{
+    private static readonly TimeSpan s_fiveSeconds = TimeSpan.FromSeconds(5);
+
+    private readonly string _directory = TestDirectory.New();
+    private readonly HttpClient _client = new();
+
+    private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public async Task It_starts_everything_restarts_what_crashes_and_leaves_nothing_after_SIGTERM()
+    {
+        const string Key = "trg_0123456789012345678901234567890123456789012";
+        await using var host = await RunningAppHost.StartAndWaitAsync(_directory, "--Auth:BootstrapAdminKey=" + Key);
+        var record = host.Record;
+        Assert.Equal(["api", "delivery", "postgres", "receiver"], record.Processes.Keys.Order());
+        Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(record, Key));
+        Assert.Contains(Key, host.Said);
+        Assert.Equal(HttpStatusCode.OK, (await _client.GetAsync(record.Addresses["receiver"], Cancellation)).StatusCode);
+
+        await using (var second = RunningAppHost.Start(_directory))
+        {
+            Assert.Equal(1, await second.ExitCodeAsync());
+            Assert.Contains($"already runs on {_directory} (process {host.Id})", second.Said);
+        }
+
+        foreach (var crashed in new[] { "api", "postgres" })
+        {
+            Unix.Signal(record.Processes[crashed].Id, Unix.SIGKILL);
+            await host.WaitForAsync($"{crashed} | ended by signal 9");
+            await host.WaitForAsync($"{crashed} | is back");
+        }
+        Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(record, Key));
+
+        var processes = host.Record.Processes;
+        host.Terminate();
+        Assert.Equal(0, await host.ExitCodeAsync());
+        Assert.Empty(await processes.LeftAfterAsync(TimeSpan.Zero));
+        Assert.DoesNotContain("dashboard", processes.Keys);
+    }
+
+    [Fact]
+    public async Task After_SIGKILL_nothing_is_left_within_five_seconds_and_the_data_lasts_until_it_is_dropped()
+    {
+        string key;
+        await using (var host = await RunningAppHost.StartAndWaitAsync(_directory))
+        {
+            key = AdminKey();
+            Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(host.Record, key));
+            var processes = new Dictionary<string, ProcessIdentity>(host.Record.Processes) { ["guard"] = host.Record.Guard! };
+            host.Kill();
+            Assert.Empty(await processes.LeftAfterAsync(s_fiveSeconds));
+        }
+
+        Dictionary<string, ProcessIdentity> leftovers;
+        await using (var host = await RunningAppHost.StartAndWaitAsync(_directory))
+        {
+            Assert.Equal(key, AdminKey());
+            Assert.Equal(1, await CountEventsAsync(host.Record, key));
+            leftovers = host.Record.Processes;
+            var guard = host.Record.Guard!;
+            // At once, so that neither can tidy up after the other.
+            Unix.Signal(guard.Id, Unix.SIGKILL);
+            host.Kill();
+        }
+        Assert.Contains(leftovers.Values, p => p.IsAlive);
+
+        await using (var host = await RunningAppHost.StartAndWaitAsync(_directory, "--reset"))
+        {
+            Assert.Empty(await leftovers.LeftAfterAsync(TimeSpan.Zero));
+            Assert.Contains("left over from a run that was killed", host.Said);
+            Assert.NotEqual(key, AdminKey());
+            Assert.Equal(0, await CountEventsAsync(host.Record, AdminKey()));
+        }
+    }
+
+    [Fact]
+    public async Task A_killed_guard_ends_the_AppHost_which_ends_the_rest()
+    {
+        await using var host = await RunningAppHost.StartAndWaitAsync(_directory);
+        var record = host.Record;
+
+        Unix.Signal(record.Guard!.Id, Unix.SIGKILL);
+
+        Assert.NotEqual(0, await host.ExitCodeAsync());
+        Assert.Empty(await record.Processes.LeftAfterAsync(TimeSpan.Zero));
+    }
+
+    [Fact]
+    public async Task A_busy_port_is_named_with_its_resource_and_setting()
+    {
+        using var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        var port = ((IPEndPoint)listener.LocalEndpoint).Port;
+
+        await using var host = RunningAppHost.Start(_directory, $"--Ports:Receiver={port}");
+
+        Assert.Equal(1, await host.ExitCodeAsync());
+        Assert.Contains($"Port {port}, which receiver wants, is in use", host.Said);
+        Assert.Contains("--Ports:Receiver=", host.Said);
+    }
+
+    [Fact]
+    public async Task A_Postgres_that_was_named_is_used_and_left_running()
+    {
+        await using var server = await PostgresServer.StartOwnAsync();
+        var database = await server.ReserveDatabaseAsync();
+
+        await using (var host = await RunningAppHost.StartAndWaitAsync(_directory, $"--ConnectionStrings:triggersdb={database}"))
+        {
+            Assert.DoesNotContain("postgres", host.Record.Processes.Keys);
+            Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(host.Record, AdminKey()));
+        }
+        Assert.True(await Postgres.AnswersAsync(database, Cancellation));
+
+        await server.StopImmediateAsync();
+        await using var without = RunningAppHost.Start(_directory, $"--ConnectionStrings:triggersdb={database}");
+        Assert.Equal(1, await without.ExitCodeAsync());
+        Assert.Contains("ConnectionStrings:triggersdb was given and can't be used", without.Said);
+    }
+
+    private string AdminKey() => File.ReadAllText(Path.Combine(_directory, "admin-key"));
+
+    private async Task<HttpStatusCode> PublishAsync(RunRecord.Content record, string key)
+    {
+        // After a crash the API says 503 until Postgres has recovered: asking again is what it tells its callers to do.
+        for (var started = Stopwatch.GetTimestamp(); ;)
+        {
+            using var request = new HttpRequestMessage(HttpMethod.Post, record.Addresses["api"] + "/events")
+            {
+                Content = JsonContent.Create(new { type = "test.started", data = new { } }),
+                Headers = { { "X-API-Key", key } },
+            };
+            var status = (await _client.SendAsync(request, Cancellation)).StatusCode;
+            if (status != HttpStatusCode.ServiceUnavailable || Stopwatch.GetElapsedTime(started) > s_fiveSeconds)
+                return status;
+            await Task.Delay(100, Cancellation);
+        }
+    }
+
+    private async Task<int> CountEventsAsync(RunRecord.Content record, string key)
+    {
+        using var request = new HttpRequestMessage(HttpMethod.Get, record.Addresses["api"] + "/events") { Headers = { { "X-API-Key", key } } };
+        using var response = (await _client.SendAsync(request, Cancellation)).EnsureSuccessStatusCode();
+        return (await response.Content.ReadFromJsonAsync<JsonElement>(Cancellation)).GetProperty("items").GetArrayLength();
+    }
+
+    public void Dispose()
+    {
+        _client.Dispose();
+        if (Directory.Exists(_directory))
+            Directory.Delete(_directory, recursive: true);
+    }
+}
