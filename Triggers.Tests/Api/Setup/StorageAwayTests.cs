@@ -1,8 +1,8 @@
 using System.Diagnostics;
+using Microsoft.EntityFrameworkCore;
 using Triggers.Core;
 using Triggers.Core.Schema;
 using Triggers.Tests.Support;
-using Microsoft.EntityFrameworkCore;
 
 namespace Triggers.Tests.Api.Setup;
 
