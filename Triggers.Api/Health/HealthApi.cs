@@ -8,6 +8,8 @@ namespace Triggers.Api.Health;
 /// <summary><c>GET /health</c>: every part this service depends on. What exactly is wrong is told to callers with a key.</summary>
 internal static class HealthApi
 {
+    private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(1);
+
     private static readonly Operation Get = new("getHealth", "Health", "See how the service is",
         "Open to all: `healthy`, or `degraded` naming the parts that are not well. With a valid key also what is wrong with them. "
         + "`/health/live` and `/health/ready` are for orchestrators.")
@@ -20,10 +22,9 @@ internal static class HealthApi
 
     private static async Task<IResult> GetAsync(HttpContext context, Identification identification, IEnumerable<IHealthPart> parts)
     {
+        var known = IsKnownAsync(context, identification);
         var report = await HealthReport.CheckAsync(parts, context.RequestAborted);
-        return TypedResults.Ok(await IsKnownAsync(context, identification)
-            ? report
-            : report with { Parts = [.. report.Parts.Select(part => part with { Detail = null })] });
+        return TypedResults.Ok(await known ? report : report with { Parts = [.. report.Parts.Select(part => part with { Detail = null })] });
     }
 
     // With the database away nobody can be known, unless they were a moment ago; the answer must come all the same.
@@ -31,7 +32,7 @@ internal static class HealthApi
     {
         try
         {
-            return await identification.FindAsync(context) is not null;
+            return await identification.FindAsync(context).WaitAsync(MaxWait, context.RequestAborted) is not null;
         }
         catch (Exception e) when (Problems.MeansStorageIsAway(e))
         {
