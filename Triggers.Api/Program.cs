@@ -1,22 +1,30 @@
-using Triggers.Api;
+using Triggers.Api.ApiKeys;
 using Triggers.Api.Auth;
+using Triggers.Api.DeadLetters;
 using Triggers.Api.Deliveries;
 using Triggers.Api.Errors;
 using Triggers.Api.Events;
+using Triggers.Api.Health;
+using Triggers.Api.Inbox;
 using Triggers.Api.Ingest;
+using Triggers.Api.OpenApi;
+using Triggers.Api.Replays;
 using Triggers.Api.Requests;
 using Triggers.Api.Setup;
 using Triggers.Api.Subscriptions;
+using Triggers.Api.Tenants;
 using Triggers.ServiceDefaults;
 
 var builder = WebApplication.CreateBuilder(args);
+builder.WebHost.ConfigureKestrel(kestrel => kestrel.AddServerHeader = false);
 builder.AddServiceDefaults();
 builder.Services.AddApiStorage();
 builder.Services.AddEventLog();
 builder.Services.AddKeys();
+builder.Services.AddFeatures();
 builder.Services.AddJson();
-builder.Services.AddSingleton<ApiMetrics>();
-builder.Services.AddSingleton<EventReader>();
+builder.Services.AddContract();
+builder.AddOrigins();
 
 var app = builder.Build();
 if (Migration.IsAskedFor(args))
@@ -25,13 +33,21 @@ if (Migration.IsAskedFor(args))
 app.UseMiddleware<Correlation>();
 app.UseMiddleware<Problems>();
 app.UseRouting();
+app.UseOrigins();
 app.UseMiddleware<Authentication>();
 app.UseMiddleware<IdempotencyKey>();
 
 app.MapLiveAndReady();
+app.MapHealth();
 app.MapIngest();
 app.MapEvents();
+app.MapInbox();
 app.MapSubscriptions();
 app.MapDeliveries();
+app.MapDeadLetters();
+app.MapReplays();
+app.MapTenants();
+app.MapApiKeys();
+app.MapContract();
 
 return await app.RunServiceAsync();

@@ -7,24 +7,15 @@ namespace Triggers.Core;
 /// <summary>How every process of Triggers talks to Postgres.</summary>
 public static class Storage
 {
+    private const string Defaults = "Timeout=2;Command Timeout=30;Max Auto Prepare=100;Auto Prepare Min Usages=2;Keepalive=5";
+
     /// <summary>A pool over a connection string, prepared for the statements that repeat.</summary>
     /// <param name="connectionString">An Npgsql connection string; what it sets itself stays.</param>
     /// <param name="applicationName">Shown in pg_stat_activity.</param>
     public static NpgsqlDataSourceBuilder Builder(string connectionString, string applicationName)
     {
-        var settings = new NpgsqlConnectionStringBuilder(connectionString);
-        settings.ApplicationName ??= applicationName;
-        if (!settings.ContainsKey("Timeout"))
-            settings.Timeout = 2;
-        if (!settings.ContainsKey("Command Timeout"))
-            settings.CommandTimeout = 30;
-        if (!settings.ContainsKey("Max Auto Prepare"))
-            settings.MaxAutoPrepare = 100;
-        if (!settings.ContainsKey("Auto Prepare Min Usages"))
-            settings.AutoPrepareMinUsages = 2;
-        if (!settings.ContainsKey("Keepalive"))
-            settings.KeepAlive = 5;
-
+        // The later of two equal keys wins, so these are defaults. (A builder can't tell what was set from what was not.)
+        var settings = new NpgsqlConnectionStringBuilder($"{Defaults};Application Name={applicationName};{connectionString}");
         var builder = new NpgsqlDataSourceBuilder(settings.ConnectionString);
         builder.EnableDynamicJson();
         return builder;

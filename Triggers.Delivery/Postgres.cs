@@ -17,7 +17,7 @@ internal static class Postgres
 /// </summary>
 internal sealed class EngineDataSource(NpgsqlDataSource pool) : IAsyncDisposable
 {
-    private const string IndexPlansOnly = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
+    private const string IndexPlansOnly = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c plan_cache_mode=force_generic_plan";
 
     /// <summary>The pool.</summary>
     public NpgsqlDataSource Pool { get; } = pool;

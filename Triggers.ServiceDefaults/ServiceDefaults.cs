@@ -32,7 +32,16 @@ public static class Extensions
 
         services.AddOptions<ShutdownOptions>().BindConfiguration("Shutdown").ValidateDataAnnotations().ValidateOnStart();
         services.AddOptions<HostOptions>().Configure<IOptions<ShutdownOptions>>((host, shutdown) =>
-            host.ShutdownTimeout = shutdown.Value.Delay + shutdown.Value.GracePeriod);
+        {
+            try
+            {
+                host.ShutdownTimeout = shutdown.Value.Delay + shutdown.Value.GracePeriod;
+            }
+            catch (OptionsValidationException)
+            {
+                // The host reads this before the settings are validated: there it is named together with every other mistake.
+            }
+        });
         services.AddSingleton<Readiness>();
         services.AddSingleton<IHealthPart, PostgresHealth>();
         services.AddHostedService<StartAndDrain>();
@@ -79,14 +88,17 @@ public static class Extensions
     /// <returns>The exit code: 0 after an orderly end, 1 otherwise.</returns>
     public static async Task<int> RunServiceAsync(this WebApplication app)
     {
+        // The host would make every background service first, and report the one mistake that one of them stumbles over.
+        var name = app.Environment.ApplicationName;
         try
         {
+            app.Services.GetService<IStartupValidator>()?.Validate();
             await app.RunAsync();
             return Environment.ExitCode;
         }
         catch (Exception e) when (SettingsMistakes(e) is { Count: > 0 } mistakes)
         {
-            await Console.Error.WriteLineAsync($"{app.Environment.ApplicationName} can't start with these settings:");
+            await Console.Error.WriteLineAsync($"{name} can't start with these settings:");
             foreach (var mistake in mistakes)
                 await Console.Error.WriteLineAsync($"  {mistake}");
             return 1;

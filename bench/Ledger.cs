@@ -7,16 +7,14 @@ namespace Triggers.Bench;
 public sealed class Ledger
 {
     private readonly ConcurrentDictionary<string, byte> _accepted = new();
-    private readonly ConcurrentDictionary<string, Arrival> _arrived = new();
-
-    private sealed record Arrival(DateTimeOffset First, int Times);
+    private readonly ConcurrentDictionary<string, DateTimeOffset[]> _arrived = new();
 
     /// <summary>The API answered 202 with this id.</summary>
     public void Accepted(string id) => _accepted[id] = 0;
 
     /// <summary>A webhook with this <c>webhook-id</c> came.</summary>
     public void Arrived(string id, DateTimeOffset at) =>
-        _arrived.AddOrUpdate(id, _ => new Arrival(at, 1), (_, before) => before with { Times = before.Times + 1 });
+        _arrived.AddOrUpdate(id, _ => [at], (_, before) => [.. before, at]);
 
     /// <summary>How many ids were accepted.</summary>
     public int AcceptedCount => _accepted.Count;
@@ -28,14 +26,20 @@ public sealed class Ledger
     public int Delivered() => _accepted.Keys.Count(_arrived.ContainsKey);
 
     /// <summary>Arrivals beyond the first of each id.</summary>
-    public int Duplicates() => _arrived.Values.Sum(a => a.Times - 1);
+    public int Duplicates() => _arrived.Values.Sum(times => times.Length - 1);
+
+    /// <summary>When each id arrived that did so more than once, in order.</summary>
+    public IReadOnlyList<DateTimeOffset[]> Repeated() => [.. _arrived.Values.Where(times => times.Length > 1).Select(times => times.Order().ToArray())];
+
+    /// <summary>Whether a webhook with this id came, and when first.</summary>
+    public DateTimeOffset? FirstArrival(string id) => _arrived.TryGetValue(id, out var times) ? times[0] : null;
 
     /// <summary>Arrived without a 202 that reached us: the answer was lost, or was a 503 after all.</summary>
     public int Unconfirmed() => _arrived.Keys.Count(id => !_accepted.ContainsKey(id));
 
     /// <summary>Milliseconds from acceptance (the time in the id) to the first arrival, of all that arrived.</summary>
     public double[] AcceptToWebhook() =>
-        [.. _arrived.Select(pair => TypeId.TryParse(TypeId.Event, pair.Key, out var id) ? (pair.Value.First - TypeId.CreatedAt(id)).TotalMilliseconds : 0)];
+        [.. _arrived.Select(pair => TypeId.TryParse(TypeId.Event, pair.Key, out var id) ? (pair.Value[0] - TypeId.CreatedAt(id)).TotalMilliseconds : 0)];
 }
 
 /// <summary>Percentiles of a set of times.</summary>

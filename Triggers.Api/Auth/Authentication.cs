@@ -9,10 +9,8 @@ namespace Triggers.Api.Auth;
 /// Every request to an endpoint comes through here: who is it (401), may it do this (403), does it do it too often (429). An
 /// endpoint that says neither which scope it needs nor that it is open to all answers nobody.
 /// </summary>
-internal sealed class Authentication(RequestDelegate next, KeyCache keys, LastUsed lastUsed, RateLimits limits, Bootstrap bootstrap)
+internal sealed class Authentication(RequestDelegate next, Identification identification, LastUsed lastUsed, RateLimits limits, Bootstrap bootstrap)
 {
-    private const int MaxKeyLength = 512;
-
     public async Task InvokeAsync(HttpContext context)
     {
         var endpoint = context.GetEndpoint();
@@ -25,7 +23,7 @@ internal sealed class Authentication(RequestDelegate next, KeyCache keys, LastUs
         var scope = endpoint.Metadata.GetMetadata<RequiredScope>()
             ?? throw new InvalidOperationException($"{endpoint.DisplayName} does not say which scope it needs.");
         await bootstrap.Done.WaitAsync(context.RequestAborted);
-        if (await IdentifyAsync(context) is not { } caller)
+        if (await identification.FindAsync(context) is not { } caller)
         {
             context.Response.Headers.WWWAuthenticate = "Bearer realm=\"triggers\"";
             await Problems.WriteAsync(context, ErrorCodes.Unauthenticated,
@@ -48,12 +46,18 @@ internal sealed class Authentication(RequestDelegate next, KeyCache keys, LastUs
         await next(context);
     }
 
-    /// <summary>The caller, or null without a valid key.</summary>
-    public async Task<Caller?> IdentifyAsync(HttpContext context) =>
-        SecretOf(context.Request.Headers) is { } secret ? await keys.FindAsync(secret, context.RequestAborted) : null;
-
     // The framework's own endpoints for a path that knows other methods or media types.
     private static bool IsRefusal(Endpoint endpoint) => endpoint is not RouteEndpoint;
+}
+
+/// <summary>Finds out whose key a request carries.</summary>
+internal sealed class Identification(KeyCache keys)
+{
+    private const int MaxKeyLength = 512;
+
+    /// <summary>The caller, or null without a valid key.</summary>
+    public async Task<Caller?> FindAsync(HttpContext context) =>
+        SecretOf(context.Request.Headers) is { } secret ? await keys.FindAsync(secret, context.RequestAborted) : null;
 
     private static string? SecretOf(IHeaderDictionary headers)
     {

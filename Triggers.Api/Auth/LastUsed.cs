@@ -1,7 +1,6 @@
 using System.Collections.Concurrent;
 using System.Threading.Channels;
 using Npgsql;
-using Triggers.Api.Errors;
 
 namespace Triggers.Api.Auth;
 
@@ -45,8 +44,9 @@ internal sealed partial class LastUsed(NpgsqlDataSource dataSource, TimeProvider
                 command.Parameters.AddWithValue("ids", ids.ToArray());
                 await command.ExecuteNonQueryAsync(stoppingToken);
             }
-            catch (Exception e) when (Problems.MeansStorageIsAway(e))
+            catch (Exception e) when (e is not OperationCanceledException)
             {
+                // Nothing depends on it, so nothing may end for it.
                 Log.NotNoted(logger, e.Message, ids.Count);
             }
         }

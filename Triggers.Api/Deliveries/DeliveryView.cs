@@ -1,4 +1,5 @@
 using System.Text;
+using System.Text.Json.Serialization;
 using Triggers.Core;
 using Triggers.Core.Tables;
 
@@ -42,6 +43,7 @@ internal sealed record DeliveryDetail : DeliveryView
 {
     public DeliveryDetail(DeliveryView d, IReadOnlyList<AttemptView> attempts) : base(d) => Attempts = attempts;
 
+    [JsonPropertyOrder(1)]
     public IReadOnlyList<AttemptView> Attempts { get; }
 }
 

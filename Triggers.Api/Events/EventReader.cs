@@ -67,6 +67,16 @@ internal sealed class EventReader(NpgsqlDataSource dataSource)
         return await reader.ReadAsync(cancellationToken) ? Read(reader) : null;
     }
 
+    /// <summary>Whether the projection has seen an event; null when the tenant has none with this id.</summary>
+    public async Task<bool?> IsProjectedAsync(Guid tenantId, Guid id, CancellationToken cancellationToken)
+    {
+        await using var command = dataSource.CreateCommand(
+            $"SELECT NOT {NotProjected} FROM events e LEFT JOIN {Open} WHERE e.tenant_id = @tenant AND e.id = @id");
+        command.Parameters.AddWithValue("tenant", tenantId);
+        command.Parameters.AddWithValue("id", id);
+        return await command.ExecuteScalarAsync(cancellationToken) as bool?;
+    }
+
     /// <summary>How many deliveries an event has, by their status.</summary>
     public async Task<DeliverySummary> CountDeliveriesAsync(Guid tenantId, Guid eventId, CancellationToken cancellationToken)
     {

@@ -1,3 +1,4 @@
+using System.Text.Json.Serialization;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Ingest;
@@ -13,6 +14,7 @@ internal sealed record EventDetail : EventView
 {
     public EventDetail(EventView e, DeliverySummary deliveries) : base(e) => Deliveries = deliveries;
 
+    [JsonPropertyOrder(1)]
     public DeliverySummary Deliveries { get; }
 }
 

@@ -4,7 +4,7 @@ using Triggers.Api.Requests;
 
 namespace Triggers.Api.Ingest;
 
-/// <summary>The body of <c>POST /events</c>, for the contract; it is read by <see cref="EventParser"/>.</summary>
+/// <summary>An event to publish.</summary>
 internal sealed record PublishEvent
 {
     /// <summary>Dotted name: 1–256 letters, digits, ".", "_", "-".</summary>
@@ -26,7 +26,7 @@ internal sealed record PublishEvent
     public DateTimeOffset? Time { get; init; }
 }
 
-/// <summary>The body of <c>POST /events/batch</c>, for the contract.</summary>
+/// <summary>Events to publish, 1 to 1,000.</summary>
 internal sealed record PublishBatch(IReadOnlyList<PublishEvent> Events);
 
 /// <summary>What the contract says about publishing.</summary>

@@ -23,6 +23,9 @@ internal sealed class RateLimitingOptions
 /// </summary>
 internal sealed class RateLimits(IOptions<RateLimitingOptions> options) : IDisposable
 {
+    public const string PolicyHeader = "RateLimit-Policy";
+    public const string Header = "RateLimit";
+
     private readonly PartitionedRateLimiter<Bucket> _limiter = PartitionedRateLimiter.Create<Bucket, Bucket>(bucket =>
         RateLimitPartition.GetTokenBucketLimiter(bucket, static bucket => new TokenBucketRateLimiterOptions
         {
@@ -40,8 +43,8 @@ internal sealed class RateLimits(IOptions<RateLimitingOptions> options) : IDispo
         var bucket = new Bucket(caller.KeyId, perSecond, caller.Burst ?? Math.Max(options.Value.Burst, perSecond));
         using var lease = _limiter.AttemptAcquire(bucket);
         var left = (int)(_limiter.GetStatistics(bucket)?.CurrentAvailablePermits ?? 0);
-        headers["RateLimit-Policy"] = $"\"default\";q={bucket.Burst};w={CeilingDivide(bucket.Burst, bucket.PerSecond)}";
-        headers["RateLimit"] = $"\"default\";r={left};t={CeilingDivide(bucket.Burst - left, bucket.PerSecond)}";
+        headers[PolicyHeader] = $"\"default\";q={bucket.Burst};w={CeilingDivide(bucket.Burst, bucket.PerSecond)}";
+        headers[Header] = $"\"default\";r={left};t={CeilingDivide(bucket.Burst - left, bucket.PerSecond)}";
         if (lease.IsAcquired)
             return true;
         headers.RetryAfter = "1";

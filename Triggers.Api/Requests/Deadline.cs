@@ -6,7 +6,7 @@ namespace Triggers.Api.Requests;
 /// </summary>
 internal sealed class Deadline : IDisposable
 {
-    private static readonly TimeSpan Limit = TimeSpan.FromSeconds(1.8);
+    private static readonly TimeSpan Limit = TimeSpan.FromSeconds(1.7);
 
     private readonly CancellationToken _aborted;
     private readonly CancellationTokenSource _source;

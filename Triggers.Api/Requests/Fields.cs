@@ -92,7 +92,7 @@ internal sealed class Fields
         return null;
     }
 
-    /// <summary>The texts of a member that is an array.</summary>
+    /// <summary>The texts of a member that is an array; what is no text is refused, and empty here.</summary>
     public string[]? Texts(string name, int minCount, int maxCount, int maxLength, bool required = false)
     {
         if (!TryGet(name, required, out var element))
@@ -138,7 +138,8 @@ internal sealed class Fields
 
     private Guid IdOf(string text, string prefix, string pointer)
     {
-        if (!TypeId.TryParse(prefix, text, out var id))
+        // What was no text at all has been refused as that.
+        if (!TypeId.TryParse(prefix, text, out var id) && text.Length > 0)
             Refuse(pointer, $"Must be an id that begins with {prefix}_.");
         return id;
     }

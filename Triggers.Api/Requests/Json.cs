@@ -40,5 +40,5 @@ internal static class Json
     }
 }
 
-/// <summary>A JSON value as the bytes it came in.</summary>
+/// <summary>Any JSON value, byte for byte as it came in.</summary>
 internal readonly record struct RawJson(ReadOnlyMemory<byte> Utf8);

@@ -1,7 +1,9 @@
 using Microsoft.AspNetCore.Http.Json;
-using Npgsql;
 using Triggers.Api.Auth;
+using Triggers.Api.Events;
+using Triggers.Api.Inbox;
 using Triggers.Api.RateLimiting;
+using Triggers.Api.Replays;
 using Triggers.Api.Requests;
 using Triggers.Core.EventLog;
 using Triggers.ServiceDefaults;
@@ -14,18 +16,11 @@ internal static class ApiServices
     /// <summary>Storage as requests need it: answers within 2 s or not at all.</summary>
     public static void AddApiStorage(this IServiceCollection services) =>
         services.AddOptions<StorageOptions>().PostConfigure(options =>
-        {
-            if (!IsReadable(options.ConnectionString, out var settings))
-                return;
-            if (!settings.ContainsKey("Timeout"))
-                settings.Timeout = 1;
-            // A cancelled statement is given up at once: the request that wanted it has its answer already.
-            if (!settings.ContainsKey("Cancellation Timeout"))
-                settings.CancellationTimeout = 100;
-            if (!settings.ContainsKey("Maximum Pool Size"))
-                settings.MaxPoolSize = 40;
-            options.ConnectionString = settings.ConnectionString;
-        });
+            // The later of two equal keys wins: what the settings say goes before these. A cancelled statement is given up at
+            // once, for the request that wanted it has its answer already.
+            options.ConnectionString = options.ConnectionString is null
+                ? null
+                : $"Timeout=1;Cancellation Timeout=100;Maximum Pool Size=40;{options.ConnectionString}");
 
     /// <summary>The event log: the seam behind which another one may stand.</summary>
     public static void AddEventLog(this IServiceCollection services)
@@ -44,34 +39,48 @@ internal static class ApiServices
             .ValidateOnStart();
         services.AddOptions<RateLimitingOptions>().BindConfiguration("RateLimiting").ValidateDataAnnotations().ValidateOnStart();
         services.AddSingleton<KeyCache>();
+        services.AddSingleton<Identification>();
         services.AddSingleton<RateLimits>();
         services.AddHosted<LastUsed>();
         services.AddHosted<Bootstrap>();
+    }
+
+    /// <summary>What the endpoints work with.</summary>
+    public static void AddFeatures(this IServiceCollection services)
+    {
+        services.AddSingleton<ApiMetrics>();
+        services.AddSingleton<EventReader>();
+        services.AddSingleton<Acknowledger>();
+        services.AddSingleton<Replayer>();
+        services.AddHosted<InboxSignal>();
     }
 
     /// <summary>JSON as our wire has it.</summary>
     public static void AddJson(this IServiceCollection services) =>
         services.Configure<JsonOptions>(options => Json.Configure(options.SerializerOptions));
 
+    /// <summary>Browsers of other origins are let in only where <c>Cors:Origins</c> names them.</summary>
+    public static void AddOrigins(this WebApplicationBuilder builder)
+    {
+        if (builder.Configuration.GetSection("Cors:Origins").Get<string[]>() is { Length: > 0 } origins)
+        {
+            builder.Services.AddCors(cors => cors.AddDefaultPolicy(policy => policy
+                .WithOrigins(origins).AllowAnyHeader().AllowAnyMethod()
+                .WithExposedHeaders(Correlation.Header, "Location", "Link", "Retry-After", RateLimits.Header, RateLimits.PolicyHeader, "Idempotency-Replayed")));
+        }
+    }
+
+    /// <summary>The same for the requests that come; after routing.</summary>
+    public static void UseOrigins(this WebApplication app)
+    {
+        if (app.Services.GetService<Microsoft.AspNetCore.Cors.Infrastructure.ICorsService>() is not null)
+            app.UseCors();
+    }
+
     /// <summary>A service in the background that others can ask for.</summary>
     public static void AddHosted<T>(this IServiceCollection services) where T : class, IHostedService
     {
         services.AddSingleton<T>();
         services.AddHostedService(provider => provider.GetRequiredService<T>());
-    }
-
-    private static bool IsReadable(string? connectionString, out NpgsqlConnectionStringBuilder settings)
-    {
-        settings = [];
-        try
-        {
-            settings.ConnectionString = connectionString ?? "";
-            return connectionString is not null;
-        }
-        catch (ArgumentException)
-        {
-            // Named, with every other mistake, when the settings are validated.
-            return false;
-        }
     }
 }

@@ -4,7 +4,26 @@ using Triggers.Core.Subscriptions;
 
 namespace Triggers.Api.Subscriptions;
 
-/// <summary>What a client says a subscription is. In a PATCH, what is not there stays.</summary>
+/// <summary>What is to change; what is not there stays.</summary>
+internal sealed record SubscriptionChange
+{
+    /// <summary>As when subscribing.</summary>
+    public string? Url { get; init; }
+
+    /// <summary>As when subscribing; replaced as a whole.</summary>
+    public string[]? EventTypes { get; init; }
+
+    /// <summary>As when subscribing; null removes it.</summary>
+    public string? Description { get; init; }
+
+    /// <summary>A disabled subscription gets no new deliveries, and those it has wait.</summary>
+    public bool? Enabled { get; init; }
+
+    /// <summary>As when subscribing; replaced as a whole, null removes them.</summary>
+    public Dictionary<string, string>? Headers { get; init; }
+}
+
+/// <summary>What a client says a subscription is.</summary>
 internal sealed record SubscriptionBody
 {
     private const int MaxUrlLength = 2_048;
@@ -72,7 +91,8 @@ internal sealed record SubscriptionBody
             fields.Refuse("/url", "Must be an absolute http or https address without user name and fragment.");
         for (var i = 0; i < body.EventTypes?.Length; i++)
         {
-            if (!EventTypePattern.IsPattern(body.EventTypes[i]))
+            // What was no text at all has been refused as that.
+            if (body.EventTypes[i].Length > 0 && !EventTypePattern.IsPattern(body.EventTypes[i]))
                 fields.Refuse($"/eventTypes/{i}", "Must be *, an event type, or a type and .*, as in order.*.");
         }
         foreach (var (name, value) in body.Headers ?? [])
@@ -88,8 +108,17 @@ internal sealed record SubscriptionBody
     }
 
     private static bool IsWebhookUrl(string url) =>
-        url.All(c => c is > ' ' and <= '~') && !url.Contains('\\')
+        url.All(c => c is > ' ' and <= '~' and not '\\' and not '#')
         && Uri.TryCreate(url, UriKind.Absolute, out var uri)
         && (uri.Scheme == Uri.UriSchemeHttp || uri.Scheme == Uri.UriSchemeHttps)
-        && uri is { Host.Length: > 0, UserInfo: "", Fragment: "" } && !url.Contains('#') && !uri.Authority.Contains('@');
+        && uri.Host.Length > 0
+        // Even an empty user name, which the Uri would hide.
+        && !AuthorityOf(url).Contains('@');
+
+    private static ReadOnlySpan<char> AuthorityOf(ReadOnlySpan<char> url)
+    {
+        var rest = url[(url.IndexOf("://") + 3)..];
+        var end = rest.IndexOfAny('/', '?');
+        return end < 0 ? rest : rest[..end];
+    }
 }

@@ -38,7 +38,7 @@ internal static class SubscriptionDocs
         "JSON merge patch (RFC 7396): members that are not there stay. `headers` are replaced as a whole. A disabled subscription gets no "
         + "new deliveries; those it has wait until it is enabled again.")
     {
-        Body = new(typeof(SubscriptionBody), """{"enabled":false}"""),
+        Body = new(typeof(SubscriptionChange), """{"enabled":false}"""),
         Answer = new(typeof(SubscriptionView), Example.Replace("\"enabled\":true,\"disabledReason\":null", "\"enabled\":false,\"disabledReason\":\"requested\"")),
     };
 

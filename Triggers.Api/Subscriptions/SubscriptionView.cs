@@ -1,3 +1,4 @@
+using System.Text.Json.Serialization;
 using Triggers.Core;
 using Triggers.Core.Tables;
 
@@ -24,6 +25,7 @@ internal sealed record SubscriptionWithSecret : SubscriptionView
 {
     public SubscriptionWithSecret(SubscriptionView s, string secret) : base(s) => Secret = secret;
 
+    [JsonPropertyOrder(1)]
     public string Secret { get; }
 }
 

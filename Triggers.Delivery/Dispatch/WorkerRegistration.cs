@@ -117,7 +117,8 @@ internal sealed partial class WorkerRegistration(
             var wait = lookedAt == 0 ? TimeSpan.Zero : interval - time.GetElapsedTime(lookedAt);
             if (wait > TimeSpan.Zero)
             {
-                await connection.WaitAsync(wait, cancellationToken);
+                // In whole milliseconds, upwards: Npgsql cuts the rest off, and takes zero for no bound at all.
+                await connection.WaitAsync((int)Math.Ceiling(wait.TotalMilliseconds), cancellationToken);
                 continue;
             }
             await FreeDeadAsync(connection, cancellationToken);

@@ -1,0 +1,87 @@
+using System.Text.Json.Serialization;
+using Triggers.Api.Auth;
+using Triggers.Api.Requests;
+using Triggers.Core;
+using Triggers.Core.Tables;
+
+namespace Triggers.Api.ApiKeys;
+
+/// <summary>An API key as clients see it: never its secret.</summary>
+internal record ApiKeyView(
+    string Id,
+    string TenantId,
+    string Name,
+    string Prefix,
+    IReadOnlyList<string> Scopes,
+    int? RequestsPerSecond,
+    int? Burst,
+    DateTimeOffset? ExpiresAt,
+    DateTimeOffset? LastUsedAt,
+    DateTimeOffset? RevokedAt,
+    DateTimeOffset CreatedAt)
+{
+    public static ApiKeyView Of(ApiKey k) => new(
+        TypeId.Format(TypeId.ApiKey, k.Id), TypeId.Format(TypeId.Tenant, k.TenantId), k.Name, k.Prefix, k.Scopes,
+        k.RequestsPerSecond, k.Burst, k.ExpiresAt, k.LastUsedAt, k.RevokedAt, k.CreatedAt);
+}
+
+/// <summary>A new key, with its secret, which is shown once.</summary>
+internal sealed record ApiKeyWithSecret : ApiKeyView
+{
+    public ApiKeyWithSecret(ApiKeyView key, string secret) : base(key) => Secret = secret;
+
+    /// <summary>What to send as <c>X-API-Key</c>.</summary>
+    [JsonPropertyOrder(1)]
+    public string Secret { get; }
+}
+
+/// <summary>The body of <c>POST /api-keys</c>.</summary>
+internal sealed record NewApiKey
+{
+    /// <summary>What people call it, 1–128 characters.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>What it may do: none that the caller's own key lacks.</summary>
+    public required string[] Scopes { get; init; }
+
+    /// <summary>Not accepted from then on.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+
+    /// <summary>Sustained requests a second; without it the service's default.</summary>
+    public int? RequestsPerSecond { get; init; }
+
+    /// <summary>How many requests may come at once; without it the service's default.</summary>
+    public int? Burst { get; init; }
+
+    /// <summary>Another tenant's key; for admins alone.</summary>
+    public string? TenantId { get; init; }
+
+    public static NewApiKey Read(Fields fields, DateTimeOffset now)
+    {
+        var tenantId = fields.Id("tenantId", TypeId.Tenant);
+        var body = new NewApiKey
+        {
+            Name = fields.Text("name", 1, 128, required: true)!,
+            Scopes = [.. fields.Texts("scopes", 1, Auth.Scopes.All.Count, 64, required: true) ?? []],
+            ExpiresAt = fields.Moment("expiresAt"),
+            RequestsPerSecond = fields.Number("requestsPerSecond", 1, 1_000_000),
+            Burst = fields.Number("burst", 1, 1_000_000),
+            TenantId = tenantId is { } id ? TypeId.Format(TypeId.Tenant, id) : null,
+        };
+        for (var i = 0; i < body.Scopes.Length; i++)
+        {
+            if (body.Scopes[i].Length > 0 && !Auth.Scopes.All.Contains(body.Scopes[i]))
+                fields.Refuse($"/scopes/{i}", $"Must be one of {string.Join(", ", Auth.Scopes.All)}.");
+        }
+        if (body.ExpiresAt <= now)
+            fields.Refuse("/expiresAt", "Must be in the future.");
+        return body with { Scopes = [.. body.Scopes.Distinct()] };
+    }
+}
+
+/// <summary>The body of <c>POST /api-keys/{id}/rotate</c>, which may be left out.</summary>
+internal sealed record RotateApiKey
+{
+    /// <summary>How long the old key goes on beside the new one: 0 to 604,800, one day unless said.</summary>
+    public int? OverlapSeconds { get; init; }
+}

@@ -1,0 +1,42 @@
+using Triggers.Api.Errors;
+using Triggers.Api.Lists;
+using Triggers.Api.OpenApi;
+using Triggers.Core;
+using Triggers.Core.Tables;
+
+namespace Triggers.Api.DeadLetters;
+
+/// <summary>What the contract says about dead letters.</summary>
+internal static class DeadLetterDocs
+{
+    private const string Group = "Dead letters";
+
+    private const string Example =
+        """{"id":"dlv_01jd0000000000000000000000","eventId":"evt_01jd0000000000000000000000","subscriptionId":"sub_01jd0000000000000000000000","state":"open","reason":"exhausted","attempts":8,"lastOutcome":"http_status","lastStatusCode":503,"createdAt":"2026-02-01T10:05:00Z","replayDeliveryId":null,"closedAt":null}""";
+
+    public static readonly Operation List = new("listDeadLetters", Group, "List dead letters",
+        "Deliveries that failed for good. `open` and `replaying` ones are unresolved.")
+    {
+        Query =
+        [
+            new("state", "What became of it.", "open") { Values = SnakeCase<DeadLetterState>.All },
+            new("eventId", "Those of one event.", "evt_01jd0000000000000000000000"),
+            new("subscriptionId", "Those to one subscription.", "sub_01jd0000000000000000000000"),
+            ListParameters.Order, ListParameters.Limit, ListParameters.Cursor,
+        ],
+        Answer = new(typeof(Page<DeadLetterView>), $$"""{"items":[{{Example}}],"nextCursor":null}"""),
+    };
+
+    public static readonly Operation Get = new("getDeadLetter", Group, "Get a dead letter",
+        "It has the id of its delivery, whose attempts are at `/deliveries/{id}`.")
+    {
+        Answer = new(typeof(DeadLetterView), Example),
+    };
+
+    public static readonly Operation Discard = new("discardDeadLetter", Group, "Give a dead letter up",
+        "It no longer counts. An event with nothing else unresolved is settled, or back in the inbox if nobody ever got it.")
+    {
+        Answer = new(typeof(DeadLetterView), Example.Replace("\"open\"", "\"discarded\"").Replace("\"closedAt\":null", "\"closedAt\":\"2026-02-01T11:00:00Z\"")),
+        Errors = [ErrorCodes.DeadLetterClosed],
+    };
+}

@@ -1,0 +1,42 @@
+using Triggers.Api.Auth;
+using Triggers.Api.Errors;
+using Triggers.Api.OpenApi;
+using Triggers.ServiceDefaults;
+
+namespace Triggers.Api.Health;
+
+/// <summary><c>GET /health</c>: every part this service depends on. What exactly is wrong is told to callers with a key.</summary>
+internal static class HealthApi
+{
+    private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(1);
+
+    private static readonly Operation Get = new("getHealth", "Health", "See how the service is",
+        "Open to all: `healthy`, or `degraded` naming the parts that are not well. With a valid key also what is wrong with them. "
+        + "`/health/live` and `/health/ready` are for orchestrators.")
+    {
+        Answer = new(typeof(HealthReport), """{"status":"healthy","parts":[{"name":"postgres","status":"healthy","detail":null}]}"""),
+    };
+
+    /// <summary>Maps <c>GET /health</c>.</summary>
+    public static void MapHealth(this IEndpointRouteBuilder app) => app.MapGet("/health", GetAsync).AllowAnonymous().WithMetadata(Get);
+
+    private static async Task<IResult> GetAsync(HttpContext context, Identification identification, IEnumerable<IHealthPart> parts)
+    {
+        var known = IsKnownAsync(context, identification);
+        var report = await HealthReport.CheckAsync(parts, context.RequestAborted);
+        return TypedResults.Ok(await known ? report : report with { Parts = [.. report.Parts.Select(part => part with { Detail = null })] });
+    }
+
+    // With the database away nobody can be known, unless they were a moment ago; the answer must come all the same.
+    private static async Task<bool> IsKnownAsync(HttpContext context, Identification identification)
+    {
+        try
+        {
+            return await identification.FindAsync(context).WaitAsync(MaxWait, context.RequestAborted) is not null;
+        }
+        catch (Exception e) when (Problems.MeansStorageIsAway(e))
+        {
+            return false;
+        }
+    }
+}

@@ -1,0 +1,122 @@
+using Triggers.Api.Auth;
+using Triggers.Api.Errors;
+using Triggers.Api.Events;
+using Triggers.Api.Lists;
+using Triggers.Api.Requests;
+using Triggers.Core;
+using Triggers.Core.Subscriptions;
+
+namespace Triggers.Api.Inbox;
+
+/// <summary>The body of <c>POST /inbox/acknowledge</c>.</summary>
+internal sealed record AcknowledgeMany(Guid[] Ids);
+
+/// <summary>What became of acknowledging many events.</summary>
+internal sealed record AcknowledgedMany(IReadOnlyList<AcknowledgedItem> Items);
+
+/// <summary>What became of acknowledging one of many events.</summary>
+internal sealed record AcknowledgedItem(string Id, AcknowledgeStatus Status);
+
+/// <summary>For those who pull: what is not delivered, and saying that it is.</summary>
+internal static class InboxApi
+{
+    /// <summary>The most events acknowledged in one request.</summary>
+    public const int MaxIds = 1_000;
+
+    private const int MaxWaitSeconds = 30;
+
+    private static readonly TimeSpan FirstPause = TimeSpan.FromMilliseconds(25);
+    private static readonly TimeSpan LongestPause = TimeSpan.FromMilliseconds(400);
+    private static readonly TimeSpan QuietPause = TimeSpan.FromSeconds(5);
+
+    /// <summary>Maps <c>/inbox</c> and <c>POST /events/{id}/acknowledge</c>.</summary>
+    public static void MapInbox(this IEndpointRouteBuilder app)
+    {
+        app.MapGet("/inbox", ListAsync).RequireScope(Scopes.InboxRead).WithMetadata(InboxDocs.List);
+        app.MapPost("/inbox/acknowledge", AcknowledgeManyAsync).RequireScope(Scopes.InboxWrite).WithMetadata(InboxDocs.AcknowledgeMany);
+        app.MapPost("/events/{id}/acknowledge", AcknowledgeAsync).RequireScope(Scopes.InboxWrite).WithMetadata(InboxDocs.Acknowledge);
+    }
+
+    private static async Task<IResult> ListAsync(HttpContext context, Caller caller, EventReader reader, InboxSignal signal, TimeProvider time)
+    {
+        var list = ListRequest.Of(context, newestFirst: false);
+        var type = list.Text("type", EventTypePattern.MaxLength + 2);
+        if (type is not null && !EventTypePattern.IsPattern(type))
+            throw ApiException.Invalid("?type", "Must be an event type, or a pattern as in order.*.");
+        var wait = TimeSpan.FromSeconds(list.Number("wait", 0, MaxWaitSeconds) ?? 0);
+        list.EnsureValid();
+
+        var filter = new EventFilter(caller.TenantId, list.Limit) { InboxOnly = true, Type = type, After = list.After };
+        var deadline = Deadline.Of(context);
+        var started = time.GetTimestamp();
+        // How often to look again after a signal: what was appended comes into the inbox a little later.
+        var looks = 0;
+        var pause = FirstPause;
+        while (true)
+        {
+            var next = signal.Next;
+            var (events, more) = await reader.ReadPageAsync(filter, context.RequestAborted);
+            var left = wait - time.GetElapsedTime(started);
+            if (events.Count > 0 || left <= TimeSpan.Zero || signal.IsEnding)
+                return TypedResults.Ok(list.Answer(events, more ? events[^1].Key : null));
+
+            deadline.Pause();
+            if (looks > 0)
+            {
+                looks--;
+                await Task.Delay(Min(pause, left), time, context.RequestAborted);
+                pause = Min(pause * 4, LongestPause);
+            }
+            else if (await WaitAsync(next, Min(QuietPause, left), time, context.RequestAborted))
+            {
+                looks = 3;
+            }
+            else
+            {
+                pause = FirstPause;
+            }
+            deadline.Restart();
+        }
+    }
+
+    private static async Task<IResult> AcknowledgeAsync(
+        string id, Caller caller, Acknowledger acknowledger, EventReader reader, CancellationToken cancellationToken)
+    {
+        var key = Ids.Event(id);
+        var result = await acknowledger.AcknowledgeAsync(caller.TenantId, [key], cancellationToken);
+        return result[key] switch
+        {
+            AcknowledgeStatus.NotFound => throw ApiException.NotFound("event"),
+            AcknowledgeStatus.NotYetVisible => throw NotYetVisible(),
+            _ => TypedResults.Ok(await reader.FindAsync(caller.TenantId, key, cancellationToken) ?? throw ApiException.NotFound("event")),
+        };
+    }
+
+    private static async Task<IResult> AcknowledgeManyAsync(
+        HttpContext context, Caller caller, Acknowledger acknowledger, CancellationToken cancellationToken)
+    {
+        var body = await Body.ReadAsync(context, fields => new AcknowledgeMany(fields.Ids("ids", TypeId.Event, MaxIds, required: true)!));
+        var result = await acknowledger.AcknowledgeAsync(caller.TenantId, body.Ids, cancellationToken);
+        return TypedResults.Ok(new AcknowledgedMany(
+            [.. body.Ids.Select(id => new AcknowledgedItem(TypeId.Format(TypeId.Event, id), result[id]))]));
+    }
+
+    /// <summary>The answer when the projection is behind for longer than a request waits.</summary>
+    public static ApiException NotYetVisible() =>
+        new(ErrorCodes.EventNotYetVisible, "The event is accepted and kept; come again in a moment.") { RetryAfterSeconds = 1 };
+
+    private static async Task<bool> WaitAsync(Task signal, TimeSpan atMost, TimeProvider time, CancellationToken cancellationToken)
+    {
+        try
+        {
+            await signal.WaitAsync(atMost, time, cancellationToken);
+            return true;
+        }
+        catch (TimeoutException)
+        {
+            return false;
+        }
+    }
+
+    private static TimeSpan Min(TimeSpan a, TimeSpan b) => a < b ? a : b;
+}

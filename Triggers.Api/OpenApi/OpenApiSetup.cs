@@ -1,0 +1,207 @@
+using System.Text.Json.Nodes;
+using Microsoft.AspNetCore.OpenApi;
+using Microsoft.OpenApi;
+using Scalar.AspNetCore;
+using Triggers.Api.Auth;
+using Triggers.Api.Errors;
+using Triggers.Api.Ingest;
+using Triggers.Api.RateLimiting;
+using Triggers.Api.Requests;
+
+namespace Triggers.Api.OpenApi;
+
+/// <summary>
+/// The contract at <c>/openapi/v1.json</c>, made of the <see cref="Operation"/> of each endpoint, and Scalar showing it at
+/// <c>/scalar</c>, from what is in this process and nowhere else.
+/// </summary>
+internal static class OpenApiSetup
+{
+    private const string HeaderKey = "ApiKeyHeader";
+    private const string BearerKey = "ApiKeyBearer";
+
+    /// <summary>Adds the document.</summary>
+    public static void AddContract(this IServiceCollection services) => services.AddOpenApi("v1", options =>
+    {
+        options.OpenApiVersion = OpenApiSpecVersion.OpenApi3_1;
+        options.AddSchemaTransformer((schema, context, _) =>
+        {
+            OpenApiSchemas.Correct(schema, context.JsonTypeInfo);
+            return Task.CompletedTask;
+        });
+        options.AddOperationTransformer(DescribeAsync);
+        options.AddDocumentTransformer((document, _, _) =>
+        {
+            Finish(document);
+            return Task.CompletedTask;
+        });
+    });
+
+    /// <summary>Maps the document and Scalar.</summary>
+    public static void MapContract(this IEndpointRouteBuilder app)
+    {
+        app.MapOpenApi().AllowAnonymous();
+        app.MapScalarApiReference(options => options
+            .WithTitle("Triggers")
+            .DisableDefaultFonts()
+            .DisableTelemetry()
+            .DisableAgent()).AllowAnonymous();
+    }
+
+    private static void Finish(OpenApiDocument document)
+    {
+        document.Servers = [];
+        document.Info = new OpenApiInfo
+        {
+            Title = "Triggers",
+            Version = "1.0.0",
+            Description = "Takes events in, keeps them, and gets each one to everybody who subscribed to it: pushed as a signed webhook, or "
+                + "pulled from an inbox. Errors are problem details (RFC 9457) whose `code` is stable; docs/errors.md lists them.",
+        };
+        document.Components ??= new OpenApiComponents();
+        document.Components.SecuritySchemes = new Dictionary<string, IOpenApiSecurityScheme>
+        {
+            [HeaderKey] = new OpenApiSecurityScheme { Type = SecuritySchemeType.ApiKey, In = ParameterLocation.Header, Name = "X-API-Key" },
+            [BearerKey] = new OpenApiSecurityScheme { Type = SecuritySchemeType.Http, Scheme = "bearer" },
+        };
+    }
+
+    private static async Task DescribeAsync(OpenApiOperation operation, OpenApiOperationTransformerContext context, CancellationToken cancellationToken)
+    {
+        var metadata = context.Description.ActionDescriptor.EndpointMetadata;
+        if (metadata.OfType<Operation>().FirstOrDefault() is not { } about)
+            throw new InvalidOperationException($"{context.Description.RelativePath} does not say what it is.");
+
+        var document = context.Document!;
+        var scope = metadata.OfType<RequiredScope>().FirstOrDefault()?.Scope;
+        operation.OperationId = about.Id;
+        operation.Summary = about.Summary;
+        operation.Description = scope is null ? about.Description : $"{about.Description}\n\nNeeds a key with the scope `{scope}`.";
+        operation.Tags = new HashSet<OpenApiTagReference> { new(about.Group, document) };
+        operation.Parameters = [.. Parameters(about, context.Description.RelativePath!)];
+        operation.RequestBody = about.Body is null ? null : new OpenApiRequestBody
+        {
+            Required = !about.BodyIsOptional,
+            Content = await ContentAsync(about.Body, "application/json", context, cancellationToken),
+        };
+        operation.Security = scope is null ? [] :
+        [
+            new OpenApiSecurityRequirement { [new OpenApiSecuritySchemeReference(HeaderKey, document)] = [] },
+            new OpenApiSecurityRequirement { [new OpenApiSecuritySchemeReference(BearerKey, document)] = [] },
+        ];
+
+        operation.Responses = [];
+        operation.Responses[about.Status.ToString()] = new OpenApiResponse
+        {
+            Description = about.Status switch { 201 => "Made.", 202 => "Accepted.", 204 => "Done.", _ => "OK." },
+            Content = about.Answer is null ? null : await ContentAsync(about.Answer, "application/json", context, cancellationToken),
+            Headers = Headers(about, document, scope is not null),
+        };
+        foreach (var errors in Errors(about, scope is not null, context.Description.RelativePath!).GroupBy(e => e.Status).OrderBy(g => g.Key))
+        {
+            operation.Responses[errors.Key.ToString()] = new OpenApiResponse
+            {
+                Description = string.Join("\n", errors.Select(e => $"- `{e.Code}`: {e.Title}.")),
+                // Without an example: the schema has one, and this comes a dozen times in every operation.
+                Content = new Dictionary<string, OpenApiMediaType>
+                {
+                    ["application/problem+json"] = new() { Schema = await SchemaAsync(typeof(Problem), context, cancellationToken) },
+                },
+            };
+        }
+    }
+
+    private static IEnumerable<ErrorCode> Errors(Operation about, bool needsKey, string path)
+    {
+        IEnumerable<ErrorCode> errors = [.. about.Errors, ErrorCodes.InternalError];
+        if (needsKey)
+            errors = errors.Concat([ErrorCodes.Unauthenticated, ErrorCodes.Forbidden, ErrorCodes.RateLimited, ErrorCodes.StorageUnavailable]);
+        if (about.Body is not null)
+            errors = errors.Concat([ErrorCodes.InvalidRequest, ErrorCodes.MalformedJson, ErrorCodes.RequestTimeout, ErrorCodes.PayloadTooLarge, ErrorCodes.UnsupportedMediaType]);
+        else if (about.Query.Count > 0)
+            errors = errors.Append(ErrorCodes.InvalidRequest);
+        if (about.Body is not null && !about.Headers.Any(h => h.Name == IdempotencyKey.Header))
+            errors = errors.Append(ErrorCodes.IdempotencyNotSupported);
+        if (path.Contains('{'))
+            errors = errors.Append(ErrorCodes.NotFound);
+        return errors.Distinct().OrderBy(e => ErrorCodes.All.ToList().IndexOf(e));
+    }
+
+    private static IEnumerable<OpenApiParameter> Parameters(Operation about, string path)
+    {
+        if (path.Contains("{id}"))
+        {
+            yield return new OpenApiParameter
+            {
+                Name = "id",
+                In = ParameterLocation.Path,
+                Required = true,
+                Description = "The id, as in an answer of this service.",
+                Schema = new OpenApiSchema { Type = JsonSchemaType.String },
+            };
+        }
+        foreach (var parameter in about.Query)
+            yield return Describe(parameter, ParameterLocation.Query);
+        foreach (var parameter in about.Headers)
+            yield return Describe(parameter, ParameterLocation.Header);
+        yield return Describe(
+            new Parameter(Correlation.Header, "Ties together everything this request causes: at most 128 letters, digits and `._:-`. Made when left out.", "checkout-77"),
+            ParameterLocation.Header);
+    }
+
+    private static OpenApiParameter Describe(Parameter parameter, ParameterLocation place)
+    {
+        var schema = new OpenApiSchema { Type = parameter.Type == ParameterType.Number ? JsonSchemaType.Integer : JsonSchemaType.String };
+        if (parameter.Type == ParameterType.Moment)
+            schema.Format = "date-time";
+        if (parameter.Values.Count > 0)
+            schema.Enum = [.. parameter.Values.Select(v => JsonValue.Create(v))];
+        return new OpenApiParameter
+        {
+            Name = parameter.Name,
+            In = place,
+            Description = parameter.Description,
+            Schema = schema,
+            Example = parameter.Type == ParameterType.Number ? JsonNode.Parse(parameter.Example) : JsonValue.Create(parameter.Example),
+        };
+    }
+
+    private static Dictionary<string, IOpenApiHeader> Headers(Operation about, OpenApiDocument document, bool needsKey)
+    {
+        var headers = new Dictionary<string, IOpenApiHeader>();
+        void Add(string name, string description) =>
+            headers[name] = new OpenApiHeader { Description = description, Schema = new OpenApiSchema { Type = JsonSchemaType.String } };
+
+        Add(Correlation.Header, "The request's correlation id.");
+        if (needsKey)
+        {
+            Add(RateLimits.PolicyHeader, "The key's limit: `q` requests at once, refilled over `w` seconds.");
+            Add(RateLimits.Header, "What is left of it: `r` requests now, all of them in `t` seconds.");
+        }
+        if (about.Status is 201 || about.Id == IngestDocs.Publish.Id)
+            Add("Location", "Where it is, relative.");
+        if (about.Query.Any(p => p.Name == "cursor"))
+            Add("Link", "The next page, relative, as `rel=\"next\"`.");
+        if (about.Headers.Any(h => h.Name == IdempotencyKey.Header))
+            Add("Idempotency-Replayed", "`true` when this repeats an earlier answer.");
+        return headers;
+    }
+
+    private static async Task<Dictionary<string, OpenApiMediaType>> ContentAsync(
+        Payload payload, string mediaType, OpenApiOperationTransformerContext context, CancellationToken cancellationToken) => new()
+        {
+            [mediaType] = new() { Schema = await SchemaAsync(payload.Type, context, cancellationToken), Example = JsonNode.Parse(payload.Example) },
+        };
+
+    private static async Task<OpenApiSchemaReference> SchemaAsync(
+        Type type, OpenApiOperationTransformerContext context, CancellationToken cancellationToken)
+    {
+        var name = SchemaName(type);
+        var document = context.Document!;
+        if (document.Components?.Schemas?.ContainsKey(name) is not true)
+            document.AddComponent(name, await context.GetOrCreateSchemaAsync(type, null, cancellationToken));
+        return new OpenApiSchemaReference(name, document);
+    }
+
+    private static string SchemaName(Type type) =>
+        type.IsGenericType ? $"{type.Name[..type.Name.IndexOf('`')]}Of{string.Concat(type.GetGenericArguments().Select(SchemaName))}" : type.Name;
+}

@@ -1,0 +1,82 @@
+using Microsoft.EntityFrameworkCore;
+using Triggers.Api.Auth;
+using Triggers.Api.Deliveries;
+using Triggers.Api.Errors;
+using Triggers.Api.Events;
+using Triggers.Api.Inbox;
+using Triggers.Api.Requests;
+using Triggers.Core;
+using Triggers.Core.Tables;
+
+namespace Triggers.Api.Replays;
+
+/// <summary>The body of <c>POST /events/{id}/replay</c>, which may be left out.</summary>
+internal sealed record ReplayEvent
+{
+    /// <summary>To whom, at most 100; without it to every enabled subscription that wants the event's type now.</summary>
+    public Guid[]? SubscriptionIds { get; init; }
+}
+
+/// <summary>What a replay made.</summary>
+internal sealed record Replayed(IReadOnlyList<DeliveryView> Deliveries);
+
+/// <summary>Delivers again what was delivered, or failed, before.</summary>
+internal static class ReplaysApi
+{
+    private const int MaxSubscriptions = 100;
+    private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(1.2);
+
+    /// <summary>Maps the <c>replay</c> of events, deliveries and dead letters.</summary>
+    public static void MapReplays(this IEndpointRouteBuilder app)
+    {
+        app.MapPost("/events/{id}/replay", ReplayEventAsync).RequireScope(Scopes.EventsWrite).WithMetadata(ReplayDocs.OfEvent);
+        app.MapPost("/deliveries/{id}/replay", ReplayDeliveryAsync).RequireScope(Scopes.EventsWrite).WithMetadata(ReplayDocs.OfDelivery);
+        app.MapPost("/dead-letters/{id}/replay", ReplayDeadLetterAsync).RequireScope(Scopes.EventsWrite).WithMetadata(ReplayDocs.OfDeadLetter);
+    }
+
+    private static async Task<IResult> ReplayEventAsync(
+        string id, HttpContext context, Caller caller, EventReader reader, Replayer replayer, TriggersDbContext db, TimeProvider time)
+    {
+        var key = Ids.Event(id);
+        var body = await Body.ReadOptionalAsync(context, fields =>
+            new ReplayEvent { SubscriptionIds = fields.Ids("subscriptionIds", TypeId.Subscription, MaxSubscriptions)?.Distinct().ToArray() });
+        var started = time.GetTimestamp();
+        // Before the projection has seen the event it would come twice: once by it, once by us.
+        for (var pause = TimeSpan.FromMilliseconds(20); await reader.IsProjectedAsync(caller.TenantId, key, context.RequestAborted) == false; pause *= 2)
+        {
+            if (time.GetElapsedTime(started) + pause > MaxWait)
+                throw InboxApi.NotYetVisible();
+            await Task.Delay(pause, time, context.RequestAborted);
+        }
+
+        var found = await reader.FindAsync(caller.TenantId, key, context.RequestAborted) ?? throw ApiException.NotFound("event");
+        var made = await replayer.ReplayEventAsync(caller.TenantId, key, found.Type, body?.SubscriptionIds, context.RequestAborted);
+        return await AnswerAsync(db, caller, made, context.RequestAborted);
+    }
+
+    private static async Task<IResult> ReplayDeliveryAsync(
+        string id, Caller caller, Replayer replayer, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        var made = await replayer.ReplayDeliveryAsync(caller.TenantId, Ids.Delivery(id), cancellationToken) ?? throw ApiException.NotFound("delivery");
+        return await AnswerAsync(db, caller, [made], cancellationToken);
+    }
+
+    private static async Task<IResult> ReplayDeadLetterAsync(
+        string id, Caller caller, Replayer replayer, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        var key = Ids.DeadLetter(id);
+        var letter = await db.DeadLetters.FirstOrDefaultAsync(d => d.TenantId == caller.TenantId && d.DeliveryId == key, cancellationToken)
+            ?? throw ApiException.NotFound("dead letter");
+        if (letter.State is DeadLetterState.Resolved or DeadLetterState.Discarded)
+            throw new ApiException(ErrorCodes.DeadLetterClosed, "It is closed; replay its event, or its delivery, instead.");
+        var made = await replayer.ReplayDeliveryAsync(caller.TenantId, key, cancellationToken) ?? throw ApiException.NotFound("delivery");
+        return await AnswerAsync(db, caller, [made], cancellationToken);
+    }
+
+    private static async Task<IResult> AnswerAsync(TriggersDbContext db, Caller caller, Guid[] made, CancellationToken cancellationToken)
+    {
+        var deliveries = await db.Deliveries.Where(d => d.TenantId == caller.TenantId && made.Contains(d.Id)).OrderBy(d => d.Id).ToListAsync(cancellationToken);
+        var views = deliveries.Select(DeliveryView.Of).ToArray();
+        return TypedResults.Accepted(views.Length == 1 ? $"/deliveries/{views[0].Id}" : null, new Replayed(views));
+    }
+}

@@ -1,0 +1,238 @@
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.Api.Deliveries;
+
+public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
+{
+    [Fact]
+    public async Task A_delivery_is_shown_with_its_attempts()
+    {
+        var (tenant, subscription, e) = await ArrangeAsync();
+        var id = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
+
+        var pending = (await tenant.Client.GetAsync($"/deliveries/{id}")).Is(200);
+        Assert.Equal("pending", pending["status"]);
+        Assert.Equal(e, pending["eventId"]);
+        Assert.Equal(subscription, pending["subscriptionId"]);
+        Assert.NotNull(pending["nextAttemptAt"]);
+        Assert.Empty(pending.Json["attempts"]!.AsArray());
+
+        await api.Rows.SucceedAsync(id);
+        var succeeded = (await tenant.Client.GetAsync($"/deliveries/{id}")).Is(200);
+        Assert.Equal("succeeded", succeeded["status"]);
+        Assert.Null(succeeded["nextAttemptAt"]);
+        Assert.NotNull(succeeded["finalizedAt"]);
+        var attempt = succeeded.Json["attempts"]!.AsArray().Single()!;
+        Assert.Equal("delivered", attempt["outcome"]!.GetValue<string>());
+        Assert.Equal("thanks", attempt["responseBody"]!.GetValue<string>());
+        Assert.Equal("text/plain", attempt["responseHeaders"]!["content-type"]!.GetValue<string>());
+    }
+
+    [Fact]
+    public async Task While_an_attempt_is_in_flight_the_lease_is_not_shown_as_a_time()
+    {
+        var (tenant, subscription, e) = await ArrangeAsync();
+        var id = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
+        await api.Rows.ExecuteAsync("UPDATE deliveries SET claimed_by = 1, claim = 1 WHERE id = @id", ("id", Rows.Uuid(id)));
+
+        var read = (await tenant.Client.GetAsync($"/deliveries/{id}")).Is(200);
+
+        Assert.True(read.Json["inFlight"]!.GetValue<bool>());
+        Assert.Null(read["nextAttemptAt"]);
+    }
+
+    [Fact]
+    public async Task Deliveries_are_listed_by_event_subscription_status_and_time()
+    {
+        var (tenant, subscription, e) = await ArrangeAsync();
+        var other = await tenant.Client.SubscribeAsync();
+        var first = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
+        var second = await api.Rows.AddDeliveryAsync(tenant, e, other);
+        await api.Rows.SucceedAsync(first);
+        async Task<string[]> ListAsync(string query) => (await tenant.Client.GetAsync($"/deliveries?order=asc&{query}")).Is(200).Ids;
+
+        Assert.Equal([first, second], await ListAsync($"eventId={e}"));
+        Assert.Equal([second], await ListAsync($"subscriptionId={other}"));
+        Assert.Equal([first], await ListAsync("status=succeeded"));
+        Assert.Equal([second], await ListAsync("status=pending"));
+        Assert.Equal([first, second], await ListAsync("createdAfter=2020-01-01T00:00:00Z&createdBefore=2120-01-01T00:00:00Z"));
+        Assert.Empty(await ListAsync("createdBefore=2020-01-01T00:00:00Z"));
+        Assert.Equal([second, first], (await tenant.Client.GetAsync($"/events/{e}/deliveries")).Is(200).Ids);
+        var page = (await tenant.Client.GetAsync("/deliveries?limit=1")).Is(200);
+        Assert.Equal([second], page.Ids);
+        Assert.Equal([first], (await tenant.Client.GetAsync($"/deliveries?limit=1&cursor={page.NextCursor}")).Is(200).Ids);
+        (await tenant.Client.GetAsync("/deliveries?eventId=x&status=gone")).IsProblem(400, "invalid_request");
+    }
+
+    [Fact]
+    public async Task A_replay_is_a_new_delivery_that_names_the_old_one()
+    {
+        var (tenant, subscription, e) = await ArrangeAsync();
+        var old = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
+        (await tenant.Client.PostAsync($"/deliveries/{old}/replay")).IsProblem(409, "delivery_pending");
+        await api.Rows.SucceedAsync(old);
+        await api.Rows.SettleAsync();
+
+        var answer = (await tenant.Client.PostAsync($"/deliveries/{old}/replay")).Is(202);
+
+        var made = answer.Json["deliveries"]!.AsArray().Single()!;
+        Assert.Equal(old, made["replayOf"]!.GetValue<string>());
+        Assert.Equal("pending", made["status"]!.GetValue<string>());
+        Assert.Equal($"/deliveries/{made["id"]}", answer.Headers["Location"]);
+        // It does not reopen what was settled.
+        Assert.Equal("delivered", (await tenant.Client.GetAsync($"/events/{e}")).Is(200)["status"]);
+        Assert.Equal("succeeded", (await tenant.Client.GetAsync($"/deliveries/{old}")).Is(200)["status"]);
+    }
+
+    [Fact]
+    public async Task A_replay_wakes_the_delivery_service()
+    {
+        var (tenant, subscription, e) = await ArrangeAsync();
+        var old = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
+        await api.Rows.SucceedAsync(old);
+        await using var listener = await api.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
+        await using (var listen = new Npgsql.NpgsqlCommand("LISTEN triggers_deliveries", listener))
+            await listen.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+
+        (await tenant.Client.PostAsync($"/deliveries/{old}/replay")).Is(202);
+
+        Assert.True(await listener.WaitAsync(TimeSpan.FromSeconds(10), TestContext.Current.CancellationToken));
+    }
+
+    [Fact]
+    public async Task Nothing_is_replayed_to_a_subscription_that_is_disabled_or_gone()
+    {
+        var (tenant, subscription, e) = await ArrangeAsync();
+        var old = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
+        await api.Rows.SucceedAsync(old);
+
+        await tenant.Client.PatchAsync($"/subscriptions/{subscription}", """{"enabled":false}""");
+        (await tenant.Client.PostAsync($"/deliveries/{old}/replay")).IsProblem(409, "subscription_disabled");
+        (await tenant.Client.PostAsync($"/events/{e}/replay", $$"""{"subscriptionIds":["{{subscription}}"]}""")).IsProblem(409, "subscription_disabled");
+        await tenant.Client.DeleteAsync($"/subscriptions/{subscription}");
+        (await tenant.Client.PostAsync($"/deliveries/{old}/replay")).IsProblem(409, "subscription_gone");
+        (await tenant.Client.PostAsync($"/events/{e}/replay", $$"""{"subscriptionIds":["{{subscription}}"]}""")).IsProblem(409, "subscription_gone");
+        Assert.Empty((await tenant.Client.PostAsync($"/events/{e}/replay")).Is(202).Json["deliveries"]!.AsArray());
+    }
+
+    [Fact]
+    public async Task An_event_is_replayed_to_all_who_want_it_now_or_to_those_who_are_named()
+    {
+        var (tenant, early, e) = await ArrangeAsync();
+        var old = await api.Rows.AddDeliveryAsync(tenant, e, early);
+        await api.Rows.SucceedAsync(old);
+        await api.Rows.SettleAsync();
+        var late = await tenant.Client.SubscribeAsync("\"order.*\"");
+        var uninterested = await tenant.Client.SubscribeAsync("\"invoice\"");
+
+        var all = (await tenant.Client.PostAsync($"/events/{e}/replay")).Is(202).Json["deliveries"]!.AsArray();
+        Assert.Equal([early, late], all.Select(d => d!["subscriptionId"]!.GetValue<string>()));
+        Assert.Equal([old, null], all.Select(d => d!["replayOf"]?.GetValue<string>()));
+
+        // Who has it on its way already gets it anyway.
+        Assert.Empty((await tenant.Client.PostAsync($"/events/{e}/replay", "{}")).Is(202).Json["deliveries"]!.AsArray());
+        (await tenant.Client.PostAsync($"/events/{e}/replay", $$"""{"subscriptionIds":["{{late}}"]}""")).IsProblem(409, "delivery_pending");
+        var named = (await tenant.Client.PostAsync($"/events/{e}/replay", $$"""{"subscriptionIds":["{{uninterested}}","{{uninterested}}"]}""")).Is(202);
+        Assert.Equal(uninterested, named.Json["deliveries"]!.AsArray().Single()!["subscriptionId"]!.GetValue<string>());
+
+        Assert.Equal(["/subscriptionIds/0"], (await tenant.Client.PostAsync(
+            $"/events/{e}/replay", """{"subscriptionIds":["sub_01jd0000000000000000000000"]}""")).IsProblem(400, "invalid_request").Pointers);
+        Assert.Equal(["/to"], (await tenant.Client.PostAsync($"/events/{e}/replay", """{"to":"all"}""")).IsProblem(400, "invalid_request").Pointers);
+    }
+
+    [Fact]
+    public async Task An_event_that_is_not_processed_yet_is_not_replayed()
+    {
+        var tenant = await api.NewTenantAsync();
+        var e = await tenant.Client.PublishAsync();
+
+        (await tenant.Client.PostAsync($"/events/{e}/replay")).IsProblem(503, "event_not_yet_visible");
+    }
+
+    [Fact]
+    public async Task A_dead_letter_is_replaying_until_its_replay_ends()
+    {
+        var (tenant, subscription, e) = await ArrangeAsync();
+        var dead = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
+        await api.Rows.DieAsync(dead);
+
+        var open = (await tenant.Client.GetAsync($"/dead-letters/{dead}")).Is(200);
+        Assert.Equal("open", open["state"]);
+        Assert.Equal("exhausted", open["reason"]);
+        Assert.Equal("503", open["lastStatusCode"]);
+        var made = (await tenant.Client.PostAsync($"/dead-letters/{dead}/replay")).Is(202).Json["deliveries"]![0]!["id"]!.GetValue<string>();
+
+        var replaying = (await tenant.Client.GetAsync($"/dead-letters/{dead}")).Is(200);
+        Assert.Equal("replaying", replaying["state"]);
+        Assert.Equal(made, replaying["replayDeliveryId"]);
+        Assert.Equal(1, await api.Rows.ScalarAsync<int>("SELECT open FROM open_events WHERE event_id = @id", ("id", Rows.Uuid(e))));
+        Assert.Equal("dead_lettered", (await tenant.Client.GetAsync($"/events/{e}")).Is(200)["status"]);
+        Assert.Equal([dead], (await tenant.Client.GetAsync($"/dead-letters?state=replaying&eventId={e}&subscriptionId={subscription}")).Is(200).Ids);
+        Assert.Empty((await tenant.Client.GetAsync("/dead-letters?state=open")).Is(200).Ids);
+    }
+
+    [Fact]
+    public async Task A_discarded_dead_letter_is_closed_for_good()
+    {
+        var (tenant, subscription, e) = await ArrangeAsync();
+        var dead = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
+        await api.Rows.DieAsync(dead);
+
+        var discarded = (await tenant.Client.PostAsync($"/dead-letters/{dead}/discard")).Is(200);
+
+        Assert.Equal("discarded", discarded["state"]);
+        Assert.NotNull(discarded["closedAt"]);
+        (await tenant.Client.PostAsync($"/dead-letters/{dead}/discard")).IsProblem(409, "dead_letter_closed");
+        (await tenant.Client.PostAsync($"/dead-letters/{dead}/replay")).IsProblem(409, "dead_letter_closed");
+        // Nobody ever got it: it is back in the inbox.
+        Assert.Equal([e], (await tenant.Client.GetAsync("/inbox")).Is(200).Ids);
+        Assert.Equal("pending", (await tenant.Client.GetAsync($"/events/{e}")).Is(200)["status"]);
+    }
+
+    [Fact]
+    public async Task Of_many_who_discard_one_succeeds_and_it_counts_once()
+    {
+        var (tenant, subscription, e) = await ArrangeAsync();
+        var dead = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
+        var other = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
+        await api.Rows.DieAsync(dead);
+        await api.Rows.DieAsync(other);
+
+        var answers = await Task.WhenAll(Enumerable.Range(0, 10).Select(_ => tenant.Client.PostAsync($"/dead-letters/{dead}/discard")));
+
+        Assert.Single(answers, a => a.Status == 200);
+        Assert.All(answers.Where(a => a.Status != 200), a => a.IsProblem(409, "dead_letter_closed"));
+        Assert.Equal(1, await api.Rows.ScalarAsync<int>("SELECT dead FROM open_events WHERE event_id = @id", ("id", Rows.Uuid(e))));
+    }
+
+    [Theory]
+    [InlineData("succeeded")]
+    [InlineData("dead_lettered")]
+    [InlineData("cancelled")]
+    public async Task Postgres_itself_refuses_to_leave_a_final_state(string state)
+    {
+        var (tenant, subscription, e) = await ArrangeAsync();
+        var id = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
+        await api.Rows.ExecuteAsync(
+            "UPDATE deliveries SET status = @state, next_attempt_at = NULL, finalized_at = now() WHERE id = @id", ("state", state), ("id", Rows.Uuid(id)));
+
+        foreach (var other in new[] { "pending", "succeeded", "dead_lettered", "cancelled" })
+        {
+            var refusal = await Assert.ThrowsAsync<Npgsql.PostgresException>(() => api.Rows.ExecuteAsync(
+                """
+                UPDATE deliveries SET status = @state, next_attempt_at = CASE @state WHEN 'pending' THEN now() END,
+                    finalized_at = CASE WHEN @state <> 'pending' THEN now() END WHERE id = @id
+                """, ("state", other), ("id", Rows.Uuid(id))));
+            Assert.Equal("23001", refusal.SqlState);
+        }
+    }
+
+    private async Task<(TestTenant Tenant, string Subscription, string Event)> ArrangeAsync()
+    {
+        var tenant = await api.NewTenantAsync();
+        var subscription = await tenant.Client.SubscribeAsync();
+        var e = await tenant.Client.PublishAsync();
+        await api.Rows.ProjectAsync();
+        return (tenant, subscription, e);
+    }
+}

@@ -1,0 +1,171 @@
+using System.Diagnostics;
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.Api.Inbox;
+
+public sealed class InboxTests(ApiFixture api) : IClassFixture<ApiFixture>
+{
+    [Fact]
+    public async Task What_nobody_got_is_in_the_inbox_oldest_first_until_it_is_acknowledged()
+    {
+        var tenant = await api.NewTenantAsync();
+        var first = await tenant.Client.PublishAsync("a", "{\"n\":  1}");
+        var second = await tenant.Client.PublishAsync("b");
+        Assert.Empty((await tenant.Client.GetAsync("/inbox")).Is(200).Ids);
+        await api.Rows.ProjectAsync();
+
+        var inbox = (await tenant.Client.GetAsync("/inbox")).Is(200);
+        Assert.Equal([first, second], inbox.Ids);
+        Assert.Contains("{\"n\":  1}", inbox.Text);
+        Assert.Equal([second], (await tenant.Client.GetAsync("/inbox?type=b")).Ids);
+
+        var acknowledged = (await tenant.Client.PostAsync($"/events/{first}/acknowledge")).Is(200);
+        Assert.Equal(first, acknowledged.Id);
+        Assert.Equal("delivered", acknowledged["status"]);
+        Assert.Equal(acknowledged.Text, (await tenant.Client.PostAsync($"/events/{first}/acknowledge")).Is(200).Text);
+        Assert.Equal([second], (await tenant.Client.GetAsync("/inbox")).Ids);
+    }
+
+    [Fact]
+    public async Task The_inbox_is_read_page_by_page()
+    {
+        var tenant = await api.NewTenantAsync();
+        var ids = new List<string>();
+        for (var i = 0; i < 5; i++)
+            ids.Add(await tenant.Client.PublishAsync());
+        await api.Rows.ProjectAsync();
+
+        var page = (await tenant.Client.GetAsync("/inbox?limit=3")).Is(200);
+        var next = (await tenant.Client.GetAsync($"/inbox?limit=3&cursor={page.NextCursor}")).Is(200);
+
+        Assert.Equal(ids, [.. page.Ids, .. next.Ids]);
+        Assert.Null(next.NextCursor);
+    }
+
+    [Fact]
+    public async Task A_push_that_succeeded_empties_it_and_one_that_died_takes_its_event_out_too()
+    {
+        var tenant = await api.NewTenantAsync();
+        var subscription = await tenant.Client.SubscribeAsync();
+        var delivered = await tenant.Client.PublishAsync();
+        var dead = await tenant.Client.PublishAsync();
+        var pending = await tenant.Client.PublishAsync();
+        await api.Rows.ProjectAsync();
+        await api.Rows.SucceedAsync(await api.Rows.AddDeliveryAsync(tenant, delivered, subscription));
+        await api.Rows.DieAsync(await api.Rows.AddDeliveryAsync(tenant, dead, subscription));
+        await api.Rows.AddDeliveryAsync(tenant, pending, subscription);
+        await api.Rows.SettleAsync();
+
+        Assert.Equal([pending], (await tenant.Client.GetAsync("/inbox")).Is(200).Ids);
+        (await tenant.Client.PostAsync($"/events/{delivered}/acknowledge")).Is(200);
+        // Acknowledging cancels no push, and hides no dead letter.
+        Assert.Equal("pending", (await tenant.Client.PostAsync($"/events/{pending}/acknowledge")).Is(200)["status"]);
+        Assert.Equal("dead_lettered", (await tenant.Client.PostAsync($"/events/{dead}/acknowledge")).Is(200)["status"]);
+        Assert.Empty((await tenant.Client.GetAsync("/inbox")).Is(200).Ids);
+        Assert.Single((await tenant.Client.GetAsync($"/deliveries?eventId={pending}&status=pending")).Ids);
+    }
+
+    [Fact]
+    public async Task Many_are_acknowledged_with_a_result_for_each()
+    {
+        var tenant = await api.NewTenantAsync();
+        var other = await api.NewTenantAsync();
+        var mine = await tenant.Client.PublishAsync();
+        var foreign = await other.Client.PublishAsync();
+        await api.Rows.ProjectAsync();
+        const string nobodys = "evt_01jd0000000000000000000000";
+
+        var answer = (await tenant.Client.PostAsync("/inbox/acknowledge", $$"""{"ids":["{{nobodys}}","{{mine}}","{{foreign}}","{{mine}}"]}""")).Is(200);
+
+        Assert.Equal([nobodys, mine, foreign, mine], answer.Ids);
+        Assert.Equal(["not_found", "acknowledged", "not_found", "acknowledged"], answer.Json["items"]!.AsArray().Select(i => i!["status"]!.GetValue<string>()));
+        Assert.Empty((await tenant.Client.GetAsync("/inbox")).Ids);
+        Assert.Equal([foreign], (await other.Client.GetAsync("/inbox")).Ids);
+    }
+
+    [Theory]
+    [InlineData("""{}""", "/ids")]
+    [InlineData("""{"ids":[]}""", "/ids")]
+    [InlineData("""{"ids":["x"]}""", "/ids/0")]
+    [InlineData("""{"ids":[1]}""", "/ids/0")]
+    [InlineData("""{"ids":"evt_01jd0000000000000000000000"}""", "/ids")]
+    [InlineData("""{"eventIds":[]}""", "/eventIds")]
+    public async Task Ids_that_are_none_are_refused(string body, string place)
+    {
+        var tenant = await api.NewTenantAsync();
+
+        Assert.Contains(place, (await tenant.Client.PostAsync("/inbox/acknowledge", body)).IsProblem(400, "invalid_request").Pointers);
+    }
+
+    [Fact]
+    public async Task An_event_that_is_not_processed_yet_is_waited_for()
+    {
+        var tenant = await api.NewTenantAsync();
+        var id = await tenant.Client.PublishAsync();
+
+        var acknowledging = tenant.Client.PostAsync($"/events/{id}/acknowledge");
+        await api.Rows.ProjectAsync();
+
+        Assert.Equal("delivered", (await acknowledging).Is(200)["status"]);
+        await api.Rows.ProjectAsync();
+        Assert.Empty((await tenant.Client.GetAsync("/inbox")).Ids);
+    }
+
+    [Fact]
+    public async Task When_processing_is_behind_acknowledging_is_asked_to_come_again()
+    {
+        var tenant = await api.NewTenantAsync();
+        var id = await tenant.Client.PublishAsync();
+
+        var one = tenant.Client.PostAsync($"/events/{id}/acknowledge");
+        var many = await tenant.Client.PostAsync("/inbox/acknowledge", $$"""{"ids":["{{id}}"]}""");
+
+        Assert.Equal("1", (await one).IsProblem(503, "event_not_yet_visible").Headers["Retry-After"]);
+        Assert.Equal("not_yet_visible", many.Is(200).Json["items"]![0]!["status"]!.GetValue<string>());
+    }
+
+    [Fact]
+    public async Task Waiting_ends_with_the_event_that_comes()
+    {
+        var tenant = await api.NewTenantAsync();
+        var watch = Stopwatch.StartNew();
+        var waiting = tenant.Client.GetAsync("/inbox?wait=30");
+        await Wait.UntilAsync("the request waits", () => api.Host.RequestsUnderWay > 0);
+
+        var id = await tenant.Client.PublishAsync();
+        await api.Rows.ProjectAsync();
+
+        Assert.Equal([id], (await waiting).Is(200).Ids);
+        // By the signal: without one it looks again only after 5 s.
+        Assert.InRange(watch.Elapsed, TimeSpan.Zero, TimeSpan.FromSeconds(4));
+    }
+
+    [Fact]
+    public async Task Waiting_ends_with_its_time()
+    {
+        var tenant = await api.NewTenantAsync();
+        var watch = Stopwatch.StartNew();
+
+        Assert.Empty((await tenant.Client.GetAsync("/inbox?wait=3")).Is(200).Ids);
+
+        Assert.InRange(watch.Elapsed, TimeSpan.FromSeconds(2.9), TimeSpan.FromSeconds(5));
+        Assert.Equal(["?wait"], (await tenant.Client.GetAsync("/inbox?wait=31")).IsProblem(400, "invalid_request").Pointers);
+    }
+
+    [Fact]
+    public async Task Waiting_ends_when_the_service_does()
+    {
+        var tenant = await api.NewTenantAsync();
+        var other = new ApiHost(api.ConnectionString);
+        using var client = other.Client(await api.NewKeyAsync(tenant.Id, "inbox:read"));
+        (await client.GetAsync("/inbox")).Is(200);
+        var watch = Stopwatch.StartNew();
+        var waiting = client.GetAsync("/inbox?wait=30");
+        await Wait.UntilAsync("the request waits", () => other.RequestsUnderWay > 0);
+
+        await other.DisposeAsync();
+
+        Assert.Empty((await waiting).Is(200).Ids);
+        Assert.InRange(watch.Elapsed, TimeSpan.Zero, TimeSpan.FromSeconds(10));
+    }
+}

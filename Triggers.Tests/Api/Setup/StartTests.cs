@@ -1,0 +1,76 @@
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.Api.Setup;
+
+public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClassFixture<ApiFixture>
+{
+    [Fact]
+    public async Task Any_number_of_processes_start_at_once_and_the_first_tenant_and_key_are_there_once()
+    {
+        var hosts = await Task.WhenAll(Enumerable.Range(0, 4).Select(_ => Task.Run(() => new ApiHost(api.ConnectionString, ("Auth:BootstrapAdminKey", "a-second-admin-key")))));
+        foreach (var host in hosts)
+        {
+            using var client = host.Client("a-second-admin-key");
+            (await client.GetAsync("/tenants")).Is(200);
+        }
+
+        Assert.Equal(1L, await api.Rows.ScalarAsync<long>("SELECT count(*) FROM tenants WHERE name = 'default'"));
+        Assert.Equal(2L, await api.Rows.ScalarAsync<long>("SELECT count(*) FROM api_keys WHERE name = 'bootstrap'"));
+        foreach (var host in hosts)
+            await host.DisposeAsync();
+    }
+
+    [Fact]
+    public async Task The_bootstrap_key_is_valid_again_after_the_next_start()
+    {
+        using var admin = api.Host.Client();
+        (await admin.GetAsync("/tenants")).Is(200);
+        await api.Rows.ExecuteAsync("UPDATE api_keys SET revoked_at = now(), scopes = '{events:read}' WHERE name = 'bootstrap'");
+        await Wait.UntilAsync("it is refused", async () => (await admin.GetAsync("/tenants")).Status == 401, TimeSpan.FromSeconds(5));
+
+        await using var next = new ApiHost(api.ConnectionString);
+        using var client = next.Client();
+
+        (await client.GetAsync("/tenants")).Is(200);
+    }
+
+    [Fact]
+    public async Task Before_the_schema_is_there_it_is_not_ready_and_answers_503()
+    {
+        var database = await postgres.CreateDatabaseAsync();
+        await using var host = new ApiHost(database);
+        using var client = host.Client();
+
+        Assert.Equal("starting", (await client.GetAsync("/health/ready")).Is(503)["status"]);
+        (await client.GetAsync("/health/live")).Is(200);
+        (await client.PostAsync("/events", """{"type":"a","data":1}""")).IsProblem(503, "storage_unavailable");
+    }
+
+    [Fact]
+    public async Task Every_mistake_in_the_settings_is_named_at_once_with_its_key()
+    {
+        var (exitCode, said) = await ApiProcess.RunAsync([],
+            ("ConnectionStrings__triggersdb", "Host="), ("Auth__BootstrapAdminKey", "short"), ("RateLimiting__Burst", "0"), ("Shutdown__GracePeriod", "00:00:00"));
+
+        Assert.Equal(1, exitCode);
+        foreach (var key in new[] { "ConnectionStrings:triggersdb", "Auth:BootstrapAdminKey", "RateLimiting:Burst", "Shutdown:GracePeriod" })
+            Assert.Contains(key, said);
+        Assert.DoesNotContain("short", said);
+        Assert.DoesNotContain("   at ", said);
+    }
+
+    [Fact]
+    public async Task Migrating_makes_database_and_schema_however_many_do_it_at_once()
+    {
+        var database = await postgres.ReserveDatabaseAsync();
+
+        var ended = await Task.WhenAll(Enumerable.Range(0, 3).Select(_ => ApiProcess.RunAsync(["--migrate"], ("ConnectionStrings__triggersdb", database))));
+
+        Assert.All(ended, e => Assert.True(e.ExitCode == 0, e.Said));
+        await using var host = new ApiHost(database);
+        using var client = host.Client();
+        await client.PublishAsync();
+        Assert.Equal(0, (await ApiProcess.RunAsync(["--migrate"], ("ConnectionStrings__triggersdb", database))).ExitCode);
+        Assert.Single((await client.GetAsync("/events")).Is(200).Ids);
+    }
+}

@@ -1,0 +1,62 @@
+using System.Diagnostics;
+using Microsoft.EntityFrameworkCore;
+using Triggers.Core;
+using Triggers.Core.Schema;
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.Api.Setup;
+
+/// <summary>Postgres crashes under the API: nobody waits, nothing is promised, and nothing that was promised is lost.</summary>
+public sealed class StorageAwayTests
+{
+    [Fact]
+    public async Task While_Postgres_is_away_every_answer_is_503_within_2_seconds_and_what_was_accepted_is_there_after()
+    {
+        await using var server = await PostgresServer.StartOwnAsync();
+        var database = await server.CreateDatabaseAsync();
+        await using var dataSource = Storage.Builder(database, "tests").Build();
+        var options = new DbContextOptionsBuilder<TriggersDbContext>();
+        options.UseTriggers(dataSource);
+        await using (var db = new TriggersDbContext(options.Options))
+            await SchemaVersion.MigrateAsync(db, TestContext.Current.CancellationToken);
+        await using var host = new ApiHost(database);
+        using var client = host.Client();
+        await Wait.UntilAsync("the API is ready", async () => (await client.GetAsync("/health/ready")).Status == 200);
+        Assert.Equal("healthy", (await client.GetAsync("/health")).Is(200)["status"]);
+        var accepted = await client.PublishAsync();
+
+        await server.StopImmediateAsync();
+
+        await ExpectRefusalAsync(() => client.PostAsync("/events", """{"type":"a","data":1}"""));
+        await ExpectRefusalAsync(() => client.PostAsync("/events/batch", """{"events":[{"type":"a","data":1}]}""", ("Idempotency-Key", "k")));
+        foreach (var path in new[] { "/events", $"/events/{accepted}", "/inbox?wait=10", "/subscriptions", "/deliveries", "/dead-letters", "/api-keys" })
+            await ExpectRefusalAsync(() => client.GetAsync(path));
+        await Task.WhenAll(Enumerable.Range(0, 100).Select(_ => ExpectRefusalAsync(() => client.PostAsync("/events", """{"type":"a","data":1}"""))));
+        using (var stranger = host.Client(null))
+        {
+            var health = (await stranger.GetAsync("/health")).Is(200);
+            Assert.Equal("degraded", health["status"]);
+            Assert.Equal("unhealthy", health.Json["parts"]![0]!["status"]!.GetValue<string>());
+            Assert.Null(health.Json["parts"]![0]!["detail"]);
+            // A dependency lost later takes nobody out of rotation.
+            Assert.Equal("degraded", (await stranger.GetAsync("/health/ready")).Is(200)["status"]);
+            (await stranger.GetAsync("/health/live")).Is(200);
+        }
+
+        await server.StartAsync();
+
+        await Wait.UntilAsync("it answers again", async () => (await client.GetAsync($"/events/{accepted}")).Status == 200);
+        Assert.Equal([accepted], (await client.GetAsync("/events")).Is(200).Ids);
+        await client.PublishAsync();
+    }
+
+    private static async Task ExpectRefusalAsync(Func<Task<Answer>> send)
+    {
+        var watch = Stopwatch.StartNew();
+        var answer = await send();
+        var elapsed = watch.Elapsed;
+        answer.IsProblem(503, answer["code"] == "log_unavailable" ? "log_unavailable" : "storage_unavailable");
+        Assert.Equal("1", answer.Headers["Retry-After"]);
+        Assert.True(elapsed < TimeSpan.FromSeconds(2), $"the answer took {elapsed.TotalSeconds:0.00} s");
+    }
+}

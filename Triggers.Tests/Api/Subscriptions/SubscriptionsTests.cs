@@ -1,0 +1,195 @@
+using System.Text.Json.Nodes;
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.Api.Subscriptions;
+
+public sealed class SubscriptionsTests(ApiFixture api) : IClassFixture<ApiFixture>
+{
+    [Fact]
+    public async Task A_subscription_is_made_with_a_secret_that_is_never_shown_again()
+    {
+        var tenant = await api.NewTenantAsync();
+
+        var made = (await tenant.Client.PostAsync("/subscriptions",
+            """{"url":"https://receiver.example/hooks?a=1","eventTypes":["order.*","invoice"],"description":"The warehouse","headers":{"X-Team":"w","x-empty":""}}""")).Is(201);
+
+        Assert.Equal($"/subscriptions/{made.Id}", made.Headers["Location"]);
+        Assert.StartsWith("whsec_", made["secret"]);
+        Assert.Equal(32, Convert.FromBase64String(made["secret"]!["whsec_".Length..]).Length);
+        var read = (await tenant.Client.GetAsync($"/subscriptions/{made.Id}")).Is(200);
+        var withoutSecret = made.Json.AsObject();
+        withoutSecret.Remove("secret");
+        Assert.True(JsonNode.DeepEquals(withoutSecret, read.Json), $"{withoutSecret} is not {read.Json}");
+        Assert.True(read.Json["enabled"]!.GetValue<bool>());
+        Assert.Equal("w", read.Json["headers"]!["X-Team"]!.GetValue<string>());
+        Assert.DoesNotContain("whsec_", (await tenant.Client.GetAsync("/subscriptions")).Is(200).Text);
+    }
+
+    [Theory]
+    [InlineData("""{"eventTypes":["*"]}""", "/url")]
+    [InlineData("""{"url":"https://a.example"}""", "/eventTypes")]
+    [InlineData("""{"url":"ftp://a.example","eventTypes":["*"]}""", "/url")]
+    [InlineData("""{"url":"/hooks","eventTypes":["*"]}""", "/url")]
+    [InlineData("""{"url":"https://user:pass@a.example","eventTypes":["*"]}""", "/url")]
+    [InlineData("""{"url":"https://@a.example","eventTypes":["*"]}""", "/url")]
+    [InlineData("""{"url":"https://a.example/#part","eventTypes":["*"]}""", "/url")]
+    [InlineData("""{"url":"https://a.example/#","eventTypes":["*"]}""", "/url")]
+    [InlineData("""{"url":"https://a.example/ b","eventTypes":["*"]}""", "/url")]
+    [InlineData("""{"url":"https:///x","eventTypes":["*"]}""", "/url")]
+    [InlineData("""{"url":"https://a.example","eventTypes":[]}""", "/eventTypes")]
+    [InlineData("""{"url":"https://a.example","eventTypes":["*","a b"]}""", "/eventTypes/1")]
+    [InlineData("""{"url":"https://a.example","eventTypes":["a*"]}""", "/eventTypes/0")]
+    [InlineData("""{"url":"https://a.example","eventTypes":[null]}""", "/eventTypes/0")]
+    [InlineData("""{"url":"https://a.example","eventTypes":["*"],"enabled":"yes"}""", "/enabled")]
+    [InlineData("""{"url":"https://a.example","eventTypes":["*"],"headers":{"Webhook-Id":"1"}}""", "/headers/Webhook-Id")]
+    [InlineData("""{"url":"https://a.example","eventTypes":["*"],"headers":{"host":"1"}}""", "/headers/host")]
+    [InlineData("""{"url":"https://a.example","eventTypes":["*"],"headers":{"a b":"1"}}""", "/headers/a b")]
+    [InlineData("""{"url":"https://a.example","eventTypes":["*"],"headers":{"x":"a\r\nb: c"}}""", "/headers/x")]
+    [InlineData("""{"url":"https://a.example","eventTypes":["*"],"headers":{"x":"1","X":"2"}}""", "/headers/X")]
+    [InlineData("""{"url":"https://a.example","eventTypes":["*"],"secret":"mine"}""", "/secret")]
+    public async Task A_mistake_is_named_with_its_place(string body, string place)
+    {
+        var tenant = await api.NewTenantAsync();
+
+        Assert.Equal([place], (await tenant.Client.PostAsync("/subscriptions", body)).IsProblem(400, "invalid_request").Pointers);
+        Assert.Empty((await tenant.Client.GetAsync("/subscriptions")).Ids);
+    }
+
+    [Fact]
+    public async Task A_change_changes_what_it_names_and_nothing_else()
+    {
+        var tenant = await api.NewTenantAsync();
+        var id = (await tenant.Client.PostAsync("/subscriptions",
+            """{"url":"https://a.example","eventTypes":["a"],"description":"d","headers":{"x":"1"}}""")).Is(201).Id;
+
+        var url = (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"url":"https://b.example"}""")).Is(200);
+        Assert.Equal("https://b.example", url["url"]);
+        Assert.Equal("d", url["description"]);
+        Assert.Equal("""["a"]""", url.Json["eventTypes"]!.ToJsonString());
+        Assert.Equal("""{"x":"1"}""", url.Json["headers"]!.ToJsonString());
+
+        var rest = (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"eventTypes":["b","c.*"],"description":null,"headers":{"y":"2"}}""")).Is(200);
+        Assert.Equal("https://b.example", rest["url"]);
+        Assert.Null(rest.Json["description"]);
+        Assert.Equal("""["b","c.*"]""", rest.Json["eventTypes"]!.ToJsonString());
+        Assert.Equal("""{"y":"2"}""", rest.Json["headers"]!.ToJsonString());
+
+        Assert.Equal("{}", (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"headers":null}""")).Is(200).Json["headers"]!.ToJsonString());
+        Assert.Equal(["/url", "/eventTypes", "/enabled"],
+            (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"url":null,"eventTypes":null,"enabled":null}""")).IsProblem(400, "invalid_request").Pointers);
+        Assert.Equal(["/id"], (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"id":"x"}""")).IsProblem(400, "invalid_request").Pointers);
+    }
+
+    [Fact]
+    public async Task Disabling_says_why_and_enabling_forgets_it()
+    {
+        var tenant = await api.NewTenantAsync();
+        var id = await tenant.Client.SubscribeAsync();
+
+        Assert.Equal("requested", (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"enabled":false}""")).Is(200)["disabledReason"]);
+        await api.Rows.ExecuteAsync("UPDATE subscriptions SET disabled_reason = 'gone' WHERE id = @id", ("id", Rows.Uuid(id)));
+        // Gone stays gone, until somebody enables it.
+        Assert.Equal("gone", (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"enabled":false}""")).Is(200)["disabledReason"]);
+        var enabled = (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"enabled":true}""")).Is(200);
+        Assert.True(enabled.Json["enabled"]!.GetValue<bool>());
+        Assert.Null(enabled["disabledReason"]);
+        Assert.Equal("requested", (await tenant.Client.PostAsync("/subscriptions",
+            """{"url":"https://a.example","eventTypes":["*"],"enabled":false}""")).Is(201)["disabledReason"]);
+    }
+
+    [Fact]
+    public async Task Every_write_bumps_the_version_that_matching_reads()
+    {
+        var tenant = await api.NewTenantAsync();
+        async Task<long> VersionAsync() => await api.Rows.ScalarAsync<long>("SELECT version FROM subscriptions_version");
+
+        var before = await VersionAsync();
+        var id = await tenant.Client.SubscribeAsync();
+        Assert.Equal(before + 1, await VersionAsync());
+        (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"enabled":false}""")).Is(200);
+        Assert.Equal(before + 2, await VersionAsync());
+        (await tenant.Client.DeleteAsync($"/subscriptions/{id}")).Is(204);
+        Assert.Equal(before + 3, await VersionAsync());
+    }
+
+    [Fact]
+    public async Task A_deleted_subscription_is_gone_and_its_history_is_not()
+    {
+        var tenant = await api.NewTenantAsync();
+        var id = await tenant.Client.SubscribeAsync();
+        var e = await tenant.Client.PublishAsync();
+        await api.Rows.ProjectAsync();
+        var delivery = await api.Rows.AddDeliveryAsync(tenant, e, id);
+
+        (await tenant.Client.DeleteAsync($"/subscriptions/{id}")).Is(204);
+
+        (await tenant.Client.GetAsync($"/subscriptions/{id}")).IsProblem(404, "not_found");
+        (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"enabled":true}""")).IsProblem(404, "not_found");
+        (await tenant.Client.DeleteAsync($"/subscriptions/{id}")).IsProblem(404, "not_found");
+        (await tenant.Client.PostAsync($"/subscriptions/{id}/secret/rotate")).IsProblem(404, "not_found");
+        (await tenant.Client.PostAsync($"/subscriptions/{id}/test")).IsProblem(404, "not_found");
+        Assert.Empty((await tenant.Client.GetAsync("/subscriptions")).Ids);
+        Assert.Equal([delivery], (await tenant.Client.GetAsync($"/deliveries?subscriptionId={id}")).Ids);
+    }
+
+    [Fact]
+    public async Task After_a_rotation_both_secrets_sign_for_a_day_and_at_most_ten_are_kept()
+    {
+        var tenant = await api.NewTenantAsync();
+        var made = (await tenant.Client.PostAsync("/subscriptions", """{"url":"https://a.example","eventTypes":["*"]}""")).Is(201);
+        var before = TimeProvider.System.GetUtcNow();
+
+        var rotated = (await tenant.Client.PostAsync($"/subscriptions/{made.Id}/secret/rotate")).Is(200);
+
+        Assert.NotEqual(made["secret"], rotated["secret"]);
+        var expires = DateTimeOffset.Parse(rotated["previousExpiresAt"]!);
+        Assert.InRange(expires, before.AddHours(24).AddSeconds(-5), before.AddHours(24).AddSeconds(30));
+        var kept = await SecretsAsync(made.Id);
+        Assert.Equal([rotated["secret"], made["secret"]], kept.Select(s => s.Secret));
+        Assert.Equal([null, expires], kept.Select(s => s.ExpiresAt));
+
+        for (var i = 0; i < 12; i++)
+            rotated = (await tenant.Client.PostAsync($"/subscriptions/{made.Id}/secret/rotate")).Is(200);
+        kept = await SecretsAsync(made.Id);
+        Assert.Equal(10, kept.Length);
+        Assert.Equal(rotated["secret"], kept[0].Secret);
+        Assert.Single(kept, s => s.ExpiresAt is null);
+    }
+
+    [Fact]
+    public async Task A_test_answers_with_the_attempt()
+    {
+        var tenant = await api.NewTenantAsync();
+        var id = await tenant.Client.SubscribeAsync();
+
+        var testing = tenant.Client.PostAsync($"/subscriptions/{id}/test");
+        await Wait.UntilAsync("the delivery is due", async () => await api.Rows.ScalarAsync<long>(
+            "SELECT count(*) FROM deliveries WHERE subscription_id = @id AND test AND next_attempt_at <= now()", ("id", Rows.Uuid(id))) == 1);
+        var delivery = (await tenant.Client.GetAsync($"/deliveries?subscriptionId={id}")).Ids.Single();
+        await api.Rows.SucceedAsync(delivery);
+        var answer = (await testing).Is(200);
+
+        Assert.Equal(delivery, answer["deliveryId"]);
+        Assert.Equal("delivered", answer.Json["attempt"]!["outcome"]!.GetValue<string>());
+        Assert.Equal(200, answer.Json["attempt"]!["statusCode"]!.GetValue<int>());
+        Assert.Equal("triggers.test", (await tenant.Client.GetAsync($"/events/{answer["eventId"]}")).Is(200)["type"]);
+        Assert.Empty((await tenant.Client.GetAsync("/inbox")).Ids);
+    }
+
+    [Fact]
+    public async Task A_test_that_nobody_attempts_ends_after_20_seconds()
+    {
+        var tenant = await api.NewTenantAsync();
+        var id = await tenant.Client.SubscribeAsync();
+
+        (await tenant.Client.PostAsync($"/subscriptions/{id}/test")).IsProblem(504, "test_not_attempted");
+        await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"enabled":false}""");
+        (await tenant.Client.PostAsync($"/subscriptions/{id}/test")).IsProblem(409, "subscription_disabled");
+    }
+
+    private async Task<Triggers.Core.Tables.SigningSecret[]> SecretsAsync(string id)
+    {
+        await using var db = api.Db();
+        return [.. db.Subscriptions.Single(s => s.Id == Rows.Uuid(id)).Secrets];
+    }
+}

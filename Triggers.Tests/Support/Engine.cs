@@ -1,0 +1,145 @@
+using System.Text;
+using Microsoft.AspNetCore.Hosting;
+using Microsoft.AspNetCore.Mvc.Testing;
+using Microsoft.EntityFrameworkCore;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Logging.Abstractions;
+using Npgsql;
+using Triggers.Core;
+using Triggers.Core.EventLog;
+using Triggers.Core.Schema;
+using Triggers.Core.Tables;
+
+namespace Triggers.Tests.Support;
+
+/// <summary>The delivery service inside this process, on a database of its own, with the log it reads from. Real sockets, real Postgres.</summary>
+internal sealed class Engine : IAsyncDisposable
+{
+    private const string Secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    private readonly List<DeliveryHost> _hosts = [];
+    private readonly PostgresEventLog _log;
+
+    private Engine(string connectionString)
+    {
+        ConnectionString = connectionString;
+        DataSource = Storage.Builder(connectionString, "tests").Build();
+        _log = new PostgresEventLog(DataSource, TimeProvider.System, NullLogger<PostgresEventLog>.Instance);
+    }
+
+    public string ConnectionString { get; }
+
+    public NpgsqlDataSource DataSource { get; }
+
+    public IEventLog Log => _log;
+
+    public Guid Tenant { get; } = TypeId.NewGuid();
+
+    public static async Task<Engine> CreateAsync(PostgresServer postgres)
+    {
+        var engine = new Engine(await postgres.CreateDatabaseAsync());
+        await using (var db = engine.Db())
+            await SchemaVersion.MigrateAsync(db, TestContext.Current.CancellationToken);
+        await engine.ExecuteAsync($"INSERT INTO tenants (id, name) VALUES ('{engine.Tenant}', 'default')");
+        await engine._log.StartAsync(TestContext.Current.CancellationToken);
+        return engine;
+    }
+
+    public TriggersDbContext Db()
+    {
+        var options = new DbContextOptionsBuilder<TriggersDbContext>();
+        options.UseTriggers(DataSource);
+        return new TriggersDbContext(options.Options);
+    }
+
+    /// <summary>Starts a delivery service; retries come a tenth of a second apart unless the settings say otherwise.</summary>
+    public async Task<DeliveryHost> StartDeliveryAsync(params (string Key, string Value)[] settings)
+    {
+        var host = new DeliveryHost(
+        [
+            ("ConnectionStrings:triggersdb", ConnectionString), ("Delivery:AllowedNetworks", "127.0.0.0/8"), ("Delivery:Retry:BaseDelay", "00:00:00.1"),
+            ("Delivery:Retry:Factor", "1"), ("Delivery:Retry:Jitter", "0"), ("Shutdown:Delay", "00:00:00"), .. settings,
+        ]);
+        _hosts.Add(host);
+        await Wait.UntilAsync("a delivery service is registered", async () =>
+            await ScalarAsync<long>($"SELECT count(*) FROM workers") >= _hosts.Count(h => h.Running));
+        return host;
+    }
+
+    public async Task<Guid> SubscribeAsync(string url, params string[] eventTypes)
+    {
+        var id = TypeId.NewGuid();
+        await using var db = Db();
+        db.Subscriptions.Add(new Subscription
+        {
+            Id = id,
+            TenantId = Tenant,
+            Url = url,
+            EventTypes = eventTypes.Length == 0 ? ["*"] : eventTypes,
+            Secrets = [new SigningSecret { Secret = Secret }],
+        });
+        await db.SaveChangesAsync();
+        return id;
+    }
+
+    /// <summary>Appends events to the log, as one request, and answers their ids.</summary>
+    public async Task<Guid[]> AppendAsync(string type, int count = 1, string data = """{"n":1}""")
+    {
+        var first = TypeId.NewGuid();
+        var events = Enumerable.Range(0, count)
+            .Select(i => new NewEvent(TypeId.Add(first, i), type, null, null, null, null, null, Encoding.UTF8.GetBytes(data)))
+            .ToArray();
+        var result = await _log.AppendAsync(new AppendRequest(Tenant, first, "test", null, null, events), TestContext.Current.CancellationToken);
+        return [.. result.Events.Select(e => e.Id)];
+    }
+
+    public Task WaitForStatusAsync(Guid eventId, DeliveryStatus status, int count = 1) =>
+        Wait.UntilAsync($"{count} deliveries of the event are {status}", async () =>
+            await ScalarAsync<long>($"SELECT count(*) FROM deliveries WHERE event_id = '{eventId}' AND status = '{SnakeCase<DeliveryStatus>.Of(status)}'") == count);
+
+    public async Task<T> ScalarAsync<T>(string sql)
+    {
+        await using var command = DataSource.CreateCommand(sql);
+        return (T)(await command.ExecuteScalarAsync())!;
+    }
+
+    public async Task<int> ExecuteAsync(string sql)
+    {
+        await using var command = DataSource.CreateCommand(sql);
+        return await command.ExecuteNonQueryAsync();
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        foreach (var host in _hosts)
+            await host.DisposeAsync();
+        await _log.StopAsync(CancellationToken.None);
+        _log.Dispose();
+        await DataSource.DisposeAsync();
+    }
+}
+
+/// <summary>Triggers.Delivery inside this process.</summary>
+internal sealed class DeliveryHost : WebApplicationFactory<DeliveryMarker>
+{
+    private readonly (string Key, string Value)[] _settings;
+
+    public DeliveryHost((string Key, string Value)[] settings)
+    {
+        _settings = settings;
+        _ = Services;
+    }
+
+    public bool Running { get; private set; } = true;
+
+    protected override void ConfigureWebHost(IWebHostBuilder builder)
+    {
+        foreach (var (key, value) in _settings)
+            builder.UseSetting(key, value);
+    }
+
+    public override ValueTask DisposeAsync()
+    {
+        Running = false;
+        return base.DisposeAsync();
+    }
+}
