@@ -28,11 +28,8 @@ internal static class Foreground
         using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
         using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
         using var hangUp = PosixSignalRegistration.Create(PosixSignal.SIGHUP, Stop);
-        using var ended = new CancellationTokenSource();
-        var watching = WatchParentAsync(settings, guard, ended.Token);
+        WatchParent(settings, guard);
         var exitCode = await guard.WaitAsync();
-        await ended.CancelAsync();
-        await watching.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         if (asked == 0 && exitCode is not (0 or 1))
         {
             screen.Say($"The guard ended unexpectedly (exit code {exitCode}); ending what it ran.");
@@ -54,22 +51,28 @@ internal static class Foreground
         }
     }
 
-    /// <summary>A killed `dotnet run` can't pass on a signal. Shells are another matter: they may well leave us running.</summary>
-    private static async Task WatchParentAsync(Settings settings, GuardProcess guard, CancellationToken ended)
+    /// <summary>
+    /// A killed `dotnet run` can't pass on a signal. Shells are another matter: they may well leave us running. On a thread of its
+    /// own, since this is the last resort: SIGHUP is handled on the thread pool, and what stalls that must not stall both.
+    /// </summary>
+    private static void WatchParent(Settings settings, GuardProcess guard)
     {
         if (OperatingSystem.IsWindows())
             return;
         var parent = Unix.Parent;
         if (!settings.EndsWithParent && NameOf(parent) != "dotnet")
             return;
-        using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(500));
-        while (await timer.WaitForNextTickAsync(ended))
+        new Thread(() =>
         {
-            if (Unix.Parent == parent)
-                continue;
-            guard.Abandon();
-            return;
-        }
+            using var never = new ManualResetEvent(false);
+            while (!never.WaitOne(TimeSpan.FromMilliseconds(500)))
+            {
+                if (Unix.Parent == parent)
+                    continue;
+                guard.Abandon();
+                return;
+            }
+        }) { IsBackground = true, Name = "parent" }.Start();
     }
 
     private static string? NameOf(int id)
