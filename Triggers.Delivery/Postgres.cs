@@ -26,6 +26,8 @@ internal sealed class EngineDataSource(NpgsqlDataSource pool) : IAsyncDisposable
     public static EngineDataSource Create(string connectionString, string applicationName, ILoggerFactory loggers)
     {
         var settings = new NpgsqlConnectionStringBuilder(connectionString);
+        // Only the worker's own connection has state worth clearing, and it goes with the process: no statement is spent on it.
+        settings.NoResetOnClose = true;
         settings.Options = string.IsNullOrEmpty(settings.Options) ? IndexPlansOnly : $"{settings.Options} {IndexPlansOnly}";
         return new EngineDataSource(Storage.Builder(settings.ConnectionString, applicationName).UseLoggerFactory(loggers).Build());
     }

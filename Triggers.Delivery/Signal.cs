@@ -18,6 +18,6 @@ internal sealed class Signal
         }
     }
 
-    /// <summary>Waits for the bell, at most so long.</summary>
-    public async Task WaitAsync(TimeSpan atMost, CancellationToken cancellationToken) => await _rung.WaitAsync(atMost, cancellationToken);
+    /// <summary>Waits for the bell, at most so long. False when it did not ring.</summary>
+    public Task<bool> WaitAsync(TimeSpan atMost, CancellationToken cancellationToken) => _rung.WaitAsync(atMost, cancellationToken);
 }

@@ -67,8 +67,9 @@ internal sealed partial class WorkerRegistration(
             await using var connection = await dataSource.Pool.OpenConnectionAsync(cancellationToken);
             await FreeAsync(connection, [_number], cancellationToken);
         }
-        catch (Exception e) when (Postgres.IsAway(e))
+        catch (Exception e) when (Postgres.IsAway(e) || e is ObjectDisposedException)
         {
+            // Whoever can take the lock, which goes with this process, frees what is left.
             Log.Away(logger, e);
         }
     }
@@ -129,24 +130,27 @@ internal sealed partial class WorkerRegistration(
     /// <summary>Frees what workers had claimed whose lock can be taken: nobody holds it, so they are dead.</summary>
     private async Task FreeDeadAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
+        // Most looks find nobody dead, and end here: without a transaction the locks are let go with the statement.
+        if ((await LockDeadAsync(connection, cancellationToken)).Length == 0)
+            return;
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
-        var dead = new List<int>();
-        await using (var find = new NpgsqlCommand(
-            $"SELECT number FROM workers WHERE number <> $1 AND pg_try_advisory_xact_lock({AdvisoryLocks.WorkerClass}, number)", connection)
-        { Parameters = { new() { Value = _number } } })
-        await using (var reader = await find.ExecuteReaderAsync(cancellationToken))
-        {
-            while (await reader.ReadAsync(cancellationToken))
-                dead.Add(reader.GetInt32(0));
-        }
-        if (dead.Count > 0)
-        {
-            var freed = await FreeAsync(connection, [.. dead], cancellationToken);
-            Log.Freed(logger, string.Join(", ", dead), freed);
-        }
+        var dead = await LockDeadAsync(connection, cancellationToken);
+        if (dead.Length > 0)
+            Log.Freed(logger, string.Join(", ", dead), await FreeAsync(connection, dead, cancellationToken));
         await transaction.CommitAsync(cancellationToken);
-        if (dead.Count > 0)
-            wakeups.All();
+        wakeups.All();
+    }
+
+    private async Task<int[]> LockDeadAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        await using var find = new NpgsqlCommand(
+            $"SELECT number FROM workers WHERE number <> $1 AND pg_try_advisory_xact_lock({AdvisoryLocks.WorkerClass}, number)", connection)
+        { Parameters = { new() { Value = _number } } };
+        await using var reader = await find.ExecuteReaderAsync(cancellationToken);
+        var dead = new List<int>();
+        while (await reader.ReadAsync(cancellationToken))
+            dead.Add(reader.GetInt32(0));
+        return [.. dead];
     }
 
     /// <summary>What is claimed lies within one lease from now in the due index, lane by lane.</summary>

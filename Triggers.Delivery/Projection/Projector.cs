@@ -54,8 +54,12 @@ internal sealed partial class Projector(
                 while (true)
                 {
                     var outcome = await ProjectAsync(connection, stoppingToken);
-                    if (outcome != Outcome.More)
-                        await wakeups.Projection.WaitAsync(outcome == Outcome.Busy ? SomebodyElseReads : LookInterval, stoppingToken);
+                    if (outcome == Outcome.More)
+                        continue;
+                    // Nobody rang: one cheap question now and then, in case a notification was lost.
+                    while (!await wakeups.Projection.WaitAsync(outcome == Outcome.Busy ? SomebodyElseReads : LookInterval, stoppingToken)
+                        && !await IsBehindAsync(connection, stoppingToken))
+                        outcome = Outcome.Empty;
                 }
             }
             catch (Exception e) when (Postgres.IsAway(e) && !stoppingToken.IsCancellationRequested)
@@ -104,6 +108,13 @@ internal sealed partial class Projector(
         if (matches.LeftDue.Count > 0)
             wakeups.Dispatch.Set();
         return events.Count == BatchSize ? Outcome.More : Outcome.Empty;
+    }
+
+    private static async Task<bool> IsBehindAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        await using var command = new NpgsqlCommand(
+            "SELECT EXISTS (SELECT FROM events WHERE seq >= (SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0))", connection);
+        return await command.ExecuteScalarAsync(cancellationToken) is true;
     }
 
     private static async Task<(List<LogRecord> Events, long Version, bool Locked)> ReadAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
