@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Runtime.InteropServices;
 
 namespace Triggers.AppHost.Processes;
@@ -18,16 +19,19 @@ internal static class Foreground
         Any other setting, and the whole environment, goes to the services.
         """;
 
+    private static readonly PosixSignal[] s_stopSignals = [PosixSignal.SIGINT, PosixSignal.SIGTERM, PosixSignal.SIGHUP];
+    private static readonly List<PosixSignalRegistration> s_registrations = [];
+
     public static async Task<int> RunAsync(Settings settings, string[] arguments, Screen screen)
     {
         var where = settings.ExternalDatabase is null ? settings.DataDirectory : "in your PostgreSQL";
         screen.Say($"Engine: processes, the only one there is yet (AppHostEngine.props). Data: {where} (Data:Directory, or ConnectionStrings:{Topology.Database}).");
         using var guard = GuardProcess.Start(
             Programs.Copy(settings.DataDirectory), [.. arguments, $"--Data:Directory={settings.DataDirectory}"]);
-        var asked = 0;
-        using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
-        using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
-        using var hangUp = PosixSignalRegistration.Create(PosixSignal.SIGHUP, Stop);
+        long asked = 0;
+        // Kept to the end of the process: the same wish may come once more while it is ending.
+        foreach (var signal in s_stopSignals)
+            s_registrations.Add(PosixSignalRegistration.Create(signal, Stop));
         WatchParent(settings, guard);
         var exitCode = await guard.WaitAsync();
         if (asked == 0 && exitCode is not (0 or 1))
@@ -40,10 +44,11 @@ internal static class Foreground
         void Stop(PosixSignalContext context)
         {
             context.Cancel = true;
-            // Asked a second time, whoever asks is in a hurry.
-            if (Interlocked.Increment(ref asked) > 1)
+            // One Ctrl-C may arrive twice, from the terminal and through `dotnet run`; whoever asks again later is in a hurry.
+            if (Interlocked.CompareExchange(ref asked, Stopwatch.GetTimestamp(), 0) is var first and not 0)
             {
-                guard.Abandon();
+                if (Stopwatch.GetElapsedTime(first) > TimeSpan.FromSeconds(1))
+                    guard.Abandon();
                 return;
             }
             screen.Say("Stopping …");
@@ -53,7 +58,7 @@ internal static class Foreground
 
     /// <summary>
     /// A killed `dotnet run` can't pass on a signal. Shells are another matter: they may well leave us running. On a thread of its
-    /// own, since this is the last resort: SIGHUP is handled on the thread pool, and what stalls that must not stall both.
+    /// own, since this is the last resort.
     /// </summary>
     private static void WatchParent(Settings settings, GuardProcess guard)
     {
@@ -72,14 +77,15 @@ internal static class Foreground
                 guard.Abandon();
                 return;
             }
-        }) { IsBackground = true, Name = "parent" }.Start();
+        })
+        { IsBackground = true, Name = "parent" }.Start();
     }
 
     private static string? NameOf(int id)
     {
         try
         {
-            using var process = System.Diagnostics.Process.GetProcessById(id);
+            using var process = Process.GetProcessById(id);
             return process.ProcessName;
         }
         catch (Exception e) when (e is ArgumentException or InvalidOperationException)

@@ -5,6 +5,8 @@ namespace Triggers.AppHost.Processes;
 /// <summary>The guard, seen by whoever started it. It lives as long as its input is open.</summary>
 internal sealed class GuardProcess : IDisposable
 {
+    // Signals come on threads of their own, two at once if need be; a pipe written and closed at the same time can hang for ever.
+    private readonly Lock _lock = new();
     private readonly Process _process;
 
     private GuardProcess(Process process) => _process = process;
@@ -32,10 +34,10 @@ internal sealed class GuardProcess : IDisposable
     {
         try
         {
-            _process.StandardInput.WriteLine(command);
-            _process.StandardInput.Flush();
+            lock (_lock)
+                _process.StandardInput.WriteLine(command);
         }
-        catch (Exception e) when (e is IOException or ObjectDisposedException)
+        catch (Exception e) when (e is IOException or InvalidOperationException)
         {
             // It has ended, or was abandoned.
         }
@@ -46,9 +48,10 @@ internal sealed class GuardProcess : IDisposable
     {
         try
         {
-            _process.StandardInput.Close();
+            lock (_lock)
+                _process.StandardInput.Close();
         }
-        catch (IOException)
+        catch (Exception e) when (e is IOException or InvalidOperationException)
         {
             // It has ended.
         }

@@ -48,6 +48,8 @@ public sealed class AppHostTests : IDisposable
         Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(record, Key));
 
         var processes = host.Record.Processes;
+        // Twice, as with `dotnet run`, where the whole process group gets the signal and it is passed on too.
+        host.Terminate();
         host.Terminate();
         Assert.Equal(0, await host.ExitCodeAsync());
         Assert.Empty(await processes.LeftAfterAsync(TimeSpan.Zero));
