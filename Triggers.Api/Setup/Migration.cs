@@ -42,10 +42,13 @@ internal static class Migration
         }
     }
 
-    // Refused what we said (a wrong password, no right to create the database) is final; being away or starting is not.
+    // Refused what we said (a wrong password, no right to create the database) is final; being away or starting is not. Nor is that
+    // another process has just created the same database or table: creating one takes no lock that a second could wait for.
     private static bool IsNotThereYet(Exception e) => e switch
     {
-        PostgresException postgres => postgres.SqlState is "57P03" or "57P01" or "53300",
+        PostgresException postgres => postgres.SqlState is PostgresErrorCodes.CannotConnectNow or PostgresErrorCodes.AdminShutdown
+            or PostgresErrorCodes.TooManyConnections or PostgresErrorCodes.DuplicateDatabase or PostgresErrorCodes.DuplicateTable
+            or PostgresErrorCodes.UniqueViolation or PostgresErrorCodes.ObjectInUse,
         NpgsqlException or TimeoutException => true,
         { InnerException: { } inner } => IsNotThereYet(inner),
         _ => false,
