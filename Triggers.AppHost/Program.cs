@@ -13,9 +13,13 @@ try
         return 0;
     }
     var settings = Settings.Read(args);
-    return args.Contains("--guard")
-        ? await Guard.RunAsync(settings, Console.In, screen)
-        : await Foreground.RunAsync(settings, args, screen);
+    if (!args.Contains("--guard"))
+        return await Foreground.RunAsync(settings, args, screen);
+    if (OperatingSystem.IsWindows())
+        Triggers.AppHost.Processes.Windows.EndChildrenWithThisProcess();
+    else
+        Unix.StartSession();
+    return await Guard.RunAsync(settings, Console.In, screen);
 }
 catch (Exception e) when (e is AppHostException or UnauthorizedAccessException or IOException)
 {

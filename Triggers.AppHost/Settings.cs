@@ -28,6 +28,7 @@ internal sealed class Settings
 
         DataDirectory = Path.GetFullPath(configuration["Data:Directory"] ?? DefaultDataDirectory());
         CacheDirectory = Path.GetFullPath(configuration["Cache:Directory"] ?? DefaultCacheDirectory());
+        ProgramsDirectory = configuration["Guard:Programs"] ?? Path.GetDirectoryName(Path.TrimEndingDirectorySeparator(AppContext.BaseDirectory))!;
         TemporaryData = Flag("Data:Temporary", false);
         DashboardEnabled = Flag("Dashboard:Enabled", true);
         DashboardPort = PortOf(Topology.Dashboard, Topology.DashboardPort);
@@ -51,6 +52,9 @@ internal sealed class Settings
     public string DataDirectory { get; }
 
     public string CacheDirectory { get; }
+
+    /// <summary>Where this run's copies of the programs are, a directory each: the guard is one of them.</summary>
+    public string ProgramsDirectory { get; }
 
     public string LogsDirectory => Path.Combine(DataDirectory, "logs");
 

@@ -15,10 +15,6 @@ internal sealed class Guard(Settings settings, Screen screen, TimeProvider time)
 
     public static async Task<int> RunAsync(Settings settings, TextReader input, Screen screen)
     {
-        if (OperatingSystem.IsWindows())
-            Windows.EndChildrenWithThisProcess();
-        else
-            Unix.StartSession();
         using var guard = new Guard(settings, screen, TimeProvider.System);
         return await guard.RunAsync(input);
     }
@@ -36,7 +32,7 @@ internal sealed class Guard(Settings settings, Screen screen, TimeProvider time)
         {
             PackageCache.CreateReadable(settings.DataDirectory);
             ours = await TakeOverAsync();
-            Programs.DeleteOthers(settings.DataDirectory);
+            Programs.DeleteOthers(settings);
             if (settings.Reset)
                 DropData();
             PackageCache.CreateReadable(settings.LogsDirectory);
@@ -55,7 +51,7 @@ internal sealed class Guard(Settings settings, Screen screen, TimeProvider time)
         }
         await _children.StopAsync();
         record?.Delete();
-        Programs.DeleteOwn(settings.DataDirectory);
+        Programs.DeleteOwn(settings);
         if (settings.TemporaryData && ours is not null)
             Directory.Delete(settings.DataDirectory, recursive: true);
         if (ours is not null)

@@ -171,7 +171,7 @@ internal sealed class Postgres
     {
         var program = Path.Combine(_bin, OperatingSystem.IsWindows() ? name + ".exe" : name);
         return Unix.IsRoot
-            ? (Clone.Dotnet, [Environment.GetCommandLineArgs()[0], "--as-nobody", program, .. arguments])
+            ? (Clone.Dotnet, [typeof(Postgres).Assembly.Location, "--as-nobody", program, .. arguments])
             : (program, arguments);
     }
 

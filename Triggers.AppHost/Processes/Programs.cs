@@ -8,8 +8,6 @@ internal static class Programs
 {
     private const string Parent = "programs";
 
-    private static readonly string s_here = Path.TrimEndingDirectorySeparator(AppContext.BaseDirectory);
-
     /// <summary>Copies the AppHost, which becomes the guard, and all services.</summary>
     /// <returns>The guard's assembly.</returns>
     public static string Copy(string dataDirectory)
@@ -21,22 +19,22 @@ internal static class Programs
     }
 
     /// <summary>As the guard sees it: beside itself.</summary>
-    public static string AssemblyOf(string project) => Path.Combine(Path.GetDirectoryName(s_here)!, project, project + ".dll");
+    public static string AssemblyOf(Settings settings, string project) => Path.Combine(settings.ProgramsDirectory, project, project + ".dll");
 
     /// <summary>Deletes the copies of other runs, which are over.</summary>
-    public static void DeleteOthers(string dataDirectory)
+    public static void DeleteOthers(Settings settings)
     {
-        var parent = Path.Combine(dataDirectory, Parent);
+        var parent = Path.Combine(settings.DataDirectory, Parent);
         if (Directory.Exists(parent))
-            foreach (var directory in Directory.GetDirectories(parent).Where(d => d != Path.GetDirectoryName(s_here)))
+            foreach (var directory in Directory.GetDirectories(parent).Where(d => d != settings.ProgramsDirectory))
                 Directory.Delete(directory, recursive: true);
     }
 
     /// <summary>Deletes the copies of this run. Windows does not let go of what runs: there, the next start does it.</summary>
-    public static void DeleteOwn(string dataDirectory)
+    public static void DeleteOwn(Settings settings)
     {
-        if (!OperatingSystem.IsWindows() && Path.GetDirectoryName(Path.GetDirectoryName(s_here)) == Path.Combine(dataDirectory, Parent))
-            Directory.Delete(Path.GetDirectoryName(s_here)!, recursive: true);
+        if (!OperatingSystem.IsWindows() && Path.GetDirectoryName(settings.ProgramsDirectory) == Path.Combine(settings.DataDirectory, Parent))
+            Directory.Delete(settings.ProgramsDirectory, recursive: true);
     }
 
     private static void CopyDirectory(string from, string to)

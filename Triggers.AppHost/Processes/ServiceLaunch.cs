@@ -5,7 +5,7 @@ internal sealed class ServiceLaunch(Settings settings, string connectionString, 
 {
     public Launch Of(Service service, int port)
     {
-        var assembly = Programs.AssemblyOf(service.Project);
+        var assembly = Programs.AssemblyOf(settings, service.Project);
         var url = $"http://{(service.Port is null ? "127.0.0.1" : "localhost")}:{port}";
         return new Launch
         {
