@@ -15,7 +15,7 @@ if (args.Contains("--help") || args.Length == 0)
           --clients N        connections when flat out                      32
           --seconds N        how long to publish                            10
           --size N           bytes of data in each event                    256
-          --drain N          seconds to wait for what is still on its way   60
+          --drain N          seconds to wait for what is still on its way   120
           --ceiling          first measure the same load against an endpoint that only answers 202
           --hanging          a second subscription whose receiver never answers in time
         Publishes to the API, is itself the receiver, and reconciles every event by its id. Exits 1 if one is lost.
@@ -54,7 +54,7 @@ var result = rate == "max"
     : await publisher.AtRateAsync(double.Parse(rate), seconds, default);
 
 var drain = Stopwatch.StartNew();
-var drainLimit = TimeSpan.FromSeconds(double.Parse(Option("--drain", "60")));
+var drainLimit = TimeSpan.FromSeconds(double.Parse(Option("--drain", "120")));
 while (ledger.Missing().Count > 0 && drain.Elapsed < drainLimit)
     await Task.Delay(50);
 drain.Stop();
