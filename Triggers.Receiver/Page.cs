@@ -41,7 +41,7 @@ internal static class Page
             const details = element('details'), summary = element('summary');
             const type = (() => { try { return JSON.parse(item.body).type; } catch { return null; } })();
             summary.append(
-              element('span', new Date(item.receivedAt).toLocaleTimeString([], { hour12: false, fractionalSecondDigits: 3 })),
+              element('span', new Date(item.receivedAt).toLocaleTimeString([], { hour12: false, hour: '2-digit', minute: '2-digit', second: '2-digit', fractionalSecondDigits: 3 })),
               element('span', signature[item.verified], String(item.verified)),
               element('span', item.status),
               element('span', (type ? type + '  ' : '') + item.path));

@@ -57,6 +57,9 @@ internal static class OpenApiSetup
             Description = "Takes events in, keeps them, and gets each one to everybody who subscribed to it: pushed as a signed webhook, or "
                 + "pulled from an inbox. Errors are problem details (RFC 9457) whose `code` is stable; docs/errors.md lists them.",
         };
+        // The framework lists the classes that map endpoints; what operations are grouped by is what readers see.
+        document.Tags = document.Paths.Values.SelectMany(path => (path.Operations ?? []).Values).SelectMany(operation => operation.Tags ?? new HashSet<OpenApiTagReference>())
+            .Select(tag => tag.Reference.Id!).Distinct().Select(name => new OpenApiTag { Name = name }).ToHashSet();
         document.Components ??= new OpenApiComponents();
         document.Components.SecuritySchemes = new Dictionary<string, IOpenApiSecurityScheme>
         {

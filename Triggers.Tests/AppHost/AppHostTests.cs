@@ -141,18 +141,19 @@ public sealed class AppHostTests : IDisposable
     private async Task<HttpStatusCode> PublishAsync(RunRecord.Content record, string key)
     {
         // After a crash the API says 503 until Postgres has recovered: asking again is what it tells its callers to do.
-        for (var started = Stopwatch.GetTimestamp(); ;)
+        var status = HttpStatusCode.ServiceUnavailable;
+        await Wait.UntilAsync("the API takes events", async () =>
         {
             using var request = new HttpRequestMessage(HttpMethod.Post, record.Addresses["api"] + "/events")
             {
                 Content = JsonContent.Create(new { type = "test.started", data = new { } }),
                 Headers = { { "X-API-Key", key } },
             };
-            var status = (await _client.SendAsync(request, Cancellation)).StatusCode;
-            if (status != HttpStatusCode.ServiceUnavailable || Stopwatch.GetElapsedTime(started) > s_fiveSeconds)
-                return status;
-            await Task.Delay(100, Cancellation);
-        }
+            using var response = await _client.SendAsync(request, Cancellation);
+            status = response.StatusCode;
+            return status != HttpStatusCode.ServiceUnavailable;
+        });
+        return status;
     }
 
     private async Task<int> CountEventsAsync(RunRecord.Content record, string key)

@@ -85,12 +85,13 @@ internal static class ProcessExpectations
     public static async Task<IReadOnlyList<string>> LeftAfterAsync(this IReadOnlyDictionary<string, ProcessIdentity> processes, TimeSpan bound)
     {
         var started = Stopwatch.GetTimestamp();
+        using var looks = new PeriodicTimer(TimeSpan.FromMilliseconds(50));
         while (true)
         {
             var left = processes.Where(p => p.Value.IsAlive).Select(p => p.Key).ToList();
             if (left.Count == 0 || Stopwatch.GetElapsedTime(started) > bound)
                 return left;
-            await Task.Delay(50, TestContext.Current.CancellationToken);
+            await looks.WaitForNextTickAsync(TestContext.Current.CancellationToken);
         }
     }
 }

@@ -52,6 +52,18 @@ public sealed partial class DocumentsTests(ApiFixture api) : IClassFixture<ApiFi
         }
     }
 
+    /// <summary>A group that no operation is in is an empty chapter of the reference.</summary>
+    [Fact]
+    public async Task Every_group_has_operations_and_every_operation_a_group()
+    {
+        using var client = api.Host.Client(null);
+        var document = (await client.GetAsync("/openapi/v1.json")).Is(200).Json;
+
+        var used = document["paths"]!.AsObject().SelectMany(path => path.Value!.AsObject()).Select(o => Assert.Single(o.Value!["tags"]!.AsArray())!.GetValue<string>());
+
+        Assert.Equal(used.Distinct().Order(), document["tags"]!.AsArray().Select(tag => tag!["name"]!.GetValue<string>()).Order());
+    }
+
     /// <summary>An example that the service would refuse helps nobody.</summary>
     [Fact]
     public async Task The_examples_of_bodies_are_accepted()
