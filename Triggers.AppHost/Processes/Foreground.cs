@@ -34,7 +34,7 @@ internal static class Foreground
             s_registrations.Add(PosixSignalRegistration.Create(signal, Stop));
         WatchParent(settings, guard);
         var exitCode = await guard.WaitAsync();
-        if (asked == 0 && exitCode is not (0 or 1))
+        if (exitCode is not (0 or 1))
         {
             screen.Say($"The guard ended unexpectedly (exit code {exitCode}); ending what it ran.");
             await Leftovers.EndAsync(settings.DataDirectory, screen);
