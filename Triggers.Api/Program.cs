@@ -19,7 +19,7 @@ var builder = WebApplication.CreateBuilder(args);
 builder.WebHost.ConfigureKestrel(kestrel => kestrel.AddServerHeader = false);
 builder.AddServiceDefaults();
 builder.Services.AddApiStorage();
-builder.Services.AddEventLog();
+builder.AddEventLog();
 builder.Services.AddKeys();
 builder.Services.AddFeatures();
 builder.Services.AddJson();

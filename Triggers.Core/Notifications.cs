@@ -6,6 +6,9 @@ public static class Notifications
     /// <summary>Events were appended to the Postgres log.</summary>
     public const string Events = "triggers_events";
 
+    /// <summary>Events of the Kafka log came into the inbox. On the Postgres log the append itself says so.</summary>
+    public const string Inbox = "triggers_inbox";
+
     /// <summary>Deliveries became due that no projection made: replays, tests.</summary>
     public const string Deliveries = "triggers_deliveries";
 
@@ -27,6 +30,9 @@ public static class AdvisoryLocks
 
     /// <summary>Held while the first tenant and key are ensured.</summary>
     public const int Bootstrap = 3;
+
+    /// <summary>Held while dead letters are published.</summary>
+    public const int DeadLetters = 4;
 
     /// <summary>The class of the locks that living workers hold, the key being their number.</summary>
     public const int WorkerClass = 7306;

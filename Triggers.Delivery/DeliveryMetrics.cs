@@ -16,13 +16,14 @@ internal sealed class DeliveryMetrics
     /// <summary>Traces of attempts.</summary>
     public static readonly ActivitySource Activities = new(Name);
 
-    private readonly Counter<long> _projected, _attempts, _deadLetters, _leasesExpired;
+    private readonly Counter<long> _projected, _attempts, _deadLetters, _leasesExpired, _setAside;
     private readonly Histogram<double> _attemptDuration, _toFirstAttempt, _toDelivered;
 
     public DeliveryMetrics(IMeterFactory meters)
     {
         var meter = meters.Create(Name);
         _projected = meter.CreateCounter<long>("triggers.delivery.projected", "{event}", "Events read from the log and matched.");
+        _setAside = meter.CreateCounter<long>("triggers.delivery.invalid_records", "{record}", "Records of the log that could not be projected and were set aside.");
         _attempts = meter.CreateCounter<long>("triggers.delivery.attempts", "{attempt}", "Webhook requests, by outcome.");
         _deadLetters = meter.CreateCounter<long>("triggers.delivery.dead_letters", "{delivery}", "Deliveries that failed for good, by reason.");
         _leasesExpired = meter.CreateCounter<long>("triggers.delivery.leases_expired", "{delivery}", "Claims too old to start an attempt under.");
@@ -32,6 +33,8 @@ internal sealed class DeliveryMetrics
     }
 
     public void Projected(int events) => _projected.Add(events);
+
+    public void SetAside() => _setAside.Add(1);
 
     public void FirstAttempt(TimeSpan sinceAcceptance) => _toFirstAttempt.Record(sinceAcceptance.TotalSeconds);
 

@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Options;
 using Triggers.Delivery;
 using Triggers.Delivery.Attempts;
+using Triggers.Delivery.DeadLetters;
 using Triggers.Delivery.Dispatch;
 using Triggers.Delivery.Maintenance;
 using Triggers.Delivery.Projection;
@@ -26,8 +27,15 @@ services.AddWebhookClient();
 services.AddHostedSingleton<WorkerRegistration>();
 services.AddHostedSingleton<Completions>();
 services.AddHostedSingleton<Dispatcher>();
-services.AddHostedSingleton<Projector>();
+services.AddSingleton<Projection>();
+services.AddHostedSingleton<PostgresProjector>();
 services.AddHostedSingleton<Housekeeping>();
+if (builder.Configuration.HasKafka())
+{
+    builder.AddKafka();
+    services.AddHostedSingleton<KafkaProjector>();
+    services.AddHostedSingleton<DeadLetterPublisher>();
+}
 
 var app = builder.Build();
 app.MapLiveAndReady();

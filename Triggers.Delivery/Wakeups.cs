@@ -14,6 +14,9 @@ internal sealed class Wakeups(TimeProvider time)
     /// <summary>A place is free, or something is due.</summary>
     public Signal Dispatch { get; } = new();
 
+    /// <summary>There are new dead letters.</summary>
+    public Signal DeadLetters { get; } = new();
+
     /// <summary>Timestamp of the last sign of activity anywhere.</summary>
     public long LastHeard => Interlocked.Read(ref _lastHeard);
 

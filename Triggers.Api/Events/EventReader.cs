@@ -1,6 +1,7 @@
 using System.Data.Common;
 using System.Text;
 using Npgsql;
+using Triggers.Api.Inbox;
 using Triggers.Api.Requests;
 using Triggers.Core;
 
@@ -39,7 +40,7 @@ internal record EventView(
 /// Reads events with their status. An event has a row in <c>open_events</c> while it is not settled; one that the projection has
 /// not reached yet has none either, and is known by its place in the log.
 /// </summary>
-internal sealed class EventReader(NpgsqlDataSource dataSource)
+internal sealed class EventReader(NpgsqlDataSource dataSource, ProjectionProgress? progress = null)
 {
     /// <summary>Events of a page hold at most this much data together, or the page ends early.</summary>
     private const int MaxPageBytes = 8 * 1024 * 1024;
@@ -56,8 +57,19 @@ internal sealed class EventReader(NpgsqlDataSource dataSource)
 
     private const string Open = "open_events o ON o.tenant_id = e.tenant_id AND o.event_id = e.id";
 
-    /// <summary>One event; null when the tenant has none with this id.</summary>
+    /// <summary>One event; null when the tenant has none with this id. One that was accepted just now is waited for.</summary>
     public async Task<EventView?> FindAsync(Guid tenantId, Guid id, CancellationToken cancellationToken)
+    {
+        if (await FindStoredAsync(tenantId, id, cancellationToken) is { } found)
+            return found;
+        if (progress is null)
+            return null;
+        if (!await progress.WaitForAsync(tenantId, [id], cancellationToken))
+            throw InboxApi.NotYetVisible();
+        return await FindStoredAsync(tenantId, id, cancellationToken);
+    }
+
+    private async Task<EventView?> FindStoredAsync(Guid tenantId, Guid id, CancellationToken cancellationToken)
     {
         await using var command = dataSource.CreateCommand(
             $"SELECT {Columns}, {Status} FROM events e LEFT JOIN {Open} WHERE e.tenant_id = @tenant AND e.id = @id");

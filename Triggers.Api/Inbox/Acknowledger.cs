@@ -1,4 +1,5 @@
 using Npgsql;
+using Triggers.Api.Events;
 
 namespace Triggers.Api.Inbox;
 
@@ -16,7 +17,7 @@ internal enum AcknowledgeStatus
 }
 
 /// <summary>Takes events out of the inbox.</summary>
-internal sealed class Acknowledger(NpgsqlDataSource dataSource, TimeProvider time)
+internal sealed class Acknowledger(NpgsqlDataSource dataSource, TimeProvider time, ProjectionProgress? progress = null)
 {
     private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(1.3);
 
@@ -33,6 +34,14 @@ internal sealed class Acknowledger(NpgsqlDataSource dataSource, TimeProvider tim
         for (var pause = TimeSpan.FromMilliseconds(20); ; pause *= 2)
         {
             await TryAsync(tenantId, open, result, cancellationToken);
+            if (progress is not null && open.Where(id => result[id] == AcknowledgeStatus.NotFound).ToArray() is { Length: > 0 } missing)
+            {
+                if (await progress.WaitForAsync(tenantId, missing, cancellationToken))
+                    await TryAsync(tenantId, missing, result, cancellationToken);
+                else
+                    foreach (var id in missing)
+                        result[id] = AcknowledgeStatus.NotYetVisible;
+            }
             open = [.. open.Where(id => result[id] == AcknowledgeStatus.NotYetVisible)];
             if (open.Length == 0 || time.GetElapsedTime(started) + pause > MaxWait)
                 return result;

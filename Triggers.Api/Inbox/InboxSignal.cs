@@ -32,7 +32,7 @@ internal sealed partial class InboxSignal(
             {
                 await using var connection = await dataSource.OpenConnectionAsync(stoppingToken);
                 connection.Notification += (_, _) => WakeAll();
-                await using (var listen = new NpgsqlCommand($"LISTEN {Notifications.Events}", connection))
+                await using (var listen = new NpgsqlCommand($"LISTEN {Notifications.Events}; LISTEN {Notifications.Inbox}", connection))
                     await listen.ExecuteNonQueryAsync(stoppingToken);
                 // What was said before we listened.
                 WakeAll();

@@ -6,6 +6,7 @@ using Triggers.Api.RateLimiting;
 using Triggers.Api.Replays;
 using Triggers.Api.Requests;
 using Triggers.Core.EventLog;
+using Triggers.Core.EventLog.Kafka;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Api.Setup;
@@ -22,12 +23,22 @@ internal static class ApiServices
                 ? null
                 : $"Timeout=1;Cancellation Timeout=100;Maximum Pool Size=40;{options.ConnectionString}");
 
-    /// <summary>The event log: the seam behind which another one may stand.</summary>
-    public static void AddEventLog(this IServiceCollection services)
+    /// <summary>The event log: Kafka where <c>ConnectionStrings:kafka</c> names one, Postgres otherwise. Nothing else knows which.</summary>
+    public static void AddEventLog(this WebApplicationBuilder builder)
     {
-        services.AddSingleton<PostgresEventLog>();
-        services.AddSingleton<IEventLog>(provider => provider.GetRequiredService<PostgresEventLog>());
-        services.AddHostedService(provider => provider.GetRequiredService<PostgresEventLog>());
+        var services = builder.Services;
+        if (builder.Configuration.HasKafka())
+        {
+            builder.AddKafka();
+            services.AddHosted<KafkaEventLog>();
+            services.AddSingleton<IEventLog>(provider => provider.GetRequiredService<KafkaEventLog>());
+            services.AddSingleton<ProjectionProgress>();
+        }
+        else
+        {
+            services.AddHosted<PostgresEventLog>();
+            services.AddSingleton<IEventLog>(provider => provider.GetRequiredService<PostgresEventLog>());
+        }
     }
 
     /// <summary>Keys, and what they may do.</summary>

@@ -5,7 +5,10 @@ namespace Triggers.Core.EventLog;
 /// </summary>
 public interface IEventLog
 {
-    /// <summary>Appends the events of one request, all of them or none, and answers once they are durable.</summary>
+    /// <summary>
+    /// Appends the events of one request, and answers once they are durable. On Postgres it is all of them or none; on Kafka a request
+    /// that failed may have left some, which are delivered, and which a repetition with its idempotency key does not double.
+    /// </summary>
     /// <param name="request">What to append, under which keys.</param>
     /// <param name="cancellationToken">Ends the waiting. What was begun may still become durable.</param>
     /// <exception cref="EventLogUnavailableException">
@@ -98,4 +101,8 @@ public enum AppendedEventOutcome
 }
 
 /// <summary>The log can't take events now. Clients get 503 with <c>Retry-After</c>.</summary>
-public sealed class EventLogUnavailableException(string message, Exception? innerException = null) : Exception(message, innerException);
+public sealed class EventLogUnavailableException(string message, Exception? innerException = null) : Exception(message, innerException)
+{
+    /// <summary>Whether it is sure that nothing of the request is in the log, nor will be.</summary>
+    public bool NothingWasKept { get; init; }
+}

@@ -32,8 +32,20 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
 
     private long _queuedBytes;
 
+    private readonly RequestKeys _keys = new(dataSource, time);
+
     /// <inheritdoc />
     public async Task<AppendResult> AppendAsync(AppendRequest request, CancellationToken cancellationToken)
+    {
+        if (await EnqueueAsync(request, cancellationToken) is { } result)
+            return result;
+        // A key is held by a process that appends to the other log, or died over it.
+        var outcome = await _keys.AppendAsync(request, keyless => EnqueueAsync(keyless, CancellationToken.None));
+        await _keys.SettleAsync(outcome.ToSettle);
+        return outcome.Result;
+    }
+
+    private async Task<AppendResult?> EnqueueAsync(AppendRequest request, CancellationToken cancellationToken)
     {
         var pending = new PendingAppend(request);
         if (Interlocked.Add(ref _queuedBytes, pending.Bytes) > MaxQueuedBytes || !_queue.Writer.TryWrite(pending))
@@ -178,56 +190,12 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             }
         }
 
-        var holders = inserted == items.Count ? null : await ReadHoldersAsync(connection, items.Keys, timeout.Token);
+        // Read after the commit, so it is what will stay.
+        var holders = items.Keys.Count == 0 || inserted == items.Count
+            ? null
+            : await RequestKeys.ReadHoldersAsync(connection, [.. group.SelectMany(p => KeyId.AllOf(p.Request)).Distinct()], timeout.Token);
         foreach (var pending in group)
-            pending.Completion.TrySetResult(Answer(pending.Request, insertedIds, holders));
-    }
-
-    /// <summary>Who holds the keys of a group in which not everybody won: read after the commit, so it is what will stay.</summary>
-    private static async Task<Dictionary<KeyId, Holder>> ReadHoldersAsync(NpgsqlConnection connection, Keys keys, CancellationToken cancellationToken)
-    {
-        await using var command = keys.AddTo(new NpgsqlCommand(HoldersSql, connection));
-        await using var reader = await command.ExecuteReaderAsync(cancellationToken);
-        var holders = new Dictionary<KeyId, Holder>();
-        while (await reader.ReadAsync(cancellationToken))
-        {
-            holders[new KeyId(reader.GetGuid(0), reader.GetInt16(1), Convert.ToHexString(reader.GetFieldValue<byte[]>(2)))] =
-                new Holder(reader.GetFieldValue<byte[]>(3), reader.GetGuid(4), reader.GetString(5), reader.GetBoolean(6));
-        }
-        return holders;
-    }
-
-    private static AppendResult Answer(AppendRequest request, HashSet<Guid>? insertedIds, Dictionary<KeyId, Holder>? holders)
-    {
-        var first = request.FirstId;
-        var correlationId = request.CorrelationId;
-        var outcome = AppendOutcome.Appended;
-        if (holders is not null && request.IdempotencyKey is { } key
-            && holders.TryGetValue(KeyId.Idempotency(request.TenantId, key), out var holder) && holder.EventId != request.FirstId)
-        {
-            if (!holder.Fingerprint.AsSpan().SequenceEqual(key.Fingerprint))
-                return new AppendResult(AppendOutcome.KeyReused, correlationId, []);
-            if (holder.Busy)
-                return new AppendResult(AppendOutcome.InProgress, correlationId, []);
-            first = holder.EventId;
-            correlationId = holder.CorrelationId;
-            outcome = AppendOutcome.Repeated;
-        }
-
-        var events = new AppendedEvent[request.Events.Count];
-        for (var i = 0; i < events.Length; i++)
-        {
-            var item = request.Events[i];
-            var id = TypeId.Add(first, TypeId.Difference(item.Id, request.FirstId));
-            events[i] = new AppendedEvent(id, AppendedEventOutcome.Appended, correlationId);
-            if (insertedIds is null || insertedIds.Contains(item.Id) || item.ExternalKey is not { } external
-                || holders is null || !holders.TryGetValue(KeyId.External(request.TenantId, external), out var owner) || owner.EventId == id)
-                continue;
-            events[i] = owner.Fingerprint.AsSpan().SequenceEqual(external.Fingerprint)
-                ? new AppendedEvent(owner.EventId, AppendedEventOutcome.Repeated, owner.CorrelationId)
-                : new AppendedEvent(owner.EventId, AppendedEventOutcome.ExternalIdConflict, owner.CorrelationId);
-        }
-        return new AppendResult(outcome, correlationId, events);
+            pending.Completion.TrySetResult(RequestKeys.Answer(pending.Request, insertedIds, holders));
     }
 
     private const string InsertSql =
@@ -240,6 +208,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
                 WITH ORDINALITY AS i (tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data, ord)
             ORDER BY ord
         ) i
+        ON CONFLICT DO NOTHING
         """;
 
     /// <summary>
@@ -292,22 +261,6 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
                 WHERE i.tenant_id = k.tenant_id AND CASE k.kind WHEN 0 THEN i.first_id ELSE i.id END = k.event_id)
         """;
 
-    private const string HoldersSql =
-        """
-        SELECT k.tenant_id, k.kind, k.key_hash, k.fingerprint, k.event_id, k.correlation_id, coalesce(k.busy_until > now(), false)
-        FROM request_keys k
-        WHERE (k.tenant_id, k.kind, k.key_hash) IN (SELECT * FROM unnest(@keyTenants, @keyKinds, @keyHashes))
-        """;
-
-    private sealed record Holder(byte[] Fingerprint, Guid EventId, string CorrelationId, bool Busy);
-
-    private readonly record struct KeyId(Guid TenantId, short Kind, string Hash)
-    {
-        public static KeyId Idempotency(Guid tenantId, RequestKey key) => new(tenantId, 0, Convert.ToHexString(key.KeyHash));
-
-        public static KeyId External(Guid tenantId, RequestKey key) => new(tenantId, 1, Convert.ToHexString(key.KeyHash));
-    }
-
     /// <summary>A request in the queue; either the writer takes it or its caller gives it up, never both.</summary>
     private sealed class PendingAppend(AppendRequest request)
     {
@@ -317,7 +270,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
 
         public long Bytes { get; } = request.Events.Sum(e => (long)e.Data.Length + 512);
 
-        public TaskCompletionSource<AppendResult> Completion { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        public TaskCompletionSource<AppendResult?> Completion { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
         public bool TryTake() => Interlocked.CompareExchange(ref _state, 1, 0) == 0;
 
@@ -346,24 +299,14 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
 
         public NpgsqlBatchCommand AddTo(NpgsqlBatchCommand command)
         {
-            AddTo(command.Parameters);
+            var parameters = command.Parameters;
+            parameters.Add(RequestKeys.Column("keyTenants", NpgsqlDbType.Uuid, _tenants.ToArray()));
+            parameters.Add(RequestKeys.Column("keyKinds", NpgsqlDbType.Smallint, _kinds.ToArray()));
+            parameters.Add(RequestKeys.Column("keyHashes", NpgsqlDbType.Bytea, _hashes.ToArray()));
+            parameters.Add(RequestKeys.Column("keyFingerprints", NpgsqlDbType.Bytea, _fingerprints.ToArray()));
+            parameters.Add(RequestKeys.Column("keyEvents", NpgsqlDbType.Uuid, _events.ToArray()));
+            parameters.Add(RequestKeys.Column("keyCorrelationIds", NpgsqlDbType.Text, _correlationIds.ToArray()));
             return command;
-        }
-
-        public NpgsqlCommand AddTo(NpgsqlCommand command)
-        {
-            AddTo(command.Parameters);
-            return command;
-        }
-
-        private void AddTo(NpgsqlParameterCollection parameters)
-        {
-            parameters.Add(Column("keyTenants", NpgsqlDbType.Uuid, _tenants.ToArray()));
-            parameters.Add(Column("keyKinds", NpgsqlDbType.Smallint, _kinds.ToArray()));
-            parameters.Add(Column("keyHashes", NpgsqlDbType.Bytea, _hashes.ToArray()));
-            parameters.Add(Column("keyFingerprints", NpgsqlDbType.Bytea, _fingerprints.ToArray()));
-            parameters.Add(Column("keyEvents", NpgsqlDbType.Uuid, _events.ToArray()));
-            parameters.Add(Column("keyCorrelationIds", NpgsqlDbType.Text, _correlationIds.ToArray()));
         }
     }
 
@@ -432,32 +375,30 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
 
         public NpgsqlBatchCommand AddTo(NpgsqlBatchCommand command)
         {
-            command.Parameters.Add(Column("tenants", NpgsqlDbType.Uuid, _tenants));
-            command.Parameters.Add(Column("ids", NpgsqlDbType.Uuid, _ids));
-            command.Parameters.Add(Column("externalIds", NpgsqlDbType.Text, _externalIds));
-            command.Parameters.Add(Column("types", NpgsqlDbType.Text, _types));
-            command.Parameters.Add(Column("sources", NpgsqlDbType.Text, _sources));
-            command.Parameters.Add(Column("subjects", NpgsqlDbType.Text, _subjects));
-            command.Parameters.Add(Column("times", NpgsqlDbType.TimestampTz, _times));
-            command.Parameters.Add(Column("correlationIds", NpgsqlDbType.Text, _correlationIds));
-            command.Parameters.Add(Column("traceParents", NpgsqlDbType.Text, _traceParents));
-            command.Parameters.Add(Column("data", NpgsqlDbType.Bytea, _data));
-            command.Parameters.Add(Column("firstIds", NpgsqlDbType.Uuid, _firstIds));
-            command.Parameters.Add(Column("idempotencyHashes", NpgsqlDbType.Bytea, _idempotencyHashes));
-            command.Parameters.Add(Column("externalHashes", NpgsqlDbType.Bytea, _externalHashes));
+            command.Parameters.Add(RequestKeys.Column("tenants", NpgsqlDbType.Uuid, _tenants));
+            command.Parameters.Add(RequestKeys.Column("ids", NpgsqlDbType.Uuid, _ids));
+            command.Parameters.Add(RequestKeys.Column("externalIds", NpgsqlDbType.Text, _externalIds));
+            command.Parameters.Add(RequestKeys.Column("types", NpgsqlDbType.Text, _types));
+            command.Parameters.Add(RequestKeys.Column("sources", NpgsqlDbType.Text, _sources));
+            command.Parameters.Add(RequestKeys.Column("subjects", NpgsqlDbType.Text, _subjects));
+            command.Parameters.Add(RequestKeys.Column("times", NpgsqlDbType.TimestampTz, _times));
+            command.Parameters.Add(RequestKeys.Column("correlationIds", NpgsqlDbType.Text, _correlationIds));
+            command.Parameters.Add(RequestKeys.Column("traceParents", NpgsqlDbType.Text, _traceParents));
+            command.Parameters.Add(RequestKeys.Column("data", NpgsqlDbType.Bytea, _data));
+            command.Parameters.Add(RequestKeys.Column("firstIds", NpgsqlDbType.Uuid, _firstIds));
+            command.Parameters.Add(RequestKeys.Column("idempotencyHashes", NpgsqlDbType.Bytea, _idempotencyHashes));
+            command.Parameters.Add(RequestKeys.Column("externalHashes", NpgsqlDbType.Bytea, _externalHashes));
             return command;
         }
 
         public NpgsqlBatchCommand AddIdsTo(NpgsqlBatchCommand command)
         {
-            command.Parameters.Add(Column("tenants", NpgsqlDbType.Uuid, _tenants));
-            command.Parameters.Add(Column("ids", NpgsqlDbType.Uuid, _ids));
-            command.Parameters.Add(Column("firstIds", NpgsqlDbType.Uuid, _firstIds));
+            command.Parameters.Add(RequestKeys.Column("tenants", NpgsqlDbType.Uuid, _tenants));
+            command.Parameters.Add(RequestKeys.Column("ids", NpgsqlDbType.Uuid, _ids));
+            command.Parameters.Add(RequestKeys.Column("firstIds", NpgsqlDbType.Uuid, _firstIds));
             return command;
         }
     }
-
-    private static NpgsqlParameter Column(string name, NpgsqlDbType type, Array values) => new(name, type | NpgsqlDbType.Array) { Value = values };
 
     private static partial class Log
     {

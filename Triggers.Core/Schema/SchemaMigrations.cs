@@ -13,6 +13,15 @@ public sealed class Initial : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0001_initial.sql"));
 }
 
+/// <summary>0002_kafka_log.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0002_kafka_log")]
+public sealed class KafkaLog : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0002_kafka_log.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

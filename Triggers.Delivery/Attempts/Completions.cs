@@ -140,6 +140,8 @@ internal sealed partial class Completions(
                 died.Add(reader.GetString(0));
         }
         died.ForEach(metrics.DeadLettered);
+        if (died.Count > 0)
+            wakeups.DeadLetters.Set();
 
         // Only now: a claim made before the row says so would find nothing, and the lane would wait for the sweep.
         foreach (var again in batch.Where(c => c.Transition.Status == DeliveryStatus.Pending))

@@ -1,0 +1,146 @@
+using Confluent.Kafka;
+using Confluent.Kafka.Admin;
+using Npgsql;
+using Triggers.Core.EventLog.Kafka;
+
+namespace Triggers.Api.Events;
+
+/// <summary>
+/// On the Kafka log an accepted event can be read when the projection has stored it. Whoever asks for one that is not there waits here:
+/// until it is, or until the projection has passed everything that was in the log when they asked, and it is certain that there is no
+/// such event. One question to Postgres every 20 ms serves all who wait.
+/// </summary>
+internal sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics, NpgsqlDataSource dataSource, TimeProvider time)
+{
+    private const int MaxWaiters = 1_000;
+    private static readonly TimeSpan s_maxWait = TimeSpan.FromSeconds(1.4);
+    private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(20);
+
+    private readonly Lock _lock = new();
+    private readonly List<Waiter> _waiters = [];
+    private bool _looking;
+
+    /// <summary>Waits for events that are accepted and not stored yet.</summary>
+    /// <returns>Whether what is not there now does not exist; false when that took too long to find out.</returns>
+    public async Task<bool> WaitForAsync(Guid tenantId, IEnumerable<Guid> ids, CancellationToken cancellationToken)
+    {
+        var waiter = new Waiter(tenantId, [.. ids]);
+        lock (_lock)
+        {
+            if (_waiters.Count >= MaxWaiters)
+                return false;
+            _waiters.Add(waiter);
+            if (!_looking)
+            {
+                _looking = true;
+                _ = LookWhileSomebodyWaitsAsync();
+            }
+        }
+        try
+        {
+            await waiter.Done.Task.WaitAsync(s_maxWait, time, cancellationToken);
+            return true;
+        }
+        catch (TimeoutException)
+        {
+            return false;
+        }
+        finally
+        {
+            lock (_lock)
+                _waiters.Remove(waiter);
+        }
+    }
+
+    private async Task LookWhileSomebodyWaitsAsync()
+    {
+        while (true)
+        {
+            List<Waiter> waiting;
+            lock (_lock)
+            {
+                if (_waiters.Count == 0)
+                {
+                    _looking = false;
+                    return;
+                }
+                waiting = [.. _waiters];
+            }
+            try
+            {
+                await LookAsync(waiting);
+            }
+            catch (Exception e) when (e is KafkaException or NpgsqlException or TimeoutException or System.Net.Sockets.SocketException)
+            {
+                // Who waits is told to come again when their time is over.
+            }
+            await Task.Delay(s_pause, time);
+        }
+    }
+
+    private async Task LookAsync(List<Waiter> waiting)
+    {
+        var stored = await ReadStoredAsync(waiting);
+        foreach (var waiter in waiting.Where(w => w.Ids.All(id => stored.Contains((w.TenantId, id)))))
+            waiter.Done.TrySetResult();
+        waiting.RemoveAll(w => w.Done.Task.IsCompleted);
+        if (waiting.Count == 0)
+            return;
+
+        if (waiting.Exists(w => w.LogEnd is null))
+        {
+            var end = await ReadLogEndAsync();
+            foreach (var waiter in waiting)
+                waiter.LogEnd ??= end;
+        }
+        // The positions are read after the end: what is passed then was stored before who waits looks again.
+        var positions = await ReadPositionsAsync();
+        foreach (var waiter in waiting.Where(w => w.LogEnd!.All(end => end.Value == 0 || positions.GetValueOrDefault(end.Key) >= end.Value)))
+            waiter.Done.TrySetResult();
+    }
+
+    private async Task<HashSet<(Guid Tenant, Guid Id)>> ReadStoredAsync(List<Waiter> waiting)
+    {
+        await using var command = dataSource.CreateCommand("SELECT tenant_id, id FROM events WHERE (tenant_id, id) IN (SELECT * FROM unnest(@tenants, @ids))");
+        var wanted = waiting.SelectMany(w => w.Ids.Select(id => (w.TenantId, Id: id))).ToList();
+        command.Parameters.AddWithValue("tenants", wanted.ConvertAll(w => w.TenantId));
+        command.Parameters.AddWithValue("ids", wanted.ConvertAll(w => w.Id));
+        await using var reader = await command.ExecuteReaderAsync();
+        var stored = new HashSet<(Guid, Guid)>();
+        while (await reader.ReadAsync())
+            stored.Add((reader.GetGuid(0), reader.GetGuid(1)));
+        return stored;
+    }
+
+    private async Task<Dictionary<int, long>> ReadLogEndAsync()
+    {
+        var log = await topics.Ready;
+        var asked = Enumerable.Range(0, log.Partitions)
+            .Select(p => new TopicPartitionOffsetSpec { TopicPartition = new TopicPartition(log.Topic, p), OffsetSpec = OffsetSpec.Latest() });
+        var answer = await admin.ListOffsetsAsync(asked, new ListOffsetsOptions { RequestTimeout = TimeSpan.FromSeconds(1) });
+        return answer.ResultInfos.ToDictionary(r => r.TopicPartitionOffsetError.Partition.Value, r => r.TopicPartitionOffsetError.Offset.Value);
+    }
+
+    private async Task<Dictionary<int, long>> ReadPositionsAsync()
+    {
+        await using var command = dataSource.CreateCommand("SELECT partition, next FROM log_positions WHERE log = @log");
+        command.Parameters.AddWithValue("log", (await topics.Ready).Log);
+        await using var reader = await command.ExecuteReaderAsync();
+        var positions = new Dictionary<int, long>();
+        while (await reader.ReadAsync())
+            positions.Add(reader.GetInt32(0), reader.GetInt64(1));
+        return positions;
+    }
+
+    private sealed class Waiter(Guid tenantId, Guid[] ids)
+    {
+        public Guid TenantId { get; } = tenantId;
+
+        public Guid[] Ids { get; } = ids;
+
+        /// <summary>The next offset of each partition at a moment after they asked.</summary>
+        public Dictionary<int, long>? LogEnd { get; set; }
+
+        public TaskCompletionSource Done { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    }
+}

@@ -1,0 +1,170 @@
+using System.Threading.Channels;
+using Confluent.Kafka;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
+using Npgsql;
+
+namespace Triggers.Core.EventLog.Kafka;
+
+/// <summary>
+/// The log whose records are in a Kafka topic. A request without keys touches nothing but Kafka; requests that come together share
+/// produce batches. An answer is given when all brokers that must have the events do.
+/// </summary>
+public sealed partial class KafkaEventLog(
+    IProducer<byte[], byte[]> producer, KafkaTopics topics, NpgsqlDataSource dataSource, TimeProvider time, ILogger<KafkaEventLog> logger)
+    : BackgroundService, IEventLog
+{
+    /// <summary>How long a caller waits for its append before it is told to come again.</summary>
+    private static readonly TimeSpan s_maxWait = TimeSpan.FromSeconds(1.8);
+
+    /// <summary>Bounds of what waits for brokers: events, and bytes.</summary>
+    private const int MaxWaitingEvents = 20_000;
+    private const long MaxWaitingBytes = 64 * 1024 * 1024;
+
+    private const int MaxSettled = 500;
+
+    private readonly RequestKeys _keys = new(dataSource, time);
+
+    private readonly Channel<IReadOnlyList<RequestKeys.Held>> _settled =
+        Channel.CreateUnbounded<IReadOnlyList<RequestKeys.Held>>(new UnboundedChannelOptions { SingleReader = true });
+
+    private long _waitingEvents;
+    private long _waitingBytes;
+
+    /// <inheritdoc />
+    public async Task<AppendResult> AppendAsync(AppendRequest request, CancellationToken cancellationToken)
+    {
+        // It goes on when its caller is gone: reserved keys are settled by how it ends.
+        var append = AppendWithKeysAsync(request);
+        try
+        {
+            return await append.WaitAsync(s_maxWait, time, cancellationToken);
+        }
+        catch (TimeoutException e)
+        {
+            _ = append.ContinueWith(static t => t.Exception, CancellationToken.None, TaskContinuationOptions.OnlyOnFaulted, TaskScheduler.Default);
+            throw new EventLogUnavailableException("The event log did not answer in time.", e);
+        }
+    }
+
+    private async Task<AppendResult> AppendWithKeysAsync(AppendRequest request)
+    {
+        if (request.IdempotencyKey is null && request.Events.All(e => e.ExternalKey is null))
+        {
+            await ProduceAsync(request);
+            return new AppendResult(
+                AppendOutcome.Appended, request.CorrelationId,
+                [.. request.Events.Select(e => new AppendedEvent(e.Id, AppendedEventOutcome.Appended, request.CorrelationId))]);
+        }
+        var outcome = await _keys.AppendAsync(request, ProduceAsync);
+        if (outcome.ToSettle.Count > 0)
+            _settled.Writer.TryWrite(outcome.ToSettle);
+        return outcome.Result;
+    }
+
+    private async Task ProduceAsync(AppendRequest request)
+    {
+        if (!topics.Ready.IsCompletedSuccessfully)
+            throw new EventLogUnavailableException("Kafka has not answered yet.") { NothingWasKept = true };
+        var topic = (await topics.Ready).Topic;
+        var bytes = request.Events.Sum(e => (long)e.Data.Length + 512);
+        var waitingEvents = Interlocked.Add(ref _waitingEvents, request.Events.Count);
+        var waitingBytes = Interlocked.Add(ref _waitingBytes, bytes);
+        try
+        {
+            if (waitingEvents > MaxWaitingEvents || waitingBytes > MaxWaitingBytes)
+                throw new EventLogUnavailableException("The event log can't keep up.") { NothingWasKept = true };
+            var reports = new Reports(request.Events.Count);
+            foreach (var e in request.Events)
+            {
+                var record = new LogRecord(
+                    request.TenantId, e.Id, e.Type, e.ExternalId, e.Source, e.Subject, e.Time, request.CorrelationId, request.TraceParent, e.Data);
+                try
+                {
+                    producer.Produce(topic, record.ToMessage(), report => reports.Add(report.Error, report.Status));
+                }
+                catch (ProduceException<byte[], byte[]> failure)
+                {
+                    reports.Add(failure.Error, PersistenceStatus.NotPersisted);
+                }
+            }
+            var error = await reports.All;
+            if (error is null)
+                return;
+            Log.AppendFailed(logger, request.Events.Count, error.Reason);
+            throw new EventLogUnavailableException($"Kafka did not take the events: {error.Reason}") { NothingWasKept = reports.NothingWasKept };
+        }
+        finally
+        {
+            Interlocked.Add(ref _waitingEvents, -request.Events.Count);
+            Interlocked.Add(ref _waitingBytes, -bytes);
+        }
+    }
+
+    /// <summary>Tells the database which keys are settled; nobody waits for it.</summary>
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        var batch = new List<RequestKeys.Held>();
+        while (await _settled.Reader.WaitToReadAsync(CancellationToken.None))
+        {
+            while (batch.Count < MaxSettled && _settled.Reader.TryRead(out var keys))
+                batch.AddRange(keys);
+            try
+            {
+                await _keys.SettleAsync(batch);
+                batch.Clear();
+            }
+            catch (EventLogUnavailableException e)
+            {
+                if (stoppingToken.IsCancellationRequested)
+                    return;
+                Log.NotSettled(logger, batch.Count, e.InnerException?.Message ?? e.Message);
+                await Task.Delay(TimeSpan.FromMilliseconds(500), time, CancellationToken.None);
+                _settled.Writer.TryWrite([.. batch]);
+                batch.Clear();
+            }
+        }
+    }
+
+    /// <inheritdoc />
+    public override async Task StopAsync(CancellationToken cancellationToken)
+    {
+        _settled.Writer.TryComplete();
+        if (ExecuteTask is { } loop)
+            await loop.WaitAsync(cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await base.StopAsync(cancellationToken);
+    }
+
+    /// <summary>The delivery reports of one request.</summary>
+    private sealed class Reports(int count)
+    {
+        private readonly TaskCompletionSource<Error?> _all = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        private int _open = count;
+        private int _kept;
+        private volatile Error? _error;
+
+        /// <summary>Ends with the last report; one of the errors, or null.</summary>
+        public Task<Error?> All => _all.Task;
+
+        public bool NothingWasKept => Volatile.Read(ref _kept) == 0;
+
+        public void Add(Error error, PersistenceStatus status)
+        {
+            if (error.IsError)
+                _error = error;
+            if (status != PersistenceStatus.NotPersisted)
+                Interlocked.Increment(ref _kept);
+            if (Interlocked.Decrement(ref _open) == 0)
+                _all.TrySetResult(_error);
+        }
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Kafka did not take {Events} events of a request, which is answered 503: {Problem}")]
+        public static partial void AppendFailed(ILogger logger, int events, string problem);
+
+        [LoggerMessage(EventId = 2, Level = LogLevel.Warning, Message = "{Keys} request keys are not settled yet: {Problem}")]
+        public static partial void NotSettled(ILogger logger, int keys, string problem);
+    }
+}

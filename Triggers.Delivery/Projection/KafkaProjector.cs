@@ -1,0 +1,346 @@
+using System.Text;
+using Confluent.Kafka;
+using Microsoft.Extensions.Options;
+using Npgsql;
+using NpgsqlTypes;
+using Triggers.Core;
+using Triggers.Core.EventLog.Kafka;
+using Triggers.Delivery.Dispatch;
+using Triggers.ServiceDefaults;
+
+namespace Triggers.Delivery.Projection;
+
+/// <summary>
+/// Reads the Kafka log as a member of a consumer group: any number of processes share its partitions. Where to read is known to
+/// Postgres alone. The transaction that stores events locks the positions of their partitions, drops what is below them, and advances
+/// them: so it does not matter who reads a record, nor how often. A record that can't be projected goes to a topic of its own.
+/// </summary>
+internal sealed partial class KafkaProjector(
+    EngineDataSource dataSource,
+    Projection projection,
+    WorkerRegistration worker,
+    DeliveryMetrics metrics,
+    Readiness readiness,
+    KafkaTopics topics,
+    IProducer<byte[], byte[]> producer,
+    IOptions<KafkaOptions> options,
+    IServiceProvider services,
+    TimeProvider time,
+    ILogger<KafkaProjector> logger) : BackgroundService
+{
+    private const int MaxBatchRecords = 500;
+    private const int MaxBatchBytes = 8 * 1024 * 1024;
+
+    private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(200);
+    private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(250);
+
+    private readonly HashSet<DateOnly> _daysWithPartitions = [];
+
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        await readiness.SchemaIsThere.WaitAsync(stoppingToken);
+        await worker.Registered.WaitAsync(stoppingToken);
+        var log = await topics.Ready.WaitAsync(stoppingToken);
+        while (!stoppingToken.IsCancellationRequested)
+        {
+            try
+            {
+                using var consumer = new ConsumerBuilder<byte[], byte[]>(options.Value.ForConsumer())
+                    .SetLogHandler(KafkaExtensions.LogTo(services))
+                    .SetPartitionsAssignedHandler((_, partitions) => PositionsOf(log, partitions))
+                    .Build();
+                consumer.Subscribe(log.Topic);
+                try
+                {
+                    await ProjectAsync(consumer, log, stoppingToken);
+                }
+                finally
+                {
+                    // Leaves the group, so that others take over at once.
+                    consumer.Close();
+                }
+            }
+            catch (Exception e) when ((e is KafkaException || Postgres.IsAway(e)) && !stoppingToken.IsCancellationRequested)
+            {
+                Log.Interrupted(logger, e);
+                await Task.Delay(s_pause, time, stoppingToken);
+            }
+        }
+    }
+
+    private async Task ProjectAsync(IConsumer<byte[], byte[]> consumer, KafkaLogName log, CancellationToken stoppingToken)
+    {
+        var batch = new List<ConsumeResult<byte[], byte[]>>(MaxBatchRecords);
+        while (!stoppingToken.IsCancellationRequested)
+        {
+            Read(consumer, batch);
+            if (batch.Count == 0)
+                continue;
+            await ProjectUntilDoneAsync(log, batch, stoppingToken);
+            foreach (var last in batch.GroupBy(r => r.Partition.Value).Select(p => p.MaxBy(r => r.Offset.Value)!))
+            {
+                try
+                {
+                    consumer.StoreOffset(last);
+                }
+                catch (KafkaException)
+                {
+                    // The partition is somebody else's by now.
+                }
+            }
+            batch.Clear();
+        }
+    }
+
+    /// <summary>What has come already, or else waits for the first record a moment.</summary>
+    private void Read(IConsumer<byte[], byte[]> consumer, List<ConsumeResult<byte[], byte[]>> batch)
+    {
+        var bytes = 0;
+        while (batch.Count < MaxBatchRecords && bytes < MaxBatchBytes)
+        {
+            ConsumeResult<byte[], byte[]>? record;
+            try
+            {
+                record = consumer.Consume(batch.Count == 0 ? s_look : TimeSpan.Zero);
+            }
+            catch (ConsumeException e) when (e.Error.Code == ErrorCode.Local_AutoOffsetReset)
+            {
+                // Records that were never projected are gone from the log. Going on behind them is for somebody to decide.
+                Log.PositionIsGone(logger, e.ConsumerRecord.Partition.Value, e.Error.Reason);
+                throw;
+            }
+            catch (ConsumeException e) when (batch.Count > 0)
+            {
+                // It will be said again; first what has been read.
+                Log.Interrupted(logger, e);
+                return;
+            }
+            if (record is null)
+                return;
+            batch.Add(record);
+            bytes += record.Message.Value?.Length ?? 0;
+        }
+    }
+
+    /// <summary>Runs inside Consume, when partitions are given to this process.</summary>
+    private List<TopicPartitionOffset> PositionsOf(KafkaLogName log, List<TopicPartition> partitions)
+    {
+        using var connection = dataSource.Pool.OpenConnection();
+        using var command = new NpgsqlCommand(
+            """
+            INSERT INTO log_positions (log, partition, next) SELECT @log, p, 0 FROM unnest(@partitions) p ORDER BY p ON CONFLICT DO NOTHING;
+            SELECT partition, next FROM log_positions WHERE log = @log AND partition = ANY (@partitions)
+            """, connection);
+        command.Parameters.AddWithValue("log", log.Log);
+        command.Parameters.AddWithValue("partitions", partitions.ConvertAll(p => p.Partition.Value));
+        using var reader = command.ExecuteReader();
+        var positions = new List<TopicPartitionOffset>();
+        while (reader.Read())
+        {
+            // A log that is new to us is read from its beginning, wherever that is.
+            var next = reader.GetInt64(1);
+            positions.Add(new TopicPartitionOffset(log.Topic, reader.GetInt32(0), next == 0 ? Offset.Beginning : new Offset(next)));
+        }
+        Log.Assigned(logger, string.Join(", ", positions.Select(p => $"{p.Partition.Value} from {p.Offset.Value}")));
+        return positions;
+    }
+
+    private async Task ProjectUntilDoneAsync(KafkaLogName log, List<ConsumeResult<byte[], byte[]>> records, CancellationToken stoppingToken)
+    {
+        var (wasAway, looked) = (false, false);
+        while (true)
+        {
+            try
+            {
+                await ProjectAsync(log, records, stoppingToken);
+                return;
+            }
+            catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.CheckViolation && !looked)
+            {
+                // A partition that was there may have been dropped since.
+                looked = true;
+                _daysWithPartitions.Clear();
+            }
+            catch (PostgresException e) when (e.SqlState[..2] is "22" or "23")
+            {
+                // One of the records can't be stored. Halving finds it in a few steps, and the others go on.
+                if (records.Count == 1)
+                {
+                    await SetAsideAsync(records[0], $"Postgres refused it: {e.SqlState}");
+                    await ProjectAsync(log, records, stoppingToken, isInvalid: _ => true);
+                    return;
+                }
+                // Each half in the order of the log, since the position must not pass what is not stored yet.
+                await ProjectUntilDoneAsync(log, records[..(records.Count / 2)], stoppingToken);
+                records = records[(records.Count / 2)..];
+            }
+            catch (Exception e) when ((Postgres.IsAway(e) || e is KafkaException) && !stoppingToken.IsCancellationRequested)
+            {
+                if (!wasAway)
+                    Log.Interrupted(logger, e);
+                wasAway = true;
+                await Task.Delay(s_pause, time, stoppingToken);
+            }
+        }
+    }
+
+    private async Task ProjectAsync(
+        KafkaLogName log, List<ConsumeResult<byte[], byte[]>> records, CancellationToken cancellationToken, Func<ConsumeResult<byte[], byte[]>, bool>? isInvalid = null)
+    {
+        var found = new List<(ConsumeResult<byte[], byte[]> Source, LogRecord Record)>(records.Count);
+        foreach (var record in isInvalid is null ? records : [])
+        {
+            try
+            {
+                found.Add((record, Checked(LogRecord.Decode(record.Message.Value))));
+            }
+            catch (InvalidRecordException e)
+            {
+                await SetAsideAsync(record, e.Message);
+            }
+        }
+        // The lower ids first: two processes that store the same events then wait for each other in one order.
+        var byId = found.OrderBy(f => f.Record.Id).ToList();
+
+        await using var connection = await dataSource.Pool.OpenConnectionAsync(cancellationToken);
+        await EnsurePartitionsAsync(connection, byId.ConvertAll(f => f.Record.Id), cancellationToken);
+        await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
+        var claimedAt = time.GetTimestamp();
+        var (stored, version) = await StoreAsync(connection, log, records, byId, cancellationToken);
+        var events = new List<ProjectedEvent>();
+        foreach (var (_, r) in found)
+        {
+            if (!stored.Remove((r.TenantId, r.Id)))
+                continue;
+            var carried = r.Data.Length <= Projection.MaxCarriedBytes;
+            events.Add(new ProjectedEvent(
+                r.TenantId,
+                new EventToSend(r.Id, r.Type, r.ExternalId, r.Source, r.Subject, r.Time, r.CorrelationId, r.TraceParent, carried ? r.Data.ToArray() : []),
+                DataLeftOut: !carried));
+        }
+        await projection.WriteAsync(connection, transaction, events, version, claimedAt, Advance(log, records, events.Count), cancellationToken);
+    }
+
+    /// <summary>Our ids hold the moment of acceptance: one that is years away would want a partition of its own.</summary>
+    private LogRecord Checked(LogRecord record)
+    {
+        var accepted = TypeId.CreatedAt(record.Id);
+        if (accepted.Year < 2020 || accepted > time.GetUtcNow().AddDays(1))
+            throw new InvalidRecordException($"the id says that the event was accepted at {accepted:O}");
+        return record;
+    }
+
+    private async Task EnsurePartitionsAsync(NpgsqlConnection connection, List<Guid> ids, CancellationToken cancellationToken)
+    {
+        // Today's for the deliveries. After a long outage housekeeping may not have come to it yet.
+        var days = ids.ConvertAll(TypeId.CreatedAt).Append(time.GetUtcNow()).Select(at => DateOnly.FromDateTime(at.UtcDateTime))
+            .Where(day => !_daysWithPartitions.Contains(day)).Distinct().ToList();
+        foreach (var day in days)
+        {
+            await using var command = new NpgsqlCommand("SELECT ensure_partitions_between(@day, @day)", connection);
+            command.Parameters.AddWithValue("day", day);
+            await command.ExecuteNonQueryAsync(cancellationToken);
+            _daysWithPartitions.Add(day);
+        }
+    }
+
+    /// <returns>Which events were not there before, and the version of the subscriptions.</returns>
+    private static async Task<(HashSet<(Guid Tenant, Guid Id)> Stored, long Version)> StoreAsync(
+        NpgsqlConnection connection, KafkaLogName log, List<ConsumeResult<byte[], byte[]>> records,
+        List<(ConsumeResult<byte[], byte[]> Source, LogRecord Record)> byId, CancellationToken cancellationToken)
+    {
+        await using var batch = new NpgsqlBatch(connection);
+        var lockPositions = new NpgsqlBatchCommand("SELECT partition FROM log_positions WHERE log = @log AND partition = ANY (@partitions) ORDER BY partition FOR UPDATE");
+        lockPositions.Parameters.AddWithValue("log", log.Log);
+        lockPositions.Parameters.AddWithValue("partitions", records.Select(r => r.Partition.Value).Distinct().ToArray());
+        batch.BatchCommands.Add(lockPositions);
+        batch.BatchCommands.Add(new("SELECT version FROM subscriptions_version"));
+        // A statement of its own, so that it sees the positions as they are now that they are locked.
+        var store = new NpgsqlBatchCommand(
+            """
+            INSERT INTO events (tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data)
+            SELECT i.tenant_id, i.id, i.external_id, i.type, i.source, i.subject, i.time, i.correlation_id, i.trace_parent, i.data
+            FROM unnest(@partitions, @offsets, @tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds, @traceParents, @data)
+                WITH ORDINALITY AS i (partition, "offset", tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data, ord)
+            WHERE i."offset" >= (SELECT next FROM log_positions p WHERE p.log = @log AND p.partition = i.partition)
+            ORDER BY ord
+            ON CONFLICT DO NOTHING
+            RETURNING tenant_id, id
+            """);
+        store.Parameters.AddWithValue("log", log.Log);
+        void Column<T>(string name, NpgsqlDbType type, Func<(ConsumeResult<byte[], byte[]> Source, LogRecord Record), T> value) =>
+            store.Parameters.Add(new(name, type | NpgsqlDbType.Array) { Value = byId.Select(value).ToArray() });
+        Column("partitions", NpgsqlDbType.Integer, f => f.Source.Partition.Value);
+        Column("offsets", NpgsqlDbType.Bigint, f => f.Source.Offset.Value);
+        Column("tenants", NpgsqlDbType.Uuid, f => f.Record.TenantId);
+        Column("ids", NpgsqlDbType.Uuid, f => f.Record.Id);
+        Column("externalIds", NpgsqlDbType.Text, f => f.Record.ExternalId);
+        Column("types", NpgsqlDbType.Text, f => f.Record.Type);
+        Column("sources", NpgsqlDbType.Text, f => f.Record.Source);
+        Column("subjects", NpgsqlDbType.Text, f => f.Record.Subject);
+        Column("times", NpgsqlDbType.TimestampTz, f => f.Record.Time?.UtcDateTime);
+        Column("correlationIds", NpgsqlDbType.Text, f => f.Record.CorrelationId);
+        Column("traceParents", NpgsqlDbType.Text, f => f.Record.TraceParent);
+        Column("data", NpgsqlDbType.Bytea, f => f.Record.Data);
+        batch.BatchCommands.Add(store);
+
+        await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
+        await reader.NextResultAsync(cancellationToken);
+        await reader.ReadAsync(cancellationToken);
+        var version = reader.GetInt64(0);
+        await reader.NextResultAsync(cancellationToken);
+        var stored = new HashSet<(Guid, Guid)>();
+        while (await reader.ReadAsync(cancellationToken))
+            stored.Add((reader.GetGuid(0), reader.GetGuid(1)));
+        return (stored, version);
+    }
+
+    private static NpgsqlBatchCommand Advance(KafkaLogName log, List<ConsumeResult<byte[], byte[]>> records, int events)
+    {
+        var last = records.GroupBy(r => r.Partition.Value).Select(p => p.MaxBy(r => r.Offset.Value)!).ToList();
+        var command = new NpgsqlBatchCommand(
+            $"""
+            UPDATE log_positions p SET next = l.next, passed_at = l.passed_at
+            FROM unnest(@positions, @nexts, @passed) AS l (partition, next, passed_at)
+            WHERE p.log = @log AND p.partition = l.partition AND p.next < l.next
+            {(events > 0 ? $"RETURNING pg_notify('{Notifications.Inbox}', '')" : "")}
+            """);
+        command.Parameters.AddWithValue("log", log.Log);
+        command.Parameters.AddWithValue("positions", last.ConvertAll(r => r.Partition.Value));
+        command.Parameters.AddWithValue("nexts", last.ConvertAll(r => r.Offset.Value + 1));
+        command.Parameters.AddWithValue("passed", last.ConvertAll(r => r.Message.Timestamp.UtcDateTime));
+        return command;
+    }
+
+    /// <summary>Keeps a record that can't be projected where somebody can look at it. It is there before the position passes it.</summary>
+    private async Task SetAsideAsync(ConsumeResult<byte[], byte[]> record, string reason)
+    {
+        var headers = new Headers();
+        foreach (var header in record.Message.Headers ?? [])
+            headers.Add(header.Key, header.GetValueBytes());
+        void Header(string name, string value) => headers.Add(name, Encoding.UTF8.GetBytes(value));
+        Header("triggers-reason", reason);
+        Header("triggers-topic", record.Topic);
+        Header("triggers-partition", $"{record.Partition.Value}");
+        Header("triggers-offset", $"{record.Offset.Value}");
+        await producer.ProduceAsync(options.Value.InvalidTopic, new Message<byte[], byte[]> { Key = record.Message.Key, Value = record.Message.Value!, Headers = headers });
+        metrics.SetAside();
+        Log.SetAside(logger, record.Partition.Value, record.Offset.Value, reason);
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "The projection of the Kafka log waits")]
+        public static partial void Interrupted(ILogger logger, Exception exception);
+
+        [LoggerMessage(EventId = 2, Level = LogLevel.Information, Message = "Reading the Kafka log: partitions {Partitions}")]
+        public static partial void Assigned(ILogger logger, string partitions);
+
+        [LoggerMessage(EventId = 3, Level = LogLevel.Error, Message = "The record at offset {Offset} of partition {Partition} was set aside: {Reason}")]
+        public static partial void SetAside(ILogger logger, int partition, long offset, string reason);
+
+        [LoggerMessage(EventId = 4, Level = LogLevel.Critical,
+            Message = "Partition {Partition} has no record at the projection's position: events are missing from the log. docs/operations.md says what to do: {Problem}")]
+        public static partial void PositionIsGone(ILogger logger, int partition, string problem);
+    }
+}

@@ -1,0 +1,126 @@
+using Npgsql;
+using Triggers.Delivery.Dispatch;
+using Triggers.ServiceDefaults;
+
+namespace Triggers.Delivery.Projection;
+
+/// <summary>
+/// Reads the Postgres log in order, and advances its position in the transaction that writes what follows from it. It runs on both
+/// forms: where events are logged in Kafka now, it projects what was accepted before. Any process may do it; the lock on the position
+/// lets one at a time.
+/// </summary>
+internal sealed partial class PostgresProjector(
+    EngineDataSource dataSource,
+    Projection projection,
+    WorkerRegistration worker,
+    Wakeups wakeups,
+    Readiness readiness,
+    TimeProvider time,
+    ILogger<PostgresProjector> logger) : BackgroundService
+{
+    private const int BatchSize = 500;
+
+    private static readonly TimeSpan LookInterval = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan SomebodyElseReads = TimeSpan.FromMilliseconds(500);
+
+    private enum Outcome
+    {
+        Empty,
+        More,
+        Busy,
+    }
+
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        await readiness.SchemaIsThere.WaitAsync(stoppingToken);
+        await worker.Registered.WaitAsync(stoppingToken);
+        var wasAway = false;
+        while (!stoppingToken.IsCancellationRequested)
+        {
+            try
+            {
+                await using var connection = await dataSource.Pool.OpenConnectionAsync(stoppingToken);
+                wasAway = false;
+                while (true)
+                {
+                    var outcome = await ProjectAsync(connection, stoppingToken);
+                    if (outcome == Outcome.More)
+                        continue;
+                    // Nobody rang: one cheap question now and then, in case a notification was lost.
+                    while (!await wakeups.Projection.WaitAsync(outcome == Outcome.Busy ? SomebodyElseReads : LookInterval, stoppingToken)
+                        && !await IsBehindAsync(connection, stoppingToken))
+                        outcome = Outcome.Empty;
+                }
+            }
+            catch (Exception e) when (Postgres.IsAway(e) && !stoppingToken.IsCancellationRequested)
+            {
+                if (!wasAway)
+                    Log.Away(logger, e);
+                wasAway = true;
+                await Task.Delay(TimeSpan.FromMilliseconds(250), time, stoppingToken);
+            }
+        }
+    }
+
+    private async Task<Outcome> ProjectAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
+        var claimedAt = time.GetTimestamp();
+        var (events, lastSeq, version, locked) = await ReadAsync(connection, cancellationToken);
+        if (!locked)
+            return Outcome.Busy;
+        if (events.Count == 0)
+            return Outcome.Empty;
+
+        await projection.WriteAsync(connection, transaction, events, version, claimedAt, new("UPDATE log_positions SET next = @next WHERE log = 'postgres' AND partition = 0")
+        {
+            Parameters = { new("next", lastSeq + 1) },
+        }, cancellationToken);
+        return events.Count == BatchSize ? Outcome.More : Outcome.Empty;
+    }
+
+    private static async Task<bool> IsBehindAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        await using var command = new NpgsqlCommand(
+            "SELECT EXISTS (SELECT FROM events WHERE seq >= (SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0))", connection);
+        return await command.ExecuteScalarAsync(cancellationToken) is true;
+    }
+
+    private static async Task<(List<ProjectedEvent> Events, long LastSeq, long Version, bool Locked)> ReadAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        await using var batch = new NpgsqlBatch(connection)
+        {
+            BatchCommands =
+            {
+                new("SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0 FOR UPDATE SKIP LOCKED"),
+                new("SELECT version FROM subscriptions_version"),
+                new($"""
+                    SELECT e.seq, e.tenant_id, {EventRow.ColumnsUpTo(Projection.MaxCarriedBytes)}
+                    FROM events e
+                    WHERE e.seq >= (SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0)
+                    ORDER BY e.seq LIMIT {BatchSize}
+                    """),
+            },
+        };
+        await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
+        var locked = await reader.ReadAsync(cancellationToken);
+        await reader.NextResultAsync(cancellationToken);
+        await reader.ReadAsync(cancellationToken);
+        var version = reader.GetInt64(0);
+        await reader.NextResultAsync(cancellationToken);
+        var events = new List<ProjectedEvent>();
+        var lastSeq = 0L;
+        while (locked && await reader.ReadAsync(cancellationToken))
+        {
+            lastSeq = reader.GetInt64(0);
+            events.Add(new ProjectedEvent(reader.GetGuid(1), EventRow.Read(reader, 2), reader.IsDBNull(10)));
+        }
+        return (events, lastSeq, version, locked);
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Postgres is away; the projection waits")]
+        public static partial void Away(ILogger logger, Exception exception);
+    }
+}
