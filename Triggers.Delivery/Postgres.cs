@@ -22,6 +22,12 @@ internal sealed class EngineDataSource(NpgsqlDataSource pool) : IAsyncDisposable
     /// <summary>The pool.</summary>
     public NpgsqlDataSource Pool { get; } = pool;
 
+    /// <summary>
+    /// To be called when Postgres refused a statement for its data. Npgsql, when that happens to the very execution in which it prepares
+    /// the statement, is left without the description of its rows, and reads its next answer wrongly: the connection must go.
+    /// </summary>
+    public void Refused() => Pool.Clear();
+
     /// <summary>A pool beside the service's own, to the same database.</summary>
     public static EngineDataSource Create(string connectionString, string applicationName, ILoggerFactory loggers)
     {

@@ -37,9 +37,9 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     /// <inheritdoc />
     public async Task<AppendResult> AppendAsync(AppendRequest request, CancellationToken cancellationToken)
     {
-        if (await EnqueueAsync(request, cancellationToken) is { } result)
+        if (await EnqueueAsync(request, cancellationToken) is { Outcome: not AppendOutcome.InProgress } result)
             return result;
-        // A key is held by a process that appends to the other log, or died over it.
+        // A key is held by a process that appends to the other log, or that died over it: to be waited for, or taken over.
         var outcome = await _keys.AppendAsync(request, keyless => EnqueueAsync(keyless, CancellationToken.None));
         await _keys.SettleAsync(outcome.ToSettle);
         return outcome.Result;

@@ -14,17 +14,33 @@ internal sealed class RequestKeys(NpgsqlDataSource dataSource, TimeProvider time
     /// <summary>How long the database may take over one step.</summary>
     private static readonly TimeSpan s_maxStep = TimeSpan.FromSeconds(1.2);
 
+    /// <summary>How long a request waits for another that is running with its keys.</summary>
+    private static readonly TimeSpan s_maxWait = TimeSpan.FromSeconds(1);
+
     /// <summary>A key that this request holds.</summary>
     internal readonly record struct Held(Guid TenantId, KeyKind Kind, byte[] KeyHash, Guid EventId);
 
     /// <summary>What an append came to, and which keys are to be settled now that it did.</summary>
     internal sealed record Outcome(AppendResult Result, IReadOnlyList<Held> ToSettle);
 
-    /// <summary>Reserves the keys of a request, and appends what they let in.</summary>
+    /// <summary>Reserves the keys of a request, and appends what they let in. Waits a moment for a request that runs with the same ones.</summary>
     /// <param name="request">With at least one key.</param>
     /// <param name="append">Appends events, under the ids they are given with.</param>
     /// <exception cref="EventLogUnavailableException">The database did not answer in time.</exception>
     public async Task<Outcome> AppendAsync(AppendRequest request, Func<AppendRequest, Task> append)
+    {
+        var started = time.GetTimestamp();
+        // The first request with these keys is mostly about to have its answer.
+        for (var pause = TimeSpan.FromMilliseconds(10); ; pause *= 2)
+        {
+            var outcome = await TryAppendAsync(request, append);
+            if (outcome.Result.Outcome != AppendOutcome.InProgress || time.GetElapsedTime(started) + pause > s_maxWait)
+                return outcome;
+            await Task.Delay(pause, time);
+        }
+    }
+
+    private async Task<Outcome> TryAppendAsync(AppendRequest request, Func<AppendRequest, Task> append)
     {
         var held = new List<Held>();
         var fresh = new List<Held>();

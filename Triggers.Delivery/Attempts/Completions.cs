@@ -82,6 +82,7 @@ internal sealed partial class Completions(
             }
             catch (PostgresException e) when (e.SqlState[..2] is "22" or "23")
             {
+                dataSource.Refused();
                 // One of them can't be written. Alone it harms nobody else: its lease brings it back.
                 Log.Refused(logger, e, batch.Count);
                 if (batch.Count == 1)

@@ -76,7 +76,7 @@ internal sealed partial class KafkaProjector(
             Read(consumer, batch);
             if (batch.Count == 0)
                 continue;
-            await ProjectUntilDoneAsync(log, batch, stoppingToken);
+            await ProjectUntilDoneAsync(log, await DecodeAsync(batch, stoppingToken), stoppingToken);
             foreach (var last in batch.GroupBy(r => r.Partition.Value).Select(p => p.MaxBy(r => r.Offset.Value)!))
             {
                 try
@@ -145,36 +145,57 @@ internal sealed partial class KafkaProjector(
         return positions;
     }
 
-    private async Task ProjectUntilDoneAsync(KafkaLogName log, List<ConsumeResult<byte[], byte[]>> records, CancellationToken stoppingToken)
+    /// <summary>Reads what the records say. What says nothing to us is set aside, and only passed.</summary>
+    private async Task<List<Item>> DecodeAsync(List<ConsumeResult<byte[], byte[]>> records, CancellationToken stoppingToken)
+    {
+        var items = new List<Item>(records.Count);
+        foreach (var record in records)
+        {
+            try
+            {
+                items.Add(new Item(record, Checked(LogRecord.Decode(record.Message.Value))));
+            }
+            catch (InvalidRecordException e)
+            {
+                await SetAsideAsync(record, e.Message, stoppingToken);
+                items.Add(new Item(record, null));
+            }
+        }
+        return items;
+    }
+
+    private async Task ProjectUntilDoneAsync(KafkaLogName log, List<Item> items, CancellationToken stoppingToken)
     {
         var (wasAway, looked) = (false, false);
         while (true)
         {
             try
             {
-                await ProjectAsync(log, records, stoppingToken);
+                await ProjectAsync(log, items, stoppingToken);
                 return;
             }
             catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.CheckViolation && !looked)
             {
                 // A partition that was there may have been dropped since.
                 looked = true;
+                dataSource.Refused();
                 _daysWithPartitions.Clear();
             }
             catch (PostgresException e) when (e.SqlState[..2] is "22" or "23")
             {
-                // One of the records can't be stored. Halving finds it in a few steps, and the others go on.
-                if (records.Count == 1)
+                dataSource.Refused();
+                // One of the records can't be stored. Halving finds it in a few steps, and the others go on; each half in the order of
+                // the log, since the position must not pass what is not stored yet.
+                if (items.Count == 1)
                 {
-                    await SetAsideAsync(records[0], $"Postgres refused it: {e.SqlState}");
-                    await ProjectAsync(log, records, stoppingToken, isInvalid: _ => true);
-                    return;
+                    await SetAsideAsync(items[0].Source, $"Postgres refused it: {e.SqlState} {e.MessageText}", stoppingToken);
+                    items = [items[0] with { Record = null }];
+                    continue;
                 }
-                // Each half in the order of the log, since the position must not pass what is not stored yet.
-                await ProjectUntilDoneAsync(log, records[..(records.Count / 2)], stoppingToken);
-                records = records[(records.Count / 2)..];
+                await ProjectUntilDoneAsync(log, items[..(items.Count / 2)], stoppingToken);
+                items = items[(items.Count / 2)..];
             }
-            catch (Exception e) when ((Postgres.IsAway(e) || e is KafkaException) && !stoppingToken.IsCancellationRequested)
+            catch (Exception e) when (Postgres.IsAway(e) && !stoppingToken.IsCancellationRequested)
             {
                 if (!wasAway)
                     Log.Interrupted(logger, e);
@@ -184,31 +205,16 @@ internal sealed partial class KafkaProjector(
         }
     }
 
-    private async Task ProjectAsync(
-        KafkaLogName log, List<ConsumeResult<byte[], byte[]>> records, CancellationToken cancellationToken, Func<ConsumeResult<byte[], byte[]>, bool>? isInvalid = null)
+    private async Task ProjectAsync(KafkaLogName log, List<Item> items, CancellationToken cancellationToken)
     {
-        var found = new List<(ConsumeResult<byte[], byte[]> Source, LogRecord Record)>(records.Count);
-        foreach (var record in isInvalid is null ? records : [])
-        {
-            try
-            {
-                found.Add((record, Checked(LogRecord.Decode(record.Message.Value))));
-            }
-            catch (InvalidRecordException e)
-            {
-                await SetAsideAsync(record, e.Message);
-            }
-        }
-        // The lower ids first: two processes that store the same events then wait for each other in one order.
-        var byId = found.OrderBy(f => f.Record.Id).ToList();
-
+        var records = items.Where(i => i.Record is not null).Select(i => (i.Source, Record: i.Record!)).ToList();
         await using var connection = await dataSource.Pool.OpenConnectionAsync(cancellationToken);
-        await EnsurePartitionsAsync(connection, byId.ConvertAll(f => f.Record.Id), cancellationToken);
+        await EnsurePartitionsAsync(connection, records.ConvertAll(r => r.Record.Id), cancellationToken);
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
         var claimedAt = time.GetTimestamp();
-        var (stored, version) = await StoreAsync(connection, log, records, byId, cancellationToken);
+        var (stored, version) = await StoreAsync(connection, log, items, records, cancellationToken);
         var events = new List<ProjectedEvent>();
-        foreach (var (_, r) in found)
+        foreach (var (_, r) in records)
         {
             if (!stored.Remove((r.TenantId, r.Id)))
                 continue;
@@ -218,7 +224,7 @@ internal sealed partial class KafkaProjector(
                 new EventToSend(r.Id, r.Type, r.ExternalId, r.Source, r.Subject, r.Time, r.CorrelationId, r.TraceParent, carried ? r.Data.ToArray() : []),
                 DataLeftOut: !carried));
         }
-        await projection.WriteAsync(connection, transaction, events, version, claimedAt, Advance(log, records, events.Count), cancellationToken);
+        await projection.WriteAsync(connection, transaction, events, version, claimedAt, Advance(log, items, events.Count), cancellationToken);
     }
 
     /// <summary>Our ids hold the moment of acceptance: one that is years away would want a partition of its own.</summary>
@@ -246,13 +252,15 @@ internal sealed partial class KafkaProjector(
 
     /// <returns>Which events were not there before, and the version of the subscriptions.</returns>
     private static async Task<(HashSet<(Guid Tenant, Guid Id)> Stored, long Version)> StoreAsync(
-        NpgsqlConnection connection, KafkaLogName log, List<ConsumeResult<byte[], byte[]>> records,
-        List<(ConsumeResult<byte[], byte[]> Source, LogRecord Record)> byId, CancellationToken cancellationToken)
+        NpgsqlConnection connection, KafkaLogName log, List<Item> items, List<(ConsumeResult<byte[], byte[]> Source, LogRecord Record)> records,
+        CancellationToken cancellationToken)
     {
+        // The lower ids first: two processes that store the same events then wait for each other in one order.
+        var byId = records.OrderBy(r => r.Record.Id).ToList();
         await using var batch = new NpgsqlBatch(connection);
         var lockPositions = new NpgsqlBatchCommand("SELECT partition FROM log_positions WHERE log = @log AND partition = ANY (@partitions) ORDER BY partition FOR UPDATE");
         lockPositions.Parameters.AddWithValue("log", log.Log);
-        lockPositions.Parameters.AddWithValue("partitions", records.Select(r => r.Partition.Value).Distinct().ToArray());
+        lockPositions.Parameters.AddWithValue("partitions", items.Select(i => i.Source.Partition.Value).Distinct().ToArray());
         batch.BatchCommands.Add(lockPositions);
         batch.BatchCommands.Add(new("SELECT version FROM subscriptions_version"));
         // A statement of its own, so that it sees the positions as they are now that they are locked.
@@ -295,9 +303,9 @@ internal sealed partial class KafkaProjector(
         return (stored, version);
     }
 
-    private static NpgsqlBatchCommand Advance(KafkaLogName log, List<ConsumeResult<byte[], byte[]>> records, int events)
+    private static NpgsqlBatchCommand Advance(KafkaLogName log, List<Item> items, int events)
     {
-        var last = records.GroupBy(r => r.Partition.Value).Select(p => p.MaxBy(r => r.Offset.Value)!).ToList();
+        var last = items.Select(i => i.Source).GroupBy(r => r.Partition.Value).Select(p => p.MaxBy(r => r.Offset.Value)!).ToList();
         var command = new NpgsqlBatchCommand(
             $"""
             UPDATE log_positions p SET next = l.next, passed_at = l.passed_at
@@ -313,7 +321,7 @@ internal sealed partial class KafkaProjector(
     }
 
     /// <summary>Keeps a record that can't be projected where somebody can look at it. It is there before the position passes it.</summary>
-    private async Task SetAsideAsync(ConsumeResult<byte[], byte[]> record, string reason)
+    private async Task SetAsideAsync(ConsumeResult<byte[], byte[]> record, string reason, CancellationToken stoppingToken)
     {
         var headers = new Headers();
         foreach (var header in record.Message.Headers ?? [])
@@ -323,10 +331,26 @@ internal sealed partial class KafkaProjector(
         Header("triggers-topic", record.Topic);
         Header("triggers-partition", $"{record.Partition.Value}");
         Header("triggers-offset", $"{record.Offset.Value}");
-        await producer.ProduceAsync(options.Value.InvalidTopic, new Message<byte[], byte[]> { Key = record.Message.Key, Value = record.Message.Value!, Headers = headers });
+        var message = new Message<byte[], byte[]> { Key = record.Message.Key, Value = record.Message.Value!, Headers = headers };
+        while (true)
+        {
+            try
+            {
+                await producer.ProduceAsync(options.Value.InvalidTopic, message, stoppingToken);
+                break;
+            }
+            catch (KafkaException e)
+            {
+                Log.Interrupted(logger, e);
+                await Task.Delay(s_pause, time, stoppingToken);
+            }
+        }
         metrics.SetAside();
         Log.SetAside(logger, record.Partition.Value, record.Offset.Value, reason);
     }
+
+    /// <summary>A record of the log, and what it says; null when that is nothing to us.</summary>
+    private sealed record Item(ConsumeResult<byte[], byte[]> Source, LogRecord? Record);
 
     private static partial class Log
     {

@@ -1,5 +1,3 @@
-using System.Security.Cryptography;
-using System.Text;
 using Triggers.Core;
 using Triggers.Core.EventLog;
 using Triggers.Tests.Support;
@@ -50,8 +48,8 @@ public sealed class PostgresEventLogTests(PostgresServer postgres) : IAsyncLifet
             },
             TestContext.Current.CancellationToken);
 
-        await using var other = new Appender(_engine);
-        await Task.WhenAll(Enumerable.Range(0, 400).Select(i => i % 2 == 0 ? _engine.AppendAsync("a.b", 3) : (Task)other.AppendAsync(3)));
+        var other = await _engine.AnotherLogAsync();
+        await Task.WhenAll(Enumerable.Range(0, 400).Select(i => i % 2 == 0 ? _engine.AppendAsync("a.b", 3) : _engine.AppendAsync("a.b", 3, log: other)));
         await Wait.UntilAsync("the reader has seen everything", () => seen.Count == 1_200);
         await stop.CancelAsync();
         await reading;
@@ -60,121 +58,11 @@ public sealed class PostgresEventLogTests(PostgresServer postgres) : IAsyncLifet
     }
 
     [Fact]
-    public async Task Of_many_racing_requests_with_one_key_one_is_appended_and_all_get_its_answer()
-    {
-        await using var other = new Appender(_engine);
-        var key = Key("key", "body");
-
-        var results = await Task.WhenAll(Enumerable.Range(0, 500).Select(i =>
-            (i % 2 == 0 ? _engine.Log : other.Log).AppendAsync(Request(key, 3), TestContext.Current.CancellationToken)));
-
-        var first = Assert.Single(results, r => r.Outcome == AppendOutcome.Appended);
-        Assert.Equal(499, results.Count(r => r.Outcome == AppendOutcome.Repeated));
-        Assert.All(results, r => Assert.Equal(first.Events.Select(e => e.Id), r.Events.Select(e => e.Id)));
-        Assert.Equal(3, await _engine.ScalarAsync<long>("SELECT count(*) FROM events"));
-    }
-
-    [Fact]
-    public async Task The_same_key_with_another_body_is_refused_and_appends_nothing()
-    {
-        await _engine.Log.AppendAsync(Request(Key("key", "body")), TestContext.Current.CancellationToken);
-
-        var result = await _engine.Log.AppendAsync(Request(Key("key", "other body")), TestContext.Current.CancellationToken);
-
-        Assert.Equal(AppendOutcome.KeyReused, result.Outcome);
-        Assert.Equal(1, await _engine.ScalarAsync<long>("SELECT count(*) FROM events"));
-    }
-
-    [Fact]
-    public async Task A_key_is_free_again_after_its_day()
-    {
-        var before = await _engine.Log.AppendAsync(Request(Key("key", "body")), TestContext.Current.CancellationToken);
-        await _engine.ExecuteAsync("UPDATE request_keys SET expires_at = now() - interval '1 second'");
-
-        var after = await _engine.Log.AppendAsync(Request(Key("key", "other body")), TestContext.Current.CancellationToken);
-
-        Assert.Equal(AppendOutcome.Appended, after.Outcome);
-        Assert.NotEqual(before.Events[0].Id, after.Events[0].Id);
-    }
-
-    [Fact]
-    public async Task An_external_id_answers_as_the_first_time_or_conflicts()
-    {
-        var first = await _engine.Log.AppendAsync(Request(null, 1, External("ext", "content")), TestContext.Current.CancellationToken);
-        var same = await _engine.Log.AppendAsync(Request(null, 1, External("ext", "content")), TestContext.Current.CancellationToken);
-        var other = await _engine.Log.AppendAsync(Request(null, 1, External("ext", "other content")), TestContext.Current.CancellationToken);
-
-        Assert.Equal((first.Events[0].Id, AppendedEventOutcome.Repeated), (same.Events[0].Id, same.Events[0].Outcome));
-        Assert.Equal((first.Events[0].Id, AppendedEventOutcome.ExternalIdConflict), (other.Events[0].Id, other.Events[0].Outcome));
-        Assert.Equal(1, await _engine.ScalarAsync<long>("SELECT count(*) FROM events"));
-    }
-
-    [Fact]
-    public async Task Of_many_racing_events_with_one_external_id_one_is_appended()
-    {
-        var results = await Task.WhenAll(Enumerable.Range(0, 300).Select(_ =>
-            _engine.Log.AppendAsync(Request(null, 1, External("ext", "content")), TestContext.Current.CancellationToken)));
-
-        Assert.Single(results, r => r.Events[0].Outcome == AppendedEventOutcome.Appended);
-        Assert.Single(results.Select(r => r.Events[0].Id).Distinct());
-        Assert.Equal(1, await _engine.ScalarAsync<long>("SELECT count(*) FROM events"));
-    }
-
-    [Fact]
-    public async Task A_request_that_loses_its_external_id_keeps_no_idempotency_key()
-    {
-        await _engine.Log.AppendAsync(Request(null, 1, External("ext", "content")), TestContext.Current.CancellationToken);
-
-        var lost = await _engine.Log.AppendAsync(Request(Key("key", "body"), 1, External("ext", "other")), TestContext.Current.CancellationToken);
-        var again = await _engine.Log.AppendAsync(Request(Key("key", "corrected body")), TestContext.Current.CancellationToken);
-
-        Assert.Equal(AppendedEventOutcome.ExternalIdConflict, lost.Events[0].Outcome);
-        Assert.Equal(AppendOutcome.Appended, again.Outcome);
-    }
-
-    [Fact]
-    public async Task A_request_that_loses_its_idempotency_key_reserves_no_external_id()
-    {
-        await _engine.Log.AppendAsync(Request(Key("key", "body")), TestContext.Current.CancellationToken);
-
-        var lost = await _engine.Log.AppendAsync(Request(Key("key", "other body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
-        var later = await _engine.Log.AppendAsync(Request(null, 1, External("ext", "content")), TestContext.Current.CancellationToken);
-
-        Assert.Equal(AppendOutcome.KeyReused, lost.Outcome);
-        Assert.Equal(AppendedEventOutcome.Appended, later.Events[0].Outcome);
-    }
-
-    [Fact]
-    public async Task A_repeated_batch_gets_the_ids_of_the_first_time_item_by_item()
-    {
-        await _engine.Log.AppendAsync(Request(null, 1, External("ext-1", "content")), TestContext.Current.CancellationToken);
-        var first = await _engine.Log.AppendAsync(Request(Key("key", "batch"), 3, External("ext-1", "content")), TestContext.Current.CancellationToken);
-
-        var again = await _engine.Log.AppendAsync(Request(Key("key", "batch"), 3, External("ext-1", "content")), TestContext.Current.CancellationToken);
-
-        Assert.Equal(AppendedEventOutcome.Repeated, first.Events[0].Outcome);
-        Assert.Equal(AppendOutcome.Repeated, again.Outcome);
-        Assert.Equal(first.Events.Select(e => e.Id), again.Events.Select(e => e.Id));
-        Assert.Equal(3, await _engine.ScalarAsync<long>("SELECT count(*) FROM events"));
-    }
-
-    [Fact]
-    public async Task Tenants_have_keys_of_their_own()
-    {
-        var other = Request(Key("key", "other body"), 1, External("ext", "other")) with { TenantId = TypeId.NewGuid() };
-        await _engine.Log.AppendAsync(Request(Key("key", "body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
-
-        var result = await _engine.Log.AppendAsync(other, TestContext.Current.CancellationToken);
-
-        Assert.Equal((AppendOutcome.Appended, AppendedEventOutcome.Appended), (result.Outcome, result.Events[0].Outcome));
-    }
-
-    [Fact]
     public async Task What_Postgres_refuses_fails_alone()
     {
         // Older than any partition: it has nowhere to go. The others share its commit.
-        var bad = Request(null) with { FirstId = TypeId.At(DateTimeOffset.UnixEpoch) };
-        bad = bad with { Events = [bad.Events[0] with { Id = bad.FirstId }] };
+        var old = TypeId.At(DateTimeOffset.UnixEpoch);
+        var bad = new AppendRequest(_engine.Tenant, old, "test", null, null, [new NewEvent(old, "a.b", null, null, null, null, null, "1"u8.ToArray())]);
 
         var good = Enumerable.Range(0, 20).Select(_ => _engine.AppendAsync("order.created")).ToList();
         var refused = _engine.Log.AppendAsync(bad, TestContext.Current.CancellationToken);
@@ -255,49 +143,5 @@ public sealed class PostgresEventLogTests(PostgresServer postgres) : IAsyncLifet
 
         var refused = await Assert.ThrowsAsync<Npgsql.PostgresException>(() => _engine.ExecuteAsync($"UPDATE deliveries SET {change}"));
         Assert.Equal(Npgsql.PostgresErrorCodes.CheckViolation, refused.SqlState);
-    }
-
-    private static RequestKey Key(string key, string content) =>
-        new(SHA256.HashData(Encoding.UTF8.GetBytes(key)), SHA256.HashData(Encoding.UTF8.GetBytes(content)));
-
-    private static (string Id, RequestKey Key) External(string id, string content) => (id, Key(id, content));
-
-    private AppendRequest Request(RequestKey? key, int count = 1, (string Id, RequestKey Key)? external = null)
-    {
-        var first = TypeId.NewGuid();
-        return new AppendRequest(_engine.Tenant, first, "test", null, key,
-        [
-            .. Enumerable.Range(0, count).Select(i => new NewEvent(
-                TypeId.Add(first, i), "order.created", i == 0 ? external?.Id : null, i == 0 ? external?.Key : null, null, null, null, "1"u8.ToArray())),
-        ]);
-    }
-
-    /// <summary>A second writer to the same log, as another API process is.</summary>
-    private sealed class Appender : IAsyncDisposable
-    {
-        private readonly PostgresEventLog _log;
-        private readonly Guid _tenant;
-
-        public Appender(Engine engine)
-        {
-            _tenant = engine.Tenant;
-            _log = new PostgresEventLog(engine.DataSource, TimeProvider.System, Microsoft.Extensions.Logging.Abstractions.NullLogger<PostgresEventLog>.Instance);
-            _ = _log.StartAsync(CancellationToken.None);
-        }
-
-        public IEventLog Log => _log;
-
-        public Task<AppendResult> AppendAsync(int count)
-        {
-            var first = TypeId.NewGuid();
-            return _log.AppendAsync(new AppendRequest(_tenant, first, "test", null, null,
-                [.. Enumerable.Range(0, count).Select(i => new NewEvent(TypeId.Add(first, i), "a.b", null, null, null, null, null, "1"u8.ToArray()))]), CancellationToken.None);
-        }
-
-        public async ValueTask DisposeAsync()
-        {
-            await _log.StopAsync(CancellationToken.None);
-            _log.Dispose();
-        }
     }
 }

@@ -17,11 +17,14 @@ internal sealed class Engine : IAsyncDisposable
 {
     private const string Secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
     private readonly List<DeliveryHost> _hosts = [];
+    private readonly List<IAsyncDisposable> _others = [];
     private readonly PostgresEventLog _log;
+    private readonly (string Key, string Value)[] _kafka;
 
-    private Engine(string connectionString)
+    private Engine(string connectionString, (string Key, string Value)[] kafka)
     {
         ConnectionString = connectionString;
+        _kafka = kafka;
         DataSource = Storage.Builder(connectionString, "tests").Build();
         _log = new PostgresEventLog(DataSource, TimeProvider.System, NullLogger<PostgresEventLog>.Instance);
     }
@@ -30,18 +33,46 @@ internal sealed class Engine : IAsyncDisposable
 
     public NpgsqlDataSource DataSource { get; }
 
-    public IEventLog Log => _log;
+    /// <summary>The log: Kafka where the engine was created with it.</summary>
+    public IEventLog Log => Kafka?.Log ?? (IEventLog)_log;
+
+    /// <summary>The Postgres log, which is there on both forms.</summary>
+    public IEventLog PostgresLog => _log;
+
+    public KafkaLog? Kafka { get; private set; }
+
+    /// <summary>What makes a service one of this engine's.</summary>
+    public (string Key, string Value)[] Settings => [("ConnectionStrings:triggersdb", ConnectionString), .. _kafka];
 
     public Guid Tenant { get; } = TypeId.NewGuid();
 
-    public static async Task<Engine> CreateAsync(PostgresServer postgres)
+    /// <param name="postgres">Where its database is made.</param>
+    /// <param name="kafka">The broker where it logs events; null for the Postgres log.</param>
+    public static async Task<Engine> CreateAsync(PostgresServer postgres, string? kafka = null)
     {
-        var engine = new Engine(await postgres.CreateDatabaseAsync());
+        var engine = new Engine(await postgres.CreateDatabaseAsync(), kafka is null ? [] : KafkaLog.Settings(kafka));
         await using (var db = engine.Db())
             await SchemaVersion.MigrateAsync(db, TestContext.Current.CancellationToken);
         await engine.ExecuteAsync($"INSERT INTO tenants (id, name) VALUES ('{engine.Tenant}', 'default')");
         await engine._log.StartAsync(TestContext.Current.CancellationToken);
+        if (kafka is not null)
+            engine.Kafka = await KafkaLog.StartAsync(engine.DataSource, engine._kafka);
         return engine;
+    }
+
+    /// <summary>The same log, as another API process has it.</summary>
+    public async Task<IEventLog> AnotherLogAsync()
+    {
+        if (_kafka.Length > 0)
+        {
+            var kafka = await KafkaLog.StartAsync(DataSource, _kafka);
+            _others.Add(kafka);
+            return kafka.Log;
+        }
+        var postgres = new PostgresEventLog(DataSource, TimeProvider.System, NullLogger<PostgresEventLog>.Instance);
+        _others.Add(new Stopping(postgres));
+        await postgres.StartAsync(TestContext.Current.CancellationToken);
+        return postgres;
     }
 
     public TriggersDbContext Db()
@@ -56,7 +87,7 @@ internal sealed class Engine : IAsyncDisposable
     {
         var host = new DeliveryHost(
         [
-            ("ConnectionStrings:triggersdb", ConnectionString), ("Delivery:AllowedNetworks", "127.0.0.0/8"), ("Delivery:Retry:BaseDelay", "00:00:00.1"),
+            .. Settings, ("Delivery:AllowedNetworks", "127.0.0.0/8"), ("Delivery:Retry:BaseDelay", "00:00:00.1"),
             ("Delivery:Retry:Factor", "1"), ("Delivery:Retry:Jitter", "0"), ("Shutdown:Delay", "00:00:00"), .. settings,
         ]);
         _hosts.Add(host);
@@ -82,13 +113,13 @@ internal sealed class Engine : IAsyncDisposable
     }
 
     /// <summary>Appends events to the log, as one request, and answers their ids.</summary>
-    public async Task<Guid[]> AppendAsync(string type, int count = 1, string data = """{"n":1}""")
+    public async Task<Guid[]> AppendAsync(string type, int count = 1, string data = """{"n":1}""", IEventLog? log = null)
     {
         var first = TypeId.NewGuid();
         var events = Enumerable.Range(0, count)
             .Select(i => new NewEvent(TypeId.Add(first, i), type, null, null, null, null, null, Encoding.UTF8.GetBytes(data)))
             .ToArray();
-        var result = await _log.AppendAsync(new AppendRequest(Tenant, first, "test", null, null, events), TestContext.Current.CancellationToken);
+        var result = await (log ?? Log).AppendAsync(new AppendRequest(Tenant, first, "test", null, null, events), TestContext.Current.CancellationToken);
         return [.. result.Events.Select(e => e.Id)];
     }
 
@@ -112,9 +143,22 @@ internal sealed class Engine : IAsyncDisposable
     {
         foreach (var host in _hosts)
             await host.DisposeAsync();
+        foreach (var other in _others)
+            await other.DisposeAsync();
+        if (Kafka is not null)
+            await Kafka.DisposeAsync();
         await _log.StopAsync(CancellationToken.None);
         _log.Dispose();
         await DataSource.DisposeAsync();
+    }
+
+    private sealed class Stopping(PostgresEventLog log) : IAsyncDisposable
+    {
+        public async ValueTask DisposeAsync()
+        {
+            await log.StopAsync(CancellationToken.None);
+            log.Dispose();
+        }
     }
 }
 

@@ -1,0 +1,255 @@
+using System.Security.Cryptography;
+using System.Text;
+using Triggers.Core;
+using Triggers.Core.EventLog;
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.Core;
+
+/// <summary>What keys mean, whichever log the events are in.</summary>
+public abstract class EventLogTests : IAsyncLifetime
+{
+    private protected Engine Engine { get; private set; } = null!;
+
+    public async ValueTask InitializeAsync() => Engine = await CreateAsync();
+
+    public ValueTask DisposeAsync() => Engine.DisposeAsync();
+
+    private protected abstract Task<Engine> CreateAsync();
+
+    /// <summary>How many different events are in the log.</summary>
+    private protected abstract Task<long> CountAsync();
+
+    [Fact]
+    public async Task Of_many_racing_requests_with_one_key_one_is_appended_and_all_get_its_answer()
+    {
+        var other = await Engine.AnotherLogAsync();
+        var key = Key("key", "body");
+
+        var results = await Task.WhenAll(Enumerable.Range(0, 500).Select(i =>
+            AppendWhenFreeAsync(i % 2 == 0 ? Engine.Log : other, Request(key, 3))));
+
+        var first = Assert.Single(results, r => r.Outcome == AppendOutcome.Appended);
+        Assert.Equal(499, results.Count(r => r.Outcome == AppendOutcome.Repeated));
+        Assert.All(results, r => Assert.Equal(first.Events.Select(e => e.Id), r.Events.Select(e => e.Id)));
+        Assert.Equal(3, await CountAsync());
+    }
+
+    [Fact]
+    public async Task The_same_key_with_another_body_is_refused_and_appends_nothing()
+    {
+        await Engine.Log.AppendAsync(Request(Key("key", "body")), TestContext.Current.CancellationToken);
+
+        var result = await Engine.Log.AppendAsync(Request(Key("key", "other body")), TestContext.Current.CancellationToken);
+
+        Assert.Equal(AppendOutcome.KeyReused, result.Outcome);
+        Assert.Equal(1, await CountAsync());
+    }
+
+    [Fact]
+    public async Task A_key_is_free_again_after_its_day()
+    {
+        var before = await Engine.Log.AppendAsync(Request(Key("key", "body")), TestContext.Current.CancellationToken);
+        await Engine.ExecuteAsync("UPDATE request_keys SET expires_at = now() - interval '1 second'");
+
+        var after = await Engine.Log.AppendAsync(Request(Key("key", "other body")), TestContext.Current.CancellationToken);
+
+        Assert.Equal(AppendOutcome.Appended, after.Outcome);
+        Assert.NotEqual(before.Events[0].Id, after.Events[0].Id);
+    }
+
+    [Fact]
+    public async Task An_external_id_answers_as_the_first_time_or_conflicts()
+    {
+        var first = await Engine.Log.AppendAsync(Request(null, 1, External("ext", "content")), TestContext.Current.CancellationToken);
+        var same = await Engine.Log.AppendAsync(Request(null, 1, External("ext", "content")), TestContext.Current.CancellationToken);
+        var other = await Engine.Log.AppendAsync(Request(null, 1, External("ext", "other content")), TestContext.Current.CancellationToken);
+
+        Assert.Equal((first.Events[0].Id, AppendedEventOutcome.Repeated), (same.Events[0].Id, same.Events[0].Outcome));
+        Assert.Equal((first.Events[0].Id, AppendedEventOutcome.ExternalIdConflict), (other.Events[0].Id, other.Events[0].Outcome));
+        Assert.Equal(1, await CountAsync());
+    }
+
+    [Fact]
+    public async Task Of_many_racing_events_with_one_external_id_one_is_appended()
+    {
+        var results = await Task.WhenAll(Enumerable.Range(0, 300).Select(_ =>
+            AppendWhenFreeAsync(Engine.Log, Request(null, 1, External("ext", "content")))));
+
+        Assert.Single(results, r => r.Events[0].Outcome == AppendedEventOutcome.Appended);
+        Assert.Single(results.Select(r => r.Events[0].Id).Distinct());
+        Assert.Equal(1, await CountAsync());
+    }
+
+    [Fact]
+    public async Task A_request_that_loses_its_external_id_keeps_no_idempotency_key()
+    {
+        await Engine.Log.AppendAsync(Request(null, 1, External("ext", "content")), TestContext.Current.CancellationToken);
+
+        var lost = await Engine.Log.AppendAsync(Request(Key("key", "body"), 1, External("ext", "other")), TestContext.Current.CancellationToken);
+        var again = await Engine.Log.AppendAsync(Request(Key("key", "corrected body")), TestContext.Current.CancellationToken);
+
+        Assert.Equal(AppendedEventOutcome.ExternalIdConflict, lost.Events[0].Outcome);
+        Assert.Equal(AppendOutcome.Appended, again.Outcome);
+    }
+
+    [Fact]
+    public async Task A_request_that_loses_its_idempotency_key_reserves_no_external_id()
+    {
+        await Engine.Log.AppendAsync(Request(Key("key", "body")), TestContext.Current.CancellationToken);
+
+        var lost = await Engine.Log.AppendAsync(Request(Key("key", "other body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
+        var later = await Engine.Log.AppendAsync(Request(null, 1, External("ext", "content")), TestContext.Current.CancellationToken);
+
+        Assert.Equal(AppendOutcome.KeyReused, lost.Outcome);
+        Assert.Equal(AppendedEventOutcome.Appended, later.Events[0].Outcome);
+    }
+
+    [Fact]
+    public async Task A_repeated_batch_gets_the_ids_of_the_first_time_item_by_item()
+    {
+        await Engine.Log.AppendAsync(Request(null, 1, External("ext-1", "content")), TestContext.Current.CancellationToken);
+        var first = await Engine.Log.AppendAsync(Request(Key("key", "batch"), 3, External("ext-1", "content")), TestContext.Current.CancellationToken);
+
+        var again = await Engine.Log.AppendAsync(Request(Key("key", "batch"), 3, External("ext-1", "content")), TestContext.Current.CancellationToken);
+
+        Assert.Equal(AppendedEventOutcome.Repeated, first.Events[0].Outcome);
+        Assert.Equal(AppendOutcome.Repeated, again.Outcome);
+        Assert.Equal(first.Events.Select(e => e.Id), again.Events.Select(e => e.Id));
+        Assert.Equal(3, await CountAsync());
+    }
+
+    [Fact]
+    public async Task Tenants_have_keys_of_their_own()
+    {
+        var other = Request(Key("key", "other body"), 1, External("ext", "other")) with { TenantId = TypeId.NewGuid() };
+        await Engine.Log.AppendAsync(Request(Key("key", "body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
+
+        var result = await Engine.Log.AppendAsync(other, TestContext.Current.CancellationToken);
+
+        Assert.Equal((AppendOutcome.Appended, AppendedEventOutcome.Appended), (result.Outcome, result.Events[0].Outcome));
+    }
+
+    [Fact]
+    public async Task A_key_whose_owner_died_is_taken_over_with_the_ids_it_had()
+    {
+        var dead = Request(Key("key", "batch"), 3, External("ext", "content"));
+        await ReserveAndDieAsync(dead, "now() - interval '1 second'");
+
+        var retried = await Engine.Log.AppendAsync(Request(Key("key", "batch"), 3, External("ext", "content")), TestContext.Current.CancellationToken);
+        var again = await Engine.Log.AppendAsync(Request(Key("key", "batch"), 3, External("ext", "content")), TestContext.Current.CancellationToken);
+
+        Assert.Equal(AppendOutcome.Appended, retried.Outcome);
+        Assert.Equal(dead.Events.Select(e => e.Id), retried.Events.Select(e => e.Id));
+        Assert.Equal(dead.Events.Select(e => e.Id), again.Events.Select(e => e.Id));
+        Assert.Equal(3, await CountAsync());
+    }
+
+    [Fact]
+    public async Task An_external_id_whose_owner_died_is_taken_over_by_whoever_says_the_same()
+    {
+        var dead = Request(null, 1, External("ext", "content"));
+        await ReserveAndDieAsync(dead, "now() - interval '1 second'");
+
+        var other = await Engine.Log.AppendAsync(Request(Key("key", "body"), 1, External("ext", "other content")), TestContext.Current.CancellationToken);
+        var same = await Engine.Log.AppendAsync(Request(Key("key", "body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
+
+        Assert.Equal((dead.FirstId, AppendedEventOutcome.ExternalIdConflict), (other.Events[0].Id, other.Events[0].Outcome));
+        Assert.Equal((dead.FirstId, AppendedEventOutcome.Appended), (same.Events[0].Id, same.Events[0].Outcome));
+        Assert.Equal(1, await CountAsync());
+    }
+
+    [Fact]
+    public async Task A_key_whose_owner_may_still_be_running_is_in_progress()
+    {
+        await ReserveAndDieAsync(Request(Key("key", "body"), 1, External("ext", "content")), "now() + interval '1 hour'");
+
+        var same = await Engine.Log.AppendAsync(Request(Key("key", "body")), TestContext.Current.CancellationToken);
+        var external = await Engine.Log.AppendAsync(Request(Key("key 2", "body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
+        var other = await Engine.Log.AppendAsync(Request(Key("key 2", "another body")), TestContext.Current.CancellationToken);
+
+        Assert.Equal(AppendOutcome.InProgress, same.Outcome);
+        Assert.Equal(AppendOutcome.InProgress, external.Outcome);
+        // What waits for another keeps nothing of its own meanwhile.
+        Assert.Equal(AppendOutcome.Appended, other.Outcome);
+        Assert.Equal(1, await CountAsync());
+    }
+
+    [Fact]
+    public async Task An_external_id_that_comes_twice_in_one_request_is_one_event()
+    {
+        var request = Request(null, 3, External("ext", "content"));
+        request = request with { Events = [request.Events[0], request.Events[1] with { ExternalId = "ext", ExternalKey = Key("ext", "content") }, request.Events[2] with { ExternalId = "ext", ExternalKey = Key("ext", "other") }] };
+
+        var result = await Engine.Log.AppendAsync(request, TestContext.Current.CancellationToken);
+
+        Assert.Equal([AppendedEventOutcome.Appended, AppendedEventOutcome.Repeated, AppendedEventOutcome.ExternalIdConflict], result.Events.Select(e => e.Outcome));
+        Assert.All(result.Events, e => Assert.Equal(request.FirstId, e.Id));
+        Assert.Equal(1, await CountAsync());
+    }
+
+    /// <summary>What a process leaves that dies between reserving the keys of a request and appending its events.</summary>
+    private Task<int> ReserveAndDieAsync(AppendRequest request, string busyUntil)
+    {
+        string Row(short kind, RequestKey key, Guid id) =>
+            $"('{request.TenantId}', {kind}, '\\x{Convert.ToHexString(key.KeyHash)}', '\\x{Convert.ToHexString(key.Fingerprint)}', '{id}', 'dead', {busyUntil}, 'infinity')";
+        var rows = request.Events.Where(e => e.ExternalKey is not null).Select(e => Row(1, e.ExternalKey!, e.Id)).ToList();
+        if (request.IdempotencyKey is { } key)
+            rows.Add(Row(0, key, request.FirstId));
+        return Engine.ExecuteAsync(
+            $"INSERT INTO request_keys (tenant_id, kind, key_hash, fingerprint, event_id, correlation_id, busy_until, expires_at) VALUES {string.Join(", ", rows)}");
+    }
+
+    /// <summary>As a client does: again, while the first request with these keys is running, or the log is busy.</summary>
+    private static async Task<AppendResult> AppendWhenFreeAsync(IEventLog log, AppendRequest request)
+    {
+        AppendResult? result = null;
+        await Wait.UntilAsync("the request has its answer", async () =>
+        {
+            try
+            {
+                result = await log.AppendAsync(request, TestContext.Current.CancellationToken);
+                return result.Outcome != AppendOutcome.InProgress;
+            }
+            catch (EventLogUnavailableException)
+            {
+                return false;
+            }
+        });
+        return result!;
+    }
+
+    private static RequestKey Key(string key, string content) =>
+        new(SHA256.HashData(Encoding.UTF8.GetBytes(key)), SHA256.HashData(Encoding.UTF8.GetBytes(content)));
+
+    private static (string Id, RequestKey Key) External(string id, string content) => (id, Key(id, content));
+
+    private AppendRequest Request(RequestKey? key, int count = 1, (string Id, RequestKey Key)? external = null)
+    {
+        var first = TypeId.NewGuid();
+        return new AppendRequest(Engine.Tenant, first, "test", null, key,
+        [
+            .. Enumerable.Range(0, count).Select(i => new NewEvent(
+                TypeId.Add(first, i), "order.created", i == 0 ? external?.Id : null, i == 0 ? external?.Key : null, null, null, null, "1"u8.ToArray())),
+        ]);
+    }
+}
+
+public sealed class KeysOnThePostgresLogTests(PostgresServer postgres) : EventLogTests
+{
+    private protected override Task<Engine> CreateAsync() => Engine.CreateAsync(postgres);
+
+    private protected override Task<long> CountAsync() => Engine.ScalarAsync<long>("SELECT count(*) FROM events");
+}
+
+public sealed class KeysOnTheKafkaLogTests(PostgresServer postgres, KafkaServer kafka) : EventLogTests
+{
+    private protected override async Task<Engine> CreateAsync()
+    {
+        KafkaServer.SkipIfMissing();
+        return await Engine.CreateAsync(postgres, await kafka.ConnectionStringAsync());
+    }
+
+    private protected override Task<long> CountAsync() =>
+        Task.FromResult(Engine.Kafka!.Read(Engine.Kafka.Options.EventsTopic).Select(r => Triggers.Core.EventLog.Kafka.LogRecord.Decode(r.Message.Value).Id).Distinct().LongCount());
+}
