@@ -13,6 +13,15 @@ public sealed class Initial : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0001_initial.sql"));
 }
 
+/// <summary>0003_usage_plans.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0003_usage_plans")]
+public sealed class UsagePlans : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0003_usage_plans.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)
