@@ -8,6 +8,7 @@ internal sealed class ApiMetrics
     private readonly Counter<long> _accepted;
     private readonly Counter<long> _refused;
     private readonly Histogram<double> _append;
+    private readonly Counter<long> _limited;
 
     public ApiMetrics(IMeterFactory meters)
     {
@@ -16,6 +17,7 @@ internal sealed class ApiMetrics
         _refused = meter.CreateCounter<long>("triggers.events.refused", "{event}", "Events, or requests with events, that were refused.");
         _append = meter.CreateHistogram("triggers.log.append.duration", "s", "From handing events to the log to their being durable.",
             advice: new InstrumentAdvice<double> { HistogramBucketBoundaries = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2] });
+        _limited = meter.CreateCounter<long>("triggers.rate_limit.decisions", "{decision}", "What the rate limiter said to requests.");
     }
 
     /// <summary>New events are durable.</summary>
@@ -27,4 +29,10 @@ internal sealed class ApiMetrics
 
     /// <summary>An append took this long.</summary>
     public void Appended(TimeSpan duration) => _append.Record(duration.TotalSeconds);
+
+    /// <summary>The limiter decided about a request.</summary>
+    /// <param name="result"><c>allowed</c>, <c>limited</c> or <c>quota_exceeded</c>.</param>
+    /// <param name="source"><c>redis</c>, or <c>local</c> without it.</param>
+    public void RateLimitDecided(string result, string source) =>
+        _limited.Add(1, new KeyValuePair<string, object?>("result", result), new KeyValuePair<string, object?>("source", source));
 }

@@ -13,6 +13,7 @@ using Triggers.Api.Requests;
 using Triggers.Api.Setup;
 using Triggers.Api.Subscriptions;
 using Triggers.Api.Tenants;
+using Triggers.Api.UsagePlans;
 using Triggers.ServiceDefaults;
 
 var builder = WebApplication.CreateBuilder(args);
@@ -21,6 +22,7 @@ builder.AddServiceDefaults();
 builder.Services.AddApiStorage();
 builder.AddEventLog();
 builder.Services.AddKeys();
+builder.AddRedis();
 builder.Services.AddFeatures();
 builder.Services.AddJson();
 builder.Services.AddContract();
@@ -48,6 +50,7 @@ app.MapDeadLetters();
 app.MapReplays();
 app.MapTenants();
 app.MapApiKeys();
+app.MapUsagePlans();
 app.MapContract();
 
 return await app.RunServiceAsync();

@@ -13,6 +13,9 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
     /// <summary>Credentials.</summary>
     public DbSet<ApiKey> ApiKeys => Set<ApiKey>();
 
+    /// <summary>Limits with a name.</summary>
+    public DbSet<UsagePlan> UsagePlans => Set<UsagePlan>();
+
     /// <summary>Who wants what, deleted ones included.</summary>
     public DbSet<Subscription> Subscriptions => Set<Subscription>();
 
@@ -36,6 +39,7 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
     {
         modelBuilder.Entity<Tenant>(e => e.Property(x => x.CreatedAt).HasDefaultValueSql("now()"));
         modelBuilder.Entity<ApiKey>(e => e.Property(x => x.CreatedAt).HasDefaultValueSql("now()"));
+        modelBuilder.Entity<UsagePlan>(e => e.Property(x => x.CreatedAt).HasDefaultValueSql("now()"));
         modelBuilder.Entity<Subscription>(e =>
         {
             e.Property(x => x.Headers).HasColumnType("jsonb");

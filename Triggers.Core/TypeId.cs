@@ -26,6 +26,9 @@ public static class TypeId
     /// <summary>Prefix of tenants.</summary>
     public const string Tenant = "ten";
 
+    /// <summary>Prefix of usage plans.</summary>
+    public const string UsagePlan = "pln";
+
     private const string Alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
     private const int SuffixLength = 26;
 

@@ -13,6 +13,7 @@ internal record ApiKeyView(
     string Name,
     string Prefix,
     IReadOnlyList<string> Scopes,
+    string? UsagePlanId,
     int? RequestsPerSecond,
     int? Burst,
     DateTimeOffset? ExpiresAt,
@@ -22,6 +23,7 @@ internal record ApiKeyView(
 {
     public static ApiKeyView Of(ApiKey k) => new(
         TypeId.Format(TypeId.ApiKey, k.Id), TypeId.Format(TypeId.Tenant, k.TenantId), k.Name, k.Prefix, k.Scopes,
+        k.UsagePlanId is { } plan ? TypeId.Format(TypeId.UsagePlan, plan) : null,
         k.RequestsPerSecond, k.Burst, k.ExpiresAt, k.LastUsedAt, k.RevokedAt, k.CreatedAt);
 }
 
@@ -47,10 +49,13 @@ internal sealed record NewApiKey
     /// <summary>Not accepted from then on.</summary>
     public DateTimeOffset? ExpiresAt { get; init; }
 
-    /// <summary>Sustained requests a second; without it the service's default.</summary>
+    /// <summary>The usage plan whose limits hold for it; for admins alone. Without it that of the caller's own key.</summary>
+    public string? UsagePlanId { get; init; }
+
+    /// <summary>Sustained requests a second; without it the plan's, or the service's default.</summary>
     public int? RequestsPerSecond { get; init; }
 
-    /// <summary>How many requests may come at once; without it the service's default.</summary>
+    /// <summary>How many requests may come at once; without it the plan's, or the service's default.</summary>
     public int? Burst { get; init; }
 
     /// <summary>Another tenant's key; for admins alone.</summary>
@@ -59,11 +64,13 @@ internal sealed record NewApiKey
     public static NewApiKey Read(Fields fields, DateTimeOffset now)
     {
         var tenantId = fields.Id("tenantId", TypeId.Tenant);
+        var planId = fields.Id("usagePlanId", TypeId.UsagePlan);
         var body = new NewApiKey
         {
             Name = fields.Text("name", 1, 128, required: true)!,
             Scopes = [.. fields.Texts("scopes", 1, Auth.Scopes.All.Count, 64, required: true) ?? []],
             ExpiresAt = fields.Moment("expiresAt"),
+            UsagePlanId = planId is { } plan ? TypeId.Format(TypeId.UsagePlan, plan) : null,
             RequestsPerSecond = fields.Number("requestsPerSecond", 1, 1_000_000),
             Burst = fields.Number("burst", 1, 1_000_000),
             TenantId = tenantId is { } id ? TypeId.Format(TypeId.Tenant, id) : null,
@@ -76,6 +83,52 @@ internal sealed record NewApiKey
         if (body.ExpiresAt <= now)
             fields.Refuse("/expiresAt", "Must be in the future.");
         return body with { Scopes = [.. body.Scopes.Distinct()] };
+    }
+}
+
+/// <summary>The body of <c>PATCH /api-keys/{id}</c>: what is not there stays, what is null is removed.</summary>
+internal sealed record ApiKeyChange
+{
+    private static readonly string[] Removable = ["expiresAt", "usagePlanId", "requestsPerSecond", "burst"];
+
+    /// <summary>What people call it, 1–128 characters.</summary>
+    public string? Name { get; init; }
+
+    /// <summary>Not accepted from then on; null for never.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+
+    /// <summary>The usage plan whose limits hold for it; for admins alone.</summary>
+    public string? UsagePlanId { get; init; }
+
+    /// <summary>Sustained requests a second; null takes the plan's, or the service's default.</summary>
+    public int? RequestsPerSecond { get; init; }
+
+    /// <summary>How many requests may come at once; null takes the plan's, or the service's default.</summary>
+    public int? Burst { get; init; }
+
+    /// <summary>Which of them are to change, were it to null.</summary>
+    internal IReadOnlySet<string> Members { get; init; } = new HashSet<string>();
+
+    /// <summary>Whether a limit is to change.</summary>
+    internal bool HasLimits => Members.Contains("requestsPerSecond") || Members.Contains("burst");
+
+    public static ApiKeyChange Read(Fields fields, DateTimeOffset now)
+    {
+        if (fields.IsNull("name"))
+            fields.Refuse("/name", "Can't be removed.");
+        var planId = fields.Id("usagePlanId", TypeId.UsagePlan);
+        var change = new ApiKeyChange
+        {
+            Name = fields.Text("name", 1, 128),
+            ExpiresAt = fields.Moment("expiresAt"),
+            UsagePlanId = planId is { } plan ? TypeId.Format(TypeId.UsagePlan, plan) : null,
+            RequestsPerSecond = fields.Number("requestsPerSecond", 1, 1_000_000),
+            Burst = fields.Number("burst", 1, 1_000_000),
+            Members = Removable.Where(fields.Has).ToHashSet(),
+        };
+        if (change.ExpiresAt <= now)
+            fields.Refuse("/expiresAt", "Must be in the future.");
+        return change;
     }
 }
 

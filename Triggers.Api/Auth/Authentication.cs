@@ -33,17 +33,29 @@ internal sealed class Authentication(RequestDelegate next, Identification identi
 
         context.Features.Set(caller);
         lastUsed.Note(caller.KeyId);
-        if (!limits.TryTake(caller, context.Response.Headers))
+        var isAllowed = caller.May(scope.Scope);
+        var events = isAllowed && endpoint.Metadata.GetMetadata<PublishesOneEvent>() is not null ? 1 : 0;
+        var charge = await limits.TakeAsync(context, caller, events);
+        if (charge.Refusal is { } refusal)
         {
-            await Problems.WriteAsync(context, ErrorCodes.RateLimited, "Slow down; Retry-After says when the next request is let in.");
+            await Problems.WriteAsync(context, refusal);
             return;
         }
-        if (!caller.May(scope.Scope))
+        if (!isAllowed)
         {
             await Problems.WriteAsync(context, ErrorCodes.Forbidden, $"This needs a key with the scope {scope.Scope}.");
             return;
         }
-        await next(context);
+
+        context.Features.Set(charge);
+        try
+        {
+            await next(context);
+        }
+        finally
+        {
+            limits.Settle(charge);
+        }
     }
 
     // The framework's own endpoints for a path that knows other methods or media types.

@@ -4,9 +4,10 @@ using Triggers.Core.Tables;
 
 namespace Triggers.Api.Auth;
 
-/// <summary>The API key a request came with.</summary>
+/// <summary>The API key a request came with; the limits are its own, else those of its usage plan.</summary>
 internal sealed record Caller(
-    Guid KeyId, Guid TenantId, IReadOnlyList<string> Scopes, int? RequestsPerSecond, int? Burst, DateTimeOffset? ExpiresAt)
+    Guid KeyId, Guid TenantId, IReadOnlyList<string> Scopes, int? RequestsPerSecond, int? Burst, DateTimeOffset? ExpiresAt,
+    Guid? UsagePlanId, int? EventsPerDay)
 {
     /// <summary>Whether the key carries the scope, itself or by being an admin's.</summary>
     public bool May(string scope) => Scopes.Contains(scope) || Scopes.Contains(Auth.Scopes.Admin);

@@ -1,16 +1,18 @@
 using System.Collections.Concurrent;
 using System.Security.Cryptography;
+using Microsoft.Extensions.Options;
 using Npgsql;
+using Triggers.Api.Setup;
 
 namespace Triggers.Api.Auth;
 
 /// <summary>
-/// Who a secret belongs to. Answers are kept for 3 s, unknown keys for 1 s, so that a revoked key is refused everywhere within 5 s
-/// and a busy key costs one query every 3 s, however many requests ask at once.
+/// Who a secret belongs to, and what it may do. Answers are kept for <see cref="AuthOptions.KeepKeys"/> (3 s), unknown keys for 1 s,
+/// so that a revoked key is refused everywhere within 5 s, even when <see cref="KeyChanges"/> reaches nobody, and a busy key costs
+/// one query every 3 s, however many requests ask at once.
 /// </summary>
-internal sealed class KeyCache(NpgsqlDataSource dataSource, TimeProvider time)
+internal sealed class KeyCache(NpgsqlDataSource dataSource, IOptions<AuthOptions> options, TimeProvider time)
 {
-    private static readonly TimeSpan KeepKnown = TimeSpan.FromSeconds(3);
     private static readonly TimeSpan KeepUnknown = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(1.7);
     private const int MaxEntries = 10_000;
@@ -22,7 +24,7 @@ internal sealed class KeyCache(NpgsqlDataSource dataSource, TimeProvider time)
     {
         var hash = KeySecret.Hash(secret);
         var name = Convert.ToHexString(hash);
-        if (!_entries.TryGetValue(name, out var entry) || entry.IsOver(time))
+        if (!_entries.TryGetValue(name, out var entry) || entry.IsOver(time, options.Value.KeepKeys))
         {
             // Strangers can fill this with keys that don't exist; starting over costs each known key one query.
             if (_entries.Count >= MaxEntries)
@@ -44,8 +46,15 @@ internal sealed class KeyCache(NpgsqlDataSource dataSource, TimeProvider time)
         }
     }
 
-    /// <summary>Forgets what is known here; other processes follow when their answers are too old.</summary>
-    public void Forget() => _entries.Clear();
+    /// <summary>Forgets what this process knows of a key.</summary>
+    /// <param name="name">The hash of its secret in hex; empty for all keys.</param>
+    public void Forget(string name)
+    {
+        if (name.Length == 0)
+            _entries.Clear();
+        else
+            _entries.TryRemove(name, out _);
+    }
 
     private async Task<Caller?> LoadAsync(byte[] hash)
     {
@@ -54,8 +63,10 @@ internal sealed class KeyCache(NpgsqlDataSource dataSource, TimeProvider time)
         {
             await using var command = dataSource.CreateCommand(
                 """
-                SELECT id, tenant_id, scopes, requests_per_second, burst, expires_at, hash FROM api_keys
-                WHERE hash = @hash AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+                SELECT k.id, k.tenant_id, k.scopes, coalesce(k.requests_per_second, p.requests_per_second), coalesce(k.burst, p.burst), k.expires_at,
+                    k.hash, k.usage_plan_id, p.events_per_day
+                FROM api_keys k LEFT JOIN usage_plans p ON p.id = k.usage_plan_id
+                WHERE k.hash = @hash AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
                 """);
             command.Parameters.AddWithValue("hash", hash);
             await using var reader = await command.ExecuteReaderAsync(timeout.Token);
@@ -64,7 +75,8 @@ internal sealed class KeyCache(NpgsqlDataSource dataSource, TimeProvider time)
             return new Caller(
                 reader.GetGuid(0), reader.GetGuid(1), reader.GetFieldValue<string[]>(2),
                 reader.IsDBNull(3) ? null : reader.GetInt32(3), reader.IsDBNull(4) ? null : reader.GetInt32(4),
-                reader.IsDBNull(5) ? null : reader.GetFieldValue<DateTimeOffset>(5));
+                reader.IsDBNull(5) ? null : reader.GetFieldValue<DateTimeOffset>(5),
+                reader.IsDBNull(7) ? null : reader.GetGuid(7), reader.IsDBNull(8) ? null : reader.GetInt32(8));
         }
         catch (OperationCanceledException e)
         {
@@ -78,10 +90,10 @@ internal sealed class KeyCache(NpgsqlDataSource dataSource, TimeProvider time)
 
         public Lazy<Task<Caller?>> Answer { get; } = new(load);
 
-        public bool IsOver(TimeProvider clock)
+        public bool IsOver(TimeProvider clock, TimeSpan keepKnown)
         {
             var age = clock.GetElapsedTime(_since);
-            return age > KeepKnown
+            return age > keepKnown
                 || age > KeepUnknown && Answer is { IsValueCreated: true, Value: { IsCompletedSuccessfully: true, Result: null } };
         }
     }

@@ -2,6 +2,7 @@ using System.Diagnostics;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.OpenApi;
+using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.EventLog;
@@ -19,7 +20,8 @@ internal static class IngestApi
     /// <summary>Maps <c>POST /events</c> and <c>POST /events/batch</c>.</summary>
     public static void MapIngest(this IEndpointRouteBuilder app)
     {
-        app.MapPost("/events", PublishAsync).RequireScope(Scopes.EventsWrite).WithMetadata(IdempotencyKey.Honoured.Instance).WithMetadata(IngestDocs.Publish);
+        app.MapPost("/events", PublishAsync).RequireScope(Scopes.EventsWrite).WithMetadata(IdempotencyKey.Honoured.Instance)
+            .WithMetadata(PublishesOneEvent.Instance).WithMetadata(IngestDocs.Publish);
         app.MapPost("/events/batch", PublishBatchAsync).RequireScope(Scopes.EventsWrite).WithMetadata(IdempotencyKey.Honoured.Instance).WithMetadata(IngestDocs.PublishBatch);
     }
 
@@ -46,7 +48,7 @@ internal static class IngestApi
         return TypedResults.Accepted($"/events/{answer.Id}", answer);
     }
 
-    private static async Task<IResult> PublishBatchAsync(HttpContext context, Caller caller, IEventLog log, ApiMetrics metrics)
+    private static async Task<IResult> PublishBatchAsync(HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics)
     {
         var key = IdempotencyKey.Of(context.Request);
         var body = await Body.ReadBytesAsync(context, MaxBatchBytes);
@@ -60,6 +62,7 @@ internal static class IngestApi
                 events.Add(NewEvent(parsed[i], TypeId.Add(firstId, i)));
         }
 
+        await limits.TakeBatchAsync(context, parsed.Count, events.Count);
         var items = new BatchItem[parsed.Count];
         var result = events.Count == 0 ? null : await AppendAsync(context, caller, log, metrics, key, body, firstId, events);
         if (result?.Outcome == AppendOutcome.Repeated)
@@ -98,7 +101,9 @@ internal static class IngestApi
                 metrics.Refused(ErrorCodes.IdempotencyInProgress.Code);
                 throw new ApiException(ErrorCodes.IdempotencyInProgress, "Come again for its answer.") { RetryAfterSeconds = 1 };
             case AppendOutcome.Appended:
-                metrics.Accepted(result.Events.Count(e => e.Outcome == AppendedEventOutcome.Appended));
+                var accepted = result.Events.Count(e => e.Outcome == AppendedEventOutcome.Appended);
+                Charge.Of(context).EventsAccepted = accepted;
+                metrics.Accepted(accepted);
                 return result;
             default:
                 return result;

@@ -49,13 +49,15 @@ internal static class IngestDocs
             """{"id":"evt_01jd0000000000000000000000","type":"order.created","status":"pending","createdAt":"2026-01-31T09:30:00.123Z","correlationId":"checkout-77"}"""),
         Errors =
         [
-            ErrorCodes.ExternalIdConflict, ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyKeyReused, ErrorCodes.LogUnavailable,
+            ErrorCodes.ExternalIdConflict, ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyKeyReused, ErrorCodes.QuotaExceeded,
+            ErrorCodes.LogUnavailable,
         ],
     };
 
     public static readonly Operation PublishBatch = new("publishEvents", Group, "Publish many events",
         "Up to 1,000 events and 4 MiB in one durable append. One result per event, in order: a bad event refuses only itself, naming "
-        + "its place, as in `/events/3/type`. When every event is refused the answer is 400 `batch_refused`, with the same `items`.")
+        + "its place, as in `/events/3/type`. When every event is refused the answer is 400 `batch_refused`, with the same `items`. "
+        + "A batch counts as many requests as it has events, though never more than the key's burst; a quota must have room for all of it.")
     {
         Headers = [Key],
         Body = new(typeof(PublishBatch), """{"events":[{"type":"order.created","data":{"orderId":1042}},{"type":"order paid","data":null}]}"""),
@@ -65,6 +67,6 @@ internal static class IngestDocs
             {"items":[{"status":"accepted","id":"evt_01jd0000000000000000000000","type":"order.created","createdAt":"2026-01-31T09:30:00.123Z","correlationId":"checkout-77"},
             {"status":"refused","code":"invalid_request","errors":[{"pointer":"/events/1/type","detail":"Must be 1 to 256 letters, digits, \".\", \"_\" or \"-\"."}]}],"accepted":1,"refused":1}
             """),
-        Errors = [ErrorCodes.BatchRefused, ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyKeyReused, ErrorCodes.LogUnavailable],
+        Errors = [ErrorCodes.BatchRefused, ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyKeyReused, ErrorCodes.QuotaExceeded, ErrorCodes.LogUnavailable],
     };
 }

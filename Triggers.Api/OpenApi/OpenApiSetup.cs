@@ -177,8 +177,8 @@ internal static class OpenApiSetup
         Add(Correlation.Header, "The request's correlation id.");
         if (needsKey)
         {
-            Add(RateLimits.PolicyHeader, "The key's limit: `q` requests at once, refilled over `w` seconds.");
-            Add(RateLimits.Header, "What is left of it: `r` requests now, all of them in `t` seconds.");
+            Add(RateLimits.PolicyHeader, "The key's limits. `default`: `q` requests at once, refilled over `w` seconds; with a quota also `events-per-day`.");
+            Add(RateLimits.Header, "What is left of them: `r` now, all of it in `t` seconds.");
         }
         if (about.Status is 201 || about.Id == IngestDocs.Publish.Id)
             Add("Location", "Where it is, relative.");

@@ -71,9 +71,9 @@ internal sealed class Fields
     }
 
     /// <summary>The whole number of a member.</summary>
-    public int? Number(string name, int min, int max)
+    public int? Number(string name, int min, int max, bool required = false)
     {
-        if (!TryGet(name, false, out var element))
+        if (!TryGet(name, required, out var element))
             return null;
         if (element.ValueKind == JsonValueKind.Number && element.TryGetInt32(out var number) && number >= min && number <= max)
             return number;

@@ -18,6 +18,8 @@ internal static class Ids
 
     public static Guid Tenant(string text) => Parse(TypeId.Tenant, text, "tenant");
 
+    public static Guid UsagePlan(string text) => Parse(TypeId.UsagePlan, text, "usage plan");
+
     private static Guid Parse(string prefix, string text, string what) =>
         TypeId.TryParse(prefix, text, out var id) ? id : throw ApiException.NotFound(what);
 }

@@ -3,6 +3,7 @@ using Triggers.Api.Auth;
 using Triggers.Api.Events;
 using Triggers.Api.Inbox;
 using Triggers.Api.RateLimiting;
+using Triggers.Api.Redis;
 using Triggers.Api.Replays;
 using Triggers.Api.Requests;
 using Triggers.Core.EventLog;
@@ -47,13 +48,28 @@ internal static class ApiServices
         services.AddOptions<AuthOptions>().BindConfiguration("Auth")
             .Validate(o => o.BootstrapAdminKey is null or { Length: >= 16 and <= 512 } && (o.BootstrapAdminKey?.All(c => c is > ' ' and <= '~') ?? true),
                 "Auth:BootstrapAdminKey must be 16 to 512 printable ASCII characters, without spaces.")
-            .ValidateOnStart();
+            .ValidateDataAnnotations().ValidateOnStart();
         services.AddOptions<RateLimitingOptions>().BindConfiguration("RateLimiting").ValidateDataAnnotations().ValidateOnStart();
         services.AddSingleton<KeyCache>();
         services.AddSingleton<Identification>();
+        services.AddSingleton<LocalLimits>();
         services.AddSingleton<RateLimits>();
+        services.AddHosted<KeyChanges>();
         services.AddHosted<LastUsed>();
         services.AddHosted<Bootstrap>();
+    }
+
+    /// <summary>Redis, where <c>ConnectionStrings:redis</c> names one: limits of all processes together, and word of changed keys.</summary>
+    public static void AddRedis(this WebApplicationBuilder builder)
+    {
+        if (builder.Configuration.GetConnectionString("redis") is not { Length: > 0 } connectionString)
+            return;
+        builder.Services.AddOptions<RedisOptions>().Configure(options => options.ConnectionString = connectionString)
+            .Validate(options => options.IsValid, "ConnectionStrings:redis must be a StackExchange.Redis connection string, as in host:6379.")
+            .ValidateOnStart();
+        builder.Services.AddHosted<RedisConnection>();
+        builder.Services.AddSingleton<RedisLimits>();
+        builder.Services.AddSingleton<IHealthPart>(provider => provider.GetRequiredService<RedisLimits>());
     }
 
     /// <summary>What the endpoints work with.</summary>

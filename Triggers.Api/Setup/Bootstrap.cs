@@ -1,3 +1,4 @@
+using System.ComponentModel.DataAnnotations;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using Triggers.Api.Auth;
@@ -13,6 +14,10 @@ internal sealed class AuthOptions
 {
     /// <summary>A key that every start makes sure is an admin key of the tenant <c>default</c>. Never generated or shown here.</summary>
     public string? BootstrapAdminKey { get; set; }
+
+    /// <summary>How long a process goes by what it knows of a key, unless it is told that the key was changed.</summary>
+    [Range(typeof(TimeSpan), "00:00:00.1", "00:05:00", ErrorMessage = "Auth:KeepKeys must be between 0.1 seconds and 5 minutes.")]
+    public TimeSpan KeepKeys { get; set; } = TimeSpan.FromSeconds(3);
 }
 
 /// <summary>

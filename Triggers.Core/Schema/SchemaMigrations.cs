@@ -13,6 +13,7 @@ public sealed class Initial : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0001_initial.sql"));
 }
 
+<<<<<<< HEAD
 /// <summary>0002_kafka_log.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
 [Migration("0002_kafka_log")]
@@ -20,6 +21,15 @@ public sealed class KafkaLog : Migration
 {
     /// <inheritdoc />
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0002_kafka_log.sql"));
+=======
+/// <summary>0003_usage_plans.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0003_usage_plans")]
+public sealed class UsagePlans : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0003_usage_plans.sql"));
+>>>>>>> redis
 }
 
 file static class Scripts

@@ -37,10 +37,13 @@ public sealed class ApiKey
     /// <summary>What it may do, as in <c>events:write</c>.</summary>
     public required string[] Scopes { get; set; }
 
-    /// <summary>Sustained requests a second; null takes the service's default.</summary>
+    /// <summary>The plan whose limits hold where the key has none of its own; null takes the service's defaults.</summary>
+    public Guid? UsagePlanId { get; set; }
+
+    /// <summary>Sustained requests a second; null takes the plan's, or the service's default.</summary>
     public int? RequestsPerSecond { get; set; }
 
-    /// <summary>How many requests may come at once; null takes the service's default.</summary>
+    /// <summary>How many requests may come at once; null takes the plan's, or the service's default.</summary>
     public int? Burst { get; set; }
 
     /// <summary>Not accepted from then on.</summary>
@@ -51,6 +54,28 @@ public sealed class ApiKey
 
     /// <summary>Not accepted since then.</summary>
     public DateTimeOffset? RevokedAt { get; set; }
+
+    /// <summary>By the database's clock.</summary>
+    public DateTimeOffset CreatedAt { get; init; }
+}
+
+/// <summary>Limits with a name, for any number of keys of any tenant.</summary>
+public sealed class UsagePlan
+{
+    /// <summary>UUIDv7, shown as <c>pln_…</c>.</summary>
+    public required Guid Id { get; init; }
+
+    /// <summary>Unique, 1–128 characters.</summary>
+    public required string Name { get; set; }
+
+    /// <summary>Sustained requests a second.</summary>
+    public required int RequestsPerSecond { get; set; }
+
+    /// <summary>How many requests may come at once.</summary>
+    public required int Burst { get; set; }
+
+    /// <summary>Events a key may publish in a day (UTC); null for any number.</summary>
+    public int? EventsPerDay { get; set; }
 
     /// <summary>By the database's clock.</summary>
     public DateTimeOffset CreatedAt { get; init; }

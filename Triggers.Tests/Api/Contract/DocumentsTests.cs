@@ -75,7 +75,7 @@ public sealed partial class DocumentsTests(ApiFixture api) : IClassFixture<ApiFi
 
         foreach (var path in new[] { "/events", "/events/batch", "/subscriptions", "/inbox/acknowledge" })
             Assert.InRange((await tenant.Client.PostAsync(path, Example(path).ToJsonString())).Status, 200, 202);
-        foreach (var path in new[] { "/tenants", "/api-keys" })
+        foreach (var path in new[] { "/tenants", "/api-keys", "/usage-plans" })
             (await admin.PostAsync(path, Example(path).ToJsonString())).Is(201);
     }
 

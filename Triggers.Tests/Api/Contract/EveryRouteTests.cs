@@ -142,13 +142,20 @@ public sealed class EveryRouteTests(ApiFixture api) : IClassFixture<ApiFixture>
             ["dead-letters"] = delivery,
             ["api-keys"] = (await tenant.Client.GetAsync("/api-keys")).Ids[0],
             ["tenants"] = tenant.Id,
+            ["usage-plans"] = await UsagePlanAsync(),
         };
+    }
+
+    private async Task<string> UsagePlanAsync()
+    {
+        using var admin = api.Host.Client();
+        return (await admin.PostAsync("/usage-plans", $$"""{"name":"{{Guid.NewGuid()}}","requestsPerSecond":1000,"burst":1000}""")).Is(201).Id;
     }
 
     private static async Task<string> SnapshotAsync(TestTenant tenant, Dictionary<string, string> ids)
     {
         var parts = new List<string>();
-        foreach (var (noun, id) in ids.Where(pair => pair.Key != "tenants"))
+        foreach (var (noun, id) in ids.Where(pair => pair.Key is not ("tenants" or "usage-plans")))
         {
             var answer = (await tenant.Client.GetAsync($"/{noun}/{id}")).Is(200).Json.AsObject();
             answer.Remove("lastUsedAt");

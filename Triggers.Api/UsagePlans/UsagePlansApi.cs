@@ -1,0 +1,214 @@
+using Microsoft.EntityFrameworkCore;
+using Npgsql;
+using Triggers.Api.Auth;
+using Triggers.Api.Errors;
+using Triggers.Api.Lists;
+using Triggers.Api.OpenApi;
+using Triggers.Api.Requests;
+using Triggers.Core;
+using Triggers.Core.Tables;
+
+namespace Triggers.Api.UsagePlans;
+
+/// <summary>What a client says a usage plan is.</summary>
+internal sealed record UsagePlanBody
+{
+    private const int MaxEventsPerDay = 2_000_000_000;
+
+    /// <summary>Unique, 1–128 characters.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>Sustained requests a second of each key, 1 to 1,000,000.</summary>
+    public required int? RequestsPerSecond { get; init; }
+
+    /// <summary>How many requests may come at once, 1 to 1,000,000.</summary>
+    public required int? Burst { get; init; }
+
+    /// <summary>Events each key may publish in a day (UTC), 1 to 2,000,000,000; without it any number.</summary>
+    public int? EventsPerDay { get; init; }
+
+    /// <summary>Whether the quota is to change, were it to none.</summary>
+    internal bool HasEventsPerDay { get; init; }
+
+    /// <summary>Reads the body of a POST.</summary>
+    public static UsagePlanBody ReadNew(Fields fields) => Read(fields, required: true);
+
+    /// <summary>Reads the body of a PATCH (RFC 7396).</summary>
+    public static UsagePlanBody ReadChange(Fields fields)
+    {
+        foreach (var name in (string[])["name", "requestsPerSecond", "burst"])
+        {
+            if (fields.IsNull(name))
+                fields.Refuse(Fields.Pointer(name), "Can't be removed.");
+        }
+        return Read(fields, required: false);
+    }
+
+    private static UsagePlanBody Read(Fields fields, bool required) => new()
+    {
+        Name = fields.Text("name", 1, 128, required)!,
+        RequestsPerSecond = fields.Number("requestsPerSecond", 1, 1_000_000, required),
+        Burst = fields.Number("burst", 1, 1_000_000, required),
+        EventsPerDay = fields.Number("eventsPerDay", 1, MaxEventsPerDay),
+        HasEventsPerDay = fields.Has("eventsPerDay"),
+    };
+}
+
+/// <summary>What of a usage plan is to change; what is not there stays.</summary>
+internal sealed record UsagePlanChange
+{
+    /// <summary>Unique, 1–128 characters.</summary>
+    public string? Name { get; init; }
+
+    /// <summary>As when making it.</summary>
+    public int? RequestsPerSecond { get; init; }
+
+    /// <summary>As when making it.</summary>
+    public int? Burst { get; init; }
+
+    /// <summary>As when making it; null removes the quota.</summary>
+    public int? EventsPerDay { get; init; }
+}
+
+/// <summary>A usage plan as clients see it.</summary>
+internal sealed record UsagePlanView(string Id, string Name, int RequestsPerSecond, int Burst, int? EventsPerDay, DateTimeOffset CreatedAt)
+{
+    public static UsagePlanView Of(UsagePlan p) =>
+        new(TypeId.Format(TypeId.UsagePlan, p.Id), p.Name, p.RequestsPerSecond, p.Burst, p.EventsPerDay, p.CreatedAt);
+}
+
+/// <summary>Limits with a name, for keys of any tenant. For admin keys alone.</summary>
+internal static class UsagePlansApi
+{
+    private const string Group = "Usage plans";
+    private const string Taken = "There is a usage plan with this name.";
+
+    private const string Example =
+        """{"id":"pln_01jd0000000000000000000000","name":"starter","requestsPerSecond":50,"burst":100,"eventsPerDay":100000,"createdAt":"2026-01-31T09:30:00Z"}""";
+
+    private static readonly Operation Create = new("createUsagePlan", Group, "Make a usage plan",
+        "Give it to a key with `usagePlanId` at `/api-keys`. Each key has the limits for itself; its own `requestsPerSecond` and `burst` "
+        + "take precedence.")
+    {
+        Body = new(typeof(UsagePlanBody), """{"name":"starter","requestsPerSecond":50,"burst":100,"eventsPerDay":100000}"""),
+        Status = 201,
+        Answer = new(typeof(UsagePlanView), Example),
+        Errors = [ErrorCodes.NameTaken],
+    };
+
+    private static readonly Operation List = new("listUsagePlans", Group, "List usage plans", "Newest first unless `order=asc`.")
+    {
+        Query = [ListParameters.Order, ListParameters.Limit, ListParameters.Cursor],
+        Answer = new(typeof(Page<UsagePlanView>), $$"""{"items":[{{Example}}],"nextCursor":null}"""),
+    };
+
+    private static readonly Operation Get = new("getUsagePlan", Group, "Get a usage plan", "By its id.") { Answer = new(typeof(UsagePlanView), Example) };
+
+    private static readonly Operation Change = new("changeUsagePlan", Group, "Change a usage plan",
+        "JSON merge patch (RFC 7396): members that are not there stay. It holds for every key with this plan within seconds; what they have used "
+        + "today counts.")
+    {
+        Body = new(typeof(UsagePlanChange), """{"requestsPerSecond":100,"burst":200}"""),
+        Answer = new(typeof(UsagePlanView), Example.Replace("50,", "100,").Replace("\"burst\":100", "\"burst\":200")),
+        Errors = [ErrorCodes.NameTaken],
+    };
+
+    private static readonly Operation Delete = new("deleteUsagePlan", Group, "Delete a usage plan", "One that no valid key has any more.")
+    {
+        Status = 204,
+        Errors = [ErrorCodes.UsagePlanInUse],
+    };
+
+    /// <summary>Maps <c>/usage-plans</c>.</summary>
+    public static void MapUsagePlans(this IEndpointRouteBuilder app)
+    {
+        app.MapPost("/usage-plans", CreateAsync).RequireScope(Scopes.Admin).WithMetadata(Create);
+        app.MapGet("/usage-plans", ListAsync).RequireScope(Scopes.Admin).WithMetadata(List);
+        app.MapGet("/usage-plans/{id}", GetAsync).RequireScope(Scopes.Admin).WithMetadata(Get);
+        app.MapPatch("/usage-plans/{id}", ChangeAsync).RequireScope(Scopes.Admin).WithMetadata(Change);
+        app.MapDelete("/usage-plans/{id}", DeleteAsync).RequireScope(Scopes.Admin).WithMetadata(Delete);
+    }
+
+    private static async Task<IResult> CreateAsync(HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        var body = await Body.ReadAsync(context, UsagePlanBody.ReadNew);
+        var made = await db.UsagePlans.FromSql(
+            $"""
+            INSERT INTO usage_plans (id, name, requests_per_second, burst, events_per_day)
+            VALUES ({TypeId.NewGuid()}, {body.Name}, {body.RequestsPerSecond}, {body.Burst}, {body.EventsPerDay})
+            ON CONFLICT (name) DO NOTHING RETURNING *
+            """).ToListAsync(cancellationToken);
+        var view = UsagePlanView.Of(made.SingleOrDefault() ?? throw NameTaken());
+        return TypedResults.Created($"/usage-plans/{view.Id}", view);
+    }
+
+    private static async Task<IResult> ListAsync(HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        var list = ListRequest.Of(context);
+        list.EnsureValid();
+        IQueryable<UsagePlan> query = db.UsagePlans;
+        if (list.After is { } after)
+            query = list.NewestFirst ? query.Where(p => p.Id < after) : query.Where(p => p.Id > after);
+        query = list.NewestFirst ? query.OrderByDescending(p => p.Id) : query.OrderBy(p => p.Id);
+        var rows = await query.Take(list.Limit + 1).ToListAsync(cancellationToken);
+        return TypedResults.Ok(list.Answer(rows, UsagePlanView.Of, p => p.Id));
+    }
+
+    private static async Task<IResult> GetAsync(string id, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        var key = Ids.UsagePlan(id);
+        var found = await db.UsagePlans.FirstOrDefaultAsync(p => p.Id == key, cancellationToken);
+        return TypedResults.Ok(UsagePlanView.Of(found ?? throw NotFound()));
+    }
+
+    private static async Task<IResult> ChangeAsync(
+        string id, HttpContext context, TriggersDbContext db, KeyChanges changes, CancellationToken cancellationToken)
+    {
+        var key = Ids.UsagePlan(id);
+        var body = await Body.ReadAsync(context, UsagePlanBody.ReadChange);
+        try
+        {
+            var changed = await db.UsagePlans.FromSql(
+                $"""
+                UPDATE usage_plans SET
+                    name = coalesce({body.Name}::text, name),
+                    requests_per_second = coalesce({body.RequestsPerSecond}::int, requests_per_second),
+                    burst = coalesce({body.Burst}::int, burst),
+                    events_per_day = CASE WHEN {body.HasEventsPerDay} THEN {body.EventsPerDay}::int ELSE events_per_day END
+                WHERE id = {key}
+                RETURNING *
+                """).ToListAsync(cancellationToken);
+            var view = UsagePlanView.Of(changed.SingleOrDefault() ?? throw NotFound());
+            await changes.TellAllAsync();
+            return TypedResults.Ok(view);
+        }
+        catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.UniqueViolation)
+        {
+            throw NameTaken();
+        }
+    }
+
+    private static async Task<IResult> DeleteAsync(string id, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        var key = Ids.UsagePlan(id);
+        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        // Keys are never deleted; those that are over must not keep a plan for ever.
+        await db.Database.ExecuteSqlAsync(
+            $"UPDATE api_keys SET usage_plan_id = NULL WHERE usage_plan_id = {key} AND (revoked_at IS NOT NULL OR expires_at <= now())", cancellationToken);
+        try
+        {
+            if (await db.Database.ExecuteSqlAsync($"DELETE FROM usage_plans WHERE id = {key}", cancellationToken) == 0)
+                throw NotFound();
+        }
+        catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.ForeignKeyViolation)
+        {
+            throw new ApiException(ErrorCodes.UsagePlanInUse, "Give the keys that have it another plan, or none, first.");
+        }
+        await transaction.CommitAsync(cancellationToken);
+        return TypedResults.NoContent();
+    }
+
+    private static ApiException NotFound() => ApiException.NotFound("usage plan");
+
+    private static ApiException NameTaken() => new(ErrorCodes.NameTaken, Taken, [new FieldError("/name", Taken)]);
+}

@@ -1,0 +1,178 @@
+using System.Diagnostics;
+using Microsoft.Extensions.DependencyInjection;
+using Triggers.Api.RateLimiting;
+using Triggers.Core;
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.Api.RateLimiting;
+
+/// <summary>Two processes, one Redis: a key's limit is its limit, wherever its requests arrive.</summary>
+public sealed class SharedLimitsTests(ApiFixture api, RedisServer redis) : IClassFixture<ApiFixture>, IAsyncLifetime
+{
+    private RedisHosts _hosts = null!;
+
+    public async ValueTask InitializeAsync() => _hosts = await RedisHosts.StartAsync(api, await redis.ConnectionStringAsync());
+
+    /// <summary><c>RATE_SECONDS=60</c> makes it last as long as the promise is worded.</summary>
+    [Fact]
+    public async Task Two_processes_together_let_through_what_the_plan_allows_and_not_less()
+    {
+        const int perSecond = 100, burst = 50;
+        var key = await _hosts.First.NewKeyAsync(perSecond, burst);
+        var seconds = int.Parse(Environment.GetEnvironmentVariable("RATE_SECONDS") ?? "10");
+        var watch = Stopwatch.StartNew();
+
+        var statuses = (await Task.WhenAll(Enumerable.Range(0, 8).Select(i => HammerAsync(i % 2 == 0 ? _hosts.First : _hosts.Second)))).SelectMany(s => s).ToList();
+
+        var allowed = burst + perSecond * watch.Elapsed.TotalSeconds;
+        var admitted = statuses.Count(s => s == 200);
+        TestContext.Current.SendDiagnosticMessage(
+            $"{watch.Elapsed.TotalSeconds:0.0} s: {statuses.Count} requests, {admitted} admitted, {allowed:0} allowed ({admitted / allowed:0.000})");
+        Assert.Equal(statuses.Count, admitted + statuses.Count(s => s == 429));
+        Assert.True(statuses.Count > 1.5 * admitted, $"{statuses.Count} requests are too few to find out");
+        Assert.InRange(admitted, 0.9 * allowed, 1.05 * allowed);
+
+        async Task<List<int>> HammerAsync(ApiHost host)
+        {
+            using var client = host.Client(key.Secret);
+            var answers = new List<int>();
+            while (watch.Elapsed < TimeSpan.FromSeconds(seconds))
+                answers.Add((await client.GetAsync("/events?limit=1")).Status);
+            return answers;
+        }
+    }
+
+    /// <summary>A store that runs two scripts on one key at once (Garnet without --lua-transaction-mode) lets through more than there is.</summary>
+    [Fact]
+    public async Task Requests_that_come_at_once_never_take_the_same_token()
+    {
+        var limit = new Limit(TypeId.NewGuid(), 1, 2_000, null);
+        var watch = Stopwatch.StartNew();
+
+        var allowed = await Task.WhenAll(Enumerable.Range(0, 16).Select(i => Task.Run(async () =>
+        {
+            var limits = (i % 2 == 0 ? _hosts.First : _hosts.Second).Services.GetRequiredService<RedisLimits>();
+            var count = 0;
+            for (var n = 0; n < 250; n++)
+                count += (await limits.TakeAsync(limit, Cost.OfRequest(1)))!.Value.Verdict == Verdict.Allowed ? 1 : 0;
+            return count;
+        })));
+
+        Assert.InRange(allowed.Sum(), 2_000, 2_000 + (int)watch.Elapsed.TotalSeconds + 1);
+        var standing = await _hosts.First.Services.GetRequiredService<RedisLimits>().TakeAsync(limit, default);
+        Assert.Equal(allowed.Sum(), standing!.Value.EventsToday);
+    }
+
+    [Fact]
+    public async Task The_headers_say_what_both_processes_left()
+    {
+        var key = await _hosts.First.NewKeyAsync(1, 3, eventsPerDay: 100);
+        using var here = _hosts.First.Client(key.Secret);
+        using var there = _hosts.Second.Client(key.Secret);
+        using var decisions = new Decisions(_hosts.Second);
+
+        var first = (await here.TryPublishAsync()).Is(202);
+        var second = (await there.TryPublishAsync()).Is(202);
+
+        Assert.Equal("\"default\";q=3;w=3, \"events-per-day\";q=100;w=86400", first.Headers["RateLimit-Policy"]);
+        Assert.Matches("^\"default\";r=2;t=1, \"events-per-day\";r=99;t=[0-9]+$", first.Headers["RateLimit"]);
+        Assert.Matches("^\"default\";r=[12];t=[12], \"events-per-day\";r=98;t=[0-9]+$", second.Headers["RateLimit"]);
+        Answer answer;
+        do
+            answer = await there.TryPublishAsync();
+        while (answer.Status == 202);
+        answer.IsProblem(429, "rate_limited");
+        Assert.Equal("1", answer.Headers["Retry-After"]);
+        Assert.Equal(1, decisions["limited", "redis"]);
+        Assert.InRange(decisions["allowed", "redis"], 1, 10);
+        Assert.Equal(0, decisions["allowed", "local"]);
+    }
+
+    [Fact]
+    public async Task The_quota_of_a_day_is_counted_over_both_processes()
+    {
+        var key = await _hosts.First.NewKeyAsync(1_000, 1_000, eventsPerDay: 10);
+        using var here = _hosts.First.Client(key.Secret);
+        using var there = _hosts.Second.Client(key.Secret);
+
+        var answers = await Task.WhenAll(Enumerable.Range(0, 20).Select(i => (i % 2 == 0 ? here : there).TryPublishAsync()));
+
+        Assert.Equal(10, answers.Count(a => a.Status == 202));
+        var refused = answers.First(a => a.Status != 202).IsProblem(429, "quota_exceeded");
+        Assert.InRange(int.Parse(refused.Headers["Retry-After"]), 1, 86_400);
+        Assert.Contains("\"events-per-day\";r=0;", refused.Headers["RateLimit"]);
+        // Only publishing has a quota.
+        (await here.GetAsync("/events")).Is(200);
+        using var admin = _hosts.Second.Client();
+        var usage = (await admin.GetAsync($"/api-keys/{key.Id}/usage")).Is(200);
+        Assert.Equal(("all_processes", "10", "0", "10"), (usage["source"], usage["eventsToday"], usage["eventsLeft"], usage["eventsPerDay"]));
+        Assert.Equal("11", usage["requestsToday"]);
+        Assert.Equal(DateTimeOffset.Parse(usage["resetsAt"]!).TimeOfDay, TimeSpan.Zero);
+        Assert.Equal((key.PlanId, "1000"), (usage["usagePlanId"], usage["burst"]));
+    }
+
+    [Fact]
+    public async Task Only_what_is_accepted_for_the_first_time_counts()
+    {
+        var key = await _hosts.First.NewKeyAsync(1_000, 1_000, eventsPerDay: 3);
+        using var client = _hosts.First.Client(key.Secret);
+        using var admin = _hosts.First.Client();
+
+        (await client.TryPublishAsync(",\"externalId\":\"quota-1\"")).Is(202);
+        await ExpectUsedAsync(1);
+        (await client.TryPublishAsync(",\"externalId\":\"quota-1\"")).Is(202);
+        await ExpectUsedAsync(1);
+        (await client.TryPublishAsync(",\"nonsense\":1")).IsProblem(400, "invalid_request");
+        await ExpectUsedAsync(1);
+        (await client.PostAsync("/events/batch", """{"events":[{"type":"a","data":1},{"type":"not a type","data":1},{"type":"a","data":1,"externalId":"quota-1"}]}""")).Is(202);
+        await ExpectUsedAsync(2);
+        (await client.TryPublishAsync()).Is(202);
+        (await client.TryPublishAsync()).IsProblem(429, "quota_exceeded");
+
+        Task ExpectUsedAsync(int events) => Wait.UntilAsync($"{events} events are counted", async () =>
+            (await admin.GetAsync($"/api-keys/{key.Id}/usage")).Is(200)["eventsToday"] == events.ToString());
+    }
+
+    [Fact]
+    public async Task A_batch_costs_its_events()
+    {
+        var key = await _hosts.First.NewKeyAsync(1, 10);
+        using var here = _hosts.First.Client(key.Secret);
+        using var there = _hosts.Second.Client(key.Secret);
+
+        Assert.StartsWith("\"default\";r=4;", (await here.TryPublishAsync(6)).Is(202).Headers["RateLimit"]);
+        var refused = (await there.TryPublishAsync(8)).IsProblem(429, "rate_limited");
+
+        // The request itself has taken one of the four; eight are needed.
+        Assert.InRange(int.Parse(refused.Headers["Retry-After"]), 3, 5);
+        (await here.TryPublishAsync(2)).Is(202);
+    }
+
+    [Fact]
+    public async Task A_batch_larger_than_the_bucket_gets_through_when_that_is_full()
+    {
+        var key = await _hosts.First.NewKeyAsync(1, 10);
+        using var client = _hosts.First.Client(key.Secret);
+
+        var answer = (await client.TryPublishAsync(25)).Is(202);
+
+        Assert.Equal("25", answer["accepted"]);
+        Assert.StartsWith("\"default\";r=0;", answer.Headers["RateLimit"]);
+        (await client.TryPublishAsync(25)).IsProblem(429, "rate_limited");
+    }
+
+    [Fact]
+    public async Task A_batch_that_the_quota_has_no_room_for_is_refused_whole()
+    {
+        var key = await _hosts.First.NewKeyAsync(1_000, 1_000, eventsPerDay: 10);
+        using var client = _hosts.Second.Client(key.Secret);
+
+        (await client.TryPublishAsync(6)).Is(202);
+        var refused = (await client.TryPublishAsync(6)).IsProblem(429, "quota_exceeded");
+
+        Assert.Contains("4 of 10", refused["detail"]);
+        (await client.TryPublishAsync(4)).Is(202);
+    }
+
+    public ValueTask DisposeAsync() => _hosts.DisposeAsync();
+}
