@@ -13,7 +13,6 @@ public sealed class Initial : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0001_initial.sql"));
 }
 
-<<<<<<< HEAD
 /// <summary>0002_kafka_log.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
 [Migration("0002_kafka_log")]
@@ -21,7 +20,8 @@ public sealed class KafkaLog : Migration
 {
     /// <inheritdoc />
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0002_kafka_log.sql"));
-=======
+}
+
 /// <summary>0003_usage_plans.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
 [Migration("0003_usage_plans")]
@@ -29,7 +29,6 @@ public sealed class UsagePlans : Migration
 {
     /// <inheritdoc />
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0003_usage_plans.sql"));
->>>>>>> redis
 }
 
 file static class Scripts
