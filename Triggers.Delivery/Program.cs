@@ -28,6 +28,7 @@ services.AddHostedSingleton<Completions>();
 services.AddHostedSingleton<Dispatcher>();
 services.AddHostedSingleton<Projector>();
 services.AddHostedSingleton<Housekeeping>();
+services.AddHostedSingleton<BacklogWatch>();
 
 var app = builder.Build();
 app.MapLiveAndReady();

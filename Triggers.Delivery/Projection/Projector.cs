@@ -100,7 +100,8 @@ internal sealed partial class Projector(
             throw;
         }
 
-        metrics.Projected(events.Count);
+        metrics.Projected("postgres", events.Count, time.GetElapsedTime(claimedAt));
+        DeliveryTraces.Projected("postgres", 0, events.ConvertAll(e => e.Event), time.GetElapsedTime(claimedAt), time.GetUtcNow());
         foreach (var delivery in matches.HandedOver)
             dispatcher.Start(delivery);
         foreach (var lane in matches.LeftDue)
