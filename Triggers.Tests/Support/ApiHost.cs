@@ -7,6 +7,7 @@ using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Mvc.Testing;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Logging;
 using Npgsql;
 using Triggers.Api;
 using Triggers.Core;
@@ -19,10 +20,16 @@ internal sealed class ApiHost : WebApplicationFactory<ApiMarker>
 {
     public const string AdminKey = "admin-key-of-the-tests";
     private readonly (string Key, string Value)[] _settings;
+    private readonly ILoggerProvider? _logs;
     private int _underWay;
 
-    public ApiHost(string connectionString, params (string Key, string Value)[] settings)
+    public ApiHost(string connectionString, params (string Key, string Value)[] settings) : this(connectionString, null, settings)
     {
+    }
+
+    public ApiHost(string connectionString, ILoggerProvider? logs, params (string Key, string Value)[] settings)
+    {
+        _logs = logs;
         _settings =
         [
             ("ConnectionStrings:triggersdb", connectionString), ("Auth:BootstrapAdminKey", AdminKey), ("Shutdown:Delay", "00:00:00"), .. settings,
@@ -43,6 +50,8 @@ internal sealed class ApiHost : WebApplicationFactory<ApiMarker>
     protected override void ConfigureWebHost(IWebHostBuilder builder)
     {
         builder.ConfigureServices(services => services.AddSingleton<IStartupFilter>(new Counting(this)));
+        if (_logs is not null)
+            builder.ConfigureLogging(logging => logging.AddProvider(_logs));
         foreach (var (key, value) in _settings)
             builder.UseSetting(key, value);
     }

@@ -50,10 +50,11 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
     public async Task Every_mistake_in_the_settings_is_named_at_once_with_its_key()
     {
         var (exitCode, said) = await ApiProcess.RunAsync([],
-            ("ConnectionStrings__triggersdb", "Host="), ("Auth__BootstrapAdminKey", "short"), ("RateLimiting__Burst", "0"), ("Shutdown__GracePeriod", "00:00:00"));
+            ("ConnectionStrings__triggersdb", "Host="), ("Auth__BootstrapAdminKey", "short"), ("RateLimiting__Burst", "0"), ("Shutdown__GracePeriod", "00:00:00"),
+            ("Telemetry__SampleRatio", "1.5"));
 
         Assert.Equal(1, exitCode);
-        foreach (var key in new[] { "ConnectionStrings:triggersdb", "Auth:BootstrapAdminKey", "RateLimiting:Burst", "Shutdown:GracePeriod" })
+        foreach (var key in new[] { "ConnectionStrings:triggersdb", "Auth:BootstrapAdminKey", "RateLimiting:Burst", "Shutdown:GracePeriod", "Telemetry:SampleRatio" })
             Assert.Contains(key, said);
         Assert.DoesNotContain("short", said);
         Assert.DoesNotContain("   at ", said);
