@@ -17,7 +17,7 @@ public sealed partial class MetricsTests(PostgresServer postgres)
         var tables = Instruments.All().GroupBy(instrument => instrument.Meter.Name).ToDictionary(meter => meter.Key, Table);
         Assert.Equal(tables.Keys.Order(), Section().Matches(committed).Select(section => section.Groups["meter"].Value).Order());
 
-        var right = Section().Replace(committed, section => $"## {section.Groups["meter"].Value}\n\n{tables[section.Groups["meter"].Value]}");
+        var right = Section().Replace(committed, section => $"## {section.Groups["meter"].Value}\n\n{tables[section.Groups["meter"].Value]}\n");
         if (Environment.GetEnvironmentVariable("UPDATE_DOCS") == "1")
             await File.WriteAllTextAsync(path, right, TestContext.Current.CancellationToken);
         else
@@ -83,7 +83,7 @@ public sealed partial class MetricsTests(PostgresServer postgres)
         return table.ToString();
     }
 
-    [GeneratedRegex(@"^## (?<meter>Triggers\.\w+)\n\n(\|.*\n)*", RegexOptions.Multiline)]
+    [GeneratedRegex(@"^## (?<meter>Triggers\.\w+)\n\n(\|.*\n)*\n?", RegexOptions.Multiline)]
     private static partial Regex Section();
 
     [GeneratedRegex(@"^# TYPE (\w+) ", RegexOptions.Multiline)]
