@@ -14,7 +14,7 @@ namespace Triggers.Delivery.Maintenance;
 internal sealed record Backlog(long Pending, long Due, double OldestDueSeconds, long UnresolvedDeadLetters, long LogLagEvents, double LogLagSeconds)
 {
     /// <summary>No count goes further, so that no reading is long however much waits: past this, "a lot" is all there is to know.</summary>
-    public const int MaxCounted = 100_000;
+    public const int MaxCounted = 50_000;
 
     /// <summary>Reads it, by the due index and other small indexes alone. The pool must offer index plans only.</summary>
     public static async Task<Backlog> ReadAsync(NpgsqlDataSource dataSource, CancellationToken cancellationToken)
