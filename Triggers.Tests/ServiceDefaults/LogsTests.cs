@@ -44,6 +44,7 @@ public sealed class LogsTests(PostgresServer postgres) : IAsyncLifetime
         await using var host = new ApiHost(_engine.ConnectionString, _api, [("Auth:BootstrapAdminKey", AdminKey), .. Everything]);
         await _engine.StartDeliveryAsync(_delivery, Everything);
         using var client = host.Client(AdminKey);
+        await client.WaitUntilReadyAsync();
         using var stranger = host.Client("key-marker-of-a-stranger");
         var subscription = (await client.PostAsync("/subscriptions",
             $$$"""{"url":"{{{_receiver.Url}}}/hook?token=url-marker","eventTypes":["*"],"headers":{"X-Token":"header-marker"}}""")).Is(201);

@@ -46,6 +46,7 @@ public sealed partial class MetricsTests(PostgresServer postgres)
         using var client = api.Client();
         using var scraper = delivery.CreateClient();
         using var anybody = api.Client(null);
+        await client.WaitUntilReadyAsync();
         (await client.PostAsync("/subscriptions", $$"""{"url":"{{receiver.Url}}","eventTypes":["*"]}""")).Is(201);
         await client.PublishAsync();
         (await client.PostAsync("/events", "{}")).IsProblem(400, "invalid_request");

@@ -36,9 +36,10 @@ public sealed class TracesTests(PostgresServer postgres) : IAsyncLifetime
             return Task.CompletedTask;
         };
         await using var host = new ApiHost(_engine.ConnectionString);
+        await _engine.SubscribeAsync($"{_receiver.Url}/hook?token=secret");
         await _engine.StartDeliveryAsync();
         using var client = host.Client();
-        (await client.PostAsync("/subscriptions", $$"""{"url":"{{_receiver.Url}}/hook?token=secret","eventTypes":["*"]}""")).Is(201);
+        await client.WaitUntilReadyAsync();
 
         var answer = (await client.PostAsync("/events", """{"type":"order.created","data":1}""",
             ("traceparent", $"00-{trace}-{producer}-01"), ("X-Correlation-ID", "correlation-2"))).Is(202);
@@ -125,6 +126,7 @@ public sealed class SamplingTests(PostgresServer postgres)
         await using var engine = await Engine.CreateAsync(postgres);
         await using var host = new ApiHost(engine.ConnectionString, ("Telemetry:SampleRatio", ratio), ("OTEL_TRACES_SAMPLER", environment ?? ""));
         using var client = host.Client();
+        await client.WaitUntilReadyAsync();
         (string, string)[] headers = caller is null ? [] : [("traceparent", $"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{caller}")];
 
         (await client.PostAsync("/events", """{"type":"a","data":1}""", headers)).Is(202);
