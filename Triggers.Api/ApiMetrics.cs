@@ -2,11 +2,10 @@ using System.Diagnostics.Metrics;
 
 namespace Triggers.Api;
 
-/// <summary>What this service counts: one method per fact.</summary>
+/// <summary>What this service counts: one method per fact. <c>docs/metrics.md</c> is made from the names and descriptions here.</summary>
 internal sealed class ApiMetrics
 {
-    private readonly Counter<long> _accepted;
-    private readonly Counter<long> _refused;
+    private readonly Counter<long> _accepted, _refused;
     private readonly Histogram<double> _append;
     private readonly Counter<long> _limited;
 
@@ -14,7 +13,8 @@ internal sealed class ApiMetrics
     {
         var meter = meters.Create("Triggers.Api");
         _accepted = meter.CreateCounter<long>("triggers.events.accepted", "{event}", "Events that are in the log and were answered 202.");
-        _refused = meter.CreateCounter<long>("triggers.events.refused", "{event}", "Events, or requests with events, that were refused.");
+        _refused = meter.CreateCounter<long>("triggers.events.refused", "{event}",
+            "Requests with events that were refused, and events of batches; by `reason`, which is the error's code.");
         _append = meter.CreateHistogram("triggers.log.append.duration", "s", "From handing events to the log to their being durable.",
             advice: new InstrumentAdvice<double> { HistogramBucketBoundaries = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2] });
         _limited = meter.CreateCounter<long>("triggers.rate_limit.decisions", "{decision}", "What the rate limiter said to requests.");
@@ -23,7 +23,7 @@ internal sealed class ApiMetrics
     /// <summary>New events are durable.</summary>
     public void Accepted(int events) => _accepted.Add(events);
 
-    /// <summary>An event, or a request with events, was refused.</summary>
+    /// <summary>A request with events, or an event of a batch, was refused.</summary>
     /// <param name="reason">The error code.</param>
     public void Refused(string reason) => _refused.Add(1, new KeyValuePair<string, object?>("reason", reason));
 

@@ -1,53 +1,116 @@
-using System.Diagnostics;
+using System.Collections.Concurrent;
 using System.Diagnostics.Metrics;
 using Triggers.Core;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Attempts;
-using Triggers.Delivery.Retries;
+using Triggers.Delivery.Dispatch;
+using Triggers.Delivery.Maintenance;
+using Triggers.Delivery.Projection;
 
 namespace Triggers.Delivery;
 
-/// <summary>What the delivery service counts. One method for a fact.</summary>
+/// <summary>What the delivery service counts: one method per fact. <c>docs/metrics.md</c> is made from the names and descriptions here.</summary>
 internal sealed class DeliveryMetrics
 {
-    /// <summary>Name of the meter and of the source of traces.</summary>
-    public const string Name = "Triggers.Delivery";
+    private static readonly InstrumentAdvice<double> Short = new() { HistogramBucketBoundaries = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5] };
+    private static readonly InstrumentAdvice<double> Requests = new() { HistogramBucketBoundaries = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30] };
+    // Milliseconds when all is well; up to the end of the retries when it is not.
+    private static readonly InstrumentAdvice<double> SinceAccept = new() { HistogramBucketBoundaries = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200, 43200, 86400] };
+    private static readonly InstrumentAdvice<int> Sizes = new() { HistogramBucketBoundaries = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000] };
 
-    /// <summary>Traces of attempts.</summary>
-    public static readonly ActivitySource Activities = new(Name);
+    private readonly ConcurrentDictionary<(string Log, int Partition), (long Events, double Seconds)> _lags = new();
+    private readonly Histogram<int> _batchSize;
+    private readonly Histogram<double> _batchDuration, _attemptDuration, _toFirstAttempt, _toDelivered;
+    private readonly Counter<long> _finished, _deadLetters, _leasesExpired, _setAside;
+    private readonly UpDownCounter<long> _active;
+    private volatile Backlog? _backlog;
 
-    private readonly Counter<long> _projected, _attempts, _deadLetters, _leasesExpired, _setAside;
-    private readonly Histogram<double> _attemptDuration, _toFirstAttempt, _toDelivered;
-
-    public DeliveryMetrics(IMeterFactory meters)
+    public DeliveryMetrics(IMeterFactory meters, Lanes lanes, Subscribers subscribers)
     {
-        var meter = meters.Create(Name);
-        _projected = meter.CreateCounter<long>("triggers.delivery.projected", "{event}", "Events read from the log and matched.");
-        _setAside = meter.CreateCounter<long>("triggers.delivery.invalid_records", "{record}", "Records of the log that could not be projected and were set aside.");
-        _attempts = meter.CreateCounter<long>("triggers.delivery.attempts", "{attempt}", "Webhook requests, by outcome.");
-        _deadLetters = meter.CreateCounter<long>("triggers.delivery.dead_letters", "{delivery}", "Deliveries that failed for good, by reason.");
-        _leasesExpired = meter.CreateCounter<long>("triggers.delivery.leases_expired", "{delivery}", "Claims too old to start an attempt under.");
-        _attemptDuration = meter.CreateHistogram<double>("triggers.delivery.attempt.duration", "s", "How long a webhook request took, by outcome.");
-        _toFirstAttempt = meter.CreateHistogram<double>("triggers.delivery.accept_to_first_attempt", "s", "From the acceptance of an event to its first attempt.");
-        _toDelivered = meter.CreateHistogram<double>("triggers.delivery.accept_to_delivered", "s", "From the acceptance of an event to its delivery.");
+        var meter = meters.Create("Triggers.Delivery");
+
+        _batchSize = meter.CreateHistogram("triggers.projection.batch.size", "{event}", "Events of a batch read from the log and matched, by `log`; the sum counts events.", advice: Sizes);
+        _batchDuration = meter.CreateHistogram("triggers.projection.batch.duration", "s", "From reading a batch to the commit of what follows from it, by `log`.", advice: Short);
+        _setAside = meter.CreateCounter<long>("triggers.projection.set_aside", "{record}", "Records of the log that could not be projected and are in the topic of invalid records.");
+        meter.CreateObservableGauge("triggers.log.lag.events", () => _lags.Select(lag => Lag(lag.Key, lag.Value.Events)), "{event}",
+            "Events in the log that are not projected yet, by `log` and `partition`.");
+        meter.CreateObservableGauge("triggers.log.lag.duration", () => _lags.Select(lag => Lag(lag.Key, lag.Value.Seconds)), "s",
+            "Age of the oldest event that is not projected yet, by `log` and `partition`; 0 when there is none.");
+
+        _active = meter.CreateUpDownCounter<long>("triggers.delivery.attempts.active", "{attempt}", "Webhook requests under way in this process.");
+        _attemptDuration = meter.CreateHistogram("triggers.delivery.attempt.duration", "s", "How long a webhook request took, by `outcome`; the count counts attempts.", advice: Requests);
+        _finished = meter.CreateCounter<long>("triggers.delivery.finished", "{delivery}", "Deliveries that reached a final state, by `status`: `succeeded`, `dead_lettered` or `cancelled`.");
+        _toFirstAttempt = meter.CreateHistogram("triggers.delivery.accept_to_first_attempt", "s", "From the acceptance of an event to the start of a delivery's first attempt; without replays and tests.", advice: SinceAccept);
+        _toDelivered = meter.CreateHistogram("triggers.delivery.accept_to_delivered", "s", "From the acceptance of an event to the receiver's 2xx; without replays and tests.", advice: SinceAccept);
+        _leasesExpired = meter.CreateCounter<long>("triggers.delivery.leases.expired", "{delivery}", "Claimed deliveries that came due again before a result was written, by `reason`: `timeout` of the lease, or `worker_died`.");
+        meter.CreateObservableGauge("triggers.delivery.lanes", () => lanes.CountByState(id => subscribers.Find(id) is { Enabled: false }).Select(state =>
+                new Measurement<int>(state.Count, new KeyValuePair<string, object?>("state", state.State))), "{lane}",
+            "Lanes (one per subscription) in this process, by `state`: `full` (every place taken), `active`, `waiting` (for a time to come), or `paused` (the subscription is disabled).");
+
+        meter.CreateObservableGauge("triggers.delivery.pending", () => Of(b => b.Pending), "{delivery}", $"Deliveries without a final state, in the whole system; stops counting at {Backlog.MaxCounted}.");
+        meter.CreateObservableGauge("triggers.delivery.due", () => Of(b => b.Due), "{delivery}", $"Deliveries that could start now and wait for a place, in the whole system; stops counting at {Backlog.MaxCounted}.");
+        meter.CreateObservableGauge("triggers.delivery.oldest_due.age", () => Of(b => b.OldestDueSeconds), "s", "How long the delivery that waits longest has been due, in the whole system; 0 when none is.");
+        _deadLetters = meter.CreateCounter<long>("triggers.dead_letters.written", "{delivery}", "Deliveries that failed for good, by `reason`: `exhausted`, `rejected` or `undeliverable`.");
+        meter.CreateObservableGauge("triggers.dead_letters.unresolved", () => Of(b => b.UnresolvedDeadLetters), "{delivery}", $"Dead letters that nobody resolved or discarded yet, in the whole system; stops counting at {Backlog.MaxCounted}.");
     }
 
-    public void Projected(int events) => _projected.Add(events);
+    /// <summary>A batch was read from a log, and what follows from it is committed.</summary>
+    /// <param name="log">The log's name, <c>postgres</c> or <c>kafka</c>.</param>
+    /// <param name="events">How many there were.</param>
+    /// <param name="duration">From the reading to the commit.</param>
+    public void Projected(string log, int events, TimeSpan duration)
+    {
+        var tag = new KeyValuePair<string, object?>("log", log);
+        _batchSize.Record(events, tag);
+        _batchDuration.Record(duration.TotalSeconds, tag);
+    }
 
+    /// <summary>A record of the log could not be projected.</summary>
     public void SetAside() => _setAside.Add(1);
 
+    /// <summary>How far the projection is behind. Reported as it is until the next call, or <see cref="LogLagUnknown"/>.</summary>
+    /// <param name="log">The log's name, <c>postgres</c> or <c>kafka</c>.</param>
+    /// <param name="partition">The log's partition; 0 where it has none.</param>
+    /// <param name="events">How many events are not projected.</param>
+    /// <param name="seconds">Age of the oldest of them; 0 when there is none.</param>
+    public void LogLag(string log, int partition, long events, double seconds) => _lags[(log, partition)] = (events, seconds);
+
+    /// <summary>This process reads that partition no more, or can't tell: nothing is reported.</summary>
+    public void LogLagUnknown(string log, int partition) => _lags.TryRemove((log, partition), out _);
+
+    /// <summary>What waits in the database; null when that can't be told, so that nothing is reported.</summary>
+    public void Waiting(Backlog? backlog) => _backlog = backlog;
+
+    /// <summary>An attempt starts.</summary>
+    public void AttemptStarted() => _active.Add(1);
+
+    /// <summary>It ended, or was broken off.</summary>
+    public void AttemptEnded() => _active.Add(-1);
+
+    /// <summary>The first attempt of a delivery starts.</summary>
     public void FirstAttempt(TimeSpan sinceAcceptance) => _toFirstAttempt.Record(sinceAcceptance.TotalSeconds);
 
-    public void Attempted(AttemptResult result, Transition transition, TimeSpan sinceAcceptance)
-    {
-        var outcome = new KeyValuePair<string, object?>("outcome", SnakeCase<AttemptOutcome>.Of(result.Outcome));
-        _attempts.Add(1, outcome);
-        _attemptDuration.Record(result.Duration.TotalSeconds, outcome);
-        if (transition.Status == DeliveryStatus.Succeeded)
-            _toDelivered.Record(sinceAcceptance.TotalSeconds);
-    }
+    /// <summary>An attempt has a result.</summary>
+    public void Attempted(AttemptResult result) =>
+        _attemptDuration.Record(result.Duration.TotalSeconds, new KeyValuePair<string, object?>("outcome", SnakeCase<AttemptOutcome>.Of(result.Outcome)));
 
-    public void DeadLettered(string reason) => _deadLetters.Add(1, new KeyValuePair<string, object?>("reason", reason));
+    /// <summary>The receiver has it.</summary>
+    public void Delivered(TimeSpan sinceAcceptance) => _toDelivered.Record(sinceAcceptance.TotalSeconds);
 
-    public void LeaseTooShort() => _leasesExpired.Add(1);
+    /// <summary>Deliveries reached a final state.</summary>
+    public void Finished(string status, long deliveries) => _finished.Add(deliveries, new KeyValuePair<string, object?>("status", status));
+
+    /// <summary>Deliveries became dead letters.</summary>
+    public void DeadLettered(string reason, long deliveries) => _deadLetters.Add(deliveries, new KeyValuePair<string, object?>("reason", reason));
+
+    /// <summary>Deliveries were claimed again whose last claim had come to nothing.</summary>
+    public void LeasesTimedOut(int deliveries) => _leasesExpired.Add(deliveries, new KeyValuePair<string, object?>("reason", "timeout"));
+
+    /// <summary>What a dead worker had claimed is due again.</summary>
+    public void WorkerDied(int deliveries) => _leasesExpired.Add(deliveries, new KeyValuePair<string, object?>("reason", "worker_died"));
+
+    private IEnumerable<Measurement<T>> Of<T>(Func<Backlog, T> value) where T : struct => _backlog is { } backlog ? [new Measurement<T>(value(backlog))] : [];
+
+    private static Measurement<T> Lag<T>((string Log, int Partition) of, T value) where T : struct =>
+        new(value, new KeyValuePair<string, object?>("log", of.Log), new KeyValuePair<string, object?>("partition", of.Partition));
 }

@@ -30,6 +30,7 @@ services.AddHostedSingleton<Dispatcher>();
 services.AddSingleton<Projection>();
 services.AddHostedSingleton<PostgresProjector>();
 services.AddHostedSingleton<Housekeeping>();
+services.AddHostedSingleton<BacklogWatch>();
 if (builder.Configuration.HasKafka())
 {
     builder.AddKafka();

@@ -115,23 +115,25 @@ internal sealed partial class StartAndDrain(
     }
 }
 
-/// <summary>The endpoints that orchestrators ask.</summary>
+/// <summary>The endpoints that orchestrators and collectors ask. They are not counted as requests.</summary>
 public static class HealthEndpoints
 {
     /// <summary>
     /// <c>/health/live</c> checks nothing outside the process. <c>/health/ready</c> is 503 until first ready and while draining;
     /// a dependency lost later is 200 <c>degraded</c>, naming the part, since removing every process at once helps nobody.
+    /// <c>/metrics</c> is there when <see cref="TelemetryOptions.Prometheus"/> is on.
     /// </summary>
     public static void MapLiveAndReady(this WebApplication app)
     {
-        app.MapGet("/health/live", () => TypedResults.Json(new HealthReport("healthy", []))).ExcludeFromDescription().AllowAnonymous();
+        app.MapGet("/health/live", () => TypedResults.Json(new HealthReport("healthy", []))).ExcludeFromDescription().AllowAnonymous().DisableHttpMetrics();
         app.MapGet("/health/ready", async (Readiness readiness, IEnumerable<IHealthPart> parts, CancellationToken cancellationToken) =>
         {
             var report = await HealthReport.CheckAsync(parts, cancellationToken);
             return readiness.IsReady
                 ? Results.Json(report)
                 : Results.Json(report with { Status = readiness.Draining ? "draining" : "starting" }, statusCode: StatusCodes.Status503ServiceUnavailable);
-        }).ExcludeFromDescription().AllowAnonymous();
+        }).ExcludeFromDescription().AllowAnonymous().DisableHttpMetrics();
+        app.MapMetrics();
     }
 }
 

@@ -7,9 +7,6 @@ using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 using Npgsql;
-using OpenTelemetry;
-using OpenTelemetry.Metrics;
-using OpenTelemetry.Trace;
 using Triggers.Core;
 
 namespace Triggers.ServiceDefaults;
@@ -18,7 +15,7 @@ namespace Triggers.ServiceDefaults;
 public static class Extensions
 {
     /// <summary>
-    /// Adds telemetry (OTLP, when <c>OTEL_EXPORTER_OTLP_ENDPOINT</c> is set), the Postgres pool and EF Core over
+    /// Adds telemetry, the Postgres pool and EF Core over
     /// <c>ConnectionStrings:triggersdb</c>, health and shutdown. No resilience defaults for HttpClient: a webhook must go out once.
     /// </summary>
     public static WebApplicationBuilder AddServiceDefaults(this WebApplicationBuilder builder)
@@ -27,7 +24,7 @@ public static class Extensions
         services.TryAddSingleton(TimeProvider.System);
         // Every statement at Information would drown what matters, and carry data into the logs.
         builder.Logging.AddFilter("Npgsql", LogLevel.Warning).AddFilter("Polly", LogLevel.Warning).AddFilter("Microsoft.EntityFrameworkCore", LogLevel.Warning);
-        AddTelemetry(builder);
+        builder.AddTelemetry();
         AddStorage(services, builder.Environment.ApplicationName);
 
         services.AddOptions<ShutdownOptions>().BindConfiguration("Shutdown").ValidateDataAnnotations().ValidateOnStart();
@@ -46,26 +43,6 @@ public static class Extensions
         services.AddSingleton<IHealthPart, PostgresHealth>();
         services.AddHostedService<StartAndDrain>();
         return builder;
-    }
-
-    private static void AddTelemetry(WebApplicationBuilder builder)
-    {
-        var telemetry = builder.Services.AddOpenTelemetry()
-            .WithTracing(tracing => tracing
-                .AddSource("Triggers.*")
-                .AddAspNetCoreInstrumentation(o => o.Filter = context => !context.Request.Path.StartsWithSegments("/health")))
-            .WithMetrics(metrics => metrics
-                .AddMeter("Triggers.*", "Npgsql")
-                .AddAspNetCoreInstrumentation()
-                .AddRuntimeInstrumentation());
-        if (string.IsNullOrEmpty(builder.Configuration["OTEL_EXPORTER_OTLP_ENDPOINT"]))
-            return;
-        telemetry.UseOtlpExporter();
-        builder.Logging.AddOpenTelemetry(logging =>
-        {
-            logging.IncludeFormattedMessage = true;
-            logging.IncludeScopes = true;
-        });
     }
 
     private static void AddStorage(IServiceCollection services, string applicationName)

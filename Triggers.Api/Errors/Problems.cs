@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Net.Sockets;
 using System.Text.Json.Serialization;
 using Npgsql;
+using Triggers.Api.Ingest;
 using Triggers.Api.Requests;
 using Triggers.Core.EventLog;
 
@@ -23,7 +24,7 @@ internal sealed record Problem(
 }
 
 /// <summary>The one place that answers errors: ours, the framework's, and those of what we depend on.</summary>
-internal sealed partial class Problems(RequestDelegate next, ApiMetrics metrics, ILogger<Problems> logger)
+internal sealed partial class Problems(RequestDelegate next, ILogger<Problems> logger)
 {
     public async Task InvokeAsync(HttpContext context)
     {
@@ -70,7 +71,6 @@ internal sealed partial class Problems(RequestDelegate next, ApiMetrics metrics,
             case BadHttpRequestException bad:
                 return WriteAsync(context, ErrorCodes.OfStatus(bad.StatusCode), bad.Message);
             case EventLogUnavailableException:
-                metrics.Refused(ErrorCodes.LogUnavailable.Code);
                 return WriteAsync(context, new ApiException(ErrorCodes.LogUnavailable, e.Message) { RetryAfterSeconds = 1 });
         }
 
@@ -101,6 +101,9 @@ internal sealed partial class Problems(RequestDelegate next, ApiMetrics metrics,
     /// <summary>Answers an error.</summary>
     public static Task WriteAsync(HttpContext context, ApiException e)
     {
+        // Of a batch nothing of which was accepted, every event was counted by itself.
+        if (e.Code != ErrorCodes.BatchRefused && context.GetEndpoint()?.Metadata.GetMetadata<IngestApi.TakesEvents>() is not null)
+            context.RequestServices.GetRequiredService<ApiMetrics>().Refused(e.Code.Code);
         var response = context.Response;
         response.StatusCode = e.Code.Status;
         if (e.RetryAfterSeconds is { } seconds)

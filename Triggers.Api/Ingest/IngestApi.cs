@@ -21,8 +21,9 @@ internal static class IngestApi
     public static void MapIngest(this IEndpointRouteBuilder app)
     {
         app.MapPost("/events", PublishAsync).RequireScope(Scopes.EventsWrite).WithMetadata(IdempotencyKey.Honoured.Instance)
-            .WithMetadata(PublishesOneEvent.Instance).WithMetadata(IngestDocs.Publish);
-        app.MapPost("/events/batch", PublishBatchAsync).RequireScope(Scopes.EventsWrite).WithMetadata(IdempotencyKey.Honoured.Instance).WithMetadata(IngestDocs.PublishBatch);
+            .WithMetadata(TakesEvents.Instance).WithMetadata(PublishesOneEvent.Instance).WithMetadata(IngestDocs.Publish);
+        app.MapPost("/events/batch", PublishBatchAsync).RequireScope(Scopes.EventsWrite).WithMetadata(IdempotencyKey.Honoured.Instance)
+            .WithMetadata(TakesEvents.Instance).WithMetadata(IngestDocs.PublishBatch);
     }
 
     private static async Task<IResult> PublishAsync(HttpContext context, Caller caller, IEventLog log, ApiMetrics metrics)
@@ -31,10 +32,7 @@ internal static class IngestApi
         var body = await Body.ReadBytesAsync(context, Body.MaxBytes);
         var parsed = EventParser.ReadOne(body);
         if (parsed.Errors.Count > 0)
-        {
-            metrics.Refused(ErrorCodes.InvalidRequest.Code);
             throw new ApiException(ErrorCodes.InvalidRequest, "The event has mistakes; see errors.", parsed.Errors);
-        }
 
         var firstId = TypeId.NewGuid();
         var result = await AppendAsync(context, caller, log, metrics, key, body, firstId, [NewEvent(parsed, firstId)]);
@@ -86,19 +84,28 @@ internal static class IngestApi
     private static async Task<AppendResult> AppendAsync(
         HttpContext context, Caller caller, IEventLog log, ApiMetrics metrics, string? key, ReadOnlyMemory<byte> body, Guid firstId, List<NewEvent> events)
     {
+        // The events carry the context of this span: theirs is the trace that the deliveries go on with.
+        using var activity = ApiTraces.StartAppend(log, caller.TenantId, events);
         var started = Stopwatch.GetTimestamp();
         var request = new AppendRequest(
             caller.TenantId, firstId, context.CorrelationId(), Activity.Current?.Id,
             key is null ? null : Fingerprints.OfRequest(key, context.Request.Path, body.Span), events);
-        var result = await log.AppendAsync(request, context.RequestAborted);
+        AppendResult result;
+        try
+        {
+            result = await log.AppendAsync(request, context.RequestAborted);
+        }
+        catch (Exception e)
+        {
+            activity?.SetTag("error.type", e.GetType().FullName).SetStatus(ActivityStatusCode.Error, e.Message);
+            throw;
+        }
         metrics.Appended(Stopwatch.GetElapsedTime(started));
         switch (result.Outcome)
         {
             case AppendOutcome.KeyReused:
-                metrics.Refused(ErrorCodes.IdempotencyKeyReused.Code);
                 throw new ApiException(ErrorCodes.IdempotencyKeyReused, "Within 24 hours a key stands for one request: the same path and the same body.");
             case AppendOutcome.InProgress:
-                metrics.Refused(ErrorCodes.IdempotencyInProgress.Code);
                 throw new ApiException(ErrorCodes.IdempotencyInProgress, "Come again for its answer.") { RetryAfterSeconds = 1 };
             case AppendOutcome.Appended:
                 var accepted = result.Events.Count(e => e.Outcome == AppendedEventOutcome.Appended);
@@ -125,4 +132,10 @@ internal static class IngestApi
         $"The event {TypeId.Format(TypeId.Event, holder.Id)} has this externalId, and says something else.";
 
     private static void MarkReplayed(HttpContext context) => context.Response.Headers["Idempotency-Replayed"] = "true";
+
+    /// <summary>Marks the operations whose refusals are counted.</summary>
+    internal sealed class TakesEvents
+    {
+        public static readonly TakesEvents Instance = new();
+    }
 }

@@ -6,7 +6,7 @@ using Triggers.Core.Schema;
 namespace Triggers.Api.Setup;
 
 /// <summary><c>Triggers.Api --migrate</c>: creates database and schema, and ends. Nothing else changes the schema.</summary>
-internal static class Migration
+internal static partial class Migration
 {
     private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(60);
 
@@ -27,14 +27,14 @@ internal static class Migration
             try
             {
                 await SchemaVersion.MigrateAsync(db, CancellationToken.None);
-                logger.LogInformation("The schema is up to date");
+                Log.UpToDate(logger);
                 return 0;
             }
             catch (Exception e) when (IsNotThereYet(e))
             {
                 if (time.GetElapsedTime(started) > MaxWait)
                 {
-                    logger.LogError("Postgres does not answer: {Problem}", e.Message);
+                    Log.NoAnswer(logger, e.Message);
                     return 1;
                 }
                 await Task.Delay(TimeSpan.FromMilliseconds(500), time);
@@ -53,4 +53,13 @@ internal static class Migration
         { InnerException: { } inner } => IsNotThereYet(inner),
         _ => false,
     };
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventId = 1, Level = LogLevel.Information, Message = "The schema is up to date")]
+        public static partial void UpToDate(ILogger logger);
+
+        [LoggerMessage(EventId = 2, Level = LogLevel.Error, Message = "Postgres does not answer: {Problem}")]
+        public static partial void NoAnswer(ILogger logger, string problem);
+    }
 }

@@ -31,6 +31,15 @@ public sealed class UsagePlans : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0003_usage_plans.sql"));
 }
 
+/// <summary>0004_retry_links.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0004_retry_links")]
+public sealed class RetryLinks : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0004_retry_links.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

@@ -15,7 +15,11 @@ namespace Triggers.Delivery.Attempts;
 /// <param name="Result">The attempt; null when none was made.</param>
 /// <param name="Number">Of the attempt, 1 for the first.</param>
 /// <param name="StartedAt">Timestamp of the TimeProvider.</param>
-internal sealed record Completion(DueDelivery Delivery, Transition Transition, AttemptResult? Result, int Number, long StartedAt);
+internal sealed record Completion(DueDelivery Delivery, Transition Transition, AttemptResult? Result, int Number, long StartedAt)
+{
+    /// <summary>W3C trace context of the attempt, when it failed, is repeated, and is traced.</summary>
+    public string? TraceParent { get; init; }
+}
 
 /// <summary>
 /// Writes what became of deliveries, many in one statement. While Postgres is away they wait here; a full buffer stops the claiming.
@@ -126,6 +130,7 @@ internal sealed partial class Completions(
         Add("codes", NpgsqlDbType.Integer, c => c.Result?.StatusCode);
         Add("headers", NpgsqlDbType.Text, c => c.Result?.ResponseHeaders is { } h ? JsonSerializer.Serialize(h) : null);
         Add("bodies", NpgsqlDbType.Bytea, c => c.Result?.ResponseBody);
+        Add("traces", NpgsqlDbType.Text, c => c.TraceParent);
         var gone = batch.Where(c => c.Transition.SubscriptionIsGone).Select(c => c.Delivery.SubscriptionId).Distinct().ToArray();
         if (gone.Length > 0)
         {
@@ -134,13 +139,18 @@ internal sealed partial class Completions(
             disable.Parameters.Add(new("gone", NpgsqlDbType.Uuid | NpgsqlDbType.Array) { Value = gone });
             commands.BatchCommands.Add(disable);
         }
-        var died = new List<string>();
+        var finished = new List<(string Status, string? Reason, long Count)>();
         await using (var reader = await commands.ExecuteReaderAsync())
         {
             while (await reader.ReadAsync())
-                died.Add(reader.GetString(0));
+                finished.Add((reader.GetString(0), reader.IsDBNull(1) ? null : reader.GetString(1), reader.GetInt64(2)));
         }
-        died.ForEach(metrics.DeadLettered);
+        foreach (var (status, reason, count) in finished)
+        {
+            metrics.Finished(status, count);
+            if (reason is not null)
+                metrics.DeadLettered(reason, count);
+        }
         if (died.Count > 0)
             wakeups.DeadLetters.Set();
 
@@ -169,8 +179,8 @@ internal sealed partial class Completions(
         """
         WITH c AS MATERIALIZED (
             SELECT * FROM unnest(@tenants, @ids, @claims, @statuses, @delays, @failures, @reasons, @attempts, @numbers, @ages, @durations,
-                @outcomes, @errors, @codes, @headers, @bodies)
-                AS c (tenant_id, id, claim, status, delay, failures, reason, attempt_id, number, age, duration, outcome, error, code, headers, body)
+                @outcomes, @errors, @codes, @headers, @bodies, @traces)
+                AS c (tenant_id, id, claim, status, delay, failures, reason, attempt_id, number, age, duration, outcome, error, code, headers, body, trace)
         ),
         recorded AS (
             INSERT INTO attempts (delivery_id, claim, tenant_id, id, number, started_at, duration_ms, outcome, error, status_code, response_headers, response_body)
@@ -186,7 +196,8 @@ internal sealed partial class Completions(
                 next_attempt_at = CASE WHEN c.status = 'pending' THEN clock_timestamp() + c.delay END,
                 finalized_at = CASE WHEN c.status <> 'pending' THEN clock_timestamp() END,
                 last_outcome = coalesce(c.outcome, d.last_outcome),
-                last_status_code = CASE WHEN c.outcome IS NULL THEN d.last_status_code ELSE c.code END
+                last_status_code = CASE WHEN c.outcome IS NULL THEN d.last_status_code ELSE c.code END,
+                last_trace_parent = coalesce(c.trace, d.last_trace_parent)
             FROM c
             WHERE d.tenant_id = c.tenant_id AND d.id = c.id AND d.status = 'pending' AND (c.status = 'succeeded' OR d.claim = c.claim)
             RETURNING d.tenant_id, d.id, d.event_id, d.subscription_id, d.status, d.retry_count, d.replay_of, d.last_outcome, d.last_status_code, c.reason
@@ -230,7 +241,7 @@ internal sealed partial class Completions(
             UPDATE open_events o SET open = l.open, done = l.done, dead = l.dead FROM locked l
             WHERE o.tenant_id = l.tenant_id AND o.event_id = l.event_id AND NOT (l.open = 0 AND l.dead = 0 AND (l.done > 0 OR l.acknowledged_at IS NOT NULL))
         )
-        SELECT reason FROM died
+        SELECT status, reason, count(*) FROM applied WHERE status <> 'pending' GROUP BY status, reason
         """;
 
     private static partial class Log

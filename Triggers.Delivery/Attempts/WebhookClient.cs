@@ -4,7 +4,7 @@ using Polly;
 namespace Triggers.Delivery.Attempts;
 
 /// <summary>The HttpClient that webhooks go out by.</summary>
-internal static class WebhookClient
+internal static partial class WebhookClient
 {
     /// <summary>
     /// No redirects, no cookies, no proxy, no trace headers but ours, and no retry: sending again is the schedule's business, in the
@@ -17,7 +17,7 @@ internal static class WebhookClient
             var options = provider.GetRequiredService<IOptions<DeliveryOptions>>().Value;
             _ = DeliveryOptions.TryParseNetworks(options.AllowedNetworks, out var networks);
             if (networks.Count > 0)
-                provider.GetRequiredService<ILogger<AddressGuard>>().LogWarning("Webhooks may be sent to {Networks}, beside public addresses", options.AllowedNetworks);
+                Log.NetworksAllowed(provider.GetRequiredService<ILogger<AddressGuard>>(), options.AllowedNetworks);
             return new AddressGuard(networks);
         });
         services.AddSingleton<WebhookSender>();
@@ -41,5 +41,11 @@ internal static class WebhookClient
             .RemoveAllLoggers()
             .AddResilienceHandler("attempt", (pipeline, context) =>
                 pipeline.AddTimeout(context.ServiceProvider.GetRequiredService<IOptions<DeliveryOptions>>().Value.AttemptTimeout));
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Webhooks may be sent to {Networks}, beside public addresses")]
+        public static partial void NetworksAllowed(ILogger logger, string networks);
     }
 }

@@ -125,6 +125,7 @@ internal sealed partial class Dispatcher(
 
         var claimed = new List<DueDelivery>();
         var filled = new Dictionary<Guid, int>();
+        var timedOut = 0;
         var failed = true;
         try
         {
@@ -139,6 +140,8 @@ internal sealed partial class Dispatcher(
             {
                 var delivery = Read(reader, claimedAt);
                 claimed.Add(delivery);
+                if (reader.GetBoolean(8))
+                    timedOut++;
                 filled[delivery.SubscriptionId] = filled.GetValueOrDefault(delivery.SubscriptionId) + 1;
             }
             failed = false;
@@ -157,6 +160,8 @@ internal sealed partial class Dispatcher(
                 lanes.Unreserve(due[i], free[i] - count, mayHaveMore: failed || count == free[i]);
             }
         }
+        if (timedOut > 0)
+            metrics.LeasesTimedOut(timedOut);
         foreach (var delivery in claimed)
             Start(delivery);
     }
@@ -164,7 +169,8 @@ internal sealed partial class Dispatcher(
     private static DueDelivery Read(NpgsqlDataReader reader, long claimedAt) => new(
         reader.GetGuid(0), reader.GetGuid(1), reader.GetGuid(2), reader.GetInt32(3), reader.GetInt32(4),
         reader.IsDBNull(5) ? null : reader.GetGuid(5), reader.GetBoolean(6), claimedAt,
-        EventRow.Read(reader, 7));
+        EventRow.Read(reader, 9))
+    { LastTraceParent = reader.IsDBNull(7) ? null : reader.GetString(7) };
 
     /// <summary>
     /// Each lane is asked for as many as it can start now, so one with a million due costs no more than one with ten. The rows are
@@ -173,10 +179,10 @@ internal sealed partial class Dispatcher(
     private const string ClaimSql =
         $"""
         WITH due AS MATERIALIZED (
-            SELECT d.tenant_id, d.id
+            SELECT d.tenant_id, d.id, d.claimed_by IS NOT NULL AS timed_out
             FROM unnest(@lanes, @free) AS l (subscription_id, free)
             CROSS JOIN LATERAL (
-                SELECT tenant_id, id FROM deliveries
+                SELECT tenant_id, id, claimed_by FROM deliveries
                 WHERE subscription_id = l.subscription_id AND status = 'pending' AND next_attempt_at <= now()
                 ORDER BY next_attempt_at
                 LIMIT l.free
@@ -185,9 +191,10 @@ internal sealed partial class Dispatcher(
         claimed AS (
             UPDATE deliveries d SET claim = d.claim + 1, claimed_by = @worker, next_attempt_at = clock_timestamp() + @lease
             FROM due WHERE d.tenant_id = due.tenant_id AND d.id = due.id
-            RETURNING d.tenant_id, d.id, d.event_id, d.subscription_id, d.claim, d.retry_count, d.replay_of, d.test
+            RETURNING d.tenant_id, d.id, d.event_id, d.subscription_id, d.claim, d.retry_count, d.replay_of, d.test,
+                d.last_trace_parent, due.timed_out
         )
-        SELECT c.tenant_id, c.id, c.subscription_id, c.claim, c.retry_count, c.replay_of, c.test, {EventRow.Columns}
+        SELECT c.tenant_id, c.id, c.subscription_id, c.claim, c.retry_count, c.replay_of, c.test, c.last_trace_parent, c.timed_out, {EventRow.Columns}
         FROM claimed c JOIN events e ON e.tenant_id = c.tenant_id AND e.id = c.event_id
         """;
 
@@ -195,6 +202,7 @@ internal sealed partial class Dispatcher(
     {
         // Whoever calls goes on at once; and nothing below may throw, for nobody would see it.
         await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+        using var scope = Log.Attempt(logger, delivery.Event.CorrelationId);
         try
         {
             if (await CompleteAsync(delivery) is { } completion)
@@ -225,59 +233,77 @@ internal sealed partial class Dispatcher(
         }
         if (!subscriber.Enabled)
             return new Completion(delivery, Transition.Released(), null, 0, time.GetTimestamp());
+        // Too late to be sure to end within the lease.
         if (time.GetElapsedTime(delivery.ClaimedAt) + options.Value.AttemptTimeout + DeliveryOptions.LeaseMargin >= options.Value.Lease)
-        {
-            metrics.LeaseTooShort();
             return null;
-        }
 
         var number = delivery.RetryCount + 1;
-        var started = time.GetTimestamp();
-        using var activity = StartActivity(delivery, number);
-        AttemptResult result;
+        using var activity = DeliveryTraces.StartAttempt(delivery, subscriber.Url, number);
         try
         {
-            if (number == 1)
-                metrics.FirstAttempt(time.GetUtcNow() - TypeId.CreatedAt(delivery.Event.Id));
+            return await SendAsync(delivery, subscriber, number, activity);
+        }
+        catch (Exception e)
+        {
+            // Here, and not only by the caller, so that the line is in the attempt's trace.
+            activity?.SetStatus(ActivityStatusCode.Error, e.Message);
+            Log.Broken(logger, e, TypeId.Format(TypeId.Delivery, delivery.Id));
+            return null;
+        }
+    }
+
+    private async Task<Completion> SendAsync(DueDelivery delivery, Subscriber subscriber, int number, Activity? activity)
+    {
+        var started = time.GetTimestamp();
+        // A replay and a test begin long after the event: they say nothing of how fast events get through.
+        var counts = delivery is { ReplayOf: null, Test: false };
+        if (number == 1 && counts)
+            metrics.FirstAttempt(SinceAcceptance(delivery));
+        AttemptResult result;
+        metrics.AttemptStarted();
+        try
+        {
             result = await sender.SendAsync(delivery, subscriber, number, activity, _abort.Token);
         }
         catch (OperationCanceledException)
         {
             return new Completion(delivery, Transition.Released(), null, number, started);
         }
+        finally
+        {
+            metrics.AttemptEnded();
+        }
 
         var transition = RetrySchedule.After(
             options.Value.Retry, number, result.Outcome, result.StatusCode, result.RetryAfter, Random.Shared.NextDouble());
         if (delivery.Test && result.Outcome != AttemptOutcome.Delivered)
             transition = Transition.Cancelled();
-        metrics.Attempted(result, transition, time.GetUtcNow() - TypeId.CreatedAt(delivery.Event.Id));
-        activity?.SetTag("triggers.outcome", SnakeCase<AttemptOutcome>.Of(result.Outcome));
-        activity?.SetTag("http.response.status_code", result.StatusCode);
-        if (result.Outcome != AttemptOutcome.Delivered)
-            activity?.SetStatus(ActivityStatusCode.Error, result.Error);
+        metrics.Attempted(result);
+        if (result.Outcome == AttemptOutcome.Delivered && counts)
+            metrics.Delivered(SinceAcceptance(delivery));
+        DeliveryTraces.Attempted(activity, result, transition.Status);
         if (transition.Status != DeliveryStatus.Succeeded)
         {
             Log.Failed(logger, TypeId.Format(TypeId.Delivery, delivery.Id), TypeId.Format(TypeId.Event, delivery.Event.Id),
                 TypeId.Format(TypeId.Subscription, delivery.SubscriptionId), number, SnakeCase<AttemptOutcome>.Of(result.Outcome),
-                result.StatusCode, SnakeCase<DeliveryStatus>.Of(transition.Status), transition.Delay.TotalSeconds, delivery.Event.CorrelationId);
+                result.StatusCode, SnakeCase<DeliveryStatus>.Of(transition.Status), transition.Delay.TotalSeconds);
         }
-        return new Completion(delivery, transition, result, number, started);
+        return new Completion(delivery, transition, result, number, started)
+        {
+            // What is not recorded can't be linked to.
+            TraceParent = activity is { Recorded: true } && transition.Status == DeliveryStatus.Pending ? activity.Id : null,
+        };
     }
 
-    private static Activity? StartActivity(DueDelivery delivery, int number)
-    {
-        ActivityContext.TryParse(delivery.Event.TraceParent, null, isRemote: true, out var parent);
-        var activity = DeliveryMetrics.Activities.StartActivity("webhook.attempt", ActivityKind.Client, parent);
-        activity?.SetTag("triggers.event_id", TypeId.Format(TypeId.Event, delivery.Event.Id));
-        activity?.SetTag("triggers.delivery_id", TypeId.Format(TypeId.Delivery, delivery.Id));
-        activity?.SetTag("triggers.subscription_id", TypeId.Format(TypeId.Subscription, delivery.SubscriptionId));
-        activity?.SetTag("triggers.attempt", number);
-        activity?.SetTag("http.request.method", "POST");
-        return activity;
-    }
+    private TimeSpan SinceAcceptance(DueDelivery delivery) => time.GetUtcNow() - TypeId.CreatedAt(delivery.Event.Id);
 
     private static partial class Log
     {
+        // As in the API's requests: in every line that is written during an attempt.
+        private static readonly Func<ILogger, string, IDisposable?> AttemptScope = LoggerMessage.DefineScope<string>("CorrelationId:{CorrelationId}");
+
+        public static IDisposable? Attempt(ILogger logger, string correlationId) => AttemptScope(logger, correlationId);
+
         [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Postgres is away; dispatch waits")]
         public static partial void Away(ILogger logger, Exception exception);
 
@@ -285,8 +311,8 @@ internal sealed partial class Dispatcher(
         public static partial void Broken(ILogger logger, Exception exception, string deliveryId);
 
         [LoggerMessage(EventId = 3, Level = LogLevel.Information,
-            Message = "delivery.attempted {DeliveryId} of {EventId} to {SubscriptionId}: attempt {Attempt} ended {Outcome} {StatusCode}, now {Status}, due in {DelaySeconds} s (correlation {CorrelationId})")]
+            Message = "delivery.attempted {DeliveryId} of {EventId} to {SubscriptionId}: attempt {Attempt} ended {Outcome} {StatusCode}, now {Status}, due in {DelaySeconds} s")]
         public static partial void Failed(ILogger logger, string deliveryId, string eventId, string subscriptionId, int attempt, string outcome,
-            int? statusCode, string status, double delaySeconds, string correlationId);
+            int? statusCode, string status, double delaySeconds);
     }
 }

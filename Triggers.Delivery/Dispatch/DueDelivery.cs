@@ -11,7 +11,11 @@ namespace Triggers.Delivery.Dispatch;
 /// <param name="ClaimedAt">Timestamp of the TimeProvider, taken before the claim was made.</param>
 /// <param name="Event">What to send.</param>
 internal sealed record DueDelivery(
-    Guid TenantId, Guid Id, Guid SubscriptionId, int Claim, int RetryCount, Guid? ReplayOf, bool Test, long ClaimedAt, EventToSend Event);
+    Guid TenantId, Guid Id, Guid SubscriptionId, int Claim, int RetryCount, Guid? ReplayOf, bool Test, long ClaimedAt, EventToSend Event)
+{
+    /// <summary>W3C trace context of the attempt that failed last, when that was traced.</summary>
+    public string? LastTraceParent { get; init; }
+}
 
 /// <summary>An event as it goes out.</summary>
 internal sealed record EventToSend(

@@ -120,6 +120,28 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
         }
     }
 
+    /// <summary>How many lanes are in which state; every state is named, also with none in it.</summary>
+    /// <param name="isPaused">Whether a lane may start nothing.</param>
+    public IEnumerable<(string State, int Count)> CountByState(Func<Guid, bool> isPaused)
+    {
+        var (full, active, waiting, paused) = (0, 0, 0, 0);
+        lock (_lock)
+        {
+            foreach (var lane in _lanes.Values)
+            {
+                if (isPaused(lane.SubscriptionId))
+                    paused++;
+                else if (lane.Busy >= concurrency)
+                    full++;
+                else if (lane.Busy > 0)
+                    active++;
+                else
+                    waiting++;
+            }
+        }
+        return [("full", full), ("active", active), ("waiting", waiting), ("paused", paused)];
+    }
+
     private Lane Get(Guid subscriptionId)
     {
         if (!_lanes.TryGetValue(subscriptionId, out var lane))

@@ -14,6 +14,7 @@ namespace Triggers.Delivery.Dispatch;
 internal sealed partial class WorkerRegistration(
     EngineDataSource dataSource,
     Wakeups wakeups,
+    DeliveryMetrics metrics,
     Readiness readiness,
     IOptions<DeliveryOptions> options,
     TimeProvider time,
@@ -135,9 +136,11 @@ internal sealed partial class WorkerRegistration(
             return;
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
         var dead = await LockDeadAsync(connection, cancellationToken);
-        if (dead.Length > 0)
-            Log.Freed(logger, string.Join(", ", dead), await FreeAsync(connection, dead, cancellationToken));
+        var freed = dead.Length > 0 ? await FreeAsync(connection, dead, cancellationToken) : 0;
         await transaction.CommitAsync(cancellationToken);
+        if (dead.Length > 0)
+            Log.Freed(logger, string.Join(", ", dead), freed);
+        metrics.WorkerDied(freed);
         wakeups.All();
     }
 

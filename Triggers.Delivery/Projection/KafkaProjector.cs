@@ -28,11 +28,17 @@ internal sealed partial class KafkaProjector(
     TimeProvider time,
     ILogger<KafkaProjector> logger) : BackgroundService
 {
+    private const string LogName = "kafka";
     private const int MaxBatchRecords = 500;
     private const int MaxBatchBytes = 8 * 1024 * 1024;
 
     private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(200);
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(250);
+
+    private static readonly TimeSpan s_lagInterval = TimeSpan.FromSeconds(5);
+
+    /// <summary>Where this process is in its partitions, and from when the record before that is.</summary>
+    private readonly Dictionary<int, (long Next, DateTimeOffset PassedAt)> _places = [];
 
     private readonly HashSet<DateOnly> _daysWithPartitions = [];
 
@@ -48,6 +54,8 @@ internal sealed partial class KafkaProjector(
                 using var consumer = new ConsumerBuilder<byte[], byte[]>(options.Value.ForConsumer())
                     .SetLogHandler(KafkaExtensions.LogTo(services))
                     .SetPartitionsAssignedHandler((_, partitions) => PositionsOf(log, partitions))
+                    .SetPartitionsRevokedHandler((_, partitions) => Forget(partitions))
+                    .SetPartitionsLostHandler((_, partitions) => Forget(partitions))
                     .Build();
                 consumer.Subscribe(log.Topic);
                 try
@@ -71,14 +79,22 @@ internal sealed partial class KafkaProjector(
     private async Task ProjectAsync(IConsumer<byte[], byte[]> consumer, KafkaLogName log, CancellationToken stoppingToken)
     {
         var batch = new List<ConsumeResult<byte[], byte[]>>(MaxBatchRecords);
+        var measuredAt = time.GetTimestamp();
         while (!stoppingToken.IsCancellationRequested)
         {
             Read(consumer, batch);
+            if (time.GetElapsedTime(measuredAt) > s_lagInterval)
+            {
+                MeasureLag(consumer, log);
+                measuredAt = time.GetTimestamp();
+            }
             if (batch.Count == 0)
                 continue;
             await ProjectUntilDoneAsync(log, await DecodeAsync(batch, stoppingToken), stoppingToken);
             foreach (var last in batch.GroupBy(r => r.Partition.Value).Select(p => p.MaxBy(r => r.Offset.Value)!))
             {
+                if (_places.ContainsKey(last.Partition.Value))
+                    _places[last.Partition.Value] = (last.Offset.Value + 1, last.Message.Timestamp.UtcDateTime);
                 try
                 {
                     consumer.StoreOffset(last);
@@ -141,8 +157,30 @@ internal sealed partial class KafkaProjector(
             var next = reader.GetInt64(1);
             positions.Add(new TopicPartitionOffset(log.Topic, reader.GetInt32(0), next == 0 ? Offset.Beginning : new Offset(next)));
         }
+        foreach (var (partition, next) in positions.Select(p => (p.Partition.Value, p.Offset.Value)))
+            _places[partition] = (Math.Max(0, next), time.GetUtcNow());
         Log.Assigned(logger, string.Join(", ", positions.Select(p => $"{p.Partition.Value} from {p.Offset.Value}")));
         return positions;
+    }
+
+    private void Forget(List<TopicPartitionOffset> partitions)
+    {
+        foreach (var partition in partitions)
+        {
+            _places.Remove(partition.Partition.Value);
+            metrics.LogLagUnknown(LogName, partition.Partition.Value);
+        }
+    }
+
+    private void MeasureLag(IConsumer<byte[], byte[]> consumer, KafkaLogName log)
+    {
+        foreach (var (partition, (next, passedAt)) in _places)
+        {
+            // As of the last fetch: it costs no request.
+            var end = consumer.GetWatermarkOffsets(new TopicPartition(log.Topic, partition)).High.Value;
+            var events = Math.Max(0, end - next);
+            metrics.LogLag(LogName, partition, events, events == 0 ? 0 : (time.GetUtcNow() - passedAt).TotalSeconds);
+        }
     }
 
     /// <summary>Reads what the records say. What says nothing to us is set aside, and only passed.</summary>
@@ -214,7 +252,7 @@ internal sealed partial class KafkaProjector(
         var claimedAt = time.GetTimestamp();
         var (stored, version) = await StoreAsync(connection, log, items, records, cancellationToken);
         var events = new List<ProjectedEvent>();
-        foreach (var (_, r) in records)
+        foreach (var (source, r) in records)
         {
             if (!stored.Remove((r.TenantId, r.Id)))
                 continue;
@@ -222,9 +260,9 @@ internal sealed partial class KafkaProjector(
             events.Add(new ProjectedEvent(
                 r.TenantId,
                 new EventToSend(r.Id, r.Type, r.ExternalId, r.Source, r.Subject, r.Time, r.CorrelationId, r.TraceParent, carried ? r.Data.ToArray() : []),
-                DataLeftOut: !carried));
+                DataLeftOut: !carried, source.Partition.Value));
         }
-        await projection.WriteAsync(connection, transaction, events, version, claimedAt, Advance(log, items, events.Count), cancellationToken);
+        await projection.WriteAsync(LogName, connection, transaction, events, version, claimedAt, Advance(log, items, events.Count), cancellationToken);
     }
 
     /// <summary>Our ids hold the moment of acceptance: one that is years away would want a partition of its own.</summary>

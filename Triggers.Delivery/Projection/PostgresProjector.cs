@@ -72,7 +72,7 @@ internal sealed partial class PostgresProjector(
         if (events.Count == 0)
             return Outcome.Empty;
 
-        await projection.WriteAsync(connection, transaction, events, version, claimedAt, new("UPDATE log_positions SET next = @next WHERE log = 'postgres' AND partition = 0")
+        await projection.WriteAsync("postgres", connection, transaction, events, version, claimedAt, new("UPDATE log_positions SET next = @next WHERE log = 'postgres' AND partition = 0")
         {
             Parameters = { new("next", lastSeq + 1) },
         }, cancellationToken);

@@ -10,7 +10,8 @@ namespace Triggers.Delivery.Projection;
 /// <param name="TenantId">Whose it is.</param>
 /// <param name="Event">As it goes out.</param>
 /// <param name="DataLeftOut">Its data is too large to be carried along: the claim reads it when its turn comes.</param>
-internal sealed record ProjectedEvent(Guid TenantId, EventToSend Event, bool DataLeftOut);
+/// <param name="Partition">Of the log; 0 where it has none.</param>
+internal sealed record ProjectedEvent(Guid TenantId, EventToSend Event, bool DataLeftOut, int Partition = 0);
 
 /// <summary>
 /// What follows from accepted events, whichever log they are in: an open row each, and a delivery for each subscription that wants it.
@@ -23,12 +24,14 @@ internal sealed class Projection(
     WorkerRegistration worker,
     Wakeups wakeups,
     DeliveryMetrics metrics,
-    IOptions<DeliveryOptions> options)
+    IOptions<DeliveryOptions> options,
+    TimeProvider time)
 {
     /// <summary>Larger data is not carried through the projection.</summary>
     public const int MaxCarriedBytes = 64 * 1024;
 
     /// <summary>Writes what follows, commits, and starts what was handed over.</summary>
+    /// <param name="log">The log's name, <c>postgres</c> or <c>kafka</c>.</param>
     /// <param name="connection">Of the transaction.</param>
     /// <param name="transaction">In which the log's position is locked.</param>
     /// <param name="events">New to the projection, in the order of the log.</param>
@@ -37,7 +40,7 @@ internal sealed class Projection(
     /// <param name="advance">Moves the log's position.</param>
     /// <param name="cancellationToken">Ends it.</param>
     public async Task WriteAsync(
-        NpgsqlConnection connection, NpgsqlTransaction transaction, List<ProjectedEvent> events, long version, long claimedAt,
+        string log, NpgsqlConnection connection, NpgsqlTransaction transaction, List<ProjectedEvent> events, long version, long claimedAt,
         NpgsqlBatchCommand advance, CancellationToken cancellationToken)
     {
         await subscribers.RefreshAsync(connection, version, cancellationToken);
@@ -58,7 +61,9 @@ internal sealed class Projection(
             throw;
         }
 
-        metrics.Projected(events.Count);
+        var duration = time.GetElapsedTime(claimedAt);
+        metrics.Projected(log, events.Count, duration);
+        DeliveryTraces.Projected(log, events, duration, time.GetUtcNow());
         foreach (var delivery in matches.HandedOver)
             dispatcher.Start(delivery);
         foreach (var lane in matches.LeftDue)

@@ -7,6 +7,7 @@ using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Mvc.Testing;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Logging;
 using Npgsql;
 using Triggers.Api;
 using Triggers.Core;
@@ -19,15 +20,21 @@ internal sealed class ApiHost : WebApplicationFactory<ApiMarker>
 {
     public const string AdminKey = "admin-key-of-the-tests";
     private readonly (string Key, string Value)[] _settings;
+    private readonly ILoggerProvider? _logs;
     private int _underWay;
 
-    public ApiHost(string connectionString, params (string Key, string Value)[] settings)
+    public ApiHost(string connectionString, params (string Key, string Value)[] settings) : this(connectionString, null, settings)
     {
+    }
+
+    public ApiHost(string connectionString, ILoggerProvider? logs, params (string Key, string Value)[] settings)
+    {
+        _logs = logs;
         _settings =
         [
             ("ConnectionStrings:triggersdb", connectionString), ("Auth:BootstrapAdminKey", AdminKey), ("Shutdown:Delay", "00:00:00"), .. settings,
         ];
-        UseKestrel(0);
+        UseKestrel();
         StartServer();
     }
 
@@ -43,6 +50,10 @@ internal sealed class ApiHost : WebApplicationFactory<ApiMarker>
     protected override void ConfigureWebHost(IWebHostBuilder builder)
     {
         builder.ConfigureServices(services => services.AddSingleton<IStartupFilter>(new Counting(this)));
+        if (_logs is not null)
+            builder.ConfigureLogging(logging => logging.AddProvider(_logs));
+        // A port given to UseKestrel is set on the built server, in a race with its start.
+        builder.UseSetting("urls", "http://127.0.0.1:0");
         foreach (var (key, value) in _settings)
             builder.UseSetting(key, value);
     }
@@ -111,6 +122,10 @@ internal sealed class ApiClient : IDisposable
             response.Content.Headers.ContentType?.MediaType,
             response.Headers.ToDictionary(h => h.Key, h => string.Join(",", h.Value), StringComparer.OrdinalIgnoreCase));
     }
+
+    /// <summary>Waits until the API is ready, and what it takes to answer has been loaded: its first answer may be late otherwise.</summary>
+    public Task WaitUntilReadyAsync() => Wait.UntilAsync("the API answers", async () =>
+        (await GetAsync("/health/ready")).Status == 200 && (await GetAsync("/subscriptions")).Status == 200);
 
     /// <summary>Publishes an event, and answers its id.</summary>
     public async Task<string> PublishAsync(string type = "order.created", string data = "1", string more = "")

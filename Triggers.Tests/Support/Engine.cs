@@ -3,6 +3,7 @@ using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Mvc.Testing;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using Npgsql;
 using Triggers.Core;
@@ -83,13 +84,16 @@ internal sealed class Engine : IAsyncDisposable
     }
 
     /// <summary>Starts a delivery service; retries come a tenth of a second apart unless the settings say otherwise.</summary>
-    public async Task<DeliveryHost> StartDeliveryAsync(params (string Key, string Value)[] settings)
+    public Task<DeliveryHost> StartDeliveryAsync(params (string Key, string Value)[] settings) => StartDeliveryAsync(null, settings);
+
+    /// <summary>The same, with somebody who reads the logs.</summary>
+    public async Task<DeliveryHost> StartDeliveryAsync(ILoggerProvider? logs, params (string Key, string Value)[] settings)
     {
         var host = new DeliveryHost(
         [
             .. Settings, ("Delivery:AllowedNetworks", "127.0.0.0/8"), ("Delivery:Retry:BaseDelay", "00:00:00.1"),
             ("Delivery:Retry:Factor", "1"), ("Delivery:Retry:Jitter", "0"), ("Shutdown:Delay", "00:00:00"), .. settings,
-        ]);
+        ], logs);
         _hosts.Add(host);
         await Wait.UntilAsync("a delivery service is registered", async () =>
             await ScalarAsync<long>($"SELECT count(*) FROM workers") >= _hosts.Count(h => h.Running));
@@ -166,10 +170,12 @@ internal sealed class Engine : IAsyncDisposable
 internal sealed class DeliveryHost : WebApplicationFactory<DeliveryMarker>
 {
     private readonly (string Key, string Value)[] _settings;
+    private readonly ILoggerProvider? _logs;
 
-    public DeliveryHost((string Key, string Value)[] settings)
+    public DeliveryHost((string Key, string Value)[] settings, ILoggerProvider? logs)
     {
         _settings = settings;
+        _logs = logs;
         _ = Services;
     }
 
@@ -179,6 +185,8 @@ internal sealed class DeliveryHost : WebApplicationFactory<DeliveryMarker>
     {
         foreach (var (key, value) in _settings)
             builder.UseSetting(key, value);
+        if (_logs is not null)
+            builder.ConfigureLogging(logging => logging.AddProvider(_logs));
     }
 
     public override ValueTask DisposeAsync()

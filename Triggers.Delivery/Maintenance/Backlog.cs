@@ -1,0 +1,102 @@
+using Npgsql;
+using Triggers.Core;
+using Triggers.ServiceDefaults;
+
+namespace Triggers.Delivery.Maintenance;
+
+/// <summary>What waits in the database, over all processes. Counts end at <see cref="MaxCounted"/>.</summary>
+/// <param name="Pending">Deliveries without a final state.</param>
+/// <param name="Due">Those whose time has come and that nobody has claimed; without those of disabled subscriptions, which wait on purpose.</param>
+/// <param name="OldestDueSeconds">How long the one that waits longest has been due; 0 when none is.</param>
+/// <param name="UnresolvedDeadLetters">Dead letters that are open or being replayed.</param>
+/// <param name="LogLagEvents">Events in the Postgres log that are not projected; numbers that were never used count.</param>
+/// <param name="LogLagSeconds">Age of the oldest of them; 0 when there is none.</param>
+internal sealed record Backlog(long Pending, long Due, double OldestDueSeconds, long UnresolvedDeadLetters, long LogLagEvents, double LogLagSeconds)
+{
+    /// <summary>No count goes further, so that no reading is long however much waits: past this, "a lot" is all there is to know.</summary>
+    public const int MaxCounted = 50_000;
+
+    /// <summary>Reads it, by the due index and other small indexes alone. The pool must offer index plans only.</summary>
+    public static async Task<Backlog> ReadAsync(NpgsqlDataSource dataSource, CancellationToken cancellationToken)
+    {
+        await using var command = dataSource.CreateCommand(Sql);
+        await using var reader = await command.ExecuteReaderAsync(cancellationToken);
+        await reader.ReadAsync(cancellationToken);
+        var lagSeconds = reader.IsDBNull(6) ? 0 : (reader.GetFieldValue<DateTimeOffset>(5) - TypeId.CreatedAt(reader.GetGuid(6))).TotalSeconds;
+        return new Backlog(reader.GetInt64(0), reader.GetInt64(1), reader.GetDouble(2), reader.GetInt64(3), reader.GetInt64(4), Math.Max(lagSeconds, 0));
+    }
+
+    // The lanes by a loose index scan, as in the dispatcher's sweep; then each lane's part of the index, until enough is counted.
+    private static readonly string Sql =
+        $"""
+        WITH RECURSIVE lanes AS (
+            (SELECT subscription_id, next_attempt_at FROM deliveries WHERE status = 'pending' ORDER BY subscription_id, next_attempt_at LIMIT 1)
+            UNION ALL
+            SELECT n.subscription_id, n.next_attempt_at
+            FROM lanes l CROSS JOIN LATERAL (
+                SELECT subscription_id, next_attempt_at FROM deliveries
+                WHERE status = 'pending' AND subscription_id > l.subscription_id
+                ORDER BY subscription_id, next_attempt_at LIMIT 1) n
+        ),
+        due AS MATERIALIZED (
+            SELECT l.subscription_id, l.next_attempt_at
+            FROM lanes l JOIN subscriptions s ON s.id = l.subscription_id
+            WHERE l.next_attempt_at <= now() AND s.enabled
+        ),
+        behind AS MATERIALIZED (SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0)
+        SELECT
+            (SELECT count(*) FROM (
+                SELECT FROM lanes l CROSS JOIN LATERAL (
+                    SELECT FROM deliveries WHERE subscription_id = l.subscription_id AND status = 'pending'
+                    ORDER BY next_attempt_at LIMIT {MaxCounted}) p
+                LIMIT {MaxCounted}) x),
+            (SELECT count(*) FROM (
+                SELECT FROM due l CROSS JOIN LATERAL (
+                    SELECT FROM deliveries WHERE subscription_id = l.subscription_id AND status = 'pending' AND next_attempt_at <= now()
+                    ORDER BY next_attempt_at LIMIT {MaxCounted}) p
+                LIMIT {MaxCounted}) x),
+            coalesce((SELECT extract(epoch FROM now() - min(next_attempt_at))::float8 FROM due), 0),
+            (SELECT count(*) FROM (SELECT FROM dead_letters WHERE state IN ('open', 'replaying') LIMIT {MaxCounted}) x),
+            greatest(coalesce((SELECT seq FROM events WHERE seq IS NOT NULL ORDER BY seq DESC LIMIT 1), 0) + 1 - (SELECT next FROM behind), 0),
+            clock_timestamp(),
+            (SELECT id FROM events WHERE seq >= (SELECT next FROM behind) ORDER BY seq LIMIT 1)
+        """;
+}
+
+/// <summary>
+/// Reads the backlog every 15 seconds for the gauges. Every process does, and reports the same: which of them is asked does not matter,
+/// none has to lead, and the question is cheap. While Postgres does not answer nothing is reported, rather than what was true once.
+/// </summary>
+internal sealed partial class BacklogWatch(EngineDataSource dataSource, DeliveryMetrics metrics, Readiness readiness, TimeProvider time, ILogger<BacklogWatch> logger)
+    : BackgroundService
+{
+    private static readonly TimeSpan Interval = TimeSpan.FromSeconds(15);
+
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        await readiness.SchemaIsThere.WaitAsync(stoppingToken);
+        using var timer = new PeriodicTimer(Interval, time);
+        do
+        {
+            try
+            {
+                var backlog = await Backlog.ReadAsync(dataSource.Pool, stoppingToken);
+                metrics.Waiting(backlog);
+                metrics.LogLag("postgres", 0, backlog.LogLagEvents, backlog.LogLagSeconds);
+            }
+            catch (Exception e) when (Postgres.IsAway(e) && !stoppingToken.IsCancellationRequested)
+            {
+                Log.Failed(logger, e.Message);
+                metrics.Waiting(null);
+                metrics.LogLagUnknown("postgres", 0);
+            }
+        }
+        while (await timer.WaitForNextTickAsync(stoppingToken));
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventId = 1, Level = LogLevel.Debug, Message = "The backlog could not be read: {Problem}")]
+        public static partial void Failed(ILogger logger, string problem);
+    }
+}
