@@ -151,7 +151,7 @@ internal sealed partial class Completions(
             if (reason is not null)
                 metrics.DeadLettered(reason, count);
         }
-        if (died.Count > 0)
+        if (finished.Exists(f => f.Reason is not null))
             wakeups.DeadLetters.Set();
 
         // Only now: a claim made before the row says so would find nothing, and the lane would wait for the sweep.

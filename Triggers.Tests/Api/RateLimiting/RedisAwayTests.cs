@@ -1,15 +1,16 @@
+using System.Diagnostics;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.RateLimiting;
 
 /// <summary>Redis crashes under two API processes: nobody is refused for it, everybody is still limited, and it heals by itself.</summary>
-public sealed class RedisAwayTests(ApiFixture api) : IClassFixture<ApiFixture>
+public sealed class RedisAwayTests(ApiFixture api, RedisServer redis) : IClassFixture<ApiFixture>
 {
     [Fact]
     public async Task While_Redis_is_away_each_process_limits_for_itself_and_after_it_both_do_together()
     {
         await using var server = await RedisServer.StartOwnAsync();
-        await using var hosts = await RedisHosts.StartAsync(api, await server.ConnectionStringAsync());
+        await using var hosts = await RedisHosts.StartAsync(api, await server.ConnectionStringAsync(), ("Auth:KeepKeys", "00:05:00"));
         var key = await hosts.First.NewKeyAsync(1, 4, eventsPerDay: 1_000);
         using var here = hosts.First.Client(key.Secret);
         using var there = hosts.Second.Client(key.Secret);
@@ -60,6 +61,42 @@ public sealed class RedisAwayTests(ApiFixture api) : IClassFixture<ApiFixture>
             statuses.Add((await thereAgain.TryPublishAsync()).Status);
         Assert.Contains(429, statuses);
         Assert.Equal("all_processes", (await admin.GetAsync($"/api-keys/{next.Id}/usage")).Is(200)["source"]);
+        // Keys are kept for minutes here: only by listening again can it know.
+        var burst = 4;
+        await Wait.UntilAsync("the other process hears of changed keys again", async () =>
+        {
+            (await admin.PatchAsync($"/usage-plans/{next.PlanId}", $$"""{"burst":{{++burst}}}""")).Is(200);
+            return (await thereAgain.GetAsync("/events")).Headers["RateLimit-Policy"].Contains($"q={burst};", StringComparison.Ordinal);
+        });
+    }
+
+    /// <summary>Without a bound of ours, each of these would wait for the seconds that the client gives Redis.</summary>
+    [Fact]
+    public async Task A_Redis_that_hangs_holds_up_nobody()
+    {
+        var port = int.Parse((await redis.ConnectionStringAsync()).Split(':')[1].Split(',')[0]);
+        await using var network = new StallingProxy(port);
+        await using var host = new ApiHost(api.ConnectionString, ("ConnectionStrings:redis", network.Address));
+        await host.RedisIsAsync("healthy");
+        using var client = host.Client();
+        using var decisions = new Decisions(host);
+        await client.PublishAsync();
+        Assert.Equal(1, decisions["allowed", "redis"]);
+
+        network.Stall();
+
+        var watch = Stopwatch.StartNew();
+        await Task.WhenAll(Enumerable.Range(0, 10).Select(_ => client.PublishAsync()));
+        for (var i = 0; i < 10; i++)
+            await client.PublishAsync();
+        Assert.True(watch.Elapsed < TimeSpan.FromSeconds(5), $"20 requests took {watch.Elapsed.TotalSeconds:0.0} s");
+        Assert.Equal(20, decisions["allowed", "local"]);
+
+        network.Flow();
+
+        await host.RedisIsAsync("healthy");
+        await client.PublishAsync();
+        Assert.Equal(2, decisions["allowed", "redis"]);
     }
 
     [Fact]

@@ -36,8 +36,9 @@ internal static class RedisHostExtensions
     public static Task RedisIsAsync(this ApiHost host, string status) => Wait.UntilAsync($"Redis is {status}", async () =>
     {
         using var admin = host.Client();
-        return (await admin.GetAsync("/health")).Json["parts"]!.AsArray()
-            .Any(part => part!["name"]!.GetValue<string>() == "redis" && part["status"]!.GetValue<string>() == status);
+        var health = await admin.GetAsync("/health");
+        return health.Status == 200 && health.Json["parts"]!.AsArray().Any(part =>
+            part!["name"]!.GetValue<string>() == "redis" && part["status"]!.GetValue<string>() == status);
     });
 
     /// <summary>A usage plan, and the secret and id of a key of the tenant <c>default</c> that has it.</summary>
