@@ -40,7 +40,8 @@ internal sealed class Settings
         Replicas = Number("Replicas", 1);
         var resources = configuration["Resources"] is { Length: > 0 } named ? named : "all";
         StoresOnly = resources != "all";
-        Stores = resources is "all" or "stores" ? Topology.Stores : resources.Split(',');
+        var someStores = resources is not ("all" or "stores");
+        Stores = someStores ? resources.Split(',') : Topology.Stores;
         if (Stores.Except(Topology.Stores).Any())
             _mistakes.Add($"Resources must be 'all', 'stores' or some of {string.Join(',', Topology.Stores)}, not '{resources}'.");
         EndsWithParent = Flag("Guard:EndsWithParent", false);
@@ -50,6 +51,8 @@ internal sealed class Settings
         foreach (var store in Topology.Stores)
             _ = PortOf(store, 0);
         ExternalDatabase = External(Topology.Database);
+        if (someStores && Stores.Contains(Topology.Kafka) && KafkaHome is null)
+            _mistakes.Add("Resources names kafka, and neither KAFKA_HOME nor Kafka:Home says where one is.");
         if (Reset && ExternalDatabase is not null)
             _mistakes.Add($"--reset drops only data that the AppHost keeps; ConnectionStrings:{Topology.Database} names a database of yours.");
         if (_mistakes.Count > 0)

@@ -176,7 +176,7 @@ internal sealed class Startup(Settings settings, Screen screen, RunRecord record
         screen.Say(WantsDashboard ? $"  dashboard   http://localhost:{dashboardPort}   (starting)" : "  dashboard   off");
         screen.Say($"  postgres    {_connections[Topology.Database]}");
         screen.Say($"  redis       {_connections[Topology.Redis]}");
-        screen.Say(_connections.TryGetValue(Topology.Kafka, out var kafka) ? $"  kafka       {kafka}" : "  kafka       off (KAFKA_HOME is not set): events are logged in Postgres");
+        screen.Say(_connections.TryGetValue(Topology.Kafka, out var kafka) ? $"  kafka       {kafka}" : "  kafka       off (no KAFKA_HOME): events are logged in Postgres");
         screen.Say($"  data        {settings.DataDirectory}");
         screen.Say($"  logs        {settings.LogsDirectory}");
         screen.Say($"  admin key   {adminKey}");

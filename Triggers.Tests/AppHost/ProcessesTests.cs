@@ -78,9 +78,10 @@ public sealed class ProcessesTests
     [Fact]
     public void Stores_can_be_started_one_by_one()
     {
-        Assert.Equal(["redis", "kafka"], Settings.Read(["--Resources=redis,kafka"]).Stores);
+        Assert.Equal(["redis", "kafka"], Settings.Read(["--Resources=redis,kafka", "--Kafka:Home=/kafka"]).Stores);
         Assert.Equal(Topology.Stores, Settings.Read(["--Resources=stores"]).Stores);
         Assert.False(Settings.Read([]).StoresOnly);
+        Assert.Contains("Resources names kafka", Assert.Throws<AppHostException>(() => Settings.Read(["--Resources=kafka", "--Kafka:Home="])).Message);
     }
 
     [Fact]
@@ -112,6 +113,21 @@ public sealed class ProcessesTests
             Assert.Subset(before, service.WaitsFor.ToHashSet());
             Assert.True(before.Add(service.Name));
         }
+    }
+
+    [Fact]
+    public void The_brokers_are_found_in_an_answer_of_Kafka()
+    {
+        // Correlation id; two brokers, the second of them with a rack; then the controller and no topics.
+        byte[] answer =
+        [
+            0, 0, 0, 1, 0, 0, 0, 2,
+            0, 0, 0, 7, 0, 2, (byte)'k', (byte)'1', 0, 0, 0x23, 0x84, 0xff, 0xff,
+            0, 0, 0, 9, 0, 2, (byte)'k', (byte)'2', 0, 0, 0x23, 0x85, 0, 1, (byte)'r',
+            0, 0, 0, 7, 0, 0, 0, 0,
+        ];
+
+        Assert.Equal([7, 9], Kafka.BrokersIn(answer));
     }
 
     [Fact]
