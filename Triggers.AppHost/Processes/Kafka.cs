@@ -35,7 +35,8 @@ internal sealed class Kafka
         var nodes = Enumerable.Range(1, settings.KafkaBrokers)
             .Select(id => new Node(id, single ? Topology.Kafka : $"{Topology.Kafka}-{id}", id == 1 ? port : Ports.Free(), Ports.Free()))
             .ToArray();
-        var kafka = new Kafka(home, Path.Combine(settings.DataDirectory, single ? "kafka" : "kafka-cluster"), nodes);
+        // A cluster does not change its size.
+        var kafka = new Kafka(home, Path.Combine(settings.DataDirectory, "kafka", $"of-{nodes.Length}"), nodes);
         if (!File.Exists(kafka.Script("kafka-server-start")) || !File.Exists(kafka.Script("kafka-storage")))
             throw new AppHostException($"KAFKA_HOME (or Kafka:Home) is {home}, and {kafka.Script("kafka-server-start")} is not there. {DoWithout}");
         if (!HasJava())

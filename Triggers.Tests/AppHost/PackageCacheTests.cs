@@ -24,6 +24,18 @@ public sealed class PackageCacheTests : IDisposable
     }
 
     [Fact]
+    public async Task A_tool_with_another_content_is_refused()
+    {
+        var metadata = Path.Combine(_directory, ".nupkg.metadata");
+        await File.WriteAllTextAsync(metadata, """{"version": 2, "contentHash": "good=="}""", TestContext.Current.CancellationToken);
+
+        Garnet.Verify(new ToolPackage("tool", "1.0.0", "good=="), metadata);
+        var e = Assert.Throws<AppHostException>(() => Garnet.Verify(new ToolPackage("tool", "1.0.0", "better=="), metadata));
+
+        Assert.Contains("tool 1.0.0 is not what it should be", e.Message);
+    }
+
+    [Fact]
     public void Listed_links_are_made_and_stay_good_when_the_directory_moves()
     {
         var lib = Directory.CreateDirectory(Path.Combine(_directory, "package", "native", "lib", "deep")).Parent!.FullName;
