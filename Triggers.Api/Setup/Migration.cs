@@ -48,7 +48,8 @@ internal static partial class Migration
     {
         PostgresException postgres => postgres.SqlState is PostgresErrorCodes.CannotConnectNow or PostgresErrorCodes.AdminShutdown
             or PostgresErrorCodes.TooManyConnections or PostgresErrorCodes.DuplicateDatabase or PostgresErrorCodes.DuplicateTable
-            or PostgresErrorCodes.UniqueViolation or PostgresErrorCodes.ObjectInUse,
+            or PostgresErrorCodes.DuplicateColumn or PostgresErrorCodes.DuplicateFunction or PostgresErrorCodes.DuplicateObject or PostgresErrorCodes.UniqueViolation
+            or PostgresErrorCodes.ObjectInUse,
         NpgsqlException or TimeoutException => true,
         { InnerException: { } inner } => IsNotThereYet(inner),
         _ => false,
