@@ -189,7 +189,7 @@ internal sealed record Answer(int Status, string Text, string? ContentType, IRea
 }
 
 /// <summary>The API over a database of its own, for the tests of a class.</summary>
-public sealed class ApiFixture(PostgresServer postgres) : IAsyncLifetime
+public class ApiFixture(PostgresServer postgres) : IAsyncLifetime
 {
     private ApiHost? _host;
     private NpgsqlDataSource? _dataSource;
@@ -204,14 +204,20 @@ public sealed class ApiFixture(PostgresServer postgres) : IAsyncLifetime
     /// <summary>The rows that the delivery service would have made.</summary>
     internal Rows Rows { get; private set; } = null!;
 
-    public async ValueTask InitializeAsync()
+    /// <summary>Settings of the API beside the database.</summary>
+    private protected virtual Task<(string Key, string Value)[]> SettingsAsync() => Task.FromResult<(string, string)[]>([]);
+
+    /// <summary>Ends when everything accepted so far can be read.</summary>
+    internal virtual Task CaughtUpAsync() => Task.CompletedTask;
+
+    public virtual async ValueTask InitializeAsync()
     {
         ConnectionString = await postgres.CreateDatabaseAsync();
         _dataSource = Storage.Builder(ConnectionString, "tests").Build();
         Rows = new Rows(_dataSource);
         await using (var db = Db())
             await SchemaVersion.MigrateAsync(db, TestContext.Current.CancellationToken);
-        _host = new ApiHost(ConnectionString);
+        _host = new ApiHost(ConnectionString, await SettingsAsync());
         using var client = _host.Client(null);
         await Wait.UntilAsync("the API is ready", async () => (await client.GetAsync("/health/ready")).Status == 200);
     }
@@ -240,7 +246,7 @@ public sealed class ApiFixture(PostgresServer postgres) : IAsyncLifetime
         return (await admin.PostAsync("/api-keys", $$"""{"name":"test","scopes":[{{list}}],"tenantId":"{{tenantId}}"}""")).Is(201)["secret"]!;
     }
 
-    public async ValueTask DisposeAsync()
+    public virtual async ValueTask DisposeAsync()
     {
         if (_host is not null)
             await _host.DisposeAsync();

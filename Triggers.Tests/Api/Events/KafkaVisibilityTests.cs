@@ -1,0 +1,85 @@
+using Triggers.Core;
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.Api.Events;
+
+/// <summary>On the Kafka log an event is accepted before it is stored; who asks for it does not notice, or is told.</summary>
+public sealed class KafkaVisibilityTests : IClassFixture<KafkaApiFixture>, IAsyncLifetime
+{
+    private readonly KafkaApiFixture _api;
+
+    public KafkaVisibilityTests(KafkaApiFixture api)
+    {
+        KafkaServer.SkipIfMissing();
+        _api = api;
+    }
+
+    public ValueTask InitializeAsync() => ValueTask.CompletedTask;
+
+    public async ValueTask DisposeAsync()
+    {
+        await _api.StopDeliveryAsync();
+        _api.StartDelivery();
+    }
+
+    [Fact]
+    public async Task What_was_accepted_can_be_used_at_once()
+    {
+        var tenant = await _api.NewTenantAsync();
+        await _api.CaughtUpAsync();
+
+        for (var i = 0; i < 10; i++)
+        {
+            Assert.Equal("pending", (await tenant.Client.GetAsync($"/events/{await tenant.Client.PublishAsync()}")).Is(200)["status"]);
+            (await tenant.Client.PostAsync($"/events/{await tenant.Client.PublishAsync()}/acknowledge")).Is(200);
+            (await tenant.Client.PostAsync($"/events/{await tenant.Client.PublishAsync()}/replay")).Is(202);
+        }
+        var batch = new[] { await tenant.Client.PublishAsync(), await tenant.Client.PublishAsync() };
+        var acknowledged = (await tenant.Client.PostAsync("/inbox/acknowledge", $$"""{"ids":["{{batch[0]}}","{{batch[1]}}"]}""")).Is(200);
+        Assert.All(acknowledged.Json["items"]!.AsArray(), item => Assert.Equal("acknowledged", item!["status"]!.GetValue<string>()));
+    }
+
+    [Fact]
+    public async Task What_does_not_exist_is_not_found()
+    {
+        var tenant = await _api.NewTenantAsync();
+        var other = await _api.NewTenantAsync();
+        await _api.CaughtUpAsync();
+        var theirs = await other.Client.PublishAsync();
+
+        foreach (var id in new[] { TypeId.Format(TypeId.Event, TypeId.NewGuid()), theirs })
+        {
+            (await tenant.Client.GetAsync($"/events/{id}")).IsProblem(404, "not_found");
+            (await tenant.Client.PostAsync($"/events/{id}/acknowledge")).IsProblem(404, "not_found");
+            (await tenant.Client.PostAsync($"/events/{id}/replay")).IsProblem(404, "not_found");
+        }
+    }
+
+    [Fact]
+    public async Task What_is_not_projected_in_time_is_said_to_be_accepted()
+    {
+        var tenant = await _api.NewTenantAsync();
+        await _api.StopDeliveryAsync();
+        var id = await tenant.Client.PublishAsync();
+
+        Assert.Equal("1", (await tenant.Client.GetAsync($"/events/{id}")).IsProblem(503, "event_not_yet_visible").Headers["Retry-After"]);
+        (await tenant.Client.PostAsync($"/events/{id}/acknowledge")).IsProblem(503, "event_not_yet_visible");
+        (await tenant.Client.PostAsync($"/events/{id}/replay")).IsProblem(503, "event_not_yet_visible");
+        var many = (await tenant.Client.PostAsync("/inbox/acknowledge", $$"""{"ids":["{{id}}"]}""")).Is(200);
+        Assert.Equal("not_yet_visible", many.Json["items"]![0]!["status"]!.GetValue<string>());
+
+        _api.StartDelivery();
+        await Wait.UntilAsync("it can be read", async () => (await tenant.Client.GetAsync($"/events/{id}")).Status == 200);
+    }
+
+    [Fact]
+    public async Task Who_waits_at_the_inbox_is_woken_by_the_projection()
+    {
+        var tenant = await _api.NewTenantAsync();
+        var waiting = tenant.Client.GetAsync("/inbox?wait=20");
+
+        var id = await tenant.Client.PublishAsync();
+
+        Assert.Equal([id], (await waiting).Is(200).Ids);
+    }
+}
