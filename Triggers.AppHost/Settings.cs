@@ -12,7 +12,10 @@ internal sealed class AppHostException(string message) : Exception(message);
 internal sealed class Settings
 {
     /// <summary>Sections that are the AppHost's own. Every other argument is meant for the services.</summary>
-    private static readonly string[] s_own = ["Ports", "Data", "Cache", "Dashboard", "Resources", "Guard"];
+    private static readonly string[] s_own = ["Ports", "Data", "Cache", "Dashboard", "Resources", "Guard", "KAFKA_HOME"];
+
+    /// <summary>Settings of the AppHost in a section where the services have theirs.</summary>
+    private static readonly string[] s_ownAmongOthers = ["Kafka:Home", "Kafka:Brokers"];
 
     private readonly IConfiguration _configuration;
     private readonly List<string> _mistakes = [];
@@ -22,7 +25,7 @@ internal sealed class Settings
         _configuration = configuration;
         Reset = arguments.Contains("--reset");
         ForServices = arguments
-            .Where(a => a.Contains('=') && !s_own.Contains(a[2..].Split(':', '=')[0], StringComparer.OrdinalIgnoreCase))
+            .Where(a => a.Contains('=') && !IsOwn(a[2..].Split('=')[0]))
             .Select(a => a[2..].Split('=', 2))
             .ToDictionary(pair => pair[0].Replace(":", "__", StringComparison.Ordinal), pair => pair[1], StringComparer.OrdinalIgnoreCase);
 
@@ -32,17 +35,20 @@ internal sealed class Settings
         TemporaryData = Flag("Data:Temporary", false);
         DashboardEnabled = Flag("Dashboard:Enabled", true);
         DashboardPort = PortOf(Topology.Dashboard, Topology.DashboardPort);
-        StoresOnly = configuration["Resources"] switch
-        {
-            null or "" or "all" => false,
-            "stores" => true,
-            var other => Mistake($"Resources must be 'all' or 'stores', not '{other}'."),
-        };
+        KafkaHome = (configuration["Kafka:Home"] ?? configuration["KAFKA_HOME"]) is { Length: > 0 } home ? home : null;
+        KafkaBrokers = Number("Kafka:Brokers", 1);
+        var resources = configuration["Resources"] is { Length: > 0 } named ? named : "all";
+        StoresOnly = resources != "all";
+        Stores = resources is "all" or "stores" ? Topology.Stores : resources.Split(',');
+        if (Stores.Except(Topology.Stores).Any())
+            _mistakes.Add($"Resources must be 'all', 'stores' or some of {string.Join(',', Topology.Stores)}, not '{resources}'.");
         EndsWithParent = Flag("Guard:EndsWithParent", false);
         Owner = int.TryParse(configuration["Guard:Owner"], out var owner) ? owner : 0;
         foreach (var service in Topology.Services)
             _ = PortOf(service);
-        ExternalDatabase = configuration.GetConnectionString(Topology.Database) is { Length: > 0 } given ? given : null;
+        foreach (var store in Topology.Stores)
+            _ = PortOf(store, 0);
+        ExternalDatabase = External(Topology.Database);
         if (Reset && ExternalDatabase is not null)
             _mistakes.Add($"--reset drops only data that the AppHost keeps; ConnectionStrings:{Topology.Database} names a database of yours.");
         if (_mistakes.Count > 0)
@@ -65,8 +71,17 @@ internal sealed class Settings
 
     public int DashboardPort { get; }
 
-    /// <summary>Only Postgres is started: what the tests use.</summary>
+    /// <summary>Nothing but <see cref="Stores"/> is started: what the tests use.</summary>
     public bool StoresOnly { get; }
+
+    /// <summary>The stores that are started, each unless an existing one is named, and Kafka only if there is a <see cref="KafkaHome"/>.</summary>
+    public IReadOnlyCollection<string> Stores { get; }
+
+    /// <summary>Where an Apache Kafka was unpacked; null: the events are logged in Postgres.</summary>
+    public string? KafkaHome { get; }
+
+    /// <summary>More than one make a cluster, for drills.</summary>
+    public int KafkaBrokers { get; }
 
     /// <summary>The process that started this guard.</summary>
     public int Owner { get; }
@@ -84,6 +99,9 @@ internal sealed class Settings
 
     /// <summary>What the services get under this name, if the AppHost was given it.</summary>
     public string? Given(string environmentName) => _configuration[environmentName.Replace("__", ":", StringComparison.Ordinal)];
+
+    /// <summary>The connection string of an existing store that is used instead of one of our own.</summary>
+    public string? External(string connection) => _configuration.GetConnectionString(connection) is { Length: > 0 } given ? given : null;
 
     /// <summary>0: a free port.</summary>
     public int PortOf(Service service) => PortOf(service.Name, service.Port ?? 0);
@@ -123,6 +141,19 @@ internal sealed class Settings
         var value when bool.TryParse(value, out var flag) => flag,
         var value => Mistake($"{key} must be true or false, not '{value}'."),
     };
+
+    private int Number(string key, int otherwise)
+    {
+        if (_configuration[key] is not { Length: > 0 } value)
+            return otherwise;
+        if (int.TryParse(value, out var number) && number is >= 1 and <= 9)
+            return number;
+        _mistakes.Add($"{key} must be a number from 1 to 9, not '{value}'.");
+        return otherwise;
+    }
+
+    private static bool IsOwn(string key) =>
+        s_own.Contains(key.Split(':')[0], StringComparer.OrdinalIgnoreCase) || s_ownAmongOthers.Contains(key, StringComparer.OrdinalIgnoreCase);
 
     private bool Mistake(string what)
     {

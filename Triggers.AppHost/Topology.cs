@@ -6,13 +6,19 @@ namespace Triggers.AppHost;
 /// </summary>
 internal static class Topology
 {
-    public const string Postgres = "postgres";
+    /// <summary>The connection string of <see cref="Postgres"/>; those of the other stores have the store's name.</summary>
     public const string Database = "triggersdb";
+
+    public const string Postgres = "postgres";
+    public const string Redis = "redis";
+    public const string Kafka = "kafka";
     public const string Dashboard = "dashboard";
     public const string Migrations = "migrations";
     public const string Api = "api";
     public const string Delivery = "delivery";
     public const string Receiver = "receiver";
+
+    public static readonly IReadOnlyList<string> Stores = [Postgres, Redis, Kafka];
 
     public static readonly IReadOnlyList<Service> Services =
     [
@@ -31,23 +37,24 @@ internal static class Topology
         new(Api, "Triggers.Api")
         {
             Port = 8080,
-            References = [Database],
-            WaitsFor = [Migrations],
+            References = [Database, Kafka, Redis],
+            WaitsFor = [Migrations, Kafka, Redis],
             Environment = { ["Auth__BootstrapAdminKey"] = AdminKey },
         },
         new(Delivery, "Triggers.Delivery")
         {
-            References = [Database],
-            WaitsFor = [Migrations],
+            References = [Database, Kafka],
+            WaitsFor = [Migrations, Kafka],
             // Webhooks to this machine are refused everywhere else; here the receiver and the developer's own service are on it.
             Environment = { ["Delivery__AllowedNetworks"] = LoopbackNetworks },
         },
     ];
 
     public const int DashboardPort = 18888;
+    public const int KafkaPort = 9092;
     public const string LoopbackNetworks = "127.0.0.0/8,::1/128";
 
-    public static readonly IReadOnlyList<string> StopOrder = [.. Services.Reverse().Select(service => service.Name), Dashboard, Postgres];
+    public static readonly IReadOnlyList<string> StopOrder = [.. Services.Reverse().Select(service => service.Name), Dashboard, Kafka, Redis, Postgres];
 
     /// <summary>Stands for the admin key, which is generated once and kept beside the data.</summary>
     public const string AdminKey = "{admin-key}";
@@ -63,10 +70,10 @@ internal sealed record Service(string Name, string Project)
 
     public string[] Arguments { get; init; } = [];
 
-    /// <summary>Stores whose connection string it gets, as <c>ConnectionStrings__NAME</c>.</summary>
+    /// <summary>Connection strings it gets, as <c>ConnectionStrings__NAME</c>; that of a store that is off is left out.</summary>
     public string[] References { get; init; } = [];
 
-    /// <summary>What must be ready, or have ended well, before it starts.</summary>
+    /// <summary>What must be ready, or off, or have ended well, before it starts.</summary>
     public string[] WaitsFor { get; init; } = [];
 
     /// <summary>Defaults: what the AppHost was given under the same name wins.</summary>

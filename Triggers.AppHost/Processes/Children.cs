@@ -5,11 +5,15 @@ internal sealed class Children
 {
     private readonly Dictionary<string, SupervisedProcess> _running = [];
     private volatile bool _hurry;
+    private bool _stopping;
 
+    /// <exception cref="OperationCanceledException">All is being stopped already: nothing may start behind its back.</exception>
     public void Start(SupervisedProcess process)
     {
         lock (_running)
         {
+            if (_stopping)
+                throw new OperationCanceledException();
             _running.Add(process.Name, process);
             process.Start();
         }
@@ -30,19 +34,20 @@ internal sealed class Children
     /// </summary>
     public async Task StopAsync()
     {
-        foreach (var name in Topology.StopOrder)
+        ILookup<string, SupervisedProcess> running;
+        lock (_running)
         {
-            SupervisedProcess? process;
-            lock (_running)
-                _running.TryGetValue(name, out process);
-            if (process is not null)
-                await process.StopAsync(() => GraceOf(name));
+            _stopping = true;
+            running = _running.Values.ToLookup(process => process.Resource);
         }
+        foreach (var resource in Topology.StopOrder)
+            await Task.WhenAll(running[resource].Select(process => process.StopAsync(() => GraceOf(resource))));
     }
 
-    private TimeSpan GraceOf(string name) => TimeSpan.FromSeconds(name switch
+    private TimeSpan GraceOf(string resource) => TimeSpan.FromSeconds(resource switch
     {
         Topology.Postgres => _hurry ? 1.2 : 20,
+        Topology.Kafka => _hurry ? 0.8 : 10,
         Topology.Delivery or Topology.Api => _hurry ? 0.8 : 25,
         _ => _hurry ? 0.2 : 5,
     });

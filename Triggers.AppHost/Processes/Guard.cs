@@ -7,7 +7,7 @@ namespace Triggers.AppHost.Processes;
 /// </summary>
 internal sealed class Guard(Settings settings, Screen screen, TimeProvider time) : IDisposable
 {
-    private static readonly string[] s_dataDirectories = ["postgres", "postgres.new", "logs"];
+    private static readonly string[] s_dataDirectories = ["postgres", "postgres.new", "kafka", "kafka.new", "kafka-cluster", "kafka-cluster.new", "logs"];
     private static readonly string[] s_dataFiles = ["postgres-password", "admin-key"];
 
     private readonly CancellationTokenSource _stop = new();

@@ -9,7 +9,7 @@ using CliWrap.Exceptions;
 namespace Triggers.AppHost.Processes;
 
 /// <summary>
-/// Unpacked npm packages, shared by all clones of a user. Everything in it can be deleted: it is downloaded again.
+/// Unpacked packages, shared by all clones of a user. Everything in it can be deleted: it is downloaded again.
 /// A package is in place as a whole or not at all.
 /// </summary>
 internal sealed class PackageCache(string root, Screen screen, TimeProvider time)
@@ -17,15 +17,23 @@ internal sealed class PackageCache(string root, Screen screen, TimeProvider time
     private const UnixFileMode ReadableByAll = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.GroupRead | UnixFileMode.OtherRead;
     private const UnixFileMode Executable = UnixFileMode.UserExecute | UnixFileMode.GroupExecute | UnixFileMode.OtherExecute;
 
-    /// <summary>The directory of the package, downloaded if need be.</summary>
+    /// <summary>The directory of the npm package, downloaded if need be.</summary>
     /// <param name="package">What.</param>
     /// <param name="title">What it is called on the screen, with its size.</param>
     /// <param name="prepare">Done once, after unpacking and before anybody sees the result.</param>
     /// <param name="cancellationToken">Leaves nothing half done.</param>
     /// <exception cref="AppHostException">It can't be had.</exception>
-    public async Task<string> GetAsync(NpmPackage package, string title, Func<string, Task>? prepare, CancellationToken cancellationToken)
+    public Task<string> GetAsync(NpmPackage package, string title, Func<string, Task>? prepare, CancellationToken cancellationToken) =>
+        GetAsync(package.Name.TrimStart('@').Replace('/', '+') + "@" + package.Version, title, work => FetchAsync(package, work, prepare, cancellationToken), cancellationToken);
+
+    /// <summary>The directory of that name, made if need be.</summary>
+    /// <param name="name">Name and version.</param>
+    /// <param name="title">What it is called on the screen, with its size.</param>
+    /// <param name="fetch">Makes it somewhere in the empty directory it is given, and says where.</param>
+    /// <param name="cancellationToken">Leaves nothing half done.</param>
+    /// <exception cref="AppHostException">It can't be had.</exception>
+    public async Task<string> GetAsync(string name, string title, Func<string, Task<string>> fetch, CancellationToken cancellationToken)
     {
-        var name = package.Name.TrimStart('@').Replace('/', '+') + "@" + package.Version;
         var directory = Path.Combine(root, name);
         if (Directory.Exists(directory))
             return directory;
@@ -41,16 +49,9 @@ internal sealed class PackageCache(string root, Screen screen, TimeProvider time
         {
             var started = time.GetTimestamp();
             screen.Say($"Getting {title}, once …");
-            await WithProgressAsync(title, PackAsync(package, work, cancellationToken));
-            var file = Directory.GetFiles(work, "*.tgz").Single();
-            await VerifyAsync(package, file, cancellationToken);
-            await UnpackAsync(file, work, cancellationToken);
-            var unpacked = Path.Combine(work, "package");
-            LinkLibraries(unpacked);
-            if (prepare is not null)
-                await prepare(unpacked);
-            MakeReadable(unpacked);
-            Directory.Move(unpacked, directory);
+            var fetched = await WithProgressAsync(title, fetch(work));
+            MakeReadable(fetched);
+            Directory.Move(fetched, directory);
             screen.Say($"{title}: there after {time.GetElapsedTime(started).TotalSeconds:0.0} s, in {directory}");
             return directory;
         }
@@ -60,13 +61,26 @@ internal sealed class PackageCache(string root, Screen screen, TimeProvider time
         }
     }
 
-    private async Task WithProgressAsync(string title, Task download)
+    private static async Task<string> FetchAsync(NpmPackage package, string work, Func<string, Task>? prepare, CancellationToken cancellationToken)
+    {
+        await PackAsync(package, work, cancellationToken);
+        var file = Directory.GetFiles(work, "*.tgz").Single();
+        await VerifyAsync(package, file, cancellationToken);
+        await UnpackAsync(file, work, cancellationToken);
+        var unpacked = Path.Combine(work, "package");
+        LinkLibraries(unpacked);
+        if (prepare is not null)
+            await prepare(unpacked);
+        return unpacked;
+    }
+
+    private async Task<string> WithProgressAsync(string title, Task<string> download)
     {
         var started = time.GetTimestamp();
         using var timer = new PeriodicTimer(TimeSpan.FromSeconds(5), time);
         while (await Task.WhenAny(download, timer.WaitForNextTickAsync().AsTask()) != download)
             screen.Say($"  … {title}: {time.GetElapsedTime(started).TotalSeconds:0} s");
-        await download;
+        return await download;
     }
 
     private static async Task PackAsync(NpmPackage package, string directory, CancellationToken cancellationToken)

@@ -5,6 +5,9 @@ namespace Triggers.AppHost.Processes;
 /// <summary>An npm package, and the sha512 (as in <c>npm view NAME@VERSION dist.integrity</c>) its file must have.</summary>
 internal sealed record NpmPackage(string Name, string Version, string Integrity);
 
+/// <summary>A .NET tool from NuGet, and the hash of its content (as in a lock file) it must have.</summary>
+internal sealed record ToolPackage(string Name, string Version, string ContentHash);
+
 /// <summary>The binaries that are downloaded, pinned. A new version means new checksums here.</summary>
 internal static class Packages
 {
@@ -16,6 +19,10 @@ internal static class Packages
 
     /// <summary>The Aspire dashboard for this machine; null when there is no package that was verified for it.</summary>
     public static NpmPackage? Dashboard { get; } = DashboardFor(Platform("win", "osx"));
+
+    /// <summary>A Redis server written in .NET: one package for all machines.</summary>
+    public static ToolPackage Garnet { get; } =
+        new("garnet-server", "2.2.8", "0k148/62A0+edaY5XE9rptaxpTyot8tcASwwjjbh9o0NXdKIBKqwhYCspEmmh5BiSR9Tz4nfWLvqMRIx3TD51Q==");
 
     private static NpmPackage? PostgresFor(string platform) => platform switch
     {

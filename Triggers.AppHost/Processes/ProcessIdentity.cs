@@ -46,7 +46,8 @@ internal sealed record ProcessIdentity(int Id, long Started)
         try
         {
             using var process = Process.GetProcessById(Id);
-            process.Kill();
+            // On Windows it may be the script that started the program; elsewhere scripts become it.
+            process.Kill(entireProcessTree: OperatingSystem.IsWindows());
         }
         catch (Exception e) when (e is ArgumentException or InvalidOperationException or System.ComponentModel.Win32Exception)
         {

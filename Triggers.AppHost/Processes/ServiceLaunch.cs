@@ -1,9 +1,12 @@
 namespace Triggers.AppHost.Processes;
 
 /// <summary>A service of the topology as a process: a copy of the product's own output, told everything by its environment.</summary>
-internal sealed class ServiceLaunch(Settings settings, string connectionString, string adminKey, int? telemetryPort)
+internal sealed class ServiceLaunch(Settings settings, string adminKey, int? telemetryPort)
 {
-    public Launch Of(Service service, int port)
+    /// <param name="service">Which.</param>
+    /// <param name="port">Where it listens.</param>
+    /// <param name="connections">The connection strings there are, by name.</param>
+    public Launch Of(Service service, int port, IReadOnlyDictionary<string, string> connections)
     {
         var assembly = Programs.AssemblyOf(settings, service.Project);
         var url = $"http://{(service.Port is null ? "127.0.0.1" : "localhost")}:{port}";
@@ -13,14 +16,14 @@ internal sealed class ServiceLaunch(Settings settings, string connectionString, 
             Program = Clone.Dotnet,
             Arguments = [assembly, .. service.Arguments],
             WorkingDirectory = Path.GetDirectoryName(assembly)!,
-            Environment = EnvironmentOf(service, url),
+            Environment = EnvironmentOf(service, url, connections),
             RunsToCompletion = service.RunsToCompletion,
             IsReady = token => service.RunsToCompletion ? Task.FromResult(false) : HealthProbe.IsOkAsync(url + "/health/ready", token),
             IsWorthShowing = IsWarningOrWorse,
         };
     }
 
-    private Dictionary<string, string> EnvironmentOf(Service service, string url)
+    private Dictionary<string, string> EnvironmentOf(Service service, string url, IReadOnlyDictionary<string, string> connections)
     {
         var environment = ChildEnvironment.Inherited();
         foreach (var (name, value) in settings.ForServices)
@@ -35,7 +38,8 @@ internal sealed class ServiceLaunch(Settings settings, string connectionString, 
         foreach (var (name, value) in service.Environment)
             environment.TryAdd(name, value == Topology.AdminKey ? adminKey : value);
         foreach (var reference in service.References)
-            environment["ConnectionStrings__" + reference] = connectionString;
+            if (connections.TryGetValue(reference, out var connection))
+                environment["ConnectionStrings__" + reference] = connection;
         environment["OTEL_SERVICE_NAME"] = service.Name;
         if (telemetryPort is not null)
         {

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Text.Json;
 
 namespace Triggers.AppHost.Processes;
@@ -9,47 +10,96 @@ internal sealed class Startup(Settings settings, Screen screen, RunRecord record
 
     private readonly Dictionary<string, Task> _ready = [];
 
+    /// <summary>By name; what is off is not in it.</summary>
+    private readonly ConcurrentDictionary<string, string> _connections = new();
+
     /// <summary>Ends when all is up, or, with a service that takes its time, when that has been said.</summary>
     /// <exception cref="AppHostException">Something is wrong that trying again will not mend.</exception>
     public async Task RunAsync(CancellationToken stop)
+    {
+        using var giveUp = CancellationTokenSource.CreateLinkedTokenSource(stop);
+        try
+        {
+            await StartAllAsync(giveUp.Token);
+        }
+        catch
+        {
+            // Nothing is still being made, or started, when this ends.
+            await giveUp.CancelAsync();
+            await Task.WhenAll(_ready.Values).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            throw;
+        }
+    }
+
+    private async Task StartAllAsync(CancellationToken stop)
     {
         // Before anything is downloaded: this is the commonest mistake.
         var dashboardPort = WantsDashboard ? Ports.Claim(Topology.Dashboard, settings.DashboardPort) : 0;
         var ports = Topology.Services.Where(s => !s.RunsToCompletion && !settings.StoresOnly)
             .ToDictionary(s => s.Name, s => Ports.Claim(s.Name, settings.PortOf(s)));
+        var kafkaPort = HasKafka ? Ports.Claim(Topology.Kafka, settings.PortOf(Topology.Kafka, settings.StoresOnly ? 0 : Topology.KafkaPort)) : 0;
+        var redisPort = Ports.Claim(Topology.Redis, settings.PortOf(Topology.Redis, 0));
         var cache = new PackageCache(settings.CacheDirectory, screen, time);
 
-        var database = await StartPostgresAsync(cache, stop);
-        record.Address(Topology.Database, database);
+        StartStore(Topology.Postgres, Topology.Database, () => StartPostgresAsync(cache, stop));
+        StartStore(Topology.Redis, Topology.Redis, () => StartRedisAsync(cache, redisPort, stop));
+        StartStore(Topology.Kafka, Topology.Kafka, () => StartKafkaAsync(kafkaPort, stop));
+        var stores = _ready.Values.ToList();
         if (settings.StoresOnly)
         {
+            await AllOrFirstFailureAsync(stores);
             screen.Say("ready");
             return;
         }
         var adminKey = AdminKey.Of(settings);
         int? telemetryPort = WantsDashboard ? Ports.Free() : null;
-        var launches = new ServiceLaunch(settings, database, adminKey, telemetryPort);
+        var launches = new ServiceLaunch(settings, adminKey, telemetryPort);
         foreach (var service in Topology.Services)
             _ready[service.Name] = StartServiceAsync(service, launches, ports.GetValueOrDefault(service.Name), stop);
         foreach (var (name, port) in ports)
             record.Address(name, $"http://localhost:{port}");
 
+        // However long a download takes.
+        await AllOrFirstFailureAsync(stores);
         var all = Task.WhenAll(_ready.Values);
         await Task.WhenAny(all, Task.Delay(s_patience, time, stop));
         stop.ThrowIfCancellationRequested();
         if (_ready.Values.FirstOrDefault(task => task.IsFaulted) is { } failed)
             await failed;
-        ShowTable(database, adminKey, ports, dashboardPort);
+        ShowTable(adminKey, ports, dashboardPort);
         if (telemetryPort is not null)
             await StartDashboardAsync(cache, dashboardPort, telemetryPort.Value, stop);
     }
 
     private bool WantsDashboard => settings is { DashboardEnabled: true, StoresOnly: false } && Environment.GetEnvironmentVariable("OTEL_EXPORTER_OTLP_ENDPOINT") is null or "";
 
-    /// <returns>The connection string of the database that the services use.</returns>
-    private async Task<string> StartPostgresAsync(PackageCache cache, CancellationToken stop)
+    private bool HasKafka => settings.KafkaHome is not null && settings.External(Topology.Kafka) is null;
+
+    /// <param name="name">The store.</param>
+    /// <param name="connection">What its connection string is called.</param>
+    /// <param name="start">Ends when it is ready, with its connection string; null if it is off.</param>
+    private void StartStore(string name, string connection, Func<Task<string?>> start)
     {
-        _ready[Topology.Postgres] = Task.CompletedTask;
+        if (settings.Stores.Contains(name))
+            _ready[name] = StartAsync();
+
+        async Task StartAsync()
+        {
+            if (await start() is not { } connectionString)
+                return;
+            _connections[connection] = connectionString;
+            record.Address(connection, connectionString);
+        }
+    }
+
+    private static async Task AllOrFirstFailureAsync(IEnumerable<Task> tasks)
+    {
+        await foreach (var task in Task.WhenEach(tasks))
+            await task;
+    }
+
+    private async Task<string?> StartPostgresAsync(PackageCache cache, CancellationToken stop)
+    {
         if (settings.ExternalDatabase is not null)
         {
             await Postgres.CheckExternalAsync(settings.ExternalDatabase, stop);
@@ -60,11 +110,29 @@ internal sealed class Startup(Settings settings, Screen screen, RunRecord record
         return postgres.ConnectionString(Topology.Database);
     }
 
+    private async Task<string?> StartRedisAsync(PackageCache cache, int port, CancellationToken stop)
+    {
+        if (settings.External(Topology.Redis) is { } external)
+            return external;
+        await Start(await Garnet.ProvideAsync(settings, cache, port, stop)).ReadyAtOnceAsync(stop);
+        return $"127.0.0.1:{port}";
+    }
+
+    private async Task<string?> StartKafkaAsync(int port, CancellationToken stop)
+    {
+        if (!HasKafka)
+            return settings.External(Topology.Kafka);
+        var kafka = await Kafka.ProvideAsync(settings, port, screen, stop);
+        // All at once: a broker of several is ready only with the others.
+        await Task.WhenAll(kafka.ToLaunches(settings.LogsDirectory).Select(Start).ToList().Select(broker => broker.ReadyAtOnceAsync(stop)));
+        return kafka.ConnectionString;
+    }
+
     private async Task StartServiceAsync(Service service, ServiceLaunch launches, int port, CancellationToken stop)
     {
         await Task.WhenAll(service.WaitsFor.Select(name => _ready[name]));
         stop.ThrowIfCancellationRequested();
-        var process = Start(launches.Of(service, port));
+        var process = Start(launches.Of(service, port, _connections));
         if (service.RunsToCompletion)
             await process.ReadyAtOnceAsync(stop);
         else
@@ -93,7 +161,7 @@ internal sealed class Startup(Settings settings, Screen screen, RunRecord record
         return process;
     }
 
-    private void ShowTable(string database, string adminKey, Dictionary<string, int> ports, int dashboardPort)
+    private void ShowTable(string adminKey, Dictionary<string, int> ports, int dashboardPort)
     {
         string State(string name) => _ready[name].IsCompletedSuccessfully ? "" : "   (not ready yet)";
         string Url(string name) => $"http://localhost:{ports[name]}";
@@ -103,7 +171,9 @@ internal sealed class Startup(Settings settings, Screen screen, RunRecord record
         screen.Say($"  receiver    {Url(Topology.Receiver)}{State(Topology.Receiver)}   shows the webhooks sent to {Url(Topology.Receiver)}/hook");
         screen.Say($"  delivery    {Url(Topology.Delivery)}/health/ready{State(Topology.Delivery)}");
         screen.Say(WantsDashboard ? $"  dashboard   http://localhost:{dashboardPort}   (starting)" : "  dashboard   off");
-        screen.Say($"  postgres    {database}");
+        screen.Say($"  postgres    {_connections[Topology.Database]}");
+        screen.Say($"  redis       {_connections[Topology.Redis]}");
+        screen.Say(_connections.TryGetValue(Topology.Kafka, out var kafka) ? $"  kafka       {kafka}" : "  kafka       off (KAFKA_HOME is not set): events are logged in Postgres");
         screen.Say($"  data        {settings.DataDirectory}");
         screen.Say($"  logs        {settings.LogsDirectory}");
         screen.Say($"  admin key   {adminKey}");

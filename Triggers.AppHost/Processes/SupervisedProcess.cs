@@ -7,6 +7,13 @@ internal sealed class Launch
 {
     public required string Name { get; init; }
 
+    /// <summary>What it is one of, if of several: they are stopped together.</summary>
+    public string Resource
+    {
+        get => field ?? Name;
+        init;
+    }
+
     public required string Program { get; init; }
 
     public required IReadOnlyList<string> Arguments { get; init; }
@@ -64,6 +71,9 @@ internal sealed class SupervisedProcess(Launch launch, RunRecord record, Screen 
     private volatile ProcessIdentity? _current;
 
     public string Name => launch.Name;
+
+    /// <summary>What it is one of.</summary>
+    public string Resource => launch.Resource;
 
     /// <summary>Ends at the first time it is ready.</summary>
     public Task Ready => _ready.Task;

@@ -28,7 +28,7 @@ public sealed class AppHostTests : IDisposable
         const string Key = "trg_0123456789012345678901234567890123456789012";
         await using var host = await RunningAppHost.StartAndWaitAsync(_directory, "--Auth:BootstrapAdminKey=" + Key);
         var record = host.Record;
-        Assert.Equal(["api", "delivery", "postgres", "receiver"], record.Processes.Keys.Order());
+        Assert.Equal(["api", "delivery", "postgres", "receiver", "redis"], record.Processes.Keys.Order());
         Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(record, Key));
         Assert.Contains(Key, host.Said);
         Assert.Equal(HttpStatusCode.OK, (await _client.GetAsync(record.Addresses["receiver"], Cancellation)).StatusCode);

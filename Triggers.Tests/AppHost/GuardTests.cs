@@ -25,7 +25,7 @@ public sealed class GuardTests : IDisposable
         var settings = Settings.Read(
         [
             $"--Data:Directory={_directory}", "--Data:Temporary=true", $"--Guard:Programs={programs}", $"--Guard:Owner={Environment.ProcessId}",
-            "--Dashboard:Enabled=false", "--Ports:Api=0", "--Ports:Receiver=0",
+            "--Dashboard:Enabled=false", "--Kafka:Home=", "--Ports:Api=0", "--Ports:Receiver=0",
         ]);
         using var input = new StreamReader(new AnonymousPipeClientStream(PipeDirection.In, _input.ClientSafePipeHandle));
         await using var output = new StreamWriter(new AnonymousPipeClientStream(PipeDirection.Out, _output.ClientSafePipeHandle));
@@ -35,7 +35,7 @@ public sealed class GuardTests : IDisposable
         var running = Guard.RunAsync(settings, input, new Screen(output));
         await ExpectAsync(said, "Ctrl-C stops everything.");
         var record = RunRecord.Read(_directory)!;
-        Assert.Equal(["api", "delivery", "postgres", "receiver"], record.Processes.Keys.Order());
+        Assert.Equal(["api", "delivery", "postgres", "receiver", "redis"], record.Processes.Keys.Order());
         Assert.Equal(HttpStatusCode.OK, await StatusAsync(record));
 
         await commands.WriteLineAsync("kill api");

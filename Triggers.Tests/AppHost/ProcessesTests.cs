@@ -59,7 +59,7 @@ public sealed class ProcessesTests
 
         Assert.Contains("Ports:Api must be a port", e.Message);
         Assert.Contains("Dashboard:Enabled must be true or false", e.Message);
-        Assert.Contains("Resources must be 'all' or 'stores'", e.Message);
+        Assert.Contains("Resources must be 'all', 'stores' or some of postgres,redis,kafka", e.Message);
     }
 
     [Fact]
@@ -84,7 +84,7 @@ public sealed class ProcessesTests
     [Fact]
     public void Services_wait_only_for_what_comes_before_them()
     {
-        var before = new HashSet<string> { Topology.Postgres };
+        var before = new HashSet<string>(Topology.Stores);
         foreach (var service in Topology.Services)
         {
             Assert.Subset(before, service.WaitsFor.ToHashSet());

@@ -26,7 +26,7 @@ internal sealed class RunningAppHost : IAsyncDisposable
         var info = new ProcessStartInfo(Clone.Dotnet,
         [
             Clone.AssemblyOf("Triggers.AppHost"), $"--Data:Directory={directory}", "--Dashboard:Enabled=false", "--Guard:EndsWithParent=true",
-            "--Ports:Api=0", "--Ports:Receiver=0", .. arguments,
+            "--Ports:Api=0", "--Ports:Receiver=0", "--Ports:Kafka=0", "--Kafka:Home=", .. arguments,
         ])
         {
             RedirectStandardOutput = true,

@@ -47,7 +47,7 @@ public sealed class PostgresServerTests(PostgresServer shared)
     public async Task Nothing_is_left_when_the_test_run_is_gone()
     {
         var directory = TestDirectory.New();
-        using var guard = GuardProcess.Start(Clone.AssemblyOf("Triggers.AppHost"), ["--Resources=stores", $"--Data:Directory={directory}", "--Data:Temporary=true"], captureOutput: true);
+        using var guard = GuardProcess.Start(Clone.AssemblyOf("Triggers.AppHost"), ["--Resources=postgres", $"--Data:Directory={directory}", "--Data:Temporary=true"], captureOutput: true);
         await guard.ExpectAsync("ready", TimeSpan.FromMinutes(1));
         var postgres = RunRecord.Read(directory)!.Processes["postgres"];
 

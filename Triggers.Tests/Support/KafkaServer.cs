@@ -1,0 +1,67 @@
+using Triggers.AppHost;
+
+[assembly: AssemblyFixture(typeof(Triggers.Tests.Support.KafkaServer))]
+
+namespace Triggers.Tests.Support;
+
+/// <summary>
+/// A real Kafka of one broker, from <c>KAFKA_HOME</c>. Test classes take the one of the run as a constructor parameter; it starts when
+/// the first of them asks for its address. Tests that crash it start their own with <see cref="StartOwnAsync"/> and dispose of it.
+/// </summary>
+public sealed class KafkaServer : IAsyncDisposable
+{
+    private readonly StoreGuard _guard = new(Topology.Kafka);
+
+    /// <summary>Why there is no Kafka; null when there is one.</summary>
+    public static string? MissingReason { get; } =
+        Environment.GetEnvironmentVariable("KAFKA_HOME") is { Length: > 0 } home && Directory.Exists(Path.Combine(home, "bin"))
+            ? null
+            : "KAFKA_HOME does not name a Kafka distribution";
+
+    /// <summary>Ends the calling test as skipped.</summary>
+    public static void SkipIfMissing() => Assert.SkipWhen(MissingReason is not null, MissingReason ?? "");
+
+    /// <summary>A server of its own, to be stopped and started by its test.</summary>
+    public static async Task<KafkaServer> StartOwnAsync()
+    {
+        var server = new KafkaServer();
+        await server._guard.StartedAsync();
+        return server;
+    }
+
+    /// <summary>As in <c>127.0.0.1:9092</c>.</summary>
+    public Task<string> ConnectionStringAsync() => _guard.ConnectionStringAsync(Topology.Kafka);
+
+    /// <summary>Kills it at once; it stays down until <see cref="StartAsync"/>.</summary>
+    public Task StopImmediateAsync() => _guard.KillAsync(Topology.Kafka);
+
+    /// <summary>Starts it again on the same data and port, and waits until it takes records.</summary>
+    public Task StartAsync() => _guard.StartAsync(Topology.Kafka);
+
+    public ValueTask DisposeAsync() => _guard.DisposeAsync();
+}
+
+/// <summary>Three brokers, each with a copy of every record: one of them may be away.</summary>
+internal sealed class KafkaCluster : IAsyncDisposable
+{
+    private readonly StoreGuard _guard = new(Topology.Kafka, "--Kafka:Brokers=3");
+
+    /// <summary>As in <c>127.0.0.1:9092,127.0.0.1:9093,127.0.0.1:9094</c>.</summary>
+    public string BootstrapServers { get; private set; } = "";
+
+    public static async Task<KafkaCluster> StartOwnAsync()
+    {
+        var cluster = new KafkaCluster();
+        cluster.BootstrapServers = await cluster._guard.ConnectionStringAsync(Topology.Kafka);
+        return cluster;
+    }
+
+    /// <summary>Kills a broker at once; it stays down until <see cref="StartAsync"/>.</summary>
+    /// <param name="broker">1 to 3, which is also its id.</param>
+    public Task KillAsync(int broker) => _guard.KillAsync($"{Topology.Kafka}-{broker}");
+
+    /// <summary>Starts it again on the same data and port, and waits until it is part of the cluster.</summary>
+    public Task StartAsync(int broker) => _guard.StartAsync($"{Topology.Kafka}-{broker}");
+
+    public ValueTask DisposeAsync() => _guard.DisposeAsync();
+}
