@@ -11,13 +11,14 @@ internal sealed class AspireSettings
 
     private static readonly string[] s_flags = ["--in-cluster-stores", "--with-kafka"];
 
-    private readonly ConfigurationManager _configuration;
+    private readonly IConfigurationRoot _configuration;
 
     public AspireSettings(IDistributedApplicationBuilder builder, IReadOnlyList<string> arguments)
     {
-        _configuration = builder.Configuration;
+        // Aspire reads the arguments too, and takes what follows a bare flag for its value.
+        _configuration = new ConfigurationBuilder().AddConfiguration(builder.Configuration).AddCommandLine(Complete(arguments)).Build();
         var publishes = builder.ExecutionContext.IsPublishMode;
-        PublishesChart = publishes && string.IsNullOrEmpty(_configuration["Publishing:Publisher"]);
+        PublishesChart = publishes && string.IsNullOrEmpty(builder.Configuration["Publishing:Publisher"]);
         InClusterStores = PublishesChart && _configuration.GetValue("in-cluster-stores", false);
         WithKafka = _configuration.GetValue("with-kafka", !publishes || PublishesChart);
         Replicas = _configuration.GetValue("replicas", 1);
