@@ -12,7 +12,7 @@ internal sealed class AppHostException(string message) : Exception(message);
 internal sealed class Settings
 {
     /// <summary>Sections that are the AppHost's own. Every other argument is meant for the services.</summary>
-    private static readonly string[] s_own = ["Ports", "Data", "Cache", "Dashboard", "Resources", "Guard", "KAFKA_HOME"];
+    private static readonly string[] s_own = ["Ports", "Data", "Cache", "Dashboard", "Resources", "Guard", "Replicas", "KAFKA_HOME"];
 
     /// <summary>Settings of the AppHost in a section where the services have theirs.</summary>
     private static readonly string[] s_ownAmongOthers = ["Kafka:Home", "Kafka:Brokers"];
@@ -37,6 +37,7 @@ internal sealed class Settings
         DashboardPort = PortOf(Topology.Dashboard, Topology.DashboardPort);
         KafkaHome = (configuration["Kafka:Home"] ?? configuration["KAFKA_HOME"]) is { Length: > 0 } home ? home : null;
         KafkaBrokers = Number("Kafka:Brokers", 1);
+        Replicas = Number("Replicas", 1);
         var resources = configuration["Resources"] is { Length: > 0 } named ? named : "all";
         StoresOnly = resources != "all";
         Stores = resources is "all" or "stores" ? Topology.Stores : resources.Split(',');
@@ -83,6 +84,9 @@ internal sealed class Settings
     /// <summary>More than one make a cluster, for drills.</summary>
     public int KafkaBrokers { get; }
 
+    /// <summary>How many processes there are of each service that can be more than one.</summary>
+    public int Replicas { get; }
+
     /// <summary>The process that started this guard.</summary>
     public int Owner { get; }
 
@@ -125,14 +129,27 @@ internal sealed class Settings
     /// <exception cref="AppHostException">Names every mistake.</exception>
     public static Settings Read(IReadOnlyList<string> arguments)
     {
+        arguments = JoinReplicas(arguments);
         var strange = arguments.Where(a => a is not ("--reset" or "--guard") && !(a.StartsWith("--", StringComparison.Ordinal) && a.IndexOf('=') > 2)).ToList();
         if (strange.Count > 0)
-            throw new AppHostException($"Not understood: {string.Join(' ', strange)}. Known are --reset, --help and settings as in --Ports:Api=8081.");
+            throw new AppHostException($"Not understood: {string.Join(' ', strange)}. Known are --reset, --replicas N, --help and settings as in --Ports:Api=8081.");
         var configuration = new ConfigurationBuilder()
             .AddEnvironmentVariables()
             .AddCommandLine([.. arguments.Where(a => a.Contains('='))])
             .Build();
         return new Settings(configuration, arguments);
+    }
+
+    /// <summary>It is the one setting that may also be written in two words.</summary>
+    private static List<string> JoinReplicas(IReadOnlyList<string> arguments)
+    {
+        var joined = arguments.ToList();
+        if (joined.IndexOf("--replicas") is var at and >= 0 && at + 1 < joined.Count)
+        {
+            joined[at] = "--replicas=" + joined[at + 1];
+            joined.RemoveAt(at + 1);
+        }
+        return joined;
     }
 
     private bool Flag(string key, bool otherwise) => _configuration[key] switch

@@ -37,12 +37,14 @@ internal static class Topology
         new(Api, "Triggers.Api")
         {
             Port = 8080,
+            Replicated = true,
             References = [Database, Kafka, Redis],
             WaitsFor = [Migrations, Kafka, Redis],
             Environment = { ["Auth__BootstrapAdminKey"] = AdminKey },
         },
         new(Delivery, "Triggers.Delivery")
         {
+            Replicated = true,
             References = [Database, Kafka],
             WaitsFor = [Migrations, Kafka],
             // Webhooks to this machine are refused everywhere else; here the receiver and the developer's own service are on it.
@@ -80,4 +82,7 @@ internal sealed record Service(string Name, string Project)
     public Dictionary<string, string> Environment { get; } = [];
 
     public bool RunsToCompletion { get; init; }
+
+    /// <summary>There are as many as <c>--replicas</c> says: any number may work side by side.</summary>
+    public bool Replicated { get; init; }
 }

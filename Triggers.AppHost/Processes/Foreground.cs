@@ -7,14 +7,19 @@ namespace Triggers.AppHost.Processes;
 internal static class Foreground
 {
     public const string Help = """
-        dotnet run --project Triggers.AppHost -- [--reset] [--Setting:Name=value …]
+        dotnet run --project Triggers.AppHost -- [--reset] [--replicas N] [--Setting:Name=value …]
 
           --reset                    drops the data first
-          --Ports:Api=8080           also Ports:Receiver, Ports:Delivery, Ports:Postgres, Ports:Dashboard; 0 takes a free one
+          --replicas 2               starts so many API and Delivery processes; the first API has the port below
+          --Ports:Api=8080           also Ports:Receiver, Ports:Delivery, Ports:Postgres, Ports:Redis, Ports:Kafka, Ports:Dashboard;
+                                     0 takes a free one
+          --Kafka:Home=DIR           an Apache Kafka, unpacked, that logs the events (default: the environment's KAFKA_HOME); empty: Postgres does
+          --Kafka:Brokers=3          a cluster of so many brokers, for drills
           --Data:Directory=DIR       where the data is kept
           --Cache:Directory=DIR      where downloads are kept
           --Dashboard:Enabled=false  runs without the dashboard
           ConnectionStrings__triggersdb=…   (environment) uses a PostgreSQL of yours, 16 or newer
+          ConnectionStrings__redis=…, ConnectionStrings__kafka=…   the same for Redis and Kafka
 
         Any other setting, and the whole environment, goes to the services.
         """;
@@ -37,7 +42,9 @@ internal static class Foreground
         if (exitCode is not (0 or 1))
         {
             screen.Say($"The guard ended unexpectedly (exit code {exitCode}); ending what it ran.");
-            await Leftovers.EndAsync(settings.DataDirectory, screen);
+            // Not if another AppHost has the data.
+            if (RunRecord.Read(settings.DataDirectory)?.AppHost == ProcessIdentity.Self)
+                await Leftovers.EndAsync(settings.DataDirectory, screen);
         }
         return exitCode;
 

@@ -92,13 +92,19 @@ internal sealed class Guard(Settings settings, Screen screen, TimeProvider time)
         var ours = FileLock.Try(path);
         if (ours is null)
         {
-            if (RunRecord.Read(settings.DataDirectory) is { AppHost.IsAlive: true } other)
-                throw new AppHostException($"Triggers already runs on {settings.DataDirectory} (process {other.AppHost.Id}). Another one needs its own --Data:Directory=….");
-            // Its AppHost is dead, so it is about to end.
-            ours = await FileLock.WaitAsync(path, TimeSpan.FromSeconds(20), () => screen.Say("Waiting for the previous run to end …"), time, _stop.Token);
+            RefuseIfAnotherRuns();
+            // Its AppHost is dead, so it is about to end; or it started with this one, and is about to say that it runs.
+            ours = await FileLock.WaitAsync(
+                path, TimeSpan.FromSeconds(20), () => screen.Say("Waiting for the previous run to end …"), time, _stop.Token, RefuseIfAnotherRuns);
         }
         await Leftovers.EndAsync(settings.DataDirectory, screen);
         return ours;
+    }
+
+    private void RefuseIfAnotherRuns()
+    {
+        if (RunRecord.Read(settings.DataDirectory) is { AppHost.IsAlive: true } other)
+            throw new AppHostException($"Triggers already runs on {settings.DataDirectory} (process {other.AppHost.Id}). Another one needs its own --Data:Directory=….");
     }
 
     private void DropData()

@@ -183,7 +183,7 @@ internal static class FileLock
         }
     }
 
-    public static async Task<FileStream> WaitAsync(string path, TimeSpan bound, Action? onWait, TimeProvider time, CancellationToken cancellationToken)
+    public static async Task<FileStream> WaitAsync(string path, TimeSpan bound, Action? onWait, TimeProvider time, CancellationToken cancellationToken, Action? onEachLook = null)
     {
         var started = time.GetTimestamp();
         for (var first = true; ; first = false)
@@ -194,6 +194,7 @@ internal static class FileLock
                 throw new AppHostException($"{path} is still held by another process after {bound.TotalSeconds:0} s.");
             if (first)
                 onWait?.Invoke();
+            onEachLook?.Invoke();
             await Task.Delay(TimeSpan.FromMilliseconds(100), time, cancellationToken);
         }
     }

@@ -14,8 +14,10 @@ internal sealed class Postgres
     private readonly string _data;
     private readonly int _port;
     private readonly string _password;
+    private readonly int _replicas;
 
-    private Postgres(string bin, string data, int port, string password) => (_bin, _data, _port, _password) = (bin, data, port, password);
+    private Postgres(string bin, string data, int port, string password, int replicas) =>
+        (_bin, _data, _port, _password, _replicas) = (bin, data, port, password, replicas);
 
     public string ConnectionString(string database) => new NpgsqlConnectionStringBuilder
     {
@@ -45,7 +47,8 @@ internal sealed class Postgres
             Path.Combine(unpacked, "native", "bin"),
             Path.Combine(settings.DataDirectory, "postgres"),
             Ports.Claim(Topology.Postgres, settings.PortOf(Topology.Postgres, 0)),
-            password);
+            password,
+            settings.Replicas);
         if (!Directory.Exists(postgres._data))
             await postgres.InitializeAsync(screen, cancellationToken);
         return postgres;
@@ -96,7 +99,7 @@ internal sealed class Postgres
             "-c", "listen_addresses=127.0.0.1",
             "-c", "unix_socket_directories=",
             // Two services with a pool of 100 each, and room for tests and tools.
-            "-c", "max_connections=300",
+            "-c", $"max_connections={100 + (200 * _replicas)}",
             "-c", "shared_buffers=256MB",
             "-c", "max_wal_size=2GB",
             "-c", "random_page_cost=1.1",

@@ -12,7 +12,8 @@ internal static class Programs
     /// <returns>The guard's assembly.</returns>
     public static string Copy(string dataDirectory)
     {
-        var directory = Path.Combine(dataDirectory, Parent, Guid.NewGuid().ToString("N"));
+        // Whose they are is in the name: another AppHost may be starting at this same moment.
+        var directory = Path.Combine(dataDirectory, Parent, $"{ProcessIdentity.Self.Id}-{ProcessIdentity.Self.Started}-{Guid.NewGuid():N}");
         foreach (var project in Topology.Services.Select(service => service.Project).Append("Triggers.AppHost").Distinct())
             CopyDirectory(Path.GetDirectoryName(Clone.AssemblyOf(project))!, Path.Combine(directory, project));
         return Path.Combine(directory, "Triggers.AppHost", "Triggers.AppHost.dll");
@@ -26,9 +27,13 @@ internal static class Programs
     {
         var parent = Path.Combine(settings.DataDirectory, Parent);
         if (Directory.Exists(parent))
-            foreach (var directory in Directory.GetDirectories(parent).Where(d => d != settings.ProgramsDirectory))
+            foreach (var directory in Directory.GetDirectories(parent).Where(d => d != settings.ProgramsDirectory && !IsInUse(Path.GetFileName(d))))
                 Directory.Delete(directory, recursive: true);
     }
+
+    private static bool IsInUse(string name) =>
+        name.Split('-') is [var id, var started, _] && int.TryParse(id, out var process) && long.TryParse(started, out var when)
+        && new ProcessIdentity(process, when).IsAlive;
 
     /// <summary>Deletes the copies of this run. Windows does not let go of what runs: there, the next start does it.</summary>
     public static void DeleteOwn(Settings settings)

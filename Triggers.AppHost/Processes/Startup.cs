@@ -13,6 +13,8 @@ internal sealed class Startup(Settings settings, Screen screen, RunRecord record
     /// <summary>By name; what is off is not in it.</summary>
     private readonly ConcurrentDictionary<string, string> _connections = new();
 
+    private Dictionary<string, Instance[]> _instances = [];
+
     /// <summary>Ends when all is up, or, with a service that takes its time, when that has been said.</summary>
     /// <exception cref="AppHostException">Something is wrong that trying again will not mend.</exception>
     public async Task RunAsync(CancellationToken stop)
@@ -35,8 +37,8 @@ internal sealed class Startup(Settings settings, Screen screen, RunRecord record
     {
         // Before anything is downloaded: this is the commonest mistake.
         var dashboardPort = WantsDashboard ? Ports.Claim(Topology.Dashboard, settings.DashboardPort) : 0;
-        var ports = Topology.Services.Where(s => !s.RunsToCompletion && !settings.StoresOnly)
-            .ToDictionary(s => s.Name, s => Ports.Claim(s.Name, settings.PortOf(s)));
+        if (!settings.StoresOnly)
+            _instances = Topology.Services.ToDictionary(service => service.Name, service => Instance.Of(service, settings));
         var kafkaPort = HasKafka ? Ports.Claim(Topology.Kafka, settings.PortOf(Topology.Kafka, settings.StoresOnly ? 0 : Topology.KafkaPort)) : 0;
         var redisPort = Ports.Claim(Topology.Redis, settings.PortOf(Topology.Redis, 0));
         var cache = new PackageCache(settings.CacheDirectory, screen, time);
@@ -55,9 +57,9 @@ internal sealed class Startup(Settings settings, Screen screen, RunRecord record
         int? telemetryPort = WantsDashboard ? Ports.Free() : null;
         var launches = new ServiceLaunch(settings, adminKey, telemetryPort);
         foreach (var service in Topology.Services)
-            _ready[service.Name] = StartServiceAsync(service, launches, ports.GetValueOrDefault(service.Name), stop);
-        foreach (var (name, port) in ports)
-            record.Address(name, $"http://localhost:{port}");
+            _ready[service.Name] = StartServiceAsync(service, launches, stop);
+        foreach (var instance in _instances.Values.SelectMany(instances => instances).Where(instance => instance.Port != 0))
+            record.Address(instance.Name, instance.Url);
 
         // However long a download takes.
         await AllOrFirstFailureAsync(stores);
@@ -66,7 +68,7 @@ internal sealed class Startup(Settings settings, Screen screen, RunRecord record
         stop.ThrowIfCancellationRequested();
         if (_ready.Values.FirstOrDefault(task => task.IsFaulted) is { } failed)
             await failed;
-        ShowTable(adminKey, ports, dashboardPort);
+        ShowTable(adminKey, dashboardPort);
         if (telemetryPort is not null)
             await StartDashboardAsync(cache, dashboardPort, telemetryPort.Value, stop);
     }
@@ -128,15 +130,12 @@ internal sealed class Startup(Settings settings, Screen screen, RunRecord record
         return kafka.ConnectionString;
     }
 
-    private async Task StartServiceAsync(Service service, ServiceLaunch launches, int port, CancellationToken stop)
+    private async Task StartServiceAsync(Service service, ServiceLaunch launches, CancellationToken stop)
     {
         await Task.WhenAll(service.WaitsFor.Select(name => _ready[name]));
         stop.ThrowIfCancellationRequested();
-        var process = Start(launches.Of(service, port, _connections));
-        if (service.RunsToCompletion)
-            await process.ReadyAtOnceAsync(stop);
-        else
-            await process.Ready.WaitAsync(stop);
+        var processes = _instances[service.Name].Select(instance => Start(launches.Of(service, instance, _connections))).ToList();
+        await Task.WhenAll(processes.Select(process => service.RunsToCompletion ? process.ReadyAtOnceAsync(stop) : process.Ready.WaitAsync(stop)));
     }
 
     /// <summary>After everything else: it is large, and nothing depends on it.</summary>
@@ -161,15 +160,19 @@ internal sealed class Startup(Settings settings, Screen screen, RunRecord record
         return process;
     }
 
-    private void ShowTable(string adminKey, Dictionary<string, int> ports, int dashboardPort)
+    private void ShowTable(string adminKey, int dashboardPort)
     {
-        string State(string name) => _ready[name].IsCompletedSuccessfully ? "" : "   (not ready yet)";
-        string Url(string name) => $"http://localhost:{ports[name]}";
+        void Row(string service, Func<Instance, string> what)
+        {
+            var state = _ready[service].IsCompletedSuccessfully ? "" : "   (not ready yet)";
+            foreach (var instance in _instances[service])
+                screen.Say($"  {instance.Name,-11} {instance.Url}{state}   {what(instance)}");
+        }
 
         screen.Say();
-        screen.Say($"  api         {Url(Topology.Api)}{State(Topology.Api)}   reference: {Url(Topology.Api)}/scalar");
-        screen.Say($"  receiver    {Url(Topology.Receiver)}{State(Topology.Receiver)}   shows the webhooks sent to {Url(Topology.Receiver)}/hook");
-        screen.Say($"  delivery    {Url(Topology.Delivery)}/health/ready{State(Topology.Delivery)}");
+        Row(Topology.Api, api => $"reference: {api.Url}/scalar");
+        Row(Topology.Receiver, receiver => $"shows the webhooks sent to {receiver.Url}/hook");
+        Row(Topology.Delivery, delivery => $"health: {delivery.Url}/health/ready");
         screen.Say(WantsDashboard ? $"  dashboard   http://localhost:{dashboardPort}   (starting)" : "  dashboard   off");
         screen.Say($"  postgres    {_connections[Topology.Database]}");
         screen.Say($"  redis       {_connections[Topology.Redis]}");
@@ -181,7 +184,7 @@ internal sealed class Startup(Settings settings, Screen screen, RunRecord record
         if (settings.Given("Delivery__AllowedNetworks") is null)
             screen.Say($"  For local development, webhooks may go to this machine (Delivery:AllowedNetworks = {Topology.LoopbackNetworks}).");
         screen.Say("  Publish an event:");
-        screen.Say($"  {Curl(Url(Topology.Api), adminKey)}");
+        screen.Say($"  {Curl(_instances[Topology.Api][0].Url, adminKey)}");
         screen.Say();
         screen.Say("Ctrl-C stops everything.");
     }

@@ -136,17 +136,58 @@ public sealed class AppHostTests : IDisposable
         Assert.Contains("ConnectionStrings:triggersdb was given and can't be used", without.Said);
     }
 
+    [Fact]
+    public async Task Of_two_started_at_once_one_runs_and_the_other_says_so_and_harms_nothing()
+    {
+        RunningAppHost[] hosts = [RunningAppHost.Start(_directory, "--Resources=redis"), RunningAppHost.Start(_directory, "--Resources=redis")];
+        await using var first = hosts[0];
+        await using var second = hosts[1];
+
+        var ready = await Task.WhenAll(hosts.Select(host => host.SaysAsync(line => line == "ready")));
+
+        var running = Assert.Single(hosts, host => ready[Array.IndexOf(hosts, host)]);
+        var refused = Assert.Single(hosts, host => host != running);
+        Assert.Equal(1, await refused.ExitCodeAsync());
+        Assert.Contains($"already runs on {_directory} (process {running.Id})", refused.Said);
+        Assert.Equal(running.Id, running.Record.AppHost!.Id);
+        Assert.True(running.Record.Guard!.IsAlive);
+        Assert.True(Assert.Single(running.Record.Processes).Value.IsAlive);
+    }
+
+    [Fact]
+    public async Task With_two_replicas_each_has_its_address_and_what_one_API_takes_is_delivered()
+    {
+        await using var receiver = await TestReceiver.StartAsync();
+        await using var host = await RunningAppHost.StartAndWaitAsync(_directory, "--replicas=2", $"--Kafka:Home={KafkaServer.Home}");
+        var record = host.Record;
+        Assert.Equal(KafkaServer.Home is not null, record.Addresses.ContainsKey("kafka"));
+        foreach (var name in new[] { "api-1", "api-2", "delivery-1", "delivery-2" })
+        {
+            Assert.Matches($"{name} +{record.Addresses[name]}", host.Said);
+            await Wait.UntilAsync($"{name} is ready", () => HealthProbe.IsOkAsync(record.Addresses[name] + "/health/ready", Cancellation));
+        }
+
+        var subscription = new { url = receiver.Url + "/hook", eventTypes = new[] { "test.*" } };
+        Assert.Equal(HttpStatusCode.Created, await PostAsync(record.Addresses["api-1"] + "/subscriptions", subscription, AdminKey()));
+        Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(record, AdminKey(), "api-2"));
+
+        await Wait.UntilAsync("the webhook came", () => receiver.Received.Count == 1);
+    }
+
     private string AdminKey() => File.ReadAllText(Path.Combine(_directory, "admin-key"));
 
-    private async Task<HttpStatusCode> PublishAsync(RunRecord.Content record, string key)
+    private Task<HttpStatusCode> PublishAsync(RunRecord.Content record, string key, string api = "api") =>
+        PostAsync(record.Addresses[api] + "/events", new { type = "test.started", data = new { } }, key);
+
+    private async Task<HttpStatusCode> PostAsync(string url, object body, string key)
     {
         // After a crash the API says 503 until Postgres has recovered: asking again is what it tells its callers to do.
         var status = HttpStatusCode.ServiceUnavailable;
-        await Wait.UntilAsync("the API takes events", async () =>
+        await Wait.UntilAsync($"{url} answers", async () =>
         {
-            using var request = new HttpRequestMessage(HttpMethod.Post, record.Addresses["api"] + "/events")
+            using var request = new HttpRequestMessage(HttpMethod.Post, url)
             {
-                Content = JsonContent.Create(new { type = "test.started", data = new { } }),
+                Content = JsonContent.Create(body),
                 Headers = { { "X-API-Key", key } },
             };
             using var response = await _client.SendAsync(request, Cancellation);

@@ -25,7 +25,7 @@ public sealed class GuardTests : IDisposable
         var settings = Settings.Read(
         [
             $"--Data:Directory={_directory}", "--Data:Temporary=true", $"--Guard:Programs={programs}", $"--Guard:Owner={Environment.ProcessId}",
-            "--Dashboard:Enabled=false", "--Kafka:Home=", "--Ports:Api=0", "--Ports:Receiver=0",
+            "--Dashboard:Enabled=false", $"--Kafka:Home={KafkaServer.Home}", "--Ports:Kafka=0", "--replicas", "2", "--Ports:Api=0", "--Ports:Receiver=0",
         ]);
         using var input = new StreamReader(new AnonymousPipeClientStream(PipeDirection.In, _input.ClientSafePipeHandle));
         await using var output = new StreamWriter(new AnonymousPipeClientStream(PipeDirection.Out, _output.ClientSafePipeHandle));
@@ -35,13 +35,15 @@ public sealed class GuardTests : IDisposable
         var running = Guard.RunAsync(settings, input, new Screen(output));
         await ExpectAsync(said, "Ctrl-C stops everything.");
         var record = RunRecord.Read(_directory)!;
-        Assert.Equal(["api", "delivery", "postgres", "receiver", "redis"], record.Processes.Keys.Order());
+        Assert.Equal(
+            ["api-1", "api-2", "delivery-1", "delivery-2", .. KafkaServer.Home is null ? Array.Empty<string>() : ["kafka"], "postgres", "receiver", "redis"],
+            record.Processes.Keys.Order());
         Assert.Equal(HttpStatusCode.OK, await StatusAsync(record));
 
-        await commands.WriteLineAsync("kill api");
+        await commands.WriteLineAsync("kill api-2");
         await ExpectAsync(said, "done");
         await Assert.ThrowsAsync<HttpRequestException>(() => StatusAsync(record));
-        await commands.WriteLineAsync("start api");
+        await commands.WriteLineAsync("start api-2");
         await ExpectAsync(said, "done");
         Assert.Equal(HttpStatusCode.OK, await StatusAsync(record));
 
@@ -65,7 +67,7 @@ public sealed class GuardTests : IDisposable
 
     private async Task<HttpStatusCode> StatusAsync(RunRecord.Content record)
     {
-        using var response = await _client.GetAsync($"{record.Addresses["api"]}/health/ready", TestContext.Current.CancellationToken);
+        using var response = await _client.GetAsync($"{record.Addresses["api-2"]}/health/ready", TestContext.Current.CancellationToken);
         return response.StatusCode;
     }
 

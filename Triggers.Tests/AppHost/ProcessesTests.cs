@@ -55,11 +55,32 @@ public sealed class ProcessesTests
     [Fact]
     public void Every_mistake_in_the_settings_is_named_at_once()
     {
-        var e = Assert.Throws<AppHostException>(() => Settings.Read(["--Ports:Api=many", "--Dashboard:Enabled=perhaps", "--Resources=some"]));
+        var e = Assert.Throws<AppHostException>(() => Settings.Read(["--Ports:Api=many", "--Dashboard:Enabled=perhaps", "--Resources=some", "--replicas=0"]));
 
         Assert.Contains("Ports:Api must be a port", e.Message);
         Assert.Contains("Dashboard:Enabled must be true or false", e.Message);
+        Assert.Contains("Replicas must be a number from 1 to 9", e.Message);
         Assert.Contains("Resources must be 'all', 'stores' or some of postgres,redis,kafka", e.Message);
+    }
+
+    [Theory]
+    [InlineData("--replicas", "3")]
+    [InlineData("--replicas=3")]
+    [InlineData("--Replicas=3")]
+    public void Replicas_may_be_one_word_or_two(params string[] arguments)
+    {
+        var settings = Settings.Read(["--Ports:Api=0", .. arguments]);
+
+        Assert.Equal(3, settings.Replicas);
+        Assert.Empty(settings.ForServices);
+    }
+
+    [Fact]
+    public void Stores_can_be_started_one_by_one()
+    {
+        Assert.Equal(["redis", "kafka"], Settings.Read(["--Resources=redis,kafka"]).Stores);
+        Assert.Equal(Topology.Stores, Settings.Read(["--Resources=stores"]).Stores);
+        Assert.False(Settings.Read([]).StoresOnly);
     }
 
     [Fact]
@@ -69,9 +90,10 @@ public sealed class ProcessesTests
     [Fact]
     public void Settings_that_are_not_the_AppHosts_go_to_the_services()
     {
-        var settings = Settings.Read(["--Delivery:Retry:MaxAttempts=3", "--Ports:Api=0"]);
+        var settings = Settings.Read(["--Delivery:Retry:MaxAttempts=3", "--Kafka:Partitions=6", "--Kafka:Home=/kafka", "--Ports:Api=0"]);
 
-        Assert.Equal(["Delivery__Retry__MaxAttempts"], settings.ForServices.Keys);
+        Assert.Equal(["Delivery__Retry__MaxAttempts", "Kafka__Partitions"], settings.ForServices.Keys.Order());
+        Assert.Equal("/kafka", settings.KafkaHome);
     }
 
     [Theory]

@@ -43,16 +43,24 @@ internal sealed class RunningAppHost : IAsyncDisposable
     }
 
     /// <summary>Reads what it says until a line holds the text.</summary>
-    public async Task<string> WaitForAsync(string text)
+    public async Task WaitForAsync(string text)
+    {
+        if (!await SaysAsync(line => line.Contains(text, StringComparison.Ordinal)))
+            throw new InvalidOperationException($"The AppHost ended without '{text}':{Environment.NewLine}{Said}");
+    }
+
+    /// <summary>Reads what it says until the line.</summary>
+    /// <returns>False: it ended without.</returns>
+    public async Task<bool> SaysAsync(Func<string, bool> isIt)
     {
         using var bound = new CancellationTokenSource(s_bound);
         while (await _process.StandardOutput.ReadLineAsync(bound.Token) is { } line)
         {
             _said.Add(line);
-            if (line.Contains(text, StringComparison.Ordinal))
-                return line;
+            if (isIt(line))
+                return true;
         }
-        throw new InvalidOperationException($"The AppHost ended without '{text}':{Environment.NewLine}{Said}");
+        return false;
     }
 
     public void Terminate() => Unix.Signal(Id, Unix.SIGTERM);

@@ -12,11 +12,12 @@ public sealed class KafkaServer : IAsyncDisposable
 {
     private readonly StoreGuard _guard = new(Topology.Kafka);
 
+    /// <summary>The Kafka distribution; null when there is none.</summary>
+    public static string? Home { get; } =
+        Environment.GetEnvironmentVariable("KAFKA_HOME") is { Length: > 0 } home && Directory.Exists(Path.Combine(home, "bin")) ? home : null;
+
     /// <summary>Why there is no Kafka; null when there is one.</summary>
-    public static string? MissingReason { get; } =
-        Environment.GetEnvironmentVariable("KAFKA_HOME") is { Length: > 0 } home && Directory.Exists(Path.Combine(home, "bin"))
-            ? null
-            : "KAFKA_HOME does not name a Kafka distribution";
+    public static string? MissingReason => Home is null ? "KAFKA_HOME does not name a Kafka distribution" : null;
 
     /// <summary>Ends the calling test as skipped.</summary>
     public static void SkipIfMissing() => Assert.SkipWhen(MissingReason is not null, MissingReason ?? "");
