@@ -48,7 +48,10 @@ internal sealed class AspireSettings
     /// <summary>Arguments meant for the services, as environment.</summary>
     public IReadOnlyDictionary<string, string> ForServices { get; }
 
-    public string WhereDataIs => TemporaryData ? "in the containers, gone with them" : $"in the volumes {Wiring.Volume("*")}";
+    public string WhereDataIs =>
+        Named(Topology.Database) is not null ? "in your PostgreSQL"
+        : TemporaryData ? "in the containers, gone with them"
+        : $"in the volumes {Wiring.Volume("*")}";
 
     /// <summary>The connection string of an existing store that is used instead of one of our own.</summary>
     public string? Named(string connection) => _configuration.GetConnectionString(connection) is { Length: > 0 } named ? named : null;
