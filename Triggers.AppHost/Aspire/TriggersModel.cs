@@ -11,17 +11,15 @@ internal static class TriggersModel
         var wiring = new Wiring(builder, settings);
 
         var postgres = wiring.AddPostgres();
-        var redis = wiring.AddRedis();
+        wiring.AddRedis();
         var kafka = settings.WithKafka ? wiring.AddKafka() : null;
 
         var migrations = wiring.AddService<Projects.Triggers_Api>(Topology.Migrations);
 
         var api = wiring.AddService<Projects.Triggers_Api>(Topology.Api)
-            .WithReplicas(settings.Replicas)
             .WithExternalHttpEndpoints();
 
-        var delivery = wiring.AddService<Projects.Triggers_Delivery>(Topology.Delivery)
-            .WithReplicas(settings.Replicas);
+        var delivery = wiring.AddService<Projects.Triggers_Delivery>(Topology.Delivery);
 
         if (builder.ExecutionContext.IsRunMode)
         {

@@ -59,6 +59,8 @@ internal sealed class Wiring(IDistributedApplicationBuilder builder, AspireSetti
         var runs = builder.ExecutionContext.IsRunMode;
         var project = builder.AddProject<TProject>(name, launchProfileName: null).WithArgs(service.Arguments);
         _parts[name] = project;
+        if (service.Replicated)
+            project.WithReplicas(settings.Replicas);
 
         if (!service.RunsToCompletion)
 #pragma warning disable ASPIREPROBES001 // A health check when it runs here, and a probe in the chart.
