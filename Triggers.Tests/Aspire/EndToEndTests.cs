@@ -40,6 +40,23 @@ public sealed class EndToEndTests
         Assert.True((await app.ResourceCommands.ExecuteCommandAsync(Topology.Api, Commands.SampleEvent, Cancellation)).Success);
         await Wait.UntilAsync("the sample event came", async () => await ReceivedAsync(receiver) == 2);
         Assert.True((await app.ResourceCommands.ExecuteCommandAsync(Topology.Api, Commands.Redrive, Cancellation)).Success);
+        Assert.True((await app.ResourceCommands.ExecuteCommandAsync(Topology.Database, Commands.Reset, Cancellation)).Success);
+        await Wait.UntilAsync("the services are back, on an empty database", () => HasNoEventsAsync(api), TimeSpan.FromMinutes(2));
+    }
+
+    private static async Task<bool> HasNoEventsAsync(HttpClient api)
+    {
+        try
+        {
+            using var answer = await api.GetAsync("events", Cancellation);
+            return answer.IsSuccessStatusCode
+                && (await answer.Content.ReadFromJsonAsync<JsonElement>(Cancellation)).GetProperty("items").GetArrayLength() == 0;
+        }
+        catch (HttpRequestException)
+        {
+            // It is being started.
+            return false;
+        }
     }
 
     /// <summary>503 means that nothing was done, and to ask again: a machine that has just begun to run all this may be slow.</summary>
