@@ -29,8 +29,8 @@ internal static class Foreground
 
     public static async Task<int> RunAsync(Settings settings, string[] arguments, Screen screen)
     {
-        var where = settings.ExternalDatabase is null ? settings.DataDirectory : "in your PostgreSQL";
-        screen.Say($"Engine: processes, the only one there is yet (AppHostEngine.props). Data: {where} (Data:Directory, or ConnectionStrings:{Topology.Database}).");
+        var where = settings.ExternalDatabase is null ? $"in {settings.DataDirectory}" : "in your PostgreSQL";
+        screen.Say(Engine.Introduction($"{where} (Data:Directory, or ConnectionStrings:{Topology.Database})"));
         using var guard = GuardProcess.Start(
             Programs.Copy(settings.DataDirectory), [.. arguments, $"--Data:Directory={settings.DataDirectory}"]);
         long asked = 0;
