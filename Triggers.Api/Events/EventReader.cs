@@ -42,6 +42,12 @@ internal record EventView(
 /// </summary>
 internal sealed class EventReader(NpgsqlDataSource dataSource, ProjectionProgress? progress = null)
 {
+    /// <summary>How long an event may take from getting its id to being committed.</summary>
+    private static readonly TimeSpan SafeAge = TimeSpan.FromSeconds(1);
+
+    /// <summary>The same to being in the Kafka log: an append is given up after 1.5 s, and keys may have been reserved before it.</summary>
+    private static readonly TimeSpan SafeAgeOnKafka = TimeSpan.FromSeconds(4);
+
     /// <summary>Events of a page hold at most this much data together, or the page ends early.</summary>
     private const int MaxPageBytes = 8 * 1024 * 1024;
 
@@ -111,6 +117,33 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, ProjectionProgres
     /// the days before.
     /// </summary>
     public static Guid DeliveriesFrom(Guid eventId) => TypeId.At(TypeId.CreatedAt(eventId).AddHours(-1));
+
+    /// <summary>
+    /// A page of a list in the order of time, which ends where it is certain that nothing older is still on its way: ids are made before
+    /// they are appended, by several processes, and a cursor must not pass one that comes later.
+    /// </summary>
+    public async Task<(List<EventView> Events, bool More)> ReadPageUpwardsAsync(EventFilter filter, TimeProvider time, CancellationToken cancellationToken)
+    {
+        var (events, more) = await ReadPageAsync(filter, cancellationToken);
+        if (!more)
+            return (events, more);
+        if (progress is null)
+        {
+            if (SafeAge - (time.GetUtcNow() - events[^1].CreatedAt) is { } early && early > TimeSpan.Zero)
+            {
+                await Task.Delay(early < SafeAge ? early : SafeAge, time, cancellationToken);
+                (events, more) = await ReadPageAsync(filter, cancellationToken);
+            }
+            return (events, more);
+        }
+        var safe = time.GetUtcNow() - SafeAgeOnKafka;
+        if (events.FindLast(e => e.CreatedAt <= safe) is not { } last || !await progress.WaitForAsync(last.CreatedAt, cancellationToken))
+            throw InboxApi.NotYetVisible();
+        // What was on its way then is there now.
+        (events, _) = await ReadPageAsync(filter, cancellationToken);
+        events.RemoveAll(e => e.Key.CompareTo(last.Key) > 0);
+        return (events, true);
+    }
 
     /// <summary>The page of a filter.</summary>
     /// <returns>Its events, and whether there are more.</returns>

@@ -21,12 +21,6 @@ internal sealed record EventDetail : EventView
 /// <summary>Looks events up.</summary>
 internal static class EventsApi
 {
-    /// <summary>
-    /// Ids are made before they are committed, by several processes. A cursor that moves upwards must not pass one that is still on
-    /// its way, so a page that would end younger than this waits until it is not.
-    /// </summary>
-    private static readonly TimeSpan SafeAge = TimeSpan.FromSeconds(1);
-
     /// <summary>Maps <c>GET /events</c> and <c>GET /events/{id}</c>.</summary>
     public static void MapEvents(this IEndpointRouteBuilder app)
     {
@@ -57,12 +51,9 @@ internal static class EventsApi
         };
         list.EnsureValid();
 
-        var (events, more) = await reader.ReadPageAsync(filter, cancellationToken);
-        if (more && !filter.NewestFirst && SafeAge - (time.GetUtcNow() - events[^1].CreatedAt) is { } early && early > TimeSpan.Zero)
-        {
-            await Task.Delay(early < SafeAge ? early : SafeAge, time, cancellationToken);
-            (events, more) = await reader.ReadPageAsync(filter, cancellationToken);
-        }
+        var (events, more) = filter.NewestFirst
+            ? await reader.ReadPageAsync(filter, cancellationToken)
+            : await reader.ReadPageUpwardsAsync(filter, time, cancellationToken);
         return TypedResults.Ok(list.Answer(events, more ? events[^1].Key : null));
     }
 

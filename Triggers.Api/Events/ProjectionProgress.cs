@@ -16,15 +16,25 @@ internal sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics,
     private static readonly TimeSpan s_maxWait = TimeSpan.FromSeconds(1.4);
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(20);
 
+    /// <summary>How far the clocks of API processes may be apart: a partition is in the order of appending, not of their clocks.</summary>
+    private static readonly TimeSpan s_clocks = TimeSpan.FromSeconds(5);
+
     private readonly Lock _lock = new();
     private readonly List<Waiter> _waiters = [];
     private bool _looking;
 
     /// <summary>Waits for events that are accepted and not stored yet.</summary>
     /// <returns>Whether what is not there now does not exist; false when that took too long to find out.</returns>
-    public async Task<bool> WaitForAsync(Guid tenantId, IEnumerable<Guid> ids, CancellationToken cancellationToken)
+    public Task<bool> WaitForAsync(Guid tenantId, IEnumerable<Guid> ids, CancellationToken cancellationToken) =>
+        WaitAsync(new Waiter { TenantId = tenantId, Ids = [.. ids] }, cancellationToken);
+
+    /// <summary>Waits until everything is stored that was accepted by a moment, as far as it is in the log by now.</summary>
+    /// <returns>False when that takes too long.</returns>
+    public Task<bool> WaitForAsync(DateTimeOffset moment, CancellationToken cancellationToken) =>
+        WaitAsync(new Waiter { Moment = moment }, cancellationToken);
+
+    private async Task<bool> WaitAsync(Waiter waiter, CancellationToken cancellationToken)
     {
-        var waiter = new Waiter(tenantId, [.. ids]);
         lock (_lock)
         {
             if (_waiters.Count >= MaxWaiters)
@@ -81,7 +91,7 @@ internal sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics,
     private async Task LookAsync(List<Waiter> waiting)
     {
         var stored = await ReadStoredAsync(waiting);
-        foreach (var waiter in waiting.Where(w => w.Ids.All(id => stored.Contains((w.TenantId, id)))))
+        foreach (var waiter in waiting.Where(w => w.Moment is null && w.Ids.All(id => stored.Contains((w.TenantId, id)))))
             waiter.Done.TrySetResult();
         waiting.RemoveAll(w => w.Done.Task.IsCompleted);
         if (waiting.Count == 0)
@@ -95,7 +105,8 @@ internal sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics,
         }
         // The positions are read after the end: what is passed then was stored before who waits looks again.
         var positions = await ReadPositionsAsync();
-        foreach (var waiter in waiting.Where(w => w.LogEnd!.All(end => end.Value == 0 || positions.GetValueOrDefault(end.Key) >= end.Value)))
+        foreach (var waiter in waiting.Where(w => w.LogEnd!.All(end => end.Value == 0 || positions.TryGetValue(end.Key, out var at)
+            && (at.Next >= end.Value || w.Moment is { } moment && at.PassedAt > moment + s_clocks))))
             waiter.Done.TrySetResult();
     }
 
@@ -121,22 +132,25 @@ internal sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics,
         return answer.ResultInfos.ToDictionary(r => r.TopicPartitionOffsetError.Partition.Value, r => r.TopicPartitionOffsetError.Offset.Value);
     }
 
-    private async Task<Dictionary<int, long>> ReadPositionsAsync()
+    private async Task<Dictionary<int, (long Next, DateTimeOffset? PassedAt)>> ReadPositionsAsync()
     {
-        await using var command = dataSource.CreateCommand("SELECT partition, next FROM log_positions WHERE log = @log");
+        await using var command = dataSource.CreateCommand("SELECT partition, next, passed_at FROM log_positions WHERE log = @log");
         command.Parameters.AddWithValue("log", (await topics.Ready).Log);
         await using var reader = await command.ExecuteReaderAsync();
-        var positions = new Dictionary<int, long>();
+        var positions = new Dictionary<int, (long, DateTimeOffset?)>();
         while (await reader.ReadAsync())
-            positions.Add(reader.GetInt32(0), reader.GetInt64(1));
+            positions.Add(reader.GetInt32(0), (reader.GetInt64(1), reader.IsDBNull(2) ? null : reader.GetFieldValue<DateTimeOffset>(2)));
         return positions;
     }
 
-    private sealed class Waiter(Guid tenantId, Guid[] ids)
+    private sealed class Waiter
     {
-        public Guid TenantId { get; } = tenantId;
+        public Guid TenantId { get; init; }
 
-        public Guid[] Ids { get; } = ids;
+        public Guid[] Ids { get; init; } = [];
+
+        /// <summary>Waits for no event, but for all that were accepted by then.</summary>
+        public DateTimeOffset? Moment { get; init; }
 
         /// <summary>The next offset of each partition at a moment after they asked.</summary>
         public Dictionary<int, long>? LogEnd { get; set; }

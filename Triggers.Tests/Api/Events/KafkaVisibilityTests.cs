@@ -82,4 +82,26 @@ public sealed class KafkaVisibilityTests : IClassFixture<KafkaApiFixture>, IAsyn
 
         Assert.Equal([id], (await waiting).Is(200).Ids);
     }
+
+    [Fact]
+    public async Task A_list_that_is_read_upwards_passes_nothing_that_is_still_on_its_way()
+    {
+        var tenant = await _api.NewTenantAsync();
+        var ids = new List<string>();
+        for (var i = 0; i < 5; i++)
+            ids.Add(await tenant.Client.PublishAsync());
+        await _api.CaughtUpAsync();
+        await Wait.UntilAsync("the first page is certain", async () => (await tenant.Client.GetAsync("/events?order=asc&limit=3")).Status == 200);
+        await _api.StopDeliveryAsync();
+        ids.Add(await tenant.Client.PublishAsync());
+
+        (await tenant.Client.GetAsync("/events?order=asc&limit=3")).IsProblem(503, "event_not_yet_visible");
+
+        _api.StartDelivery();
+        Answer? page = null;
+        await Wait.UntilAsync("the first page is certain again", async () => (page = await tenant.Client.GetAsync("/events?order=asc&limit=3")).Status == 200);
+        Assert.Equal(ids[..3], page!.Ids);
+        var rest = (await tenant.Client.GetAsync($"/events?order=asc&limit=3&cursor={page.NextCursor}")).Is(200);
+        Assert.Equal(ids[3..], rest.Ids);
+    }
 }
