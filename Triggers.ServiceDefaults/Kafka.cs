@@ -48,11 +48,11 @@ public static partial class KafkaExtensions
         services.AddSingleton<IHealthPart, KafkaHealth>();
     }
 
-    /// <summary>Librdkafka's own messages: its errors are ours to handle, so they are no more than warnings here.</summary>
+    /// <summary>Librdkafka's own messages. What it calls errors is ours to handle, and what it warns of it tries again itself.</summary>
     public static Action<IClient, LogMessage> LogTo(IServiceProvider provider)
     {
         var logger = Logger(provider);
-        return (_, message) => Log.Said(logger, message.Level <= SyslogLevel.Warning ? LogLevel.Warning : LogLevel.Debug, message.Facility, message.Message);
+        return (_, message) => Log.Said(logger, message.Level < SyslogLevel.Warning ? LogLevel.Warning : LogLevel.Debug, message.Facility, message.Message);
     }
 
     private static KafkaOptions Options(IServiceProvider provider) => provider.GetRequiredService<IOptions<KafkaOptions>>().Value;

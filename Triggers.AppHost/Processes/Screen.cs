@@ -1,7 +1,9 @@
+using System.Text.RegularExpressions;
+
 namespace Triggers.AppHost.Processes;
 
 /// <summary>What is said to the person at the terminal. Also from a guard whose terminal may be gone.</summary>
-internal sealed class Screen(TextWriter writer)
+internal sealed partial class Screen(TextWriter writer)
 {
     private readonly Lock _lock = new();
 
@@ -24,8 +26,18 @@ internal sealed class Screen(TextWriter writer)
     /// <summary>Something about a child.</summary>
     public void Say(string resource, string text) => Say($"{resource} | {text}");
 
-    /// <summary>Something a child said: the beginning, since a stack trace can fill a screen and is in the log.</summary>
-    public void Quote(string resource, string line) => Say(resource, line.Length > 240 ? line[..240] + " …" : line);
+    /// <summary>
+    /// Something a child said: the beginning, since a stack trace can fill a screen and is in the log. So are the scopes between category
+    /// and message, as in <c>Category[1] => TraceId:… => CorrelationId:… message</c>.
+    /// </summary>
+    public void Quote(string resource, string line)
+    {
+        line = Scopes().Replace(line, "] ");
+        Say(resource, line.Length > 240 ? line[..240] + " …" : line);
+    }
+
+    [GeneratedRegex(@"\] => .*\bCorrelationId:\S+ ")]
+    private static partial Regex Scopes();
 }
 
 /// <summary>Where a child's output goes: two files of bounded size, the newer one being written.</summary>

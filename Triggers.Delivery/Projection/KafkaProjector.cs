@@ -159,7 +159,8 @@ internal sealed partial class KafkaProjector(
         }
         foreach (var (partition, next) in positions.Select(p => (p.Partition.Value, p.Offset.Value)))
             _places[partition] = (Math.Max(0, next), time.GetUtcNow());
-        Log.Assigned(logger, string.Join(", ", positions.Select(p => $"{p.Partition.Value} from {p.Offset.Value}")));
+        if (positions.Count > 0)
+            Log.Assigned(logger, string.Join(", ", positions.Select(p => $"{p.Partition.Value} from {p.Offset.Value}")));
         return positions;
     }
 

@@ -1,8 +1,8 @@
+using Microsoft.Extensions.Logging.Abstractions;
 using Triggers.Core;
 using Triggers.Core.Tables;
 using Triggers.Delivery;
 using Triggers.Delivery.Maintenance;
-using Microsoft.Extensions.Logging.Abstractions;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Delivery;
