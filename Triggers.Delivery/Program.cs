@@ -35,6 +35,7 @@ if (builder.Configuration.HasKafka())
 {
     builder.AddKafka();
     services.AddHostedSingleton<KafkaProjector>();
+    services.AddSingleton<IHealthPart>(provider => provider.GetRequiredService<KafkaProjector>());
     services.AddHostedSingleton<DeadLetterPublisher>();
 }
 

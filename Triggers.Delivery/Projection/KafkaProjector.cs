@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Text;
 using Confluent.Kafka;
 using Microsoft.Extensions.Options;
@@ -26,7 +27,7 @@ internal sealed partial class KafkaProjector(
     IOptions<KafkaOptions> options,
     IServiceProvider services,
     TimeProvider time,
-    ILogger<KafkaProjector> logger) : BackgroundService
+    ILogger<KafkaProjector> logger) : BackgroundService, IHealthPart
 {
     private const string LogName = "kafka";
     private const int MaxBatchRecords = 500;
@@ -40,7 +41,16 @@ internal sealed partial class KafkaProjector(
     /// <summary>Where this process is in its partitions, and from when the record before that is.</summary>
     private readonly Dictionary<int, (long Next, DateTimeOffset PassedAt)> _places = [];
 
+    /// <summary>Partitions that don't have the record at their position any more, and what Kafka says of it.</summary>
+    private readonly ConcurrentDictionary<int, string> _gone = [];
+
     private readonly HashSet<DateOnly> _daysWithPartitions = [];
+
+    string IHealthPart.Name => "projection";
+
+    Task<string?> IHealthPart.CheckAsync(CancellationToken cancellationToken) => Task.FromResult(_gone.IsEmpty
+        ? null
+        : string.Join("; ", _gone.OrderBy(g => g.Key).Select(g => $"partition {g.Key} has no record at its position: {g.Value}")));
 
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
@@ -121,9 +131,11 @@ internal sealed partial class KafkaProjector(
             }
             catch (ConsumeException e) when (e.Error.Code == ErrorCode.Local_AutoOffsetReset)
             {
-                // Records that were never projected are gone from the log. Going on behind them is for somebody to decide.
+                // Records that were never projected are gone from the log. Going on behind them is for somebody to decide; until then
+                // this partition rests, and the others go on.
+                _gone[e.ConsumerRecord.Partition.Value] = e.Error.Reason;
                 Log.PositionIsGone(logger, e.ConsumerRecord.Partition.Value, e.Error.Reason);
-                throw;
+                continue;
             }
             catch (ConsumeException e) when (batch.Count > 0)
             {
@@ -169,6 +181,7 @@ internal sealed partial class KafkaProjector(
         foreach (var partition in partitions)
         {
             _places.Remove(partition.Partition.Value);
+            _gone.TryRemove(partition.Partition.Value, out _);
             metrics.LogLagUnknown(LogName, partition.Partition.Value);
         }
     }

@@ -135,6 +135,42 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
     }
 
     [Fact]
+    public async Task Records_that_are_gone_from_the_log_are_never_passed_over_in_silence()
+    {
+        await _engine.SubscribeAsync($"{_receiver.Url}/hook");
+        var host = await _engine.StartDeliveryAsync();
+        Task<DeliveryResult<byte[], byte[]>> ProduceAsync(string subject) => Kafka.Producer.ProduceAsync(
+            Kafka.Options.EventsTopic, new LogRecord(_engine.Tenant, TypeId.NewGuid(), "order.created", null, null, subject, null, "c", null, "1"u8.ToArray()).ToMessage());
+        var partition = (await ProduceAsync("s")).TopicPartition;
+        await SettledAsync(1);
+        await host.DisposeAsync();
+        var lost = await ProduceAsync("s");
+        await Kafka.Admin.DeleteRecordsAsync([new TopicPartitionOffset(partition, lost.Offset + 1)]);
+        var kept = await ProduceAsync("s");
+        host = await _engine.StartDeliveryAsync();
+
+        await Wait.UntilAsync("the health of the process names the partition", async () =>
+        {
+            using var client = host.CreateClient();
+            return (await client.GetStringAsync("/health/ready", TestContext.Current.CancellationToken)).Contains($"partition {partition.Partition.Value} has no record", StringComparison.Ordinal);
+        });
+        // The others go on.
+        for (var i = 0; ; i++)
+        {
+            if ((await ProduceAsync($"other {i}")).Partition != partition.Partition)
+                break;
+        }
+        await Wait.UntilAsync("another partition is projected", async () => await _engine.ScalarAsync<long>("SELECT count(*) FROM events WHERE subject LIKE 'other%'") > 0);
+        Assert.Equal(1, await _engine.ScalarAsync<long>("SELECT count(*) FROM events WHERE subject = 's'"));
+
+        // Somebody decides to go on behind the gap.
+        await host.DisposeAsync();
+        await _engine.ExecuteAsync($"UPDATE log_positions SET next = {kept.Offset.Value} WHERE log <> 'postgres' AND partition = {partition.Partition.Value}");
+        await _engine.StartDeliveryAsync();
+        await Wait.UntilAsync("what is there is projected", async () => await _engine.ScalarAsync<long>("SELECT count(*) FROM events WHERE subject = 's'") == 2);
+    }
+
+    [Fact]
     public async Task Events_of_days_without_partitions_get_them()
     {
         await _engine.SubscribeAsync($"{_receiver.Url}/hook");
