@@ -34,6 +34,9 @@ public sealed class Ledger
     /// <summary>Whether a webhook with this id came, and when first.</summary>
     public DateTimeOffset? FirstArrival(string id) => _arrived.TryGetValue(id, out var times) ? times[0] : null;
 
+    /// <summary>When webhooks arrived, in no order.</summary>
+    public IReadOnlyList<DateTimeOffset> Arrivals() => [.. _arrived.Values.SelectMany(times => times)];
+
     /// <summary>Arrived without a 202 that reached us: the answer was lost, or was a 503 after all.</summary>
     public int Unconfirmed() => _arrived.Keys.Count(id => !_accepted.ContainsKey(id));
 

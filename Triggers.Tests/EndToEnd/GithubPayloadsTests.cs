@@ -14,7 +14,7 @@ namespace Triggers.Tests.EndToEnd;
 /// GitHub's own example payloads go in over HTTP and come out as webhooks: every one, byte for byte, with signatures that the
 /// reference library of Standard Webhooks accepts.
 /// </summary>
-public sealed class GithubPayloadsTests(PostgresServer postgres) : IAsyncLifetime
+public abstract class GithubPayloadsTests(PostgresServer postgres, KafkaServer? kafka) : IAsyncLifetime
 {
     private const string Key = "trg_end-to-end-end-to-end";
     private readonly string _directory = Directory.CreateTempSubdirectory("triggers-e2e-").FullName;
@@ -23,7 +23,7 @@ public sealed class GithubPayloadsTests(PostgresServer postgres) : IAsyncLifetim
 
     public async ValueTask InitializeAsync()
     {
-        _engine = await Engine.CreateAsync(postgres);
+        _engine = await Engine.CreateAsync(postgres, kafka is null ? null : await kafka.ConnectionStringAsync());
         _receiver = await TestReceiver.StartAsync();
     }
 
@@ -39,7 +39,7 @@ public sealed class GithubPayloadsTests(PostgresServer postgres) : IAsyncLifetim
     {
         await RunAsync("npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "@octokit/webhooks-examples@7.6.1", "standardwebhooks@1.1.1");
         await _engine.StartDeliveryAsync();
-        await using var api = new KestrelApi(_engine.ConnectionString);
+        await using var api = new KestrelApi(_engine.Settings);
         using var client = api.Client();
         var secret = await SubscribeAsync(client);
 
@@ -126,11 +126,11 @@ public sealed class GithubPayloadsTests(PostgresServer postgres) : IAsyncLifetim
     /// <summary>Triggers.Api inside this process, on a real socket.</summary>
     private sealed class KestrelApi : WebApplicationFactory<ApiMarker>
     {
-        private readonly string _connectionString;
+        private readonly (string Key, string Value)[] _settings;
 
-        public KestrelApi(string connectionString)
+        public KestrelApi((string Key, string Value)[] settings)
         {
-            _connectionString = connectionString;
+            _settings = settings;
             UseKestrel(0);
             StartServer();
         }
@@ -144,9 +144,17 @@ public sealed class GithubPayloadsTests(PostgresServer postgres) : IAsyncLifetim
 
         protected override void ConfigureWebHost(IWebHostBuilder builder)
         {
-            builder.UseSetting("ConnectionStrings:triggersdb", _connectionString);
+            foreach (var (key, value) in _settings)
+                builder.UseSetting(key, value);
             builder.UseSetting("Auth:BootstrapAdminKey", Key);
             builder.UseSetting("Shutdown:Delay", "00:00:00");
         }
     }
+}
+
+public sealed class GithubPayloadsOnPostgresTests(PostgresServer postgres) : GithubPayloadsTests(postgres, null);
+
+public sealed class GithubPayloadsOnKafkaTests : GithubPayloadsTests
+{
+    public GithubPayloadsOnKafkaTests(PostgresServer postgres, KafkaServer kafka) : base(postgres, kafka) => KafkaServer.SkipIfMissing();
 }

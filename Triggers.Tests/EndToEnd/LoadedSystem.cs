@@ -1,0 +1,191 @@
+using System.Collections.Concurrent;
+using System.Net;
+using System.Net.Http.Json;
+using System.Text;
+using System.Text.Json;
+using Triggers.AppHost.Processes;
+using Triggers.Bench;
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.EndToEnd;
+
+/// <summary>One after the other, and beside no other class: the machine is theirs.</summary>
+[CollectionDefinition(nameof(CrashCollection), DisableParallelization = true)]
+public sealed class CrashCollection;
+
+/// <summary>
+/// The whole system as processes, on stores of its own, under load, with parts to kill and start. Every event that was answered 202 is
+/// held against what arrived, by its id.
+/// </summary>
+internal sealed class LoadedSystem : IAsyncDisposable
+{
+    private const string Key = "trg_crash-crash-crash-crash";
+    public static readonly TimeSpan Patience = TimeSpan.FromMinutes(2);
+
+    private readonly string _directory = TestDirectory.New();
+    private readonly ConcurrentQueue<DateTimeOffset> _accepts = new();
+    private readonly ConcurrentBag<TimeSpan> _refusals = [];
+    private readonly List<Kill> _kills = [];
+    private readonly CancellationTokenSource _stop = new();
+    private GuardProcess _guard = null!;
+    private WebhookReceiver _receiver = null!;
+    private HttpClient[] _apis = [];
+    private Task[] _load = [];
+    private int _next;
+
+    public Ledger Ledger { get; } = new();
+
+    /// <summary>A client for each API process.</summary>
+    public IReadOnlyList<HttpClient> Apis => _apis;
+
+    /// <summary>How long it took to be told 503.</summary>
+    public IReadOnlyCollection<TimeSpan> Refusals => _refusals;
+
+    /// <param name="kafka">Whether events are logged in Kafka.</param>
+    /// <param name="respond">How the receiver answers; null: at once.</param>
+    /// <param name="settings">Of the AppHost and the services.</param>
+    public static async Task<LoadedSystem> StartAsync(bool kafka, Func<Microsoft.AspNetCore.Http.HttpContext, Task>? respond = null, params string[] settings)
+    {
+        var system = new LoadedSystem();
+        system._guard = GuardProcess.Start(Programs.Copy(system._directory),
+        [
+            $"--Data:Directory={system._directory}", "--Data:Temporary=true", "--Dashboard:Enabled=false", "--Ports:Api=0", "--Ports:Receiver=0", "--Ports:Kafka=0",
+            $"--Kafka:Home={(kafka ? KafkaServer.Home : "")}", "--Kafka:Partitions=6", "--Kafka:TopicPrefix=triggers.",
+            $"--Auth:BootstrapAdminKey={Key}", "--Delivery:Retry:BaseDelay=00:00:00.2", "--Delivery:Retry:Factor=1", "--Delivery:Retry:MaxAttempts=50",
+            // Ten minutes: what is taken over sooner than that was not saved by its lease.
+            "--Delivery:Lease=00:10:00", .. settings,
+        ], captureOutput: true);
+        await system._guard.ExpectAsync("Ctrl-C stops everything.", Patience);
+        system._apis = [.. system.Addresses.Where(a => a.Key.StartsWith("api", StringComparison.Ordinal)).OrderBy(a => a.Key).Select(a =>
+        {
+            var client = new HttpClient { BaseAddress = new Uri(a.Value), Timeout = TimeSpan.FromSeconds(5) };
+            client.DefaultRequestHeaders.Add("X-API-Key", Key);
+            return client;
+        })];
+        system._receiver = await WebhookReceiver.StartAsync(system.Ledger, respond: respond);
+        using var subscribed = await system._apis[0].PostAsJsonAsync(
+            "/subscriptions", new { url = $"{system._receiver.Url}/hook", eventTypes = new[] { "load.*" } }, TestContext.Current.CancellationToken);
+        Assert.Equal(HttpStatusCode.Created, subscribed.StatusCode);
+        return system;
+    }
+
+    /// <summary>Addresses and connection strings, by name.</summary>
+    public Dictionary<string, string> Addresses => RunRecord.Read(_directory)!.Addresses;
+
+    /// <summary>The id of a running process.</summary>
+    public int ProcessOf(string name) => RunRecord.Read(_directory)!.Processes[name].Id;
+
+    /// <summary>Publishes from now on, about 200 events a second, each to the next API process.</summary>
+    public void StartLoad() => _load = [.. Enumerable.Range(0, 4).Select(_ => PublishUntilStoppedAsync())];
+
+    public async Task KillAsync(string name)
+    {
+        _kills.Add(new Kill(name, TimeProvider.System.GetUtcNow()));
+        await TellAsync($"kill {name}");
+    }
+
+    public Task StartAsync(string name) => TellAsync($"start {name}");
+
+    /// <summary>Waits until so many more are accepted.</summary>
+    public Task AcceptedMoreAsync(int count, string condition)
+    {
+        var enough = Ledger.AcceptedCount + count;
+        return Wait.UntilAsync(condition, () => Ledger.AcceptedCount >= enough, Patience);
+    }
+
+    /// <summary>Waits until everything accepted so far has arrived.</summary>
+    public Task ArrivedAsync() => Wait.UntilAsync("everything accepted has arrived", () => Ledger.Missing().Count == 0, Patience);
+
+    /// <summary>Ends the load, waits for the last webhook, and reconciles: nothing is lost, and what came twice has a reason.</summary>
+    public async Task ReconcileAsync(string name)
+    {
+        await _stop.CancelAsync();
+        await Task.WhenAll(_load);
+        await ArrivedAsync();
+        TestContext.Current.SendDiagnosticMessage(
+            $"{name}: {_kills.Count} kills, {Ledger.AcceptedCount} accepted, {Ledger.Missing().Count} lost, {Ledger.Duplicates()} duplicates, {Ledger.Unconfirmed()} unconfirmed, "
+            + $"longest pause between two accepted events {LongestPause(_accepts):0.0} s, between two webhooks {LongestPause(Ledger.Arrivals()):0.0} s");
+        Assert.Empty(Ledger.Missing());
+        Assert.All(Ledger.Repeated(), AssertExplained);
+    }
+
+    /// <summary>Publishes one event.</summary>
+    /// <returns>Its id, or null when it was not accepted.</returns>
+    public async Task<string?> PublishAsync(HttpClient? api = null, string? idempotencyKey = null)
+    {
+        var started = TimeProvider.System.GetTimestamp();
+        try
+        {
+            using var request = new HttpRequestMessage(HttpMethod.Post, "/events")
+            {
+                Content = new StringContent("""{"type":"load.event","data":{"some":"thing"}}""", Encoding.UTF8, "application/json"),
+            };
+            if (idempotencyKey is not null)
+                request.Headers.Add("Idempotency-Key", idempotencyKey);
+            using var response = await (api ?? _apis[Interlocked.Increment(ref _next) % _apis.Length]).SendAsync(request);
+            if (response.StatusCode == HttpStatusCode.ServiceUnavailable)
+                _refusals.Add(TimeProvider.System.GetElapsedTime(started));
+            if (response.StatusCode != HttpStatusCode.Accepted)
+                return null;
+            using var json = JsonDocument.Parse(await response.Content.ReadAsStringAsync());
+            var id = json.RootElement.GetProperty("id").GetString()!;
+            Ledger.Accepted(id);
+            _accepts.Enqueue(TimeProvider.System.GetUtcNow());
+            return id;
+        }
+        catch (Exception e) when (e is HttpRequestException or IOException or TaskCanceledException)
+        {
+            return null;
+        }
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        await _stop.CancelAsync();
+        await Task.WhenAll(_load);
+        _guard.Tell("stop");
+        await _guard.WaitAsync().WaitAsync(Patience);
+        _guard.Dispose();
+        foreach (var api in _apis)
+            api.Dispose();
+        if (_receiver is not null)
+            await _receiver.DisposeAsync();
+    }
+
+    private async Task PublishUntilStoppedAsync()
+    {
+        using var pace = new PeriodicTimer(TimeSpan.FromMilliseconds(20));
+        while (!_stop.IsCancellationRequested)
+        {
+            await PublishAsync();
+            await pace.WaitForNextTickAsync(CancellationToken.None);
+        }
+    }
+
+    private async Task TellAsync(string command)
+    {
+        _guard.Tell(command);
+        await _guard.ExpectAsync("done", Patience);
+    }
+
+    /// <summary>
+    /// A webhook comes twice when what was known of the first time died with a process: so the first of two must have come shortly
+    /// before the delivery service or Postgres was killed, or while it was down.
+    /// </summary>
+    private void AssertExplained(DateTimeOffset[] times)
+    {
+        for (var i = 1; i < times.Length; i++)
+        {
+            Assert.Contains(_kills, kill => (kill.Part.StartsWith("delivery", StringComparison.Ordinal) || kill.Part == "postgres")
+                && times[i - 1] > kill.At.AddSeconds(-3) && times[i - 1] < kill.At.AddSeconds(5) && times[i] > kill.At);
+        }
+    }
+
+    private static double LongestPause(IEnumerable<DateTimeOffset> moments)
+    {
+        var ordered = moments.Order().ToArray();
+        return ordered.Zip(ordered.Skip(1), (a, b) => (b - a).TotalSeconds).DefaultIfEmpty().Max();
+    }
+
+    private sealed record Kill(string Part, DateTimeOffset At);
+}
