@@ -44,7 +44,7 @@ public sealed class DrillTests
         await system.AcceptedMoreAsync(200, "load is accepted");
 
         await system.KillAsync("kafka-2");
-        await system.AcceptedMoreAsync(1_000, "load is accepted by two brokers");
+        await system.AcceptedMoreAsync(500, "load is accepted by two brokers");
         await system.StartAsync("kafka-2");
         await system.AcceptedMoreAsync(200, "load is accepted by three brokers again");
 
@@ -62,7 +62,7 @@ public sealed class DrillTests
         await system.AcceptedMoreAsync(500, "load is accepted with one delivery process");
         await system.ArrivedAsync();
         await system.StartAsync("delivery-1");
-        await system.AcceptedMoreAsync(500, "load is accepted with two delivery processes");
+        await system.AcceptedMoreAsync(200, "load is accepted with two delivery processes");
         await system.ReconcileAsync("one of two delivery processes killed, and joining");
     }
 
@@ -71,7 +71,7 @@ public sealed class DrillTests
     {
         await using var system = await LoadedSystem.StartAsync(kafka: true, null, "--replicas=3");
         system.StartLoad();
-        for (var i = 0; i < 9; i++)
+        for (var i = 0; i < 6; i++)
         {
             var name = $"delivery-{i % 3 + 1}";
             await system.AcceptedMoreAsync(50, $"load is accepted before {name} is killed");

@@ -63,9 +63,13 @@ internal sealed class LoadedSystem : IAsyncDisposable
             return client;
         })];
         system._receiver = await WebhookReceiver.StartAsync(system.Ledger, respond: respond);
-        using var subscribed = await system._apis[0].PostAsJsonAsync(
-            "/subscriptions", new { url = $"{system._receiver.Url}/hook", eventTypes = new[] { "load.*" } }, TestContext.Current.CancellationToken);
-        Assert.Equal(HttpStatusCode.Created, subscribed.StatusCode);
+        // A cold process on a busy machine may ask to come again.
+        await Wait.UntilAsync("the receiver is subscribed", async () =>
+        {
+            using var subscribed = await system._apis[0].PostAsJsonAsync(
+                "/subscriptions", new { url = $"{system._receiver.Url}/hook", eventTypes = new[] { "load.*" } }, TestContext.Current.CancellationToken);
+            return subscribed.StatusCode == HttpStatusCode.Created;
+        });
         return system;
     }
 
