@@ -39,7 +39,8 @@ public sealed class KafkaOptions
     public TimeSpan SessionTimeout { get; set; } = TimeSpan.FromSeconds(6);
 
     /// <summary>
-    /// Properties of librdkafka for every client, as in <c>Kafka:Client:security.protocol=SASL_SSL</c>: security, addresses, log levels.
+    /// Properties of librdkafka for every client, as in <c>Kafka:Client:security.protocol=SASL_SSL</c>: security, addresses, log levels. Shells
+    /// know no dots in the names of variables: <c>Kafka__Client__security_protocol</c> is the same.
     /// </summary>
     public Dictionary<string, string> Client { get; set; } = [];
 
@@ -102,7 +103,7 @@ public sealed class KafkaOptions
         config.BootstrapServers = BootstrapServers;
         config.TopicMetadataRefreshIntervalMs = 30_000;
         foreach (var (name, value) in Client)
-            config.Set(name, value);
+            config.Set(name.Replace('_', '.'), value);
         return config;
     }
 }

@@ -5,7 +5,7 @@ using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.Setup;
 
-public sealed class KafkaAwayTests(PostgresServer postgres)
+public sealed class KafkaAwayTests(PostgresServer postgres, KafkaServer shared)
 {
     [Fact]
     public async Task While_Kafka_is_away_nothing_is_promised_and_all_goes_on_when_it_is_back()
@@ -42,8 +42,8 @@ public sealed class KafkaAwayTests(PostgresServer postgres)
     public async Task Topics_that_could_lose_events_are_refused_at_the_start()
     {
         KafkaServer.SkipIfMissing();
-        await using var kafka = await KafkaServer.StartOwnAsync();
-        await using var engine = await Engine.CreateAsync(postgres, await kafka.ConnectionStringAsync());
+        var kafka = await shared.ConnectionStringAsync();
+        await using var engine = await Engine.CreateAsync(postgres, kafka);
         await engine.Kafka!.Admin.CreateTopicsAsync(
         [
             new TopicSpecification
@@ -55,7 +55,7 @@ public sealed class KafkaAwayTests(PostgresServer postgres)
         ]);
 
         var (exitCode, said) = await ApiProcess.RunAsync(
-            [], ("ConnectionStrings__triggersdb", engine.ConnectionString), ("ConnectionStrings__kafka", await kafka.ConnectionStringAsync()),
+            [], ("ConnectionStrings__triggersdb", engine.ConnectionString), ("ConnectionStrings__kafka", kafka),
             ("Kafka__TopicPrefix", "unfit."), ("Kafka__MinInSyncReplicas", "2"), ("Kafka__ReplicationFactor", "1"), ("Shutdown__Delay", "00:00:00"));
 
         Assert.Equal(1, exitCode);
