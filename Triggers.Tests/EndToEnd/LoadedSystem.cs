@@ -3,6 +3,7 @@ using System.Net;
 using System.Net.Http.Json;
 using System.Text;
 using System.Text.Json;
+using Confluent.Kafka;
 using Triggers.AppHost.Processes;
 using Triggers.Bench;
 using Triggers.Tests.Support;
@@ -20,11 +21,13 @@ public sealed class CrashCollection;
 internal sealed class LoadedSystem : IAsyncDisposable
 {
     private const string Key = "trg_crash-crash-crash-crash";
+    private const int Partitions = 6;
     public static readonly TimeSpan Patience = TimeSpan.FromMinutes(2);
 
     private readonly string _directory = TestDirectory.New();
     private readonly ConcurrentQueue<DateTimeOffset> _accepts = new();
     private readonly ConcurrentBag<TimeSpan> _refusals = [];
+    private readonly ConcurrentBag<HttpStatusCode> _wrongAnswers = [];
     private readonly List<Kill> _kills = [];
     private readonly CancellationTokenSource _stop = new();
     private GuardProcess _guard = null!;
@@ -38,7 +41,7 @@ internal sealed class LoadedSystem : IAsyncDisposable
     /// <summary>A client for each API process.</summary>
     public IReadOnlyList<HttpClient> Apis => _apis;
 
-    /// <summary>How long it took to be told 503.</summary>
+    /// <summary>How long it took to be told 503, or to give up waiting for an answer.</summary>
     public IReadOnlyCollection<TimeSpan> Refusals => _refusals;
 
     /// <param name="kafka">Whether events are logged in Kafka.</param>
@@ -50,7 +53,7 @@ internal sealed class LoadedSystem : IAsyncDisposable
         system._guard = GuardProcess.Start(Programs.Copy(system._directory),
         [
             $"--Data:Directory={system._directory}", "--Data:Temporary=true", "--Dashboard:Enabled=false", "--Ports:Api=0", "--Ports:Receiver=0", "--Ports:Kafka=0",
-            $"--Kafka:Home={(kafka ? KafkaServer.Home : "")}", "--Kafka:Partitions=6", "--Kafka:TopicPrefix=triggers.",
+            $"--Kafka:Home={(kafka ? KafkaServer.Home : "")}", $"--Kafka:Partitions={Partitions}", "--Kafka:TopicPrefix=triggers.",
             $"--Auth:BootstrapAdminKey={Key}", "--Delivery:Retry:BaseDelay=00:00:00.2", "--Delivery:Retry:Factor=1", "--Delivery:Retry:MaxAttempts=50",
             // Ten minutes: what is taken over sooner than that was not saved by its lease.
             "--Delivery:Lease=00:10:00", .. settings,
@@ -97,6 +100,21 @@ internal sealed class LoadedSystem : IAsyncDisposable
         return Wait.UntilAsync(condition, () => Ledger.AcceptedCount >= enough, Patience);
     }
 
+    /// <summary>Waits until Postgres knows all that is in Kafka, and says how many events it then has.</summary>
+    public async Task<long> StoredAsync()
+    {
+        await using var database = Triggers.Core.Storage.Builder(Addresses["triggersdb"], "tests").Build();
+        using var consumer = new ConsumerBuilder<byte[], byte[]>(new ConsumerConfig { BootstrapServers = Addresses["kafka"], GroupId = "tests" }).Build();
+        await Wait.UntilAsync("the log is read to its end", async () =>
+        {
+            var end = Enumerable.Range(0, Partitions).Sum(p => consumer.QueryWatermarkOffsets(new("triggers.events", p), TimeSpan.FromSeconds(10)).High.Value);
+            await using var read = database.CreateCommand("SELECT coalesce(sum(next), 0)::bigint FROM log_positions WHERE log LIKE 'kafka:%'");
+            return (long)(await read.ExecuteScalarAsync())! == end;
+        }, Patience);
+        await using var count = database.CreateCommand("SELECT count(*) FROM events");
+        return (long)(await count.ExecuteScalarAsync())!;
+    }
+
     /// <summary>Waits until everything accepted so far has arrived.</summary>
     public Task ArrivedAsync() => Wait.UntilAsync("everything accepted has arrived", () => Ledger.Missing().Count == 0, Patience);
 
@@ -108,8 +126,10 @@ internal sealed class LoadedSystem : IAsyncDisposable
         await ArrivedAsync();
         TestContext.Current.SendDiagnosticMessage(
             $"{name}: {_kills.Count} kills, {Ledger.AcceptedCount} accepted, {Ledger.Missing().Count} lost, {Ledger.Duplicates()} duplicates, {Ledger.Unconfirmed()} unconfirmed, "
-            + $"longest pause between two accepted events {LongestPause(_accepts):0.0} s, between two webhooks {LongestPause(Ledger.Arrivals()):0.0} s");
+            + $"longest pause between two accepted events {LongestPause(_accepts):0.0} s, between two webhooks {LongestPause(Ledger.Arrivals()):0.0} s, "
+            + $"{_refusals.Count} refused, the slowest after {_refusals.DefaultIfEmpty().Max().TotalSeconds:0.0} s");
         Assert.Empty(Ledger.Missing());
+        Assert.Empty(_wrongAnswers);
         Assert.All(Ledger.Repeated(), AssertExplained);
     }
 
@@ -129,6 +149,9 @@ internal sealed class LoadedSystem : IAsyncDisposable
             using var response = await (api ?? _apis[Interlocked.Increment(ref _next) % _apis.Length]).SendAsync(request);
             if (response.StatusCode == HttpStatusCode.ServiceUnavailable)
                 _refusals.Add(TimeProvider.System.GetElapsedTime(started));
+            // What is away, or running elsewhere, asks a client to come again. Nothing else does.
+            else if (response.StatusCode is not (HttpStatusCode.Accepted or HttpStatusCode.Conflict))
+                _wrongAnswers.Add(response.StatusCode);
             if (response.StatusCode != HttpStatusCode.Accepted)
                 return null;
             using var json = JsonDocument.Parse(await response.Content.ReadAsStringAsync());
@@ -137,7 +160,12 @@ internal sealed class LoadedSystem : IAsyncDisposable
             _accepts.Enqueue(TimeProvider.System.GetUtcNow());
             return id;
         }
-        catch (Exception e) when (e is HttpRequestException or IOException or TaskCanceledException)
+        catch (TaskCanceledException)
+        {
+            _refusals.Add(TimeProvider.System.GetElapsedTime(started));
+            return null;
+        }
+        catch (Exception e) when (e is HttpRequestException or IOException)
         {
             return null;
         }
