@@ -17,7 +17,7 @@ public sealed class KafkaOptionsTests
         foreach (var config in (ClientConfig[])[s_options.ForProducer(), s_options.ForConsumer(), s_options.ForAdmin()])
         {
             Assert.Equal("a:1,b:2", config.BootstrapServers);
-            Assert.Equal((SecurityProtocol.SaslSsl, SaslMechanism.ScramSha512, "/ca.pem"), (config.SecurityProtocol, config.SaslMechanism, config.SslCaLocation));
+            Assert.Equal(("SASL_SSL", "SCRAM-SHA-512", "/ca.pem"), (config.Get("security.protocol"), config.Get("sasl.mechanism"), config.Get("ssl.ca.location")));
         }
     }
 

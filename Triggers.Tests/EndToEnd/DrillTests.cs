@@ -71,7 +71,7 @@ public sealed class DrillTests
     {
         await using var system = await LoadedSystem.StartAsync(kafka: true, null, "--replicas=3");
         system.StartLoad();
-        for (var i = 0; i < 6; i++)
+        for (var i = 0; i < 4; i++)
         {
             var name = $"delivery-{i % 3 + 1}";
             await system.AcceptedMoreAsync(50, $"load is accepted before {name} is killed");

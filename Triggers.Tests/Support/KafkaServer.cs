@@ -41,28 +41,3 @@ public sealed class KafkaServer : IAsyncDisposable
 
     public ValueTask DisposeAsync() => _guard.DisposeAsync();
 }
-
-/// <summary>Three brokers, each with a copy of every record: one of them may be away.</summary>
-internal sealed class KafkaCluster : IAsyncDisposable
-{
-    private readonly StoreGuard _guard = new(Topology.Kafka, "--Kafka:Brokers=3");
-
-    /// <summary>As in <c>127.0.0.1:9092,127.0.0.1:9093,127.0.0.1:9094</c>.</summary>
-    public string BootstrapServers { get; private set; } = "";
-
-    public static async Task<KafkaCluster> StartOwnAsync()
-    {
-        var cluster = new KafkaCluster();
-        cluster.BootstrapServers = await cluster._guard.ConnectionStringAsync(Topology.Kafka);
-        return cluster;
-    }
-
-    /// <summary>Kills a broker at once; it stays down until <see cref="StartAsync"/>.</summary>
-    /// <param name="broker">1 to 3, which is also its id.</param>
-    public Task KillAsync(int broker) => _guard.KillAsync($"{Topology.Kafka}-{broker}");
-
-    /// <summary>Starts it again on the same data and port, and waits until it is part of the cluster.</summary>
-    public Task StartAsync(int broker) => _guard.StartAsync($"{Topology.Kafka}-{broker}");
-
-    public ValueTask DisposeAsync() => _guard.DisposeAsync();
-}

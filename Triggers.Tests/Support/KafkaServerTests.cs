@@ -27,24 +27,6 @@ public sealed class KafkaServerTests
         Assert.Equal(["before", "after"], Read(servers, count: 2));
     }
 
-    [Fact]
-    public async Task A_cluster_goes_on_with_a_broker_killed_and_takes_it_back()
-    {
-        KafkaServer.SkipIfMissing();
-        await using var cluster = await KafkaCluster.StartOwnAsync();
-        await CreateTopicAsync(cluster.BootstrapServers, replicas: 3);
-        await ProduceAsync(cluster.BootstrapServers, "three");
-
-        foreach (var broker in new[] { 1, 2 })
-        {
-            await cluster.KillAsync(broker);
-            await ProduceAsync(cluster.BootstrapServers, $"without {broker}");
-            await cluster.StartAsync(broker);
-        }
-
-        Assert.Equal(["three", "without 1", "without 2"], Read(cluster.BootstrapServers, count: 3));
-    }
-
     private static async Task CreateTopicAsync(string servers, short replicas)
     {
         using var admin = new AdminClientBuilder(new AdminClientConfig { BootstrapServers = servers }).Build();
