@@ -29,6 +29,7 @@ internal sealed class LoadedSystem : IAsyncDisposable
     private readonly ConcurrentBag<TimeSpan> _refusals = [];
     private readonly ConcurrentBag<HttpStatusCode> _wrongAnswers = [];
     private readonly List<Kill> _kills = [];
+    private readonly List<DateTimeOffset> _returns = [];
     private readonly CancellationTokenSource _stop = new();
     private GuardProcess _guard = null!;
     private WebhookReceiver _receiver = null!;
@@ -91,7 +92,11 @@ internal sealed class LoadedSystem : IAsyncDisposable
         await TellAsync($"kill {name}");
     }
 
-    public Task StartAsync(string name) => TellAsync($"start {name}");
+    public async Task StartAsync(string name)
+    {
+        await TellAsync($"start {name}");
+        _returns.Add(TimeProvider.System.GetUtcNow());
+    }
 
     /// <summary>Waits until so many more are accepted.</summary>
     public Task AcceptedMoreAsync(int count, string condition)
@@ -124,9 +129,12 @@ internal sealed class LoadedSystem : IAsyncDisposable
         await _stop.CancelAsync();
         await Task.WhenAll(_load);
         await ArrivedAsync();
+        // Pauses are of the whole flow: of several processes one may stand still meanwhile, which the slowest webhook tells.
         TestContext.Current.SendDiagnosticMessage(
-            $"{name}: {_kills.Count} kills, {Ledger.AcceptedCount} accepted, {Ledger.Missing().Count} lost, {Ledger.Duplicates()} duplicates, {Ledger.Unconfirmed()} unconfirmed, "
-            + $"longest pause between two accepted events {LongestPause(_accepts):0.0} s, between two webhooks {LongestPause(Ledger.Arrivals()):0.0} s, "
+            $"{name}: {_kills.Count} kills, {Ledger.AcceptedCount} accepted, {Ledger.Missing().Count} lost, {Ledger.Duplicates()} duplicates, {Ledger.Unconfirmed()} unconfirmed; "
+            + $"longest pause: accepts {LongestPause(_accepts):0.0} s, webhooks {LongestPause(Ledger.Arrivals()):0.0} s; "
+            + $"flow resumed after a return: accepts {Resumed(_accepts):0.0} s, webhooks {Resumed(Ledger.Arrivals()):0.0} s; "
+            + $"slowest from accept to webhook {Ledger.AcceptToWebhook().DefaultIfEmpty().Max() / 1000:0.0} s; "
             + $"{_refusals.Count} refused, the slowest after {_refusals.DefaultIfEmpty().Max().TotalSeconds:0.0} s");
         Assert.Empty(Ledger.Missing());
         Assert.Empty(_wrongAnswers);
@@ -217,6 +225,13 @@ internal sealed class LoadedSystem : IAsyncDisposable
     {
         var ordered = moments.Order().ToArray();
         return ordered.Zip(ordered.Skip(1), (a, b) => (b - a).TotalSeconds).DefaultIfEmpty().Max();
+    }
+
+    /// <summary>Seconds from the return of a part to what came next; the longest of all returns.</summary>
+    private double Resumed(IEnumerable<DateTimeOffset> moments)
+    {
+        var ordered = moments.Order().ToArray();
+        return _returns.Select(at => (ordered.FirstOrDefault(moment => moment >= at, at) - at).TotalSeconds).DefaultIfEmpty().Max();
     }
 
     private sealed record Kill(string Part, DateTimeOffset At);
