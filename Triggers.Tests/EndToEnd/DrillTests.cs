@@ -69,11 +69,11 @@ public sealed class DrillTests
     [Fact]
     public async Task The_group_is_rebalanced_again_and_again()
     {
-        await using var system = await LoadedSystem.StartAsync(kafka: true, null, "--replicas=3");
+        await using var system = await LoadedSystem.StartAsync(kafka: true, null, "--replicas=2");
         system.StartLoad();
         for (var i = 0; i < 4; i++)
         {
-            var name = $"delivery-{i % 3 + 1}";
+            var name = $"delivery-{i % 2 + 1}";
             await system.AcceptedMoreAsync(50, $"load is accepted before {name} is killed");
             await system.KillAsync(name);
             await system.StartAsync(name);

@@ -73,7 +73,7 @@ internal sealed class LoadedSystem : IAsyncDisposable
             using var subscribed = await system._apis[0].PostAsJsonAsync(
                 "/subscriptions", new { url = $"{system._receiver.Url}/hook", eventTypes = new[] { "load.*" } }, TestContext.Current.CancellationToken);
             return subscribed.StatusCode == HttpStatusCode.Created;
-        });
+        }, Patience);
         return system;
     }
 

@@ -34,8 +34,8 @@ public sealed class KafkaOptions
     [Range(typeof(TimeSpan), "00:10:00", "3650.00:00:00", ErrorMessage = "Kafka:Retention must be between 10 minutes and 3650 days.")]
     public TimeSpan Retention { get; set; } = TimeSpan.FromDays(7);
 
-    /// <summary>How long a delivery process may be silent before others take its partitions.</summary>
-    [Range(typeof(TimeSpan), "00:00:01", "00:30:00", ErrorMessage = "Kafka:SessionTimeout must be between 1 second and 30 minutes.")]
+    /// <summary>How long a delivery process may be silent before others take its partitions. Brokers refuse less than 6 s unless told otherwise.</summary>
+    [Range(typeof(TimeSpan), "00:00:06", "00:30:00", ErrorMessage = "Kafka:SessionTimeout must be between 6 seconds and 30 minutes.")]
     public TimeSpan SessionTimeout { get; set; } = TimeSpan.FromSeconds(6);
 
     /// <summary>
