@@ -34,6 +34,7 @@ services.AddHostedSingleton<BacklogWatch>();
 if (builder.Configuration.HasKafka())
 {
     builder.AddKafka();
+    services.AddSingleton<InvalidRecords>();
     services.AddHostedSingleton<KafkaProjector>();
     services.AddSingleton<IHealthPart>(provider => provider.GetRequiredService<KafkaProjector>());
     services.AddHostedSingleton<DeadLetterPublisher>();

@@ -56,10 +56,7 @@ internal static class ApiKeysApi
         list.EnsureValid();
         var tenantId = await TenantAsync(caller, db, tenant, "?tenantId", cancellationToken);
         var query = db.ApiKeys.Where(k => k.TenantId == tenantId);
-        if (list.After is { } after)
-            query = list.NewestFirst ? query.Where(k => k.Id < after) : query.Where(k => k.Id > after);
-        query = list.NewestFirst ? query.OrderByDescending(k => k.Id) : query.OrderBy(k => k.Id);
-        var rows = await query.Take(list.Limit + 1).ToListAsync(cancellationToken);
+        var rows = await list.Page(query, k => k.Id).ToListAsync(cancellationToken);
         return TypedResults.Ok(list.Answer(rows, ApiKeyView.Of, k => k.Id));
     }
 

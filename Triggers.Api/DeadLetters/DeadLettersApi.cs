@@ -58,10 +58,7 @@ internal static class DeadLettersApi
             query = query.Where(d => d.EventId == eventId);
         if (subscriptionId is not null)
             query = query.Where(d => d.SubscriptionId == subscriptionId);
-        if (list.After is { } after)
-            query = list.NewestFirst ? query.Where(d => d.DeliveryId < after) : query.Where(d => d.DeliveryId > after);
-        query = list.NewestFirst ? query.OrderByDescending(d => d.DeliveryId) : query.OrderBy(d => d.DeliveryId);
-        var rows = await query.Take(list.Limit + 1).ToListAsync(cancellationToken);
+        var rows = await list.Page(query, d => d.DeliveryId).ToListAsync(cancellationToken);
         return TypedResults.Ok(list.Answer(rows, DeadLetterView.Of, d => d.DeliveryId));
     }
 

@@ -73,10 +73,7 @@ internal static class DeliveriesApi
 
     private static async Task<IResult> AnswerAsync(ListRequest list, IQueryable<Delivery> query, CancellationToken cancellationToken)
     {
-        if (list.After is { } after)
-            query = list.NewestFirst ? query.Where(d => d.Id < after) : query.Where(d => d.Id > after);
-        query = list.NewestFirst ? query.OrderByDescending(d => d.Id) : query.OrderBy(d => d.Id);
-        var rows = await query.Take(list.Limit + 1).ToListAsync(cancellationToken);
+        var rows = await list.Page(query, d => d.Id).ToListAsync(cancellationToken);
         return TypedResults.Ok(list.Answer(rows, DeliveryView.Of, d => d.Id));
     }
 }

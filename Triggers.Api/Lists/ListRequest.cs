@@ -1,3 +1,4 @@
+using System.Linq.Expressions;
 using Microsoft.AspNetCore.Http.Extensions;
 using Triggers.Api.Errors;
 using Triggers.Api.OpenApi;
@@ -113,6 +114,21 @@ internal sealed class ListRequest
             return Refuse<Guid?>(name, "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z; a + must be written %2B.");
         var milliseconds = Math.Max(0, moment.ToUnixTimeMilliseconds() + (moment.UtcTicks % TimeSpan.TicksPerMillisecond == 0 ? 0 : 1));
         return TypeId.At(DateTimeOffset.FromUnixTimeMilliseconds(Math.Min(milliseconds, DateTimeOffset.MaxValue.ToUnixTimeMilliseconds())));
+    }
+
+    /// <summary>The rows of the page, and one more to see whether there are more.</summary>
+    /// <param name="rows">All rows of the list, in no order.</param>
+    /// <param name="id">What the list is in the order of.</param>
+    public IQueryable<T> Page<T>(IQueryable<T> rows, Expression<Func<T, Guid>> id)
+    {
+        if (After is { } after)
+        {
+            // Taken from here it is a parameter of the query, and not a part of its text.
+            Expression<Func<Guid>> bound = () => after;
+            var further = NewestFirst ? Expression.LessThan(id.Body, bound.Body) : Expression.GreaterThan(id.Body, bound.Body);
+            rows = rows.Where(Expression.Lambda<Func<T, bool>>(further, id.Parameters));
+        }
+        return (NewestFirst ? rows.OrderByDescending(id) : rows.OrderBy(id)).Take(Limit + 1);
     }
 
     /// <summary>The page's body, with the link to the next in the headers.</summary>

@@ -56,10 +56,7 @@ internal static class SubscriptionsApi
         var list = ListRequest.Of(context);
         list.EnsureValid();
         var query = Living(db, caller);
-        if (list.After is { } after)
-            query = list.NewestFirst ? query.Where(s => s.Id < after) : query.Where(s => s.Id > after);
-        query = list.NewestFirst ? query.OrderByDescending(s => s.Id) : query.OrderBy(s => s.Id);
-        var rows = await query.Take(list.Limit + 1).ToListAsync(cancellationToken);
+        var rows = await list.Page(query, s => s.Id).ToListAsync(cancellationToken);
         return TypedResults.Ok(list.Answer(rows, SubscriptionView.Of, s => s.Id));
     }
 

@@ -64,11 +64,7 @@ internal static class TenantsApi
     {
         var list = ListRequest.Of(context);
         list.EnsureValid();
-        IQueryable<Tenant> query = db.Tenants;
-        if (list.After is { } after)
-            query = list.NewestFirst ? query.Where(t => t.Id < after) : query.Where(t => t.Id > after);
-        query = list.NewestFirst ? query.OrderByDescending(t => t.Id) : query.OrderBy(t => t.Id);
-        var rows = await query.Take(list.Limit + 1).ToListAsync(cancellationToken);
+        var rows = await list.Page(db.Tenants, t => t.Id).ToListAsync(cancellationToken);
         return TypedResults.Ok(list.Answer(rows, TenantView.Of, t => t.Id));
     }
 

@@ -146,11 +146,7 @@ internal static class UsagePlansApi
     {
         var list = ListRequest.Of(context);
         list.EnsureValid();
-        IQueryable<UsagePlan> query = db.UsagePlans;
-        if (list.After is { } after)
-            query = list.NewestFirst ? query.Where(p => p.Id < after) : query.Where(p => p.Id > after);
-        query = list.NewestFirst ? query.OrderByDescending(p => p.Id) : query.OrderBy(p => p.Id);
-        var rows = await query.Take(list.Limit + 1).ToListAsync(cancellationToken);
+        var rows = await list.Page(db.UsagePlans, p => p.Id).ToListAsync(cancellationToken);
         return TypedResults.Ok(list.Answer(rows, UsagePlanView.Of, p => p.Id));
     }
 

@@ -44,11 +44,15 @@ internal sealed class RequestKeys(NpgsqlDataSource dataSource, TimeProvider time
     {
         var held = new List<Held>();
         var fresh = new List<Held>();
+        var appending = false;
         try
         {
             var decision = await ReserveAsync(request, held, fresh);
             if (decision.ToAppend is { Events.Count: > 0 } toAppend)
+            {
+                appending = true;
                 await append(toAppend);
+            }
             if (decision.Lost.Count > 0)
                 await ForgetAsync(decision.Lost);
             return new Outcome(decision.Result, [.. held.Except(decision.Lost)]);
@@ -56,8 +60,7 @@ internal sealed class RequestKeys(NpgsqlDataSource dataSource, TimeProvider time
         catch (EventLogUnavailableException e)
         {
             // What surely is not in the log leaves no trace. What may be keeps its ids, and whoever comes next may try at once.
-            if (held.Count > 0)
-                await GiveUpAsync(e.NothingWasKept ? fresh : [], e.NothingWasKept ? [.. held.Except(fresh)] : held);
+            await GiveUpAsync(held, appending && !e.NothingWasKept ? [] : fresh);
             throw;
         }
     }
@@ -73,9 +76,7 @@ internal sealed class RequestKeys(NpgsqlDataSource dataSource, TimeProvider time
         {
             var taken = await TakeAsync(request.TenantId, KeyKind.Idempotency, [(key, first)], correlationId);
             if (taken.Count == 0)
-            {
                 return new Decision(Answer(request, [], await ReadHoldersAsync(request)) ?? InProgress(request), null, []);
-            }
             (_, first, correlationId) = taken[0];
             Hold(held, fresh, request, KeyKind.Idempotency, taken, request.FirstId);
         }
@@ -118,7 +119,7 @@ internal sealed class RequestKeys(NpgsqlDataSource dataSource, TimeProvider time
                 if (same && holder.State != HolderState.Settled)
                 {
                     // Its first appearance is still running elsewhere: nothing can be said of it yet, so nothing of this request is kept.
-                    await GiveUpAsync(fresh, [.. held.Except(fresh)]);
+                    await GiveUpAsync(held, fresh);
                     held.Clear();
                     return new Decision(InProgress(request), null, []);
                 }
@@ -127,7 +128,7 @@ internal sealed class RequestKeys(NpgsqlDataSource dataSource, TimeProvider time
             else
             {
                 // It was given up between our two looks.
-                await GiveUpAsync(fresh, [.. held.Except(fresh)]);
+                await GiveUpAsync(held, fresh);
                 held.Clear();
                 return new Decision(InProgress(request), null, []);
             }
@@ -201,15 +202,17 @@ internal sealed class RequestKeys(NpgsqlDataSource dataSource, TimeProvider time
     /// <summary>What was not used is free again.</summary>
     private Task ForgetAsync(IReadOnlyList<Held> keys) => ChangeAsync("DELETE FROM request_keys k", keys);
 
-    /// <summary>Failing to give up costs whoever comes next ten seconds, no more.</summary>
-    private async Task GiveUpAsync(IReadOnlyList<Held> unused, IReadOnlyList<Held> unsure)
+    /// <summary>Leaves keys to whoever comes next. Failing to costs them ten seconds, no more.</summary>
+    /// <param name="held">All keys that the request holds.</param>
+    /// <param name="unused">Those of them that nothing was ever appended under.</param>
+    private async Task GiveUpAsync(List<Held> held, List<Held> unused)
     {
         try
         {
             await ForgetAsync(unused);
-            await ChangeAsync("UPDATE request_keys k SET busy_until = clock_timestamp()", unsure);
+            await ChangeAsync("UPDATE request_keys k SET busy_until = clock_timestamp()", [.. held.Except(unused)]);
         }
-        catch (Exception e) when (e is NpgsqlException or EventLogUnavailableException or System.Net.Sockets.SocketException)
+        catch (EventLogUnavailableException)
         {
         }
     }

@@ -1,5 +1,4 @@
 using System.Collections.Concurrent;
-using System.Text;
 using Confluent.Kafka;
 using Microsoft.Extensions.Options;
 using Npgsql;
@@ -23,7 +22,7 @@ internal sealed partial class KafkaProjector(
     DeliveryMetrics metrics,
     Readiness readiness,
     KafkaTopics topics,
-    IProducer<byte[], byte[]> producer,
+    InvalidRecords invalid,
     IOptions<KafkaOptions> options,
     IServiceProvider services,
     TimeProvider time,
@@ -35,7 +34,6 @@ internal sealed partial class KafkaProjector(
 
     private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(200);
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(250);
-
     private static readonly TimeSpan s_lagInterval = TimeSpan.FromSeconds(5);
 
     /// <summary>Where this process is in its partitions, and from when the record before that is.</summary>
@@ -209,7 +207,7 @@ internal sealed partial class KafkaProjector(
             }
             catch (InvalidRecordException e)
             {
-                await SetAsideAsync(record, e.Message, stoppingToken);
+                await invalid.SetAsideAsync(record, e.Message, stoppingToken);
                 items.Add(new Item(record, null));
             }
         }
@@ -240,7 +238,7 @@ internal sealed partial class KafkaProjector(
                 // the log, since the position must not pass what is not stored yet.
                 if (items.Count == 1)
                 {
-                    await SetAsideAsync(items[0].Source, $"Postgres refused it: {e.SqlState} {e.MessageText}", stoppingToken);
+                    await invalid.SetAsideAsync(items[0].Source, $"Postgres refused it: {e.SqlState} {e.MessageText}", stoppingToken);
                     items = [items[0] with { Record = null }];
                     continue;
                 }
@@ -372,35 +370,6 @@ internal sealed partial class KafkaProjector(
         return command;
     }
 
-    /// <summary>Keeps a record that can't be projected where somebody can look at it. It is there before the position passes it.</summary>
-    private async Task SetAsideAsync(ConsumeResult<byte[], byte[]> record, string reason, CancellationToken stoppingToken)
-    {
-        var headers = new Headers();
-        foreach (var header in record.Message.Headers ?? [])
-            headers.Add(header.Key, header.GetValueBytes());
-        void Header(string name, string value) => headers.Add(name, Encoding.UTF8.GetBytes(value));
-        Header("triggers-reason", reason);
-        Header("triggers-topic", record.Topic);
-        Header("triggers-partition", $"{record.Partition.Value}");
-        Header("triggers-offset", $"{record.Offset.Value}");
-        var message = new Message<byte[], byte[]> { Key = record.Message.Key, Value = record.Message.Value!, Headers = headers };
-        while (true)
-        {
-            try
-            {
-                await producer.ProduceAsync(options.Value.InvalidTopic, message, stoppingToken);
-                break;
-            }
-            catch (KafkaException e)
-            {
-                Log.Interrupted(logger, e);
-                await Task.Delay(s_pause, time, stoppingToken);
-            }
-        }
-        metrics.SetAside();
-        Log.SetAside(logger, record.Partition.Value, record.Offset.Value, reason);
-    }
-
     /// <summary>A record of the log, and what it says; null when that is nothing to us.</summary>
     private sealed record Item(ConsumeResult<byte[], byte[]> Source, LogRecord? Record);
 
@@ -412,10 +381,7 @@ internal sealed partial class KafkaProjector(
         [LoggerMessage(EventId = 2, Level = LogLevel.Information, Message = "Reading the Kafka log: partitions {Partitions}")]
         public static partial void Assigned(ILogger logger, string partitions);
 
-        [LoggerMessage(EventId = 3, Level = LogLevel.Error, Message = "The record at offset {Offset} of partition {Partition} was set aside: {Reason}")]
-        public static partial void SetAside(ILogger logger, int partition, long offset, string reason);
-
-        [LoggerMessage(EventId = 4, Level = LogLevel.Critical,
+        [LoggerMessage(EventId = 3, Level = LogLevel.Critical,
             Message = "Partition {Partition} has no record at the projection's position: events are missing from the log. docs/operations.md says what to do: {Problem}")]
         public static partial void PositionIsGone(ILogger logger, int partition, string problem);
     }

@@ -188,6 +188,31 @@ public abstract class EventLogTests : IAsyncLifetime
         Assert.Equal(1, await CountAsync());
     }
 
+    [Fact]
+    public async Task A_request_that_is_refused_before_anything_was_appended_keeps_no_key()
+    {
+        await using (var connection = await Engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken))
+        await using (var transaction = await connection.BeginTransactionAsync(TestContext.Current.CancellationToken))
+        {
+            // Somebody is about to take the external id, and does not get on with it.
+            await using var command = connection.CreateCommand();
+            command.CommandText =
+                $"""
+                INSERT INTO request_keys (tenant_id, kind, key_hash, fingerprint, event_id, correlation_id, expires_at)
+                VALUES ('{Engine.Tenant}', 1, '\x{Convert.ToHexString(External("ext", "content").Key.KeyHash)}', '\x{new string('0', 64)}', '{TypeId.NewGuid()}', 'c', 'infinity')
+                """;
+            await command.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+            await Assert.ThrowsAsync<EventLogUnavailableException>(() =>
+                Engine.Log.AppendAsync(Request(Key("key", "body"), 1, External("ext", "content")), TestContext.Current.CancellationToken));
+        }
+
+        AppendResult? other = null;
+        await Wait.UntilAsync("the key is free for something else", async () =>
+            (other = await Engine.Log.AppendAsync(Request(Key("key", "other body")), TestContext.Current.CancellationToken)).Outcome != AppendOutcome.KeyReused);
+        Assert.Equal(AppendOutcome.Appended, other!.Outcome);
+        Assert.Equal(1, await CountAsync());
+    }
+
     /// <summary>What a process leaves that dies between reserving the keys of a request and appending its events.</summary>
     private Task<int> ReserveAndDieAsync(AppendRequest request, string busyUntil)
     {

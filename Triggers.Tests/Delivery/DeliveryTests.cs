@@ -9,71 +9,56 @@ using Triggers.Tests.Support;
 namespace Triggers.Tests.Delivery;
 
 /// <summary>The main job of the delivery service, on real Postgres and real sockets.</summary>
-public sealed class DeliveryTests(PostgresServer postgres) : IAsyncLifetime
+public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgres)
 {
-    private Engine _engine = null!;
-    private TestReceiver _receiver = null!;
-
-    public async ValueTask InitializeAsync()
-    {
-        _engine = await Engine.CreateAsync(postgres);
-        _receiver = await TestReceiver.StartAsync();
-    }
-
-    public async ValueTask DisposeAsync()
-    {
-        await _engine.DisposeAsync();
-        await _receiver.DisposeAsync();
-    }
-
     [Fact]
     public async Task Every_subscriber_that_matches_gets_the_event_and_nobody_else()
     {
-        await _engine.SubscribeAsync($"{_receiver.Url}/orders", "order.*");
-        await _engine.SubscribeAsync($"{_receiver.Url}/all", "*");
-        await _engine.SubscribeAsync($"{_receiver.Url}/users", "user.created");
-        await _engine.StartDeliveryAsync();
+        await Engine.SubscribeAsync($"{Receiver.Url}/orders", "order.*");
+        await Engine.SubscribeAsync($"{Receiver.Url}/all", "*");
+        await Engine.SubscribeAsync($"{Receiver.Url}/users", "user.created");
+        await Engine.StartDeliveryAsync();
 
-        var id = (await _engine.AppendAsync("order.created", data: """{ "total": 1.50 }"""))[0];
+        var id = (await Engine.AppendAsync("order.created", data: """{ "total": 1.50 }"""))[0];
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded, 2);
-        Assert.Equal(["/all", "/orders"], _receiver.Received.Select(w => w.Path).Order());
-        Assert.All(_receiver.Received, w => Assert.Equal(TypeId.Format(TypeId.Event, id), w.EventId));
-        Assert.All(_receiver.Received, w => Assert.EndsWith("""
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded, 2);
+        Assert.Equal(["/all", "/orders"], Receiver.Received.Select(w => w.Path).Order());
+        Assert.All(Receiver.Received, w => Assert.Equal(TypeId.Format(TypeId.Event, id), w.EventId));
+        Assert.All(Receiver.Received, w => Assert.EndsWith("""
             "data":{ "total": 1.50 }}
             """.Trim(), Encoding.UTF8.GetString(w.Body), StringComparison.Ordinal));
-        await Wait.UntilAsync("the event is settled", async () => await _engine.ScalarAsync<long>("SELECT count(*) FROM open_events") == 0);
+        await Wait.UntilAsync("the event is settled", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM open_events") == 0);
     }
 
     [Fact]
     public async Task An_event_nobody_wants_stays_open_for_the_inbox()
     {
-        await _engine.SubscribeAsync($"{_receiver.Url}/orders", "order.*");
-        await _engine.StartDeliveryAsync();
+        await Engine.SubscribeAsync($"{Receiver.Url}/orders", "order.*");
+        await Engine.StartDeliveryAsync();
 
-        var id = (await _engine.AppendAsync("user.created"))[0];
+        var id = (await Engine.AppendAsync("user.created"))[0];
 
-        await Wait.UntilAsync("the event is projected", async () => await _engine.ScalarAsync<long>($"SELECT count(*) FROM open_events WHERE event_id = '{id}' AND open = 0") == 1);
-        Assert.Equal(0, await _engine.ScalarAsync<long>("SELECT count(*) FROM deliveries"));
+        await Wait.UntilAsync("the event is projected", async () => await Engine.ScalarAsync<long>($"SELECT count(*) FROM open_events WHERE event_id = '{id}' AND open = 0") == 1);
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries"));
     }
 
     [Fact]
     public async Task A_failure_is_tried_again_on_schedule_and_every_attempt_is_recorded()
     {
-        _receiver.Respond = async (webhook, context) =>
+        Receiver.Respond = async (webhook, context) =>
         {
             context.Response.StatusCode = webhook.Attempt < 3 ? 503 : 200;
             context.Response.Headers["X-Answer"] = "yes";
             await context.Response.WriteAsync(new string('a', 10_000));
         };
-        await _engine.SubscribeAsync(_receiver.Url);
-        await _engine.StartDeliveryAsync();
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync();
 
-        var id = (await _engine.AppendAsync("order.created"))[0];
+        var id = (await Engine.AppendAsync("order.created"))[0];
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
-        Assert.Equal([1, 2, 3], _receiver.Received.Select(w => w.Attempt));
-        await using var db = _engine.Db();
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
+        Assert.Equal([1, 2, 3], Receiver.Received.Select(w => w.Attempt));
+        await using var db = Engine.Db();
         var attempts = await db.Attempts.OrderBy(a => a.Number).ToListAsync(TestContext.Current.CancellationToken);
         Assert.Equal([1, 2, 3], attempts.Select(a => a.Number));
         Assert.Equal([503, 503, 200], attempts.Select(a => a.StatusCode!.Value));
@@ -86,14 +71,14 @@ public sealed class DeliveryTests(PostgresServer postgres) : IAsyncLifetime
     [Fact]
     public async Task The_next_attempt_is_due_when_the_schedule_says_by_the_clock_of_the_database()
     {
-        _receiver.Respond = (_, context) => Answer(context, 500);
-        await _engine.SubscribeAsync(_receiver.Url);
-        await _engine.StartDeliveryAsync(("Delivery:Retry:BaseDelay", "01:00:00"));
+        Receiver.Respond = (_, context) => Answer(context, 500);
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync(("Delivery:Retry:BaseDelay", "01:00:00"));
 
-        await _engine.AppendAsync("order.created");
+        await Engine.AppendAsync("order.created");
 
-        await Wait.UntilAsync("the first attempt is recorded", async () => await _engine.ScalarAsync<long>("SELECT count(*) FROM attempts") == 1);
-        var wait = await _engine.ScalarAsync<double>(
+        await Wait.UntilAsync("the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM attempts") == 1);
+        var wait = await Engine.ScalarAsync<double>(
             "SELECT extract(epoch FROM d.next_attempt_at - (a.started_at + a.duration_ms * interval '1 ms'))::float8 FROM deliveries d JOIN attempts a ON a.delivery_id = d.id");
         Assert.InRange(wait, 3600, 3601);
     }
@@ -101,31 +86,31 @@ public sealed class DeliveryTests(PostgresServer postgres) : IAsyncLifetime
     [Fact]
     public async Task Retry_after_moves_the_next_attempt()
     {
-        _receiver.Respond = (_, context) =>
+        Receiver.Respond = (_, context) =>
         {
             context.Response.Headers.RetryAfter = "120";
             return Answer(context, 429);
         };
-        await _engine.SubscribeAsync(_receiver.Url);
-        await _engine.StartDeliveryAsync();
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync();
 
-        await _engine.AppendAsync("order.created");
+        await Engine.AppendAsync("order.created");
 
-        await Wait.UntilAsync("the first attempt is recorded", async () => await _engine.ScalarAsync<long>("SELECT count(*) FROM attempts") == 1);
-        Assert.InRange(await _engine.ScalarAsync<double>("SELECT extract(epoch FROM next_attempt_at - now())::float8 FROM deliveries"), 110, 121);
+        await Wait.UntilAsync("the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM attempts") == 1);
+        Assert.InRange(await Engine.ScalarAsync<double>("SELECT extract(epoch FROM next_attempt_at - now())::float8 FROM deliveries"), 110, 121);
     }
 
     [Fact]
     public async Task What_is_exhausted_becomes_a_dead_letter_that_says_why()
     {
-        _receiver.Respond = (_, context) => Answer(context, 500);
-        var subscription = await _engine.SubscribeAsync(_receiver.Url);
-        await _engine.StartDeliveryAsync(("Delivery:Retry:MaxAttempts", "3"));
+        Receiver.Respond = (_, context) => Answer(context, 500);
+        var subscription = await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync(("Delivery:Retry:MaxAttempts", "3"));
 
-        var id = (await _engine.AppendAsync("order.created"))[0];
+        var id = (await Engine.AppendAsync("order.created"))[0];
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
-        await using var db = _engine.Db();
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
+        await using var db = Engine.Db();
         var letter = await db.DeadLetters.SingleAsync(TestContext.Current.CancellationToken);
         Assert.Equal((id, subscription, "exhausted", 3, 500), (letter.EventId, letter.SubscriptionId, letter.Reason, letter.Attempts, letter.LastStatusCode));
         Assert.Equal(DeadLetterState.Open, letter.State);
@@ -134,69 +119,69 @@ public sealed class DeliveryTests(PostgresServer postgres) : IAsyncLifetime
     }
 
     [Fact]
-    public async Task A_receiver_that_is_gone_is_left_alone()
+    public async Task AReceiver_that_is_gone_is_left_alone()
     {
-        _receiver.Respond = (_, context) => Answer(context, 410);
-        var subscription = await _engine.SubscribeAsync(_receiver.Url);
-        await _engine.StartDeliveryAsync();
+        Receiver.Respond = (_, context) => Answer(context, 410);
+        var subscription = await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync();
 
-        var id = (await _engine.AppendAsync("order.created"))[0];
+        var id = (await Engine.AppendAsync("order.created"))[0];
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.Cancelled);
-        await using var db = _engine.Db();
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Cancelled);
+        await using var db = Engine.Db();
         var after = await db.Subscriptions.SingleAsync(s => s.Id == subscription, TestContext.Current.CancellationToken);
         Assert.Equal((false, "gone"), (after.Enabled, after.DisabledReason));
 
         // Proved by something later: the next event comes to another subscriber, and not to this one.
-        await _engine.SubscribeAsync($"{_receiver.Url}/other");
-        _receiver.Respond = (_, _) => Task.CompletedTask;
-        var next = (await _engine.AppendAsync("order.created"))[0];
-        await _engine.WaitForStatusAsync(next, DeliveryStatus.Succeeded);
-        Assert.Equal(["/", "/other"], _receiver.Received.Select(w => w.Path));
+        await Engine.SubscribeAsync($"{Receiver.Url}/other");
+        Receiver.Respond = (_, _) => Task.CompletedTask;
+        var next = (await Engine.AppendAsync("order.created"))[0];
+        await Engine.WaitForStatusAsync(next, DeliveryStatus.Succeeded);
+        Assert.Equal(["/", "/other"], Receiver.Received.Select(w => w.Path));
     }
 
     [Fact]
     public async Task An_address_inside_the_network_is_never_called()
     {
-        await _engine.SubscribeAsync(_receiver.Url);
-        await _engine.StartDeliveryAsync(("Delivery:AllowedNetworks", ""));
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync(("Delivery:AllowedNetworks", ""));
 
-        var id = (await _engine.AppendAsync("order.created"))[0];
+        var id = (await Engine.AppendAsync("order.created"))[0];
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
-        Assert.Equal("undeliverable", await _engine.ScalarAsync<string>("SELECT reason FROM dead_letters"));
-        Assert.Equal("refused_by_guard", await _engine.ScalarAsync<string>("SELECT outcome FROM attempts"));
-        Assert.Empty(_receiver.Received);
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
+        Assert.Equal("undeliverable", await Engine.ScalarAsync<string>("SELECT reason FROM dead_letters"));
+        Assert.Equal("refused_by_guard", await Engine.ScalarAsync<string>("SELECT outcome FROM attempts"));
+        Assert.Empty(Receiver.Received);
     }
 
     [Fact]
     public async Task A_name_that_points_inside_the_network_is_refused_after_it_is_resolved()
     {
-        await _engine.SubscribeAsync(_receiver.Url.Replace("127.0.0.1", "localhost", StringComparison.Ordinal));
-        await _engine.StartDeliveryAsync(("Delivery:AllowedNetworks", ""));
+        await Engine.SubscribeAsync(Receiver.Url.Replace("127.0.0.1", "localhost", StringComparison.Ordinal));
+        await Engine.StartDeliveryAsync(("Delivery:AllowedNetworks", ""));
 
-        var id = (await _engine.AppendAsync("order.created"))[0];
+        var id = (await Engine.AppendAsync("order.created"))[0];
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
-        Assert.Equal("refused_by_guard", await _engine.ScalarAsync<string>("SELECT outcome FROM attempts"));
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
+        Assert.Equal("refused_by_guard", await Engine.ScalarAsync<string>("SELECT outcome FROM attempts"));
     }
 
     [Fact]
     public async Task A_redirect_is_a_failure_and_is_not_followed()
     {
-        _receiver.Respond = (_, context) =>
+        Receiver.Respond = (_, context) =>
         {
-            context.Response.Headers.Location = $"{_receiver.Url}/elsewhere";
+            context.Response.Headers.Location = $"{Receiver.Url}/elsewhere";
             return Answer(context, 307);
         };
-        await _engine.SubscribeAsync($"{_receiver.Url}/here");
-        await _engine.StartDeliveryAsync();
+        await Engine.SubscribeAsync($"{Receiver.Url}/here");
+        await Engine.StartDeliveryAsync();
 
-        var id = (await _engine.AppendAsync("order.created"))[0];
+        var id = (await Engine.AppendAsync("order.created"))[0];
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
-        Assert.Equal("rejected", await _engine.ScalarAsync<string>("SELECT reason FROM dead_letters"));
-        Assert.Equal(["/here", "/here", "/here"], _receiver.Received.Select(w => w.Path));
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
+        Assert.Equal("rejected", await Engine.ScalarAsync<string>("SELECT reason FROM dead_letters"));
+        Assert.Equal(["/here", "/here", "/here"], Receiver.Received.Select(w => w.Path));
     }
 
     [Theory]
@@ -204,109 +189,109 @@ public sealed class DeliveryTests(PostgresServer postgres) : IAsyncLifetime
     [InlineData("http://no-such-name.invalid", "dns_failure")]
     public async Task Failures_before_the_request_are_told_apart(string url, string outcome)
     {
-        await _engine.SubscribeAsync(url);
-        await _engine.StartDeliveryAsync(("Delivery:Retry:MaxAttempts", "1"));
+        await Engine.SubscribeAsync(url);
+        await Engine.StartDeliveryAsync(("Delivery:Retry:MaxAttempts", "1"));
 
-        var id = (await _engine.AppendAsync("order.created"))[0];
+        var id = (await Engine.AppendAsync("order.created"))[0];
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
-        Assert.Equal(outcome, await _engine.ScalarAsync<string>("SELECT outcome FROM attempts"));
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
+        Assert.Equal(outcome, await Engine.ScalarAsync<string>("SELECT outcome FROM attempts"));
     }
 
     [Fact]
-    public async Task A_receiver_that_speaks_no_TLS_is_a_TLS_failure()
+    public async Task AReceiver_that_speaks_no_TLS_is_a_TLS_failure()
     {
-        await _engine.SubscribeAsync(_receiver.Url.Replace("http:", "https:", StringComparison.Ordinal));
-        await _engine.StartDeliveryAsync(("Delivery:Retry:MaxAttempts", "1"));
+        await Engine.SubscribeAsync(Receiver.Url.Replace("http:", "https:", StringComparison.Ordinal));
+        await Engine.StartDeliveryAsync(("Delivery:Retry:MaxAttempts", "1"));
 
-        var id = (await _engine.AppendAsync("order.created"))[0];
+        var id = (await Engine.AppendAsync("order.created"))[0];
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
-        Assert.Equal("tls_failure", await _engine.ScalarAsync<string>("SELECT outcome FROM attempts"));
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
+        Assert.Equal("tls_failure", await Engine.ScalarAsync<string>("SELECT outcome FROM attempts"));
     }
 
     [Fact]
-    public async Task A_receiver_that_does_not_answer_times_out()
+    public async Task AReceiver_that_does_not_answer_times_out()
     {
-        _receiver.Respond = (_, context) => Task.Delay(Timeout.Infinite, context.RequestAborted).ContinueWith(_ => { }, TaskScheduler.Default);
-        await _engine.SubscribeAsync(_receiver.Url);
-        await _engine.StartDeliveryAsync(
+        Receiver.Respond = (_, context) => Task.Delay(Timeout.Infinite, context.RequestAborted).ContinueWith(_ => { }, TaskScheduler.Default);
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync(
             ("Delivery:AttemptTimeout", "00:00:00.3"), ("Delivery:ConnectTimeout", "00:00:00.3"), ("Delivery:Retry:MaxAttempts", "1"));
 
-        var id = (await _engine.AppendAsync("order.created"))[0];
+        var id = (await Engine.AppendAsync("order.created"))[0];
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
-        Assert.Equal("timeout", await _engine.ScalarAsync<string>("SELECT outcome FROM attempts"));
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
+        Assert.Equal("timeout", await Engine.ScalarAsync<string>("SELECT outcome FROM attempts"));
     }
 
     [Fact]
     public async Task A_test_that_fails_is_cancelled_and_leaves_no_dead_letter()
     {
-        _receiver.Respond = (_, context) => Answer(context, 500);
-        var subscription = await _engine.SubscribeAsync(_receiver.Url, "never.matches");
-        await _engine.StartDeliveryAsync();
+        Receiver.Respond = (_, context) => Answer(context, 500);
+        var subscription = await Engine.SubscribeAsync(Receiver.Url, "never.matches");
+        await Engine.StartDeliveryAsync();
         var id = TypeId.NewGuid();
-        await _engine.ExecuteAsync(
+        await Engine.ExecuteAsync(
             $$"""
-            INSERT INTO events (tenant_id, id, type, correlation_id, data) VALUES ('{{_engine.Tenant}}', '{{id}}', 'triggers.test', 'c', '{}');
-            INSERT INTO open_events (tenant_id, event_id, open, acknowledged_at) VALUES ('{{_engine.Tenant}}', '{{id}}', 1, now());
+            INSERT INTO events (tenant_id, id, type, correlation_id, data) VALUES ('{{Engine.Tenant}}', '{{id}}', 'triggers.test', 'c', '{}');
+            INSERT INTO open_events (tenant_id, event_id, open, acknowledged_at) VALUES ('{{Engine.Tenant}}', '{{id}}', 1, now());
             INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, next_attempt_at, test)
-            VALUES ('{{_engine.Tenant}}', '{{TypeId.NewGuid()}}', '{{id}}', '{{subscription}}', now(), true);
+            VALUES ('{{Engine.Tenant}}', '{{TypeId.NewGuid()}}', '{{id}}', '{{subscription}}', now(), true);
             SELECT pg_notify('{{Notifications.Deliveries}}', '')
             """);
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.Cancelled);
-        Assert.Single(_receiver.Received);
-        Assert.Equal(0, await _engine.ScalarAsync<long>("SELECT count(*) FROM dead_letters"));
-        Assert.Equal(0, await _engine.ScalarAsync<long>("SELECT count(*) FROM open_events"));
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Cancelled);
+        Assert.Single(Receiver.Received);
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM dead_letters"));
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM open_events"));
     }
 
     [Fact]
     public async Task Deliveries_of_a_deleted_subscription_are_cancelled()
     {
-        _receiver.Respond = (_, context) => Answer(context, 500);
-        var subscription = await _engine.SubscribeAsync(_receiver.Url);
-        await _engine.StartDeliveryAsync();
-        var id = (await _engine.AppendAsync("order.created"))[0];
-        await Wait.UntilAsync("the first attempt was made", () => _receiver.Received.Count > 0);
+        Receiver.Respond = (_, context) => Answer(context, 500);
+        var subscription = await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync();
+        var id = (await Engine.AppendAsync("order.created"))[0];
+        await Wait.UntilAsync("the first attempt was made", () => Receiver.Received.Count > 0);
 
-        await _engine.ExecuteAsync($"UPDATE subscriptions SET deleted_at = now() WHERE id = '{subscription}'");
+        await Engine.ExecuteAsync($"UPDATE subscriptions SET deleted_at = now() WHERE id = '{subscription}'");
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.Cancelled);
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Cancelled);
     }
 
     [Fact]
     public async Task Deliveries_of_a_disabled_subscription_wait_until_it_is_enabled()
     {
         var fails = true;
-        _receiver.Respond = (_, context) => Answer(context, fails ? 500 : 200);
-        var subscription = await _engine.SubscribeAsync(_receiver.Url);
-        await _engine.StartDeliveryAsync(("Delivery:Retry:BaseDelay", "00:00:01"));
-        var id = (await _engine.AppendAsync("order.created"))[0];
-        await Wait.UntilAsync("the first attempt is recorded", async () => await _engine.ScalarAsync<long>("SELECT count(*) FROM attempts") == 1);
+        Receiver.Respond = (_, context) => Answer(context, fails ? 500 : 200);
+        var subscription = await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync(("Delivery:Retry:BaseDelay", "00:00:01"));
+        var id = (await Engine.AppendAsync("order.created"))[0];
+        await Wait.UntilAsync("the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM attempts") == 1);
 
-        await _engine.ExecuteAsync($"UPDATE subscriptions SET enabled = false, disabled_reason = 'requested' WHERE id = '{subscription}'");
-        await Wait.UntilAsync("the delivery is due", async () => await _engine.ScalarAsync<bool>("SELECT next_attempt_at < now() FROM deliveries"));
-        var before = _receiver.Received.Count;
+        await Engine.ExecuteAsync($"UPDATE subscriptions SET enabled = false, disabled_reason = 'requested' WHERE id = '{subscription}'");
+        await Wait.UntilAsync("the delivery is due", async () => await Engine.ScalarAsync<bool>("SELECT next_attempt_at < now() FROM deliveries"));
+        var before = Receiver.Received.Count;
         fails = false;
-        await _engine.ExecuteAsync($"UPDATE subscriptions SET enabled = true, disabled_reason = NULL WHERE id = '{subscription}'");
+        await Engine.ExecuteAsync($"UPDATE subscriptions SET enabled = true, disabled_reason = NULL WHERE id = '{subscription}'");
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
-        Assert.Equal(before + 1, _receiver.Received.Count);
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
+        Assert.Equal(before + 1, Receiver.Received.Count);
     }
 
     [Fact]
     public async Task A_replay_that_succeeds_resolves_the_dead_letter_and_settles_the_event()
     {
         var (id, dead) = await MakeDeadLetterAsync();
-        _receiver.Respond = (_, _) => Task.CompletedTask;
+        Receiver.Respond = (_, _) => Task.CompletedTask;
 
         await ReplayAsync(id, dead);
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
-        Assert.Equal("resolved", await _engine.ScalarAsync<string>("SELECT state FROM dead_letters"));
-        Assert.Equal(0, await _engine.ScalarAsync<long>("SELECT count(*) FROM open_events"));
-        Assert.Equal("true", _receiver.Received.Last().Headers["webhook-replay"]);
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
+        Assert.Equal("resolved", await Engine.ScalarAsync<string>("SELECT state FROM dead_letters"));
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM open_events"));
+        Assert.Equal("true", Receiver.Received.Last().Headers["webhook-replay"]);
     }
 
     [Fact]
@@ -316,86 +301,86 @@ public sealed class DeliveryTests(PostgresServer postgres) : IAsyncLifetime
 
         await ReplayAsync(id, dead);
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered, 2);
-        Assert.Equal("discarded", await _engine.ScalarAsync<string>($"SELECT state FROM dead_letters WHERE delivery_id = '{dead}'"));
-        Assert.Equal("open", await _engine.ScalarAsync<string>($"SELECT state FROM dead_letters WHERE delivery_id <> '{dead}'"));
-        Assert.Equal(1, await _engine.ScalarAsync<int>("SELECT dead FROM open_events"));
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered, 2);
+        Assert.Equal("discarded", await Engine.ScalarAsync<string>($"SELECT state FROM dead_letters WHERE delivery_id = '{dead}'"));
+        Assert.Equal("open", await Engine.ScalarAsync<string>($"SELECT state FROM dead_letters WHERE delivery_id <> '{dead}'"));
+        Assert.Equal(1, await Engine.ScalarAsync<int>("SELECT dead FROM open_events"));
     }
 
     [Fact]
     public async Task A_subscription_made_before_an_event_always_gets_it()
     {
-        await _engine.StartDeliveryAsync();
+        await Engine.StartDeliveryAsync();
         var expected = new List<string>();
         for (var i = 0; i < 20; i++)
         {
-            await _engine.SubscribeAsync($"{_receiver.Url}/{i}", $"type.n{i}");
+            await Engine.SubscribeAsync($"{Receiver.Url}/{i}", $"type.n{i}");
             expected.Add($"/{i}");
-            await _engine.AppendAsync($"type.n{i}");
+            await Engine.AppendAsync($"type.n{i}");
         }
 
-        await Wait.UntilAsync("every subscriber got its event", () => _receiver.Received.Count == 20);
-        Assert.Equal(expected.Order(), _receiver.Received.Select(w => w.Path).Order());
+        await Wait.UntilAsync("every subscriber got its event", () => Receiver.Received.Count == 20);
+        Assert.Equal(expected.Order(), Receiver.Received.Select(w => w.Path).Order());
     }
 
     [Fact]
     public async Task Large_data_arrives_whole()
     {
-        await _engine.SubscribeAsync(_receiver.Url);
-        await _engine.StartDeliveryAsync();
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync();
         var data = $"\"{new string('x', 1_000_000)}\"";
 
-        var id = (await _engine.AppendAsync("order.created", data: data))[0];
+        var id = (await Engine.AppendAsync("order.created", data: data))[0];
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
-        Assert.EndsWith($"\"data\":{data}}}", Encoding.UTF8.GetString(_receiver.Received.Single().Body), StringComparison.Ordinal);
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
+        Assert.EndsWith($"\"data\":{data}}}", Encoding.UTF8.GetString(Receiver.Received.Single().Body), StringComparison.Ordinal);
     }
 
     [Fact]
     public async Task A_backlog_larger_than_a_lane_drains_without_a_double()
     {
-        await _engine.SubscribeAsync(_receiver.Url);
-        var ids = await _engine.AppendAsync("order.created", 1_000);
-        await _engine.StartDeliveryAsync(("Delivery:LaneConcurrency", "8"));
+        await Engine.SubscribeAsync(Receiver.Url);
+        var ids = await Engine.AppendAsync("order.created", 1_000);
+        await Engine.StartDeliveryAsync(("Delivery:LaneConcurrency", "8"));
 
-        await Wait.UntilAsync("all are delivered", async () => await _engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") == 1_000);
-        Assert.Equal(ids.Select(id => TypeId.Format(TypeId.Event, id)).Order(), _receiver.Received.Select(w => w.EventId).Order());
-        Assert.Equal(0, await _engine.ScalarAsync<long>("SELECT count(*) FROM open_events"));
+        await Wait.UntilAsync("all are delivered", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") == 1_000);
+        Assert.Equal(ids.Select(id => TypeId.Format(TypeId.Event, id)).Order(), Receiver.Received.Select(w => w.EventId).Order());
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM open_events"));
     }
 
     [Fact]
     public async Task A_subscriber_that_hangs_keeps_nobody_waiting()
     {
         using var release = new CancellationTokenSource();
-        _receiver.Respond = (webhook, _) => webhook.Path == "/hangs"
+        Receiver.Respond = (webhook, _) => webhook.Path == "/hangs"
             ? Task.Delay(Timeout.Infinite, release.Token).ContinueWith(_ => { }, TaskScheduler.Default)
             : Task.CompletedTask;
-        await _engine.SubscribeAsync($"{_receiver.Url}/hangs");
-        await _engine.SubscribeAsync($"{_receiver.Url}/healthy");
-        await _engine.StartDeliveryAsync(("Delivery:LaneConcurrency", "4"));
+        await Engine.SubscribeAsync($"{Receiver.Url}/hangs");
+        await Engine.SubscribeAsync($"{Receiver.Url}/healthy");
+        await Engine.StartDeliveryAsync(("Delivery:LaneConcurrency", "4"));
 
         for (var i = 0; i < 10; i++)
-            await _engine.AppendAsync("order.created", 50);
+            await Engine.AppendAsync("order.created", 50);
 
-        await Wait.UntilAsync("the healthy subscriber has everything", () => _receiver.At("/healthy").Count() == 500);
-        Assert.Equal(4, _receiver.At("/hangs").Count());
+        await Wait.UntilAsync("the healthy subscriber has everything", () => Receiver.At("/healthy").Count() == 500);
+        Assert.Equal(4, Receiver.At("/hangs").Count());
         await release.CancelAsync();
     }
 
     private async Task<(Guid Event, Guid Delivery)> MakeDeadLetterAsync()
     {
-        _receiver.Respond = (_, context) => Answer(context, 500);
-        await _engine.SubscribeAsync(_receiver.Url);
-        await _engine.StartDeliveryAsync(("Delivery:Retry:MaxAttempts", "2"));
-        var id = (await _engine.AppendAsync("order.created"))[0];
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
-        return (id, await _engine.ScalarAsync<Guid>("SELECT delivery_id FROM dead_letters"));
+        Receiver.Respond = (_, context) => Answer(context, 500);
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync(("Delivery:Retry:MaxAttempts", "2"));
+        var id = (await Engine.AppendAsync("order.created"))[0];
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
+        return (id, await Engine.ScalarAsync<Guid>("SELECT delivery_id FROM dead_letters"));
     }
 
     private Task<int> ReplayAsync(Guid eventId, Guid of)
     {
         var replay = TypeId.NewGuid();
-        return _engine.ExecuteAsync(
+        return Engine.ExecuteAsync(
             $"""
             INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, next_attempt_at, replay_of)
             SELECT tenant_id, '{replay}', event_id, subscription_id, now(), id FROM deliveries WHERE id = '{of}';

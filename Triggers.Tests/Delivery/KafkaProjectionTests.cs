@@ -11,40 +11,22 @@ using Triggers.Tests.Support;
 namespace Triggers.Tests.Delivery;
 
 /// <summary>From the Kafka log to webhooks, on real brokers.</summary>
-public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer kafka) : IAsyncLifetime
+public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer kafka) : EngineTests(postgres, kafka)
 {
-    private Engine _engine = null!;
-    private TestReceiver _receiver = null!;
-
-    private KafkaLog Kafka => _engine.Kafka!;
-
-    public async ValueTask InitializeAsync()
-    {
-        KafkaServer.SkipIfMissing();
-        _engine = await Engine.CreateAsync(postgres, await kafka.ConnectionStringAsync());
-        _receiver = await TestReceiver.StartAsync();
-    }
-
-    public async ValueTask DisposeAsync()
-    {
-        if (_engine is not null)
-            await _engine.DisposeAsync();
-        if (_receiver is not null)
-            await _receiver.DisposeAsync();
-    }
+    private KafkaLog Kafka => Engine.Kafka!;
 
     [Fact]
     public async Task Events_reach_their_subscribers_as_they_were_accepted()
     {
-        await _engine.SubscribeAsync($"{_receiver.Url}/hook", "order.*");
-        await _engine.StartDeliveryAsync();
-        var large = $$"""{ "text": "{{new string('x', 100_000)}}" }""";
+        await Engine.SubscribeAsync($"{Receiver.Url}/hook", "order.*");
+        await Engine.StartDeliveryAsync();
+        var large = $$"""{ "text": "{{new string('x', 4_000_000)}}" }""";
 
-        var small = await _engine.AppendAsync("order.created", 20, """{ "total": 1.50 }""");
-        var others = await _engine.AppendAsync("order.changed", 2, large);
+        var small = await Engine.AppendAsync("order.created", 20, """{ "total": 1.50 }""");
+        var others = await Engine.AppendAsync("order.changed", 2, large);
 
         await SettledAsync(22);
-        var bodies = _receiver.Received.ToDictionary(w => w.EventId, w => Encoding.UTF8.GetString(w.Body));
+        var bodies = Receiver.Received.ToDictionary(w => w.EventId, w => Encoding.UTF8.GetString(w.Body));
         Assert.All(small, id => Assert.EndsWith("""
             "data":{ "total": 1.50 }}
             """.Trim(), bodies[TypeId.Format(TypeId.Event, id)], StringComparison.Ordinal));
@@ -54,28 +36,28 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
     [Fact]
     public async Task Reading_everything_again_changes_nothing()
     {
-        await _engine.SubscribeAsync($"{_receiver.Url}/hook");
-        var host = await _engine.StartDeliveryAsync();
-        await _engine.AppendAsync("order.created", 50);
+        await Engine.SubscribeAsync($"{Receiver.Url}/hook");
+        var host = await Engine.StartDeliveryAsync();
+        await Engine.AppendAsync("order.created", 50);
         await SettledAsync(50);
         var end = await PositionsAsync();
         await host.DisposeAsync();
 
-        await _engine.ExecuteAsync("UPDATE log_positions SET next = 0 WHERE log <> 'postgres'");
-        await _engine.StartDeliveryAsync();
+        await Engine.ExecuteAsync("UPDATE log_positions SET next = 0 WHERE log <> 'postgres'");
+        await Engine.StartDeliveryAsync();
 
         await Wait.UntilAsync("everything is read again", async () => await PositionsAsync() == end);
-        Assert.Equal(50, await _engine.ScalarAsync<long>("SELECT count(*) FROM deliveries"));
-        Assert.Equal(50, await _engine.ScalarAsync<long>("SELECT count(*) FROM events"));
-        Assert.Equal(0, await _engine.ScalarAsync<long>("SELECT count(*) FROM open_events"));
+        Assert.Equal(50, await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries"));
+        Assert.Equal(50, await Engine.ScalarAsync<long>("SELECT count(*) FROM events"));
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM open_events"));
     }
 
     [Fact]
     public async Task Where_to_read_is_known_also_when_Kafka_has_forgotten_it()
     {
-        await _engine.SubscribeAsync($"{_receiver.Url}/hook");
-        var host = await _engine.StartDeliveryAsync();
-        await _engine.AppendAsync("order.created", 50);
+        await Engine.SubscribeAsync($"{Receiver.Url}/hook");
+        var host = await Engine.StartDeliveryAsync();
+        await Engine.AppendAsync("order.created", 50);
         await SettledAsync(50);
         await host.DisposeAsync();
         await Wait.UntilAsync("the group is deleted", async () =>
@@ -91,19 +73,19 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
             }
         });
 
-        await _engine.AppendAsync("order.created", 10);
-        await _engine.StartDeliveryAsync();
+        await Engine.AppendAsync("order.created", 10);
+        await Engine.StartDeliveryAsync();
 
         await SettledAsync(60);
-        Assert.Equal(60, _receiver.Received.Count);
+        Assert.Equal(60, Receiver.Received.Count);
     }
 
     [Fact]
     public async Task What_can_not_be_projected_is_set_aside_with_the_reason_and_holds_up_nothing()
     {
-        await _engine.SubscribeAsync($"{_receiver.Url}/hook");
+        await Engine.SubscribeAsync($"{Receiver.Url}/hook");
         var log = Kafka.Options.EventsTopic;
-        var valid = new LogRecord(_engine.Tenant, TypeId.NewGuid(), "order.created", null, null, "s", null, "c", null, "1"u8.ToArray());
+        var valid = new LogRecord(Engine.Tenant, TypeId.NewGuid(), "order.created", null, null, "s", null, "c", null, "1"u8.ToArray());
         Message<byte[], byte[]>[] bad =
         [
             new() { Key = valid.ToMessage().Key, Value = "nonsense"u8.ToArray(), Headers = new Headers { { "mine", "kept"u8.ToArray() } } },
@@ -121,10 +103,10 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
             await Kafka.Producer.ProduceAsync(log, record.ToMessage(), TestContext.Current.CancellationToken);
             await Kafka.Producer.ProduceAsync(log, message, TestContext.Current.CancellationToken);
         }
-        await _engine.StartDeliveryAsync();
+        await Engine.StartDeliveryAsync();
 
         await SettledAsync(good.Count);
-        Assert.Equal(good.Select(id => TypeId.Format(TypeId.Event, id)).Order(), _receiver.Received.Select(w => w.EventId).Order());
+        Assert.Equal(good.Select(id => TypeId.Format(TypeId.Event, id)).Order(), Receiver.Received.Select(w => w.EventId).Order());
         List<ConsumeResult<byte[], byte[]>> aside = [];
         await Wait.UntilAsync("all bad ones are set aside", () => (aside = Kafka.Read(Kafka.Options.InvalidTopic)).Count >= bad.Length);
         string Header(ConsumeResult<byte[], byte[]> r, string name) => Encoding.UTF8.GetString(r.Message.Headers.GetLastBytes(name));
@@ -137,17 +119,17 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
     [Fact]
     public async Task Records_that_are_gone_from_the_log_are_never_passed_over_in_silence()
     {
-        await _engine.SubscribeAsync($"{_receiver.Url}/hook");
-        var host = await _engine.StartDeliveryAsync();
+        await Engine.SubscribeAsync($"{Receiver.Url}/hook");
+        var host = await Engine.StartDeliveryAsync();
         Task<DeliveryResult<byte[], byte[]>> ProduceAsync(string subject) => Kafka.Producer.ProduceAsync(
-            Kafka.Options.EventsTopic, new LogRecord(_engine.Tenant, TypeId.NewGuid(), "order.created", null, null, subject, null, "c", null, "1"u8.ToArray()).ToMessage());
+            Kafka.Options.EventsTopic, new LogRecord(Engine.Tenant, TypeId.NewGuid(), "order.created", null, null, subject, null, "c", null, "1"u8.ToArray()).ToMessage());
         var partition = (await ProduceAsync("s")).TopicPartition;
         await SettledAsync(1);
         await host.DisposeAsync();
         var lost = await ProduceAsync("s");
         await Kafka.Admin.DeleteRecordsAsync([new TopicPartitionOffset(partition, lost.Offset + 1)]);
         var kept = await ProduceAsync("s");
-        host = await _engine.StartDeliveryAsync();
+        host = await Engine.StartDeliveryAsync();
 
         await Wait.UntilAsync("the health of the process names the partition", async () =>
         {
@@ -160,62 +142,62 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
             if ((await ProduceAsync($"other {i}")).Partition != partition.Partition)
                 break;
         }
-        await Wait.UntilAsync("another partition is projected", async () => await _engine.ScalarAsync<long>("SELECT count(*) FROM events WHERE subject LIKE 'other%'") > 0);
-        Assert.Equal(1, await _engine.ScalarAsync<long>("SELECT count(*) FROM events WHERE subject = 's'"));
+        await Wait.UntilAsync("another partition is projected", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM events WHERE subject LIKE 'other%'") > 0);
+        Assert.Equal(1, await Engine.ScalarAsync<long>("SELECT count(*) FROM events WHERE subject = 's'"));
 
         // Somebody decides to go on behind the gap.
         await host.DisposeAsync();
-        await _engine.ExecuteAsync($"UPDATE log_positions SET next = {kept.Offset.Value} WHERE log <> 'postgres' AND partition = {partition.Partition.Value}");
-        await _engine.StartDeliveryAsync();
-        await Wait.UntilAsync("what is there is projected", async () => await _engine.ScalarAsync<long>("SELECT count(*) FROM events WHERE subject = 's'") == 2);
+        await Engine.ExecuteAsync($"UPDATE log_positions SET next = {kept.Offset.Value} WHERE log <> 'postgres' AND partition = {partition.Partition.Value}");
+        await Engine.StartDeliveryAsync();
+        await Wait.UntilAsync("what is there is projected", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM events WHERE subject = 's'") == 2);
     }
 
     [Fact]
     public async Task Events_of_days_without_partitions_get_them()
     {
-        await _engine.SubscribeAsync($"{_receiver.Url}/hook");
-        await _engine.StartDeliveryAsync();
+        await Engine.SubscribeAsync($"{Receiver.Url}/hook");
+        await Engine.StartDeliveryAsync();
         var old = TypeId.At(TimeProvider.System.GetUtcNow().AddDays(-9));
-        var record = new LogRecord(_engine.Tenant, old, "order.created", null, null, null, null, "c", null, "1"u8.ToArray());
+        var record = new LogRecord(Engine.Tenant, old, "order.created", null, null, null, null, "c", null, "1"u8.ToArray());
 
         await Kafka.Producer.ProduceAsync(Kafka.Options.EventsTopic, record.ToMessage(), TestContext.Current.CancellationToken);
 
-        await _engine.WaitForStatusAsync(old, DeliveryStatus.Succeeded);
+        await Engine.WaitForStatusAsync(old, DeliveryStatus.Succeeded);
     }
 
     [Fact]
     public async Task Processes_share_the_log_and_none_of_it_is_projected_twice_however_they_come_and_go()
     {
-        await _engine.SubscribeAsync($"{_receiver.Url}/hook");
+        await Engine.SubscribeAsync($"{Receiver.Url}/hook");
         var accepted = 0;
-        var hosts = new Queue<DeliveryHost>([await _engine.StartDeliveryAsync(), await _engine.StartDeliveryAsync()]);
+        var hosts = new Queue<DeliveryHost>([await Engine.StartDeliveryAsync(), await Engine.StartDeliveryAsync()]);
         for (var round = 0; round < 5; round++)
         {
-            var appending = Task.WhenAll(Enumerable.Range(0, 40).Select(_ => _engine.AppendAsync("order.created", 5)));
-            hosts.Enqueue(await _engine.StartDeliveryAsync());
+            var appending = Task.WhenAll(Enumerable.Range(0, 40).Select(_ => Engine.AppendAsync("order.created", 5)));
+            hosts.Enqueue(await Engine.StartDeliveryAsync());
             await hosts.Dequeue().DisposeAsync();
             accepted += (await appending).Sum(ids => ids.Length);
         }
 
         await SettledAsync(accepted);
-        Assert.Equal(accepted, await _engine.ScalarAsync<long>("SELECT count(*) FROM deliveries"));
-        Assert.Equal(accepted, _receiver.Received.Select(w => w.EventId).Distinct().Count());
+        Assert.Equal(accepted, await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries"));
+        Assert.Equal(accepted, Receiver.Received.Select(w => w.EventId).Distinct().Count());
     }
 
     [Fact]
     public async Task Every_dead_letter_is_published_with_all_that_explains_it()
     {
-        _receiver.Respond = (_, context) =>
+        Receiver.Respond = (_, context) =>
         {
             context.Response.StatusCode = 500;
             return Microsoft.AspNetCore.Http.HttpResponseWritingExtensions.WriteAsync(context.Response, "out of order");
         };
-        var subscription = await _engine.SubscribeAsync($"{_receiver.Url}/hook", "order.*");
-        await _engine.StartDeliveryAsync(("Delivery:Retry:MaxAttempts", "2"));
+        var subscription = await Engine.SubscribeAsync($"{Receiver.Url}/hook", "order.*");
+        await Engine.StartDeliveryAsync(("Delivery:Retry:MaxAttempts", "2"));
 
-        var ids = await _engine.AppendAsync("order.created", 30, """{ "total": 1.50 }""");
+        var ids = await Engine.AppendAsync("order.created", 30, """{ "total": 1.50 }""");
 
-        await Wait.UntilAsync("all are published", async () => await _engine.ScalarAsync<long>("SELECT count(*) FROM dead_letters WHERE published_at IS NOT NULL") == 30);
+        await Wait.UntilAsync("all are published", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM dead_letters WHERE published_at IS NOT NULL") == 30);
         var records = Kafka.Read(Kafka.Options.DeadLettersTopic);
         Assert.Equal(ids.Select(id => TypeId.Format(TypeId.Event, id)).Order(), records.Select(r => Encoding.UTF8.GetString(r.Message.Key)).Order());
         using var json = JsonDocument.Parse(records[0].Message.Value);
@@ -223,7 +205,7 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
         Assert.Equal(1, letter.GetProperty("v").GetInt32());
         Assert.Equal(("exhausted", 2), (letter.GetProperty("reason").GetString(), letter.GetProperty("attemptCount").GetInt32()));
         Assert.Equal(TypeId.Format(TypeId.Subscription, subscription), letter.GetProperty("subscription").GetProperty("id").GetString());
-        Assert.Equal($"{_receiver.Url}/hook", letter.GetProperty("subscription").GetProperty("url").GetString());
+        Assert.Equal($"{Receiver.Url}/hook", letter.GetProperty("subscription").GetProperty("url").GetString());
         Assert.Equal([500, 500], letter.GetProperty("attempts").EnumerateArray().Select(a => a.GetProperty("statusCode").GetInt32()));
         Assert.Equal([1, 2], letter.GetProperty("attempts").EnumerateArray().Select(a => a.GetProperty("number").GetInt32()));
         Assert.Equal("out of order", letter.GetProperty("lastResponseBody").GetString());
@@ -233,15 +215,15 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
     [Fact]
     public async Task What_was_accepted_on_either_log_is_delivered_on_both_forms()
     {
-        await _engine.SubscribeAsync($"{_receiver.Url}/hook");
-        var before = await _engine.AppendAsync("order.created", 10, log: _engine.PostgresLog);
-        await _engine.StartDeliveryAsync();
+        await Engine.SubscribeAsync($"{Receiver.Url}/hook");
+        var before = await Engine.AppendAsync("order.created", 10, log: Engine.PostgresLog);
+        await Engine.StartDeliveryAsync();
         // Old and new settings side by side.
-        var meanwhile = await Task.WhenAll(Enumerable.Range(0, 20).Select(i => _engine.AppendAsync("order.created", 5, log: i % 2 == 0 ? _engine.PostgresLog : _engine.Log)));
+        var meanwhile = await Task.WhenAll(Enumerable.Range(0, 20).Select(i => Engine.AppendAsync("order.created", 5, log: i % 2 == 0 ? Engine.PostgresLog : Engine.Log)));
 
         await SettledAsync(110);
         Assert.Equal(
-            before.Concat(meanwhile.SelectMany(ids => ids)).Select(id => TypeId.Format(TypeId.Event, id)).Order(), _receiver.Received.Select(w => w.EventId).Order());
+            before.Concat(meanwhile.SelectMany(ids => ids)).Select(id => TypeId.Format(TypeId.Event, id)).Order(), Receiver.Received.Select(w => w.EventId).Order());
     }
 
     [Theory]
@@ -249,39 +231,39 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
     [InlineData(false)]
     public async Task A_request_retried_on_the_other_log_is_the_same_event(bool firstOnKafka)
     {
-        await _engine.SubscribeAsync($"{_receiver.Url}/hook");
-        await _engine.StartDeliveryAsync();
-        var (one, other) = firstOnKafka ? (_engine.Log, _engine.PostgresLog) : (_engine.PostgresLog, _engine.Log);
+        await Engine.SubscribeAsync($"{Receiver.Url}/hook");
+        await Engine.StartDeliveryAsync();
+        var (one, other) = firstOnKafka ? (Engine.Log, Engine.PostgresLog) : (Engine.PostgresLog, Engine.Log);
         AppendRequest Request()
         {
             var id = TypeId.NewGuid();
             var key = new RequestKey(new byte[32], new byte[32]);
-            return new AppendRequest(_engine.Tenant, id, "c", null, key, [new NewEvent(id, "order.created", null, null, null, null, null, "1"u8.ToArray())]);
+            return new AppendRequest(Engine.Tenant, id, "c", null, key, [new NewEvent(id, "order.created", null, null, null, null, null, "1"u8.ToArray())]);
         }
 
         var first = await one.AppendAsync(Request(), TestContext.Current.CancellationToken);
         // The first one's process dies before it settles the key, and its time goes by.
-        await Wait.UntilAsync("the key is settled", async () => await _engine.ScalarAsync<long>("SELECT count(*) FROM request_keys WHERE busy_until IS NULL") == 1);
-        await _engine.ExecuteAsync("UPDATE request_keys SET busy_until = now() - interval '1 second'");
+        await Wait.UntilAsync("the key is settled", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM request_keys WHERE busy_until IS NULL") == 1);
+        await Engine.ExecuteAsync("UPDATE request_keys SET busy_until = now() - interval '1 second'");
         var taken = await other.AppendAsync(Request(), TestContext.Current.CancellationToken);
         var again = await one.AppendAsync(Request(), TestContext.Current.CancellationToken);
 
         Assert.Equal(AppendOutcome.Appended, taken.Outcome);
         Assert.Equal(first.Events[0].Id, taken.Events[0].Id);
         Assert.Equal(first.Events[0].Id, again.Events[0].Id);
-        var proof = (await _engine.AppendAsync("order.created", log: _engine.PostgresLog))[0];
-        var proof2 = (await _engine.AppendAsync("order.created"))[0];
-        await _engine.WaitForStatusAsync(proof, DeliveryStatus.Succeeded);
-        await _engine.WaitForStatusAsync(proof2, DeliveryStatus.Succeeded);
+        var proof = (await Engine.AppendAsync("order.created", log: Engine.PostgresLog))[0];
+        var proof2 = (await Engine.AppendAsync("order.created"))[0];
+        await Engine.WaitForStatusAsync(proof, DeliveryStatus.Succeeded);
+        await Engine.WaitForStatusAsync(proof2, DeliveryStatus.Succeeded);
         await SettledAsync(3);
-        Assert.Equal(3, await _engine.ScalarAsync<long>("SELECT count(*) FROM deliveries"));
+        Assert.Equal(3, await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries"));
     }
 
     private Task SettledAsync(int deliveries) =>
         Wait.UntilAsync($"{deliveries} deliveries have succeeded", async () =>
-            await _engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") >= deliveries
-            && await _engine.ScalarAsync<long>("SELECT count(*) FROM open_events") == 0, TimeSpan.FromMinutes(1));
+            await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") >= deliveries
+            && await Engine.ScalarAsync<long>("SELECT count(*) FROM open_events") == 0, TimeSpan.FromMinutes(1));
 
     private Task<string> PositionsAsync() =>
-        _engine.ScalarAsync<string>("SELECT coalesce(string_agg(partition || ':' || next, ' ' ORDER BY partition), '') FROM log_positions WHERE log <> 'postgres'");
+        Engine.ScalarAsync<string>("SELECT coalesce(string_agg(partition || ':' || next, ' ' ORDER BY partition), '') FROM log_positions WHERE log <> 'postgres'");
 }

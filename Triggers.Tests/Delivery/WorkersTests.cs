@@ -5,137 +5,122 @@ using Triggers.Tests.Support;
 namespace Triggers.Tests.Delivery;
 
 /// <summary>Several delivery services on one database, and what becomes of the work of one that dies.</summary>
-public sealed class WorkersTests(PostgresServer postgres) : IAsyncLifetime
+public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres)
 {
-    private Engine _engine = null!;
-    private TestReceiver _receiver = null!;
-
-    public async ValueTask InitializeAsync()
-    {
-        _engine = await Engine.CreateAsync(postgres);
-        _receiver = await TestReceiver.StartAsync();
-    }
-
-    public async ValueTask DisposeAsync()
-    {
-        await _engine.DisposeAsync();
-        await _receiver.DisposeAsync();
-    }
-
     [Fact]
     public async Task Two_share_the_work_and_do_none_of_it_twice()
     {
         for (var i = 0; i < 4; i++)
-            await _engine.SubscribeAsync($"{_receiver.Url}/{i}");
-        await _engine.StartDeliveryAsync(("Delivery:LaneConcurrency", "4"));
-        await _engine.StartDeliveryAsync(("Delivery:LaneConcurrency", "4"));
+            await Engine.SubscribeAsync($"{Receiver.Url}/{i}");
+        await Engine.StartDeliveryAsync(("Delivery:LaneConcurrency", "4"));
+        await Engine.StartDeliveryAsync(("Delivery:LaneConcurrency", "4"));
 
         var ids = new List<Guid>();
         for (var i = 0; i < 20; i++)
-            ids.AddRange(await _engine.AppendAsync("order.created", 25));
+            ids.AddRange(await Engine.AppendAsync("order.created", 25));
 
-        await Wait.UntilAsync("all are delivered", async () => await _engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") == 2_000);
-        Assert.Equal(2_000, _receiver.Received.Count);
-        Assert.Equal(500, _receiver.At("/0").Select(w => w.EventId).Distinct().Count());
+        await Wait.UntilAsync("all are delivered", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") == 2_000);
+        Assert.Equal(2_000, Receiver.Received.Count);
+        Assert.Equal(500, Receiver.At("/0").Select(w => w.EventId).Distinct().Count());
     }
 
     [Fact]
     public async Task What_a_dead_worker_had_claimed_is_taken_over_long_before_its_lease_ends()
     {
-        await _engine.SubscribeAsync(_receiver.Url);
-        await _engine.StartDeliveryAsync(("Delivery:Lease", "00:10:00"));
-        var id = (await _engine.AppendAsync("order.created"))[0];
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync(("Delivery:Lease", "00:10:00"));
+        var id = (await Engine.AppendAsync("order.created"))[0];
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
 
         // A worker that died: its row is there, and nobody holds its lock.
-        var dead = await _engine.ScalarAsync<int>("INSERT INTO workers (host) VALUES ('dead') RETURNING number");
-        var subscription = await _engine.ScalarAsync<Guid>("SELECT id FROM subscriptions");
-        await _engine.ExecuteAsync(
+        var dead = await Engine.ScalarAsync<int>("INSERT INTO workers (host) VALUES ('dead') RETURNING number");
+        var subscription = await Engine.ScalarAsync<Guid>("SELECT id FROM subscriptions");
+        await Engine.ExecuteAsync(
             $"""
             INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, claim, claimed_by, next_attempt_at)
-            VALUES ('{_engine.Tenant}', '{TypeId.NewGuid()}', '{id}', '{subscription}', 1, {dead}, now() + interval '9 minutes')
+            VALUES ('{Engine.Tenant}', '{TypeId.NewGuid()}', '{id}', '{subscription}', 1, {dead}, now() + interval '9 minutes')
             """);
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded, 2);
-        Assert.Equal(0, await _engine.ScalarAsync<long>($"SELECT count(*) FROM workers WHERE number = {dead}"));
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded, 2);
+        Assert.Equal(0, await Engine.ScalarAsync<long>($"SELECT count(*) FROM workers WHERE number = {dead}"));
     }
 
     [Fact]
     public async Task What_a_living_worker_has_claimed_is_left_to_it()
     {
-        var subscription = await _engine.SubscribeAsync(_receiver.Url);
-        await _engine.StartDeliveryAsync(("Delivery:Lease", "00:10:00"));
-        await using var living = await _engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
+        var subscription = await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync(("Delivery:Lease", "00:10:00"));
+        await using var living = await Engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
         await using var register = living.CreateCommand();
         register.CommandText = $"WITH w AS (INSERT INTO workers (host) VALUES ('living') RETURNING number) SELECT number, pg_advisory_lock({AdvisoryLocks.WorkerClass}, number) FROM w";
         var number = (int)(await register.ExecuteScalarAsync(TestContext.Current.CancellationToken))!;
-        var id = (await _engine.AppendAsync("never.matched"))[0];
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
+        var id = (await Engine.AppendAsync("never.matched"))[0];
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
         var held = TypeId.NewGuid();
-        await _engine.ExecuteAsync(
+        await Engine.ExecuteAsync(
             $"""
             INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, claim, claimed_by, next_attempt_at)
-            VALUES ('{_engine.Tenant}', '{held}', '{id}', '{subscription}', 1, {number}, now() + interval '9 minutes')
+            VALUES ('{Engine.Tenant}', '{held}', '{id}', '{subscription}', 1, {number}, now() + interval '9 minutes')
             """);
 
         // A dead one beside it shows that the look was taken.
-        var dead = await _engine.ScalarAsync<int>("INSERT INTO workers (host) VALUES ('dead') RETURNING number");
-        await _engine.AppendAsync("order.created");
-        await Wait.UntilAsync("the dead worker is gone", async () => await _engine.ScalarAsync<long>($"SELECT count(*) FROM workers WHERE number = {dead}") == 0);
+        var dead = await Engine.ScalarAsync<int>("INSERT INTO workers (host) VALUES ('dead') RETURNING number");
+        await Engine.AppendAsync("order.created");
+        await Wait.UntilAsync("the dead worker is gone", async () => await Engine.ScalarAsync<long>($"SELECT count(*) FROM workers WHERE number = {dead}") == 0);
 
-        Assert.Equal(number, await _engine.ScalarAsync<int>($"SELECT claimed_by FROM deliveries WHERE id = '{held}'"));
+        Assert.Equal(number, await Engine.ScalarAsync<int>($"SELECT claimed_by FROM deliveries WHERE id = '{held}'"));
     }
 
     [Fact]
     public async Task A_stopping_service_lets_its_attempts_finish_and_leaves_nothing_claimed()
     {
         var finish = new TaskCompletionSource();
-        _receiver.Respond = (_, _) => finish.Task;
-        await _engine.SubscribeAsync(_receiver.Url);
-        var host = await _engine.StartDeliveryAsync();
-        var id = (await _engine.AppendAsync("order.created"))[0];
-        await Wait.UntilAsync("the attempt is in flight", () => _receiver.Received.Count == 1);
+        Receiver.Respond = (_, _) => finish.Task;
+        await Engine.SubscribeAsync(Receiver.Url);
+        var host = await Engine.StartDeliveryAsync();
+        var id = (await Engine.AppendAsync("order.created"))[0];
+        await Wait.UntilAsync("the attempt is in flight", () => Receiver.Received.Count == 1);
 
         var stopping = host.DisposeAsync().AsTask();
         finish.SetResult();
         await stopping;
 
-        Assert.Equal("succeeded", await _engine.ScalarAsync<string>($"SELECT status FROM deliveries WHERE event_id = '{id}'"));
-        Assert.Equal(0, await _engine.ScalarAsync<long>("SELECT count(*) FROM workers"));
+        Assert.Equal("succeeded", await Engine.ScalarAsync<string>($"SELECT status FROM deliveries WHERE event_id = '{id}'"));
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM workers"));
     }
 
     [Fact]
     public async Task A_result_under_an_old_claim_changes_nothing_unless_it_is_a_success()
     {
         var answer = new TaskCompletionSource<int>();
-        _receiver.Respond = async (_, context) => context.Response.StatusCode = await answer.Task;
-        await _engine.SubscribeAsync(_receiver.Url);
-        await _engine.StartDeliveryAsync();
-        var id = (await _engine.AppendAsync("order.created"))[0];
-        await Wait.UntilAsync("the attempt is in flight", () => _receiver.Received.Count == 1);
+        Receiver.Respond = async (_, context) => context.Response.StatusCode = await answer.Task;
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync();
+        var id = (await Engine.AppendAsync("order.created"))[0];
+        await Wait.UntilAsync("the attempt is in flight", () => Receiver.Received.Count == 1);
 
         // Somebody else claimed it meanwhile, for a long time.
-        await _engine.ExecuteAsync($"UPDATE deliveries SET claim = claim + 1, next_attempt_at = now() + interval '1 hour' WHERE event_id = '{id}'");
+        await Engine.ExecuteAsync($"UPDATE deliveries SET claim = claim + 1, next_attempt_at = now() + interval '1 hour' WHERE event_id = '{id}'");
         answer.SetResult(500);
 
-        await Wait.UntilAsync("the attempt is recorded", async () => await _engine.ScalarAsync<long>("SELECT count(*) FROM attempts") == 1);
-        Assert.Equal(0, await _engine.ScalarAsync<int>("SELECT retry_count FROM deliveries"));
-        Assert.True(await _engine.ScalarAsync<bool>("SELECT next_attempt_at > now() + interval '59 minutes' FROM deliveries"));
+        await Wait.UntilAsync("the attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM attempts") == 1);
+        Assert.Equal(0, await Engine.ScalarAsync<int>("SELECT retry_count FROM deliveries"));
+        Assert.True(await Engine.ScalarAsync<bool>("SELECT next_attempt_at > now() + interval '59 minutes' FROM deliveries"));
     }
 
     [Fact]
     public async Task A_success_counts_whatever_claim_it_was_made_under()
     {
         var answer = new TaskCompletionSource();
-        _receiver.Respond = (_, _) => answer.Task;
-        await _engine.SubscribeAsync(_receiver.Url);
-        await _engine.StartDeliveryAsync();
-        var id = (await _engine.AppendAsync("order.created"))[0];
-        await Wait.UntilAsync("the attempt is in flight", () => _receiver.Received.Count == 1);
+        Receiver.Respond = (_, _) => answer.Task;
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync();
+        var id = (await Engine.AppendAsync("order.created"))[0];
+        await Wait.UntilAsync("the attempt is in flight", () => Receiver.Received.Count == 1);
 
-        await _engine.ExecuteAsync($"UPDATE deliveries SET claim = claim + 1, next_attempt_at = now() + interval '1 hour' WHERE event_id = '{id}'");
+        await Engine.ExecuteAsync($"UPDATE deliveries SET claim = claim + 1, next_attempt_at = now() + interval '1 hour' WHERE event_id = '{id}'");
         answer.SetResult();
 
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
     }
 }

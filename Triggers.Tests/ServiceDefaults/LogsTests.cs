@@ -6,7 +6,7 @@ using Triggers.Tests.Support;
 namespace Triggers.Tests.ServiceDefaults;
 
 /// <summary>What both services write to their logs while an event goes through them, at the lowest level there is.</summary>
-public sealed class LogsTests(PostgresServer postgres) : IAsyncLifetime
+public sealed class LogsTests(PostgresServer postgres) : EngineTests(postgres)
 {
     private const string AdminKey = "key-marker-of-an-administrator";
     private const string Trace = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -18,36 +18,21 @@ public sealed class LogsTests(PostgresServer postgres) : IAsyncLifetime
     ];
 
     private readonly CapturedLogs _api = new(), _delivery = new();
-    private Engine _engine = null!;
-    private TestReceiver _receiver = null!;
-
-    public async ValueTask InitializeAsync()
-    {
-        _engine = await Engine.CreateAsync(postgres);
-        _receiver = await TestReceiver.StartAsync();
-    }
-
-    public async ValueTask DisposeAsync()
-    {
-        await _engine.DisposeAsync();
-        await _receiver.DisposeAsync();
-    }
-
     [Fact]
     public async Task Each_line_can_be_found_by_correlation_and_trace_and_none_holds_a_secret_or_a_payload()
     {
-        _receiver.Respond = async (webhook, context) =>
+        Receiver.Respond = async (webhook, context) =>
         {
             context.Response.StatusCode = webhook.Attempt == 1 ? 500 : 200;
             await context.Response.WriteAsync("answer-marker");
         };
-        await using var host = new ApiHost(_engine.ConnectionString, _api, [("Auth:BootstrapAdminKey", AdminKey), .. Everything]);
-        await _engine.StartDeliveryAsync(_delivery, Everything);
+        await using var host = new ApiHost(Engine.ConnectionString, _api, [("Auth:BootstrapAdminKey", AdminKey), .. Everything]);
+        await Engine.StartDeliveryAsync(_delivery, Everything);
         using var client = host.Client(AdminKey);
         await client.WaitUntilReadyAsync();
         using var stranger = host.Client("key-marker-of-a-stranger");
         var subscription = (await client.PostAsync("/subscriptions",
-            $$$"""{"url":"{{{_receiver.Url}}}/hook?token=url-marker","eventTypes":["*"],"headers":{"X-Token":"header-marker"}}""")).Is(201);
+            $$$"""{"url":"{{{Receiver.Url}}}/hook?token=url-marker","eventTypes":["*"],"headers":{"X-Token":"header-marker"}}""")).Is(201);
         var secret = subscription.Json["secret"]?.GetValue<string>() ?? subscription.Json["secrets"]![0]!["secret"]!.GetValue<string>();
         Assert.StartsWith("whsec_", secret);
 
@@ -56,7 +41,7 @@ public sealed class LogsTests(PostgresServer postgres) : IAsyncLifetime
         (await client.PostAsync("/events", """{"type":"no good type","data":{"card":"payload-marker"}}""")).IsProblem(400, "invalid_request");
         (await stranger.PostAsync("/events", """{"type":"a","data":"payload-marker"}""")).IsProblem(401, "unauthenticated");
         Assert.True(TypeId.TryParse(TypeId.Event, answer.Id, out var id));
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
 
         // Any line at all that was written on the way of the request will do: the framework's are.
         Assert.Contains(_api.Lines, line => line["CorrelationId"] == "correlation-1" && line["TraceId"] == Trace);

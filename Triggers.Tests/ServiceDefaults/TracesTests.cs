@@ -8,43 +8,28 @@ using Triggers.Tests.Support;
 namespace Triggers.Tests.ServiceDefaults;
 
 /// <summary>The trace of an event, through both services.</summary>
-public sealed class TracesTests(PostgresServer postgres) : IAsyncLifetime
+public sealed class TracesTests(PostgresServer postgres) : EngineTests(postgres)
 {
-    private Engine _engine = null!;
-    private TestReceiver _receiver = null!;
-
-    public async ValueTask InitializeAsync()
-    {
-        _engine = await Engine.CreateAsync(postgres);
-        _receiver = await TestReceiver.StartAsync();
-    }
-
-    public async ValueTask DisposeAsync()
-    {
-        await _engine.DisposeAsync();
-        await _receiver.DisposeAsync();
-    }
-
     [Fact]
     public async Task One_trace_leads_from_the_producer_through_log_and_projection_to_each_attempt_and_the_webhook()
     {
         const string trace = "a5b7c9d1e3f5071829304a5b6c7d8e9f", producer = "00f067aa0ba902b7";
         using var spans = new Spans(trace);
-        _receiver.Respond = (webhook, context) =>
+        Receiver.Respond = (webhook, context) =>
         {
             context.Response.StatusCode = webhook.Attempt == 1 ? 503 : 200;
             return Task.CompletedTask;
         };
-        await using var host = new ApiHost(_engine.ConnectionString);
-        await _engine.SubscribeAsync($"{_receiver.Url}/hook?token=secret");
-        await _engine.StartDeliveryAsync();
+        await using var host = new ApiHost(Engine.ConnectionString);
+        await Engine.SubscribeAsync($"{Receiver.Url}/hook?token=secret");
+        await Engine.StartDeliveryAsync();
         using var client = host.Client();
         await client.WaitUntilReadyAsync();
 
         var answer = (await client.PostAsync("/events", """{"type":"order.created","data":1}""",
             ("traceparent", $"00-{trace}-{producer}-01"), ("X-Correlation-ID", "correlation-2"))).Is(202);
         Assert.True(TypeId.TryParse(TypeId.Event, answer.Id, out var id));
-        await _engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
         await Wait.UntilAsync("all five spans have ended", () => spans.Ended.Count == 5);
 
         var request = Assert.Single(spans.Ended, span => span.Kind == ActivityKind.Server);
@@ -61,9 +46,9 @@ public sealed class TracesTests(PostgresServer postgres) : IAsyncLifetime
         Assert.All(attempts, attempt =>
         {
             Assert.Equal((ActivityKind.Client, append.SpanId), (attempt.Kind, attempt.ParentSpanId));
-            Assert.Equal($"{_receiver.Url}/hook?*", attempt.GetTagItem("url.full"));
+            Assert.Equal($"{Receiver.Url}/hook?*", attempt.GetTagItem("url.full"));
             Assert.Equal("127.0.0.1", attempt.GetTagItem("server.address"));
-            Assert.Equal(new Uri(_receiver.Url).Port, attempt.GetTagItem("server.port"));
+            Assert.Equal(new Uri(Receiver.Url).Port, attempt.GetTagItem("server.port"));
             Assert.Equal(answer.Id, attempt.GetTagItem("triggers.event_id"));
             Assert.Equal("correlation-2", attempt.GetTagItem("triggers.correlation_id"));
         });
@@ -73,7 +58,7 @@ public sealed class TracesTests(PostgresServer postgres) : IAsyncLifetime
         Assert.Equal((200, null, ActivityStatusCode.Unset), (second.GetTagItem("http.response.status_code"), second.GetTagItem("error.type"), second.Status));
         Assert.Equal(1, second.GetTagItem("http.request.resend_count"));
         Assert.Equal(first.SpanId, Assert.Single(second.Links).Context.SpanId);
-        Assert.Equal(attempts.Select(attempt => attempt.Id), _receiver.Received.OrderBy(webhook => webhook.Attempt).Select(webhook => webhook.Headers["traceparent"]));
+        Assert.Equal(attempts.Select(attempt => attempt.Id), Receiver.Received.OrderBy(webhook => webhook.Attempt).Select(webhook => webhook.Headers["traceparent"]));
     }
 
     [Theory]

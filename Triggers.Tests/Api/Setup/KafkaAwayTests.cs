@@ -1,6 +1,7 @@
 using System.Diagnostics;
+using Confluent.Kafka;
 using Confluent.Kafka.Admin;
-using Triggers.Core.EventLog.Kafka;
+using Triggers.Core.EventLog;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.Setup;
@@ -29,6 +30,11 @@ public sealed class KafkaAwayTests(PostgresServer postgres, KafkaServer shared)
         var health = (await client.GetAsync("/health/ready")).Is(200);
         Assert.Equal("degraded", health["status"]);
         Assert.Equal("unhealthy", health.Json["parts"]!.AsArray().Single(p => p!["name"]!.GetValue<string>() == "kafka")!["status"]!.GetValue<string>());
+
+        // What waits for brokers is bounded: past 20,000 events nobody is made to wait.
+        var waiting = await Task.WhenAll(Enumerable.Range(0, 30).Select(async _ =>
+            (await Assert.ThrowsAsync<EventLogUnavailableException>(() => engine.AppendAsync("a", 1_000))).Message));
+        Assert.InRange(waiting.Count(m => m.Contains("can't keep up", StringComparison.Ordinal)), 10, 29);
 
         await kafka.StartAsync();
         Answer? again = null;
@@ -61,6 +67,24 @@ public sealed class KafkaAwayTests(PostgresServer postgres, KafkaServer shared)
         Assert.Equal(1, exitCode);
         foreach (var setting in new[] { "cleanup.policy is compact", "retention.ms is 1000", "max.message.bytes is 1000", "retention.bytes is 1000", "min.insync.replicas is 1, needed is 2" })
             Assert.Contains(setting, said, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Topics_are_made_as_the_settings_say()
+    {
+        KafkaServer.SkipIfMissing();
+        await using var engine = await Engine.CreateAsync(postgres, await shared.ConnectionStringAsync());
+        await using var log = await KafkaLog.StartAsync(engine.DataSource,
+            [.. KafkaLog.Settings(await shared.ConnectionStringAsync()), ("Kafka:Partitions", "5"), ("Kafka:ReplicationFactor", "1"), ("Kafka:MinInSyncReplicas", "1"), ("Kafka:Retention", "3.00:00:00")]);
+
+        var topic = log.Admin.GetMetadata(log.Options.EventsTopic, Wait.Long).Topics.Single();
+        Assert.Equal(5, topic.Partitions.Count);
+        Assert.All(topic.Partitions, p => Assert.Single(p.Replicas));
+        var entries = (await log.Admin.DescribeConfigsAsync([new ConfigResource { Type = ResourceType.Topic, Name = log.Options.EventsTopic }])).Single().Entries;
+        Assert.Equal(
+            ("259200000", "1", "5242880", "delete", "false"),
+            (entries["retention.ms"].Value, entries["min.insync.replicas"].Value, entries["max.message.bytes"].Value, entries["cleanup.policy"].Value, entries["unclean.leader.election.enable"].Value));
+        Assert.All(new[] { log.Options.DeadLettersTopic, log.Options.InvalidTopic }, name => Assert.Equal(ErrorCode.NoError, log.Admin.GetMetadata(name, Wait.Long).Topics.Single().Error.Code));
     }
 
     [Fact]
