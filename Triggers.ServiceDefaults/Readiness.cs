@@ -54,6 +54,8 @@ internal sealed partial class StartAndDrain(
     TimeProvider time,
     ILogger<StartAndDrain> logger) : IHostedLifecycleService, IDisposable
 {
+    private static readonly TimeSpan NormalStart = TimeSpan.FromSeconds(15);
+
     private readonly CancellationTokenSource _stop = new();
     private Task _waiting = Task.CompletedTask;
 
@@ -75,7 +77,8 @@ internal sealed partial class StartAndDrain(
 
     private async Task WaitForSchemaAsync(CancellationToken cancellationToken)
     {
-        string? said = null;
+        var started = time.GetTimestamp();
+        (LogLevel, string)? said = null;
         while (true)
         {
             var problem = "the schema is not there yet: run the migrations";
@@ -92,8 +95,11 @@ internal sealed partial class StartAndDrain(
             {
                 problem = e.Message;
             }
-            if (problem != said)
-                Log.Waiting(logger, said = problem);
+            // Everything may be starting at the same moment: that is no trouble yet.
+            var level = time.GetElapsedTime(started) < NormalStart ? LogLevel.Information : LogLevel.Warning;
+            if ((level, problem) != said)
+                Log.Waiting(logger, level, problem);
+            said = (level, problem);
             await Task.Delay(TimeSpan.FromMilliseconds(500), time, cancellationToken);
         }
     }
@@ -110,8 +116,8 @@ internal sealed partial class StartAndDrain(
 
     private static partial class Log
     {
-        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Waiting for the database: {Problem}")]
-        public static partial void Waiting(ILogger logger, string problem);
+        [LoggerMessage(EventId = 1, Message = "Waiting for the database: {Problem}")]
+        public static partial void Waiting(ILogger logger, LogLevel level, string problem);
     }
 }
 
