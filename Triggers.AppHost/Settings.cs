@@ -97,8 +97,8 @@ internal sealed class Settings
             _mistakes.Add($"{key} is not a setting. --help lists those of the AppHost, docs/operations.md those of the services.");
         if (_mistakes.Count > 0)
             throw new DistributedApplicationException(string.Join(Environment.NewLine, _mistakes));
-        ForServices = arguments.Where(argument => IsForServices(argument.Key)).DistinctBy(argument => argument.Key.ToUpperInvariant())
-            .ToDictionary(argument => argument.Key.Replace(":", "__", StringComparison.Ordinal), argument => argument.Value);
+        foreach (var (key, value) in arguments.Where(argument => IsForServices(argument.Key)))
+            ForServices[key.Replace(":", "__", StringComparison.Ordinal)] = value;
     }
 
     public string AppHostDirectory { get; }
@@ -143,7 +143,7 @@ internal sealed class Settings
     public IReadOnlyDictionary<string, int?> Ports { get; }
 
     /// <summary>Arguments meant for the services, as environment.</summary>
-    public IReadOnlyDictionary<string, string> ForServices { get; }
+    public Dictionary<string, string> ForServices { get; } = new(StringComparer.OrdinalIgnoreCase);
 
     /// <summary>Null when it is not there, or empty.</summary>
     public string? Text(string key) => _configuration[key] is { Length: > 0 } value ? value : null;
@@ -182,7 +182,7 @@ internal sealed class Settings
     /// <summary>The arguments as Aspire needs them: with what a launchSettings.json would hold, over which the environment can't win.</summary>
     public static string[] Complete(IReadOnlyList<(string Key, string Value)> arguments)
     {
-        var asked = new ConfigurationBuilder().AddEnvironmentVariables().AddInMemoryCollection(arguments.Select(a => KeyValuePair.Create(a.Key, (string?)a.Value))).Build();
+        var asked = new ConfigurationBuilder().AddEnvironmentVariables().AddCommandLine(Joined(arguments)).Build();
         List<(string Key, string Value)> defaults = [];
         if (asked["publisher"] is null && asked["operation"] is not "publish")
         {
@@ -197,8 +197,10 @@ internal sealed class Settings
                 ("ASPIRE_VERSION_CHECK_DISABLED", "true"), ("Logging:LogLevel:Default", "Warning"),
             ]);
         }
-        return [.. defaults.Concat(arguments).Select(argument => $"--{argument.Key}={argument.Value}")];
+        return Joined([.. defaults, .. arguments]);
     }
+
+    private static string[] Joined(IEnumerable<(string Key, string Value)> arguments) => [.. arguments.Select(argument => $"--{argument.Key}={argument.Value}")];
 
     private static bool IsKnown(string key) =>
         s_own.Contains(key) || s_flags.Contains(key) || IsForServices(key) || s_aspires.Contains(key.Split(':')[0])

@@ -37,10 +37,10 @@ internal static class Kafka
     /// <summary>The event log; null: Postgres is.</summary>
     public static IResourceBuilder<IResourceWithConnectionString>? AddTriggersKafka(this IDistributedApplicationBuilder builder, Settings settings, StoreKind kind)
     {
-        if (settings.WithKafka is false)
+        if (!(settings.WithKafka ?? (builder.ExecutionContext.IsRunMode || builder.PublishesChart())))
             return null;
         if (kind == StoreKind.Given)
-            return settings.Text("ConnectionStrings:kafka") is not null || builder.ExecutionContext.IsPublishMode ? builder.AddGivenStore(settings, "kafka") : null;
+            return builder.AddGivenStore(settings, "kafka");
         if (kind == StoreKind.Container)
             return builder.AddKafkaContainer(settings);
         if (settings.KafkaHome is null)

@@ -26,10 +26,14 @@ internal static class StoreExtensions
 {
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(5);
 
+    /// <summary>A Helm chart is written, and not the manifest that azd reads.</summary>
+    public static bool PublishesChart(this IDistributedApplicationBuilder builder) =>
+        builder.ExecutionContext.IsPublishMode && string.IsNullOrEmpty(builder.Configuration["Publishing:Publisher"]);
+
     /// <summary>A store that is there already.</summary>
     public static IResourceBuilder<IResourceWithConnectionString> AddGivenStore(this IDistributedApplicationBuilder builder, Settings settings, string name) =>
         // The chart leaves it to values.yaml; a plain one would be asked for here and now, on a terminal that may not be there.
-        builder.ExecutionContext.IsPublishMode && string.IsNullOrEmpty(builder.Configuration["Publishing:Publisher"])
+        builder.PublishesChart()
             ? builder.AddConnectionString(name, ReferenceExpression.Create(
                 $"{builder.AddParameter(name + "-connection", settings.Text("ConnectionStrings:" + name) ?? "", secret: true)}"))
             : builder.AddConnectionString(name);

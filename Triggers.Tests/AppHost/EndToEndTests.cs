@@ -37,16 +37,16 @@ public sealed class EndToEndTests
         await Wait.UntilAsync("the event is delivered", async () =>
             (await shared.GetFromJsonAsync<JsonElement>("events?type=order.created", Cancellation)).GetProperty("items")[0].GetProperty("status").GetString() == "delivered");
 
-        await ExecuteAsync(system, "api", Commands.SampleEvent);
+        await ExecuteAsync(system, "api-1", Commands.SampleEvent);
         await Wait.UntilAsync("the sample event came", async () => await ReceivedAsync(receiver) == 2);
-        await ExecuteAsync(system, "api", Commands.Redrive);
+        await ExecuteAsync(system, "api-2", Commands.Redrive);
         await ExecuteAsync(system, "triggersdb", Commands.Reset);
         await Wait.UntilAsync("the services are back, on an empty database", () => HasNoEventsAsync(shared), s_restart);
     }
 
     private static async Task ExecuteAsync(RunningSystem system, string resource, string command)
     {
-        var result = await system.App.ResourceCommands.ExecuteCommandAsync(resource, command, Cancellation);
+        var result = await system.App.ResourceCommands.ExecuteCommandAsync(system.IdOf(resource), command, Cancellation);
         Assert.True(result.Success, $"{command}: {result.Message}");
     }
 

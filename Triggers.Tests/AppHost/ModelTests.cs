@@ -37,7 +37,7 @@ public sealed class ModelTests
 
         Assert.Superset(Set("migrations", "redis"), Waits(app, "api"));
         Assert.Superset(Set("migrations"), Waits(app, "delivery"));
-        Assert.Superset(Set("postgres"), Waits(app, "migrations"));
+        Assert.Superset(Set("triggersdb"), Waits(app, "migrations"));
         Assert.All(s_services.Append("migrations").SelectMany(service => Resource(app, service).Annotations.OfType<WaitAnnotation>()), wait =>
             Assert.Equal(wait.Resource.Name == "migrations" ? WaitType.WaitForCompletion : WaitType.WaitUntilHealthy, wait.WaitType));
     }

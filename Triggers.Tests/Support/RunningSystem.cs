@@ -108,6 +108,9 @@ internal sealed class RunningSystem : IAsyncDisposable
         return new Uri(variables.Single(variable => variable.Name == "ASPNETCORE_URLS").Value!);
     }
 
+    /// <summary>What Aspire calls it.</summary>
+    public string IdOf(string name) => InstanceOf(name).Id;
+
     public async Task<string> ConnectionStringAsync(string name) =>
         await _app.GetConnectionStringAsync(name) ?? throw new InvalidOperationException($"There is no {name}.");
 
