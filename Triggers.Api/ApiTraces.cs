@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using Triggers.Core;
-using Triggers.Core.EventLog;
+using Triggers.EventLog;
+using Triggers.EventLog.Postgres;
 
 namespace Triggers.Api;
 

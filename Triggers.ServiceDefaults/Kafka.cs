@@ -5,7 +5,7 @@ using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
-using Triggers.Core.EventLog.Kafka;
+using Triggers.EventLog.Kafka;
 
 namespace Triggers.ServiceDefaults;
 

@@ -4,7 +4,7 @@ using System.Text.Json.Serialization;
 using Npgsql;
 using Triggers.Api.Ingest;
 using Triggers.Api.Requests;
-using Triggers.Core.EventLog;
+using Triggers.EventLog;
 
 namespace Triggers.Api.Errors;
 

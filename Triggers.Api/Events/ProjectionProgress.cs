@@ -1,7 +1,7 @@
 using Confluent.Kafka;
 using Confluent.Kafka.Admin;
 using Npgsql;
-using Triggers.Core.EventLog.Kafka;
+using Triggers.EventLog.Kafka;
 
 namespace Triggers.Api.Events;
 

@@ -1,7 +1,7 @@
 using System.Buffers.Binary;
 using System.Security.Cryptography;
 using System.Text;
-using Triggers.Core.EventLog;
+using Triggers.EventLog;
 
 namespace Triggers.Api.Ingest;
 

@@ -5,7 +5,7 @@ using Triggers.Api.OpenApi;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
-using Triggers.Core.EventLog;
+using Triggers.EventLog;
 
 namespace Triggers.Api.Ingest;
 

@@ -6,8 +6,9 @@ using Triggers.Api.RateLimiting;
 using Triggers.Api.Redis;
 using Triggers.Api.Replays;
 using Triggers.Api.Requests;
-using Triggers.Core.EventLog;
-using Triggers.Core.EventLog.Kafka;
+using Triggers.EventLog;
+using Triggers.EventLog.Kafka;
+using Triggers.EventLog.Postgres;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Api.Setup;

@@ -5,7 +5,7 @@ using Confluent.Kafka;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using Triggers.Core;
-using Triggers.Core.EventLog.Kafka;
+using Triggers.EventLog.Kafka;
 using Triggers.Delivery.Dispatch;
 using Triggers.ServiceDefaults;
 

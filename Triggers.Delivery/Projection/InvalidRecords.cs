@@ -1,7 +1,7 @@
 using System.Text;
 using Confluent.Kafka;
 using Microsoft.Extensions.Options;
-using Triggers.Core.EventLog.Kafka;
+using Triggers.EventLog.Kafka;
 
 namespace Triggers.Delivery.Projection;
 

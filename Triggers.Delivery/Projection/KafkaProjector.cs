@@ -4,7 +4,7 @@ using Microsoft.Extensions.Options;
 using Npgsql;
 using NpgsqlTypes;
 using Triggers.Core;
-using Triggers.Core.EventLog.Kafka;
+using Triggers.EventLog.Kafka;
 using Triggers.Delivery.Dispatch;
 using Triggers.ServiceDefaults;
 

@@ -3,8 +3,8 @@ using System.Text.Json;
 using Confluent.Kafka;
 using Confluent.Kafka.Admin;
 using Triggers.Core;
-using Triggers.Core.EventLog;
-using Triggers.Core.EventLog.Kafka;
+using Triggers.EventLog;
+using Triggers.EventLog.Kafka;
 using Triggers.Core.Tables;
 using Triggers.Tests.Support;
 

@@ -7,7 +7,8 @@ using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using Npgsql;
 using Triggers.Core;
-using Triggers.Core.EventLog;
+using Triggers.EventLog;
+using Triggers.EventLog.Postgres;
 using Triggers.Core.Schema;
 using Triggers.Core.Tables;
 

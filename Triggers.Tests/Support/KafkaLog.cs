@@ -3,7 +3,7 @@ using Microsoft.AspNetCore.Builder;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Options;
 using Npgsql;
-using Triggers.Core.EventLog.Kafka;
+using Triggers.EventLog.Kafka;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Tests.Support;

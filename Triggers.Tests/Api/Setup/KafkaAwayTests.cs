@@ -1,7 +1,7 @@
 using System.Diagnostics;
 using Confluent.Kafka;
 using Confluent.Kafka.Admin;
-using Triggers.Core.EventLog;
+using Triggers.EventLog;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.Setup;

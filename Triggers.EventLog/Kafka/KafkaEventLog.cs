@@ -3,8 +3,9 @@ using Confluent.Kafka;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Npgsql;
+using Triggers.EventLog.Idempotency;
 
-namespace Triggers.Core.EventLog.Kafka;
+namespace Triggers.EventLog.Kafka;
 
 /// <summary>
 /// The log whose records are in a Kafka topic. A request without keys touches nothing but Kafka; requests that come together share

@@ -1,4 +1,4 @@
-namespace Triggers.Core.EventLog;
+namespace Triggers.EventLog;
 
 /// <summary>
 /// The only source of truth for what was accepted. What <see cref="AppendAsync"/> answered survives the death of every process.

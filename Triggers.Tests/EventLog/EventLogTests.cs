@@ -1,10 +1,10 @@
 using System.Security.Cryptography;
 using System.Text;
 using Triggers.Core;
-using Triggers.Core.EventLog;
+using Triggers.EventLog;
 using Triggers.Tests.Support;
 
-namespace Triggers.Tests.Core;
+namespace Triggers.Tests.EventLog;
 
 /// <summary>What keys mean, whichever log the events are in.</summary>
 public abstract class EventLogTests : IAsyncLifetime
@@ -276,5 +276,5 @@ public sealed class KeysOnTheKafkaLogTests(PostgresServer postgres, KafkaServer 
     }
 
     private protected override Task<long> CountAsync() =>
-        Task.FromResult(Engine.Kafka!.Read(Engine.Kafka.Options.EventsTopic).Select(r => Triggers.Core.EventLog.Kafka.LogRecord.Decode(r.Message.Value).Id).Distinct().LongCount());
+        Task.FromResult(Engine.Kafka!.Read(Engine.Kafka.Options.EventsTopic).Select(r => Triggers.EventLog.Kafka.LogRecord.Decode(r.Message.Value).Id).Distinct().LongCount());
 }

@@ -3,8 +3,10 @@ using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Npgsql;
 using NpgsqlTypes;
+using Triggers.Core;
+using Triggers.EventLog.Idempotency;
 
-namespace Triggers.Core.EventLog;
+namespace Triggers.EventLog.Postgres;
 
 /// <summary>
 /// The log whose records are the rows of <c>events</c>. Requests that arrive while a commit is under way share the next one: one

@@ -5,7 +5,7 @@ using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 
-namespace Triggers.Core.EventLog.Kafka;
+namespace Triggers.EventLog.Kafka;
 
 /// <summary>The log as it was found.</summary>
 /// <param name="Log">Its name in <c>log_positions</c>: <c>kafka:</c> and the id of the topic, which a topic made anew has anew.</param>

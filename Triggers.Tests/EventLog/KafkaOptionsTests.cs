@@ -1,7 +1,7 @@
 using Confluent.Kafka;
-using Triggers.Core.EventLog.Kafka;
+using Triggers.EventLog.Kafka;
 
-namespace Triggers.Tests.Core;
+namespace Triggers.Tests.EventLog;
 
 public sealed class KafkaOptionsTests
 {

@@ -2,8 +2,9 @@ using System.Globalization;
 using System.Text;
 using System.Text.Json;
 using Confluent.Kafka;
+using Triggers.Core;
 
-namespace Triggers.Core.EventLog.Kafka;
+namespace Triggers.EventLog.Kafka;
 
 /// <summary>An event as a record of the topic <c>events</c>. docs/topics.md describes the encoding for other readers.</summary>
 /// <param name="TenantId">Whose it is.</param>

@@ -1,7 +1,7 @@
 using System.ComponentModel.DataAnnotations;
 using Confluent.Kafka;
 
-namespace Triggers.Core.EventLog.Kafka;
+namespace Triggers.EventLog.Kafka;
 
 /// <summary>Settings <c>Kafka:*</c>. They count where <c>ConnectionStrings:kafka</c> is given.</summary>
 public sealed class KafkaOptions

@@ -1,8 +1,9 @@
 using Triggers.Core;
-using Triggers.Core.EventLog;
+using Triggers.EventLog;
+using Triggers.EventLog.Postgres;
 using Triggers.Tests.Support;
 
-namespace Triggers.Tests.Core;
+namespace Triggers.Tests.EventLog;
 
 public sealed class PostgresEventLogTests(PostgresServer postgres) : IAsyncLifetime
 {

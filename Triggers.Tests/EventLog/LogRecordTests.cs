@@ -1,9 +1,9 @@
 using System.Text;
 using CsCheck;
 using Triggers.Core;
-using Triggers.Core.EventLog.Kafka;
+using Triggers.EventLog.Kafka;
 
-namespace Triggers.Tests.Core;
+namespace Triggers.Tests.EventLog;
 
 public sealed class LogRecordTests
 {

@@ -1,7 +1,8 @@
 using Npgsql;
 using NpgsqlTypes;
+using Triggers.Core;
 
-namespace Triggers.Core.EventLog;
+namespace Triggers.EventLog.Idempotency;
 
 /// <summary>
 /// Idempotency keys and external ids: who came first, and with what. Both logs share the table. The Postgres log writes its rows in
