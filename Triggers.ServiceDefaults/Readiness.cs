@@ -27,6 +27,8 @@ public sealed class ShutdownOptions
 /// <summary>Whether work may be sent here. Once ready, only draining takes it back: a dependency lost later is degradation.</summary>
 public sealed class Readiness
 {
+    private static readonly TimeSpan NormalStart = TimeSpan.FromSeconds(15);
+
     private readonly TaskCompletionSource _schema = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private volatile bool _draining;
 
@@ -38,6 +40,10 @@ public sealed class Readiness
 
     /// <summary>Whether to send work here.</summary>
     public bool IsReady => _schema.Task.IsCompletedSuccessfully && !_draining;
+
+    /// <summary>How to log that something is waited for: no warning while everything may be starting at the same moment.</summary>
+    /// <param name="elapsed">Since the start.</param>
+    public static LogLevel LevelOfWaiting(TimeSpan elapsed) => elapsed < NormalStart ? LogLevel.Information : LogLevel.Warning;
 
     internal void SchemaFound() => _schema.TrySetResult();
 
@@ -54,8 +60,6 @@ internal sealed partial class StartAndDrain(
     TimeProvider time,
     ILogger<StartAndDrain> logger) : IHostedLifecycleService, IDisposable
 {
-    private static readonly TimeSpan NormalStart = TimeSpan.FromSeconds(15);
-
     private readonly CancellationTokenSource _stop = new();
     private Task _waiting = Task.CompletedTask;
 
@@ -95,8 +99,7 @@ internal sealed partial class StartAndDrain(
             {
                 problem = e.Message;
             }
-            // Everything may be starting at the same moment: that is no trouble yet.
-            var level = time.GetElapsedTime(started) < NormalStart ? LogLevel.Information : LogLevel.Warning;
+            var level = Readiness.LevelOfWaiting(time.GetElapsedTime(started));
             if ((level, problem) != said)
                 Log.Waiting(logger, level, problem);
             said = (level, problem);
