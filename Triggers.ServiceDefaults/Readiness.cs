@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.ComponentModel.DataAnnotations;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
@@ -28,6 +29,7 @@ public sealed class ShutdownOptions
 public sealed class Readiness
 {
     private readonly TaskCompletionSource _schema = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly ConcurrentBag<Task> _holds = [];
     private volatile bool _draining;
 
     /// <summary>Ends when the database has this version's schema. Whatever uses the database waits for it.</summary>
@@ -37,7 +39,10 @@ public sealed class Readiness
     public bool Draining => _draining;
 
     /// <summary>Whether to send work here.</summary>
-    public bool IsReady => _schema.Task.IsCompletedSuccessfully && !_draining;
+    public bool IsReady => _schema.Task.IsCompletedSuccessfully && _holds.All(hold => hold.IsCompleted) && !_draining;
+
+    /// <summary>The service is not ready before this has ended. To be called before the service starts to listen.</summary>
+    public void HoldUntil(Task done) => _holds.Add(done);
 
     internal void SchemaFound() => _schema.TrySetResult();
 
