@@ -11,7 +11,7 @@ public sealed class WarmUpTests(ApiFixture api) : IClassFixture<ApiFixture>
         await using var host = new ApiHost($"{api.ConnectionString};Application Name=warm", logs);
         using var client = host.Client(null);
 
-        await Wait.UntilAsync("it is ready", async () => (await client.GetAsync("/health/ready")).Status == 200);
+        await client.WaitUntilReadyAsync();
 
         Assert.DoesNotContain(logs.Lines, line => line.Message.Contains("The first requests may be slow", StringComparison.Ordinal));
         Assert.Equal(0L, await api.Rows.ScalarAsync<long>("SELECT count(*) FROM events"));
