@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.ComponentModel.DataAnnotations;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
@@ -30,6 +31,7 @@ public sealed class Readiness
     private static readonly TimeSpan NormalStart = TimeSpan.FromSeconds(15);
 
     private readonly TaskCompletionSource _schema = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly ConcurrentBag<Task> _holds = [];
     private volatile bool _draining;
 
     /// <summary>Ends when the database has this version's schema. Whatever uses the database waits for it.</summary>
@@ -39,7 +41,10 @@ public sealed class Readiness
     public bool Draining => _draining;
 
     /// <summary>Whether to send work here.</summary>
-    public bool IsReady => _schema.Task.IsCompletedSuccessfully && !_draining;
+    public bool IsReady => _schema.Task.IsCompletedSuccessfully && _holds.All(hold => hold.IsCompleted) && !_draining;
+
+    /// <summary>The service is not ready before this has ended. To be called before the service starts to listen.</summary>
+    public void HoldUntil(Task done) => _holds.Add(done);
 
     /// <summary>How to log that something is waited for: no warning while everything may be starting at the same moment.</summary>
     /// <param name="elapsed">Since the start.</param>

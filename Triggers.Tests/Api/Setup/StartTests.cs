@@ -15,6 +15,7 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
         foreach (var host in hosts)
         {
             using var client = host.Client("a-second-admin-key");
+            await client.WaitUntilReadyAsync();
             (await client.GetAsync("/tenants")).Is(200);
         }
 
@@ -34,6 +35,7 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
 
         await using var next = new ApiHost(api.ConnectionString);
         using var client = next.Client();
+        await client.WaitUntilReadyAsync();
 
         (await client.GetAsync("/tenants")).Is(200);
     }
