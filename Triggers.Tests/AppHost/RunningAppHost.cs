@@ -41,7 +41,7 @@ internal sealed class RunningAppHost : IAsyncDisposable
     {
         var output = new DirectoryInfo(Path.TrimEndingDirectorySeparator(AppContext.BaseDirectory));
         var assembly = Repository.File("Triggers.AppHost", "bin", output.Parent!.Name, output.Name, "Triggers.AppHost.dll");
-        var info = new ProcessStartInfo(Dotnet.Program,
+        var info = new ProcessStartInfo("dotnet",
         [
             assembly, $"--Data:Directory={directory}", "--Dashboard:Enabled=false", "--Stores=local",
             "--Ports:Api=0", "--Ports:Receiver=0", "--Ports:Kafka=0", "--Kafka:Home=", .. arguments,
