@@ -44,7 +44,8 @@ public readonly record struct ReadableBody(string Text, BodyEncoding Encoding)
     private static byte[]? Decompress(byte[] body, string? contentEncoding)
     {
         // Applied in the order in which they are named.
-        foreach (var coding in (contentEncoding ?? "").Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries).Reverse())
+        var codings = (contentEncoding ?? "").Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries);
+        foreach (var coding in codings.Reverse())
         {
             var decompressed = coding.ToLowerInvariant() switch
             {

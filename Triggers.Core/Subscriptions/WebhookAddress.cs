@@ -37,7 +37,8 @@ public static class WebhookAddress
         else if (rest.Any(c => c is <= ' ' or > '~' or '\\'))
             problem = "Path and query must be printable ASCII; percent-encode everything else, spaces and backslashes too.";
         else if (ToAscii(authority) is not { } ascii || !TryParse(text[..start] + ascii + rest, out var uri) || !IsHost(uri))
-            problem = "Must have a host name or IP address and a port from 1 to 65535. An international name must be in composed form, or punycode (xn--…).";
+            problem = "Must have a host name or IP address and a port from 1 to 65535. "
+                + "An international name must be in composed form, or punycode (xn--…).";
         else
             address = text[..start] + ascii + rest;
         return problem is null;
@@ -68,7 +69,8 @@ public static class WebhookAddress
         : address.StartsWith("http://", StringComparison.OrdinalIgnoreCase) ? "http://".Length
         : 0;
 
-    private static int PathOf(string address, int start) => address.AsSpan(start).IndexOfAny('/', '?', '#') is >= 0 and var at ? start + at : address.Length;
+    private static int PathOf(string address, int start) =>
+        address.AsSpan(start).IndexOfAny('/', '?', '#') is >= 0 and var at ? start + at : address.Length;
 
     private static bool IsHost(Uri uri) =>
         uri.HostNameType is UriHostNameType.Dns or UriHostNameType.IPv4 or UriHostNameType.IPv6

@@ -18,7 +18,8 @@ public static class WebhookHeaders
     private static readonly HashSet<string> Reserved = new(StringComparer.OrdinalIgnoreCase)
     {
         "host", "connection", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive", "expect", "date", "via", "forwarded",
-        "proxy-connection", "proxy-authorization", "accept-encoding", "user-agent", "traceparent", "tracestate", "baggage", "x-correlation-id",
+        "proxy-connection", "proxy-authorization", "accept-encoding", "user-agent", "traceparent", "tracestate", "baggage",
+        "x-correlation-id",
     };
 
     private static readonly string[] ReservedPrefixes = ["webhook-", "triggers-", "content-"];
@@ -33,7 +34,9 @@ public static class WebhookHeaders
             return "This header is not the subscription's to set.";
         if (!IsValue(value))
             return "Must be printable ASCII.";
-        return headers.TryAddWithoutValidation(name, value) ? null : "This header describes a body or an answer, and can't be sent with a request.";
+        return headers.TryAddWithoutValidation(name, value)
+            ? null
+            : "This header describes a body or an answer, and can't be sent with a request.";
     }
 
     /// <summary>Whether a text can be the value of a header.</summary>

@@ -59,7 +59,8 @@ public sealed partial class AddressGuard
         return address.AddressFamily switch
         {
             AddressFamily.InterNetwork => !RefusedIPv4.Any(network => network.Contains(address)),
-            AddressFamily.InterNetworkV6 => address.ScopeId == 0 && GlobalIPv6.Contains(address) && !RefusedIPv6.Any(network => network.Contains(address)),
+            AddressFamily.InterNetworkV6 =>
+                address.ScopeId == 0 && GlobalIPv6.Contains(address) && !RefusedIPv6.Any(network => network.Contains(address)),
             _ => false,
         };
     }
@@ -76,7 +77,9 @@ public sealed partial class AddressGuard
             throw new AddressRefusedException($"webhooks may not be sent to port {endpoint.Port}");
         }
         // The resolver takes some addresses for mistakes (0.0.0.0, ::) before the guard could see them.
-        var addresses = IPAddress.TryParse(endpoint.Host, out var literal) ? [literal] : await Dns.GetHostAddressesAsync(endpoint.Host, cancellationToken);
+        var addresses = IPAddress.TryParse(endpoint.Host, out var literal)
+            ? [literal]
+            : await Dns.GetHostAddressesAsync(endpoint.Host, cancellationToken);
         var allowed = Array.FindAll(addresses, Allows);
         if (allowed.Length == 0)
         {
@@ -106,10 +109,12 @@ public sealed partial class AddressGuard
         public static partial void NetworksAllowed(ILogger logger, string networks);
 
         [LoggerMessage(EventId = 2, Level = LogLevel.Information,
-            Message = "Refused to send to {Host}: it is {Address}, which is not public, or is denied; see Delivery:AllowedNetworks and Delivery:DeniedNetworks")]
+            Message = "Refused to send to {Host}: it is {Address}, which is not public, or is denied; "
+                + "see Delivery:AllowedNetworks and Delivery:DeniedNetworks")]
         public static partial void AddressRefused(ILogger logger, string host, IPAddress address);
 
-        [LoggerMessage(EventId = 3, Level = LogLevel.Information, Message = "Refused to send to {Host}: port {Port} is not in Delivery:AllowedPorts")]
+        [LoggerMessage(EventId = 3, Level = LogLevel.Information,
+            Message = "Refused to send to {Host}: port {Port} is not in Delivery:AllowedPorts")]
         public static partial void PortRefused(ILogger logger, string host, int port);
     }
 }

@@ -24,7 +24,8 @@ internal static class Answer
     }
 
     /// <summary>The start of the body, and why no more of it came; null when the cap or its end was reached.</summary>
-    public static async Task<(byte[] Body, Exception? BrokeOff)> ReadBodyAsync(HttpResponseMessage response, CancellationToken cancellationToken)
+    public static async Task<(byte[] Body, Exception? BrokeOff)> ReadBodyAsync(
+        HttpResponseMessage response, CancellationToken cancellationToken)
     {
         var buffer = new byte[ReadableBody.MaxBytes];
         var length = 0;
@@ -41,7 +42,7 @@ internal static class Answer
         }
     }
 
-    /// <summary>How long the receiver wants to be left alone; null when it doesn't say. <see cref="TimeSpan.MaxValue"/> for any number too large.</summary>
+    /// <summary>How long the receiver wants to be left alone; null when it doesn't say.</summary>
     public static TimeSpan? RetryAfter(HttpResponseMessage response, DateTimeOffset now)
     {
         if (!response.Headers.NonValidated.TryGetValues("Retry-After", out var values))

@@ -20,7 +20,8 @@ internal static class Failure
         if (chain.OfType<AddressRefusedException>().FirstOrDefault() is { } refused)
             return (AttemptOutcome.RefusedByGuard, refused.Message);
         var socket = chain.OfType<SocketException>().LastOrDefault()?.SocketErrorCode;
-        if (socket == SocketError.TimedOut || chain.Any(x => x is TimeoutRejectedException or TimeoutException or OperationCanceledException))
+        if (socket == SocketError.TimedOut
+            || chain.Any(x => x is TimeoutRejectedException or TimeoutException or OperationCanceledException))
             return (AttemptOutcome.Timeout, Timeout(exchange, elapsed));
         return exchange.Sent ? AfterSending(chain, socket, exchange.Answered) : BeforeSending(chain, socket);
     }
@@ -35,17 +36,18 @@ internal static class Failure
 
     private static (AttemptOutcome, string) BeforeSending(Exception[] chain, SocketError? socket)
     {
-        var secure = chain.Any(x => x is AuthenticationException or HttpRequestException { HttpRequestError: HttpRequestError.SecureConnectionError });
+        if (chain.Any(x => x is AuthenticationException))
+            return (AttemptOutcome.TlsFailure, $"no secure connection: {Innermost(chain)}");
         return socket switch
         {
-            _ when secure && chain.OfType<AuthenticationException>().Any() => (AttemptOutcome.TlsFailure, $"no secure connection: {Innermost(chain)}"),
-            _ when secure => (AttemptOutcome.TlsFailure, "the receiver closed the connection during the TLS handshake"),
+            _ when chain.Any(x => x is HttpRequestException { HttpRequestError: HttpRequestError.SecureConnectionError }) =>
+                (AttemptOutcome.TlsFailure, "the receiver closed the connection during the TLS handshake"),
             SocketError.HostNotFound or SocketError.NoData => (AttemptOutcome.DnsFailure, "the host name has no address"),
             SocketError.TryAgain or SocketError.NoRecovery => (AttemptOutcome.DnsFailure, "the host name could not be resolved"),
             SocketError.ConnectionRefused => (AttemptOutcome.ConnectionRefused, "nobody listens at the receiver's port"),
             SocketError.HostUnreachable or SocketError.NetworkUnreachable or SocketError.HostDown or SocketError.NetworkDown =>
                 (AttemptOutcome.ConnectionFailed, "there is no route to the receiver"),
-            SocketError.ConnectionReset => (AttemptOutcome.ConnectionFailed, "the receiver reset the connection before the request was sent"),
+            SocketError.ConnectionReset => (AttemptOutcome.ConnectionFailed, "the receiver reset the connection before it was used"),
             // In a socket's text the address is told.
             { } other => (AttemptOutcome.ConnectionFailed, $"no connection could be made ({other})"),
             null => (AttemptOutcome.ConnectionFailed, $"no connection could be made: {Innermost(chain)}"),

@@ -62,7 +62,8 @@ internal sealed class WebhookSender(IHttpClientFactory clients, IOptions<Deliver
             try
             {
                 // The factory's client is cheap to make and its handler is shared: nothing of it to dispose.
-                using var response = await clients.CreateClient(ClientName).SendAsync(request, HttpCompletionOption.ResponseHeadersRead, linked.Token);
+                var client = clients.CreateClient(ClientName);
+                using var response = await client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, linked.Token);
                 return await RecordAsync(response, exchange, started, linked.Token);
             }
             catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
@@ -79,7 +80,8 @@ internal sealed class WebhookSender(IHttpClientFactory clients, IOptions<Deliver
     }
 
     /// <summary>The status has come: whatever happens to the rest of the answer, it counts, and so does all that came with it.</summary>
-    private async Task<AttemptResult> RecordAsync(HttpResponseMessage response, Exchange exchange, long started, CancellationToken cancellationToken)
+    private async Task<AttemptResult> RecordAsync(
+        HttpResponseMessage response, Exchange exchange, long started, CancellationToken cancellationToken)
     {
         var result = new AttemptResult(
             response.IsSuccessStatusCode ? AttemptOutcome.Delivered : AttemptOutcome.HttpStatus,
@@ -88,7 +90,13 @@ internal sealed class WebhookSender(IHttpClientFactory clients, IOptions<Deliver
             RetryAfter: Answer.RetryAfter(response, time.GetUtcNow()),
             ResponseHeaders: Answer.Headers(response));
         if (response.StatusCode == HttpStatusCode.SwitchingProtocols)
-            return result with { Outcome = AttemptOutcome.InvalidResponse, Error = "the receiver switched to another protocol, which nobody asked for" };
+            {
+            return result with
+            {
+                Outcome = AttemptOutcome.InvalidResponse,
+                Error = "the receiver switched to another protocol, which nobody asked for",
+            };
+        }
 
         var (body, brokeOff) = await Answer.ReadBodyAsync(response, cancellationToken);
         var elapsed = time.GetElapsedTime(started);

@@ -23,7 +23,8 @@ public sealed class ReadableBodyTests
         var coder = CodePagesEncodingProvider.Instance.GetEncoding(encoding) ?? Encoding.GetEncoding(encoding);
         var bytes = coder.GetBytes(Text);
 
-        Assert.Equal(new ReadableBody(coder.GetString(bytes), BodyEncoding.Text), ReadableBody.Of(bytes, [new("CONTENT-TYPE", contentType)]));
+        Assert.Equal(
+            new ReadableBody(coder.GetString(bytes), BodyEncoding.Text), ReadableBody.Of(bytes, [new("CONTENT-TYPE", contentType)]));
     }
 
     [Theory]
@@ -33,26 +34,32 @@ public sealed class ReadableBodyTests
     [InlineData("text/plain; charset=klingon")]
     public void Without_a_charset_that_is_known_it_is_UTF8_where_it_can_be(string? contentType)
     {
-        Assert.Equal(new ReadableBody(Text, BodyEncoding.Text), ReadableBody.Of(Encoding.UTF8.GetBytes(Text), contentType is null ? null : [new("content-type", contentType)]));
+        KeyValuePair<string, string>[]? headers = contentType is null ? null : [new("content-type", contentType)];
+        Assert.Equal(new ReadableBody(Text, BodyEncoding.Text), ReadableBody.Of(Encoding.UTF8.GetBytes(Text), headers));
         Assert.Equal(new ReadableBody("é", BodyEncoding.Text), ReadableBody.Of([0xef, 0xbb, 0xbf, 0xc3, 0xa9], null));
         Assert.Equal(new ReadableBody("aé", BodyEncoding.Text), ReadableBody.Of([0xff, 0xfe, 0x61, 0, 0xe9, 0], null));
     }
 
     [Fact]
     public void Text_that_is_not_UTF8_and_says_so_of_itself_is_still_text() =>
-        Assert.Equal(new ReadableBody("für 1 €", BodyEncoding.Text), ReadableBody.Of([0x66, 0xfc, 0x72, 0x20, 0x31, 0x20, 0x80], [new("content-type", "text/html")]));
+        Assert.Equal(
+            new ReadableBody("für 1 €", BodyEncoding.Text),
+            ReadableBody.Of([0x66, 0xfc, 0x72, 0x20, 0x31, 0x20, 0x80], [new("content-type", "text/html")]));
 
     [Fact]
     public void What_is_no_text_is_base64()
     {
         byte[] png = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 0x0d];
 
-        Assert.Equal(new ReadableBody(Convert.ToBase64String(png), BodyEncoding.Base64), ReadableBody.Of(png, [new("content-type", "image/png")]));
+        Assert.Equal(
+            new ReadableBody(Convert.ToBase64String(png), BodyEncoding.Base64), ReadableBody.Of(png, [new("content-type", "image/png")]));
         Assert.Equal(BodyEncoding.Base64, ReadableBody.Of([0, 1, 2, 3], null).Encoding);
         Assert.Equal(BodyEncoding.Base64, ReadableBody.Of([0, 1, 2, 3], [new("content-type", "text/plain")]).Encoding);
         Assert.Equal(BodyEncoding.Base64, ReadableBody.Of([1, 2, 3], [new("content-encoding", "zstd")]).Encoding);
         Assert.Equal(BodyEncoding.Base64, ReadableBody.Of([1, 2, 3], [new("content-encoding", "gzip")]).Encoding);
-        Assert.Equal(new ReadableBody("", BodyEncoding.Text), ReadableBody.Of([], [new("content-encoding", "gzip"), new("content-type", "image/png")]));
+        Assert.Equal(
+            new ReadableBody("", BodyEncoding.Text),
+            ReadableBody.Of([], [new("content-encoding", "gzip"), new("content-type", "image/png")]));
     }
 
     [Theory]
@@ -69,7 +76,9 @@ public sealed class ReadableBodyTests
         foreach (var coding in contentEncoding.Split(", "))
             body = coding == "without a frame" ? Compress("bare", Encoding.UTF8.GetBytes(Text)) : Compress(coding, body);
 
-        Assert.Equal(new ReadableBody(Text, BodyEncoding.Text), ReadableBody.Of(body, [new("Content-Encoding", contentEncoding.Split(", without")[0])]));
+        Assert.Equal(
+            new ReadableBody(Text, BodyEncoding.Text),
+            ReadableBody.Of(body, [new("Content-Encoding", contentEncoding.Split(", without")[0])]));
     }
 
     [Fact]
@@ -81,7 +90,9 @@ public sealed class ReadableBodyTests
 
         Assert.StartsWith(ReadableBody.Of(cut, [new("content-encoding", "gzip")]).Text, words, StringComparison.Ordinal);
         Assert.InRange(ReadableBody.Of(cut, [new("content-encoding", "gzip")]).Text.Length, 1_000, ReadableBody.MaxBytes);
-        Assert.Equal(new ReadableBody(new string('a', ReadableBody.MaxBytes), BodyEncoding.Text), ReadableBody.Of(bomb, [new("content-encoding", "gzip")]));
+        Assert.Equal(
+            new ReadableBody(new string('a', ReadableBody.MaxBytes), BodyEncoding.Text),
+            ReadableBody.Of(bomb, [new("content-encoding", "gzip")]));
     }
 
     [Fact]
@@ -90,7 +101,10 @@ public sealed class ReadableBodyTests
 
     [Fact]
     public void Any_bytes_under_any_headers_can_be_shown() =>
-        Gen.Select(Gen.Byte.Array[0, 300], OneOf("", "gzip", "br", "deflate", "br, gzip"), OneOf("", "text/plain", "text/x; charset=utf-7", "a/b;charset=utf-32", "x")).Sample((body, coding, type) =>
+        Gen.Select(
+            Gen.Byte.Array[0, 300],
+            OneOf("", "gzip", "br", "deflate", "br, gzip"),
+            OneOf("", "text/plain", "text/x; charset=utf-7", "a/b;charset=utf-32", "x")).Sample((body, coding, type) =>
         {
             var shown = ReadableBody.Of(body, [new("content-encoding", coding), new("content-type", type)]);
             if (shown.Encoding == BodyEncoding.Base64)

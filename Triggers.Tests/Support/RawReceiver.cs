@@ -47,7 +47,8 @@ internal static class Steps
     public static Step Flood(string latin1) => c => c.FloodAsync(Encoding.Latin1.GetBytes(latin1));
 
     /// <summary>Makes the connection a secure one.</summary>
-    public static Step Handshake(X509Certificate2 certificate, bool wantsClientCertificate = false) => c => c.HandshakeAsync(certificate, wantsClientCertificate);
+    public static Step Handshake(X509Certificate2 certificate, bool wantsClientCertificate = false) =>
+        c => c.HandshakeAsync(certificate, wantsClientCertificate);
 }
 
 /// <summary>A connection as a receiver that keeps to no rules has it.</summary>
@@ -99,9 +100,11 @@ internal sealed class RawConnection(Socket socket, ConcurrentQueue<string> reque
 
     public async Task HandshakeAsync(X509Certificate2 certificate, bool wantsClientCertificate)
     {
-        var secure = new SslStream(_stream, leaveInnerStreamOpen: false, (_, presented, _, _) => presented is not null || !wantsClientCertificate);
+        var secure = new SslStream(_stream, leaveInnerStreamOpen: false,
+            (_, presented, _, _) => presented is not null || !wantsClientCertificate);
         await secure.AuthenticateAsServerAsync(
-            new SslServerAuthenticationOptions { ServerCertificate = certificate, ClientCertificateRequired = wantsClientCertificate }, stop);
+            new SslServerAuthenticationOptions { ServerCertificate = certificate, ClientCertificateRequired = wantsClientCertificate },
+            stop);
         _stream = secure;
     }
 
