@@ -40,6 +40,15 @@ public sealed class RetryLinks : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0004_retry_links.sql"));
 }
 
+/// <summary>0005_subscription_revisions.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0005_subscription_revisions")]
+public sealed class SubscriptionRevisions : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0005_subscription_revisions.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)
