@@ -23,7 +23,7 @@ public sealed class ChangesMeanwhileTests(PostgresServer postgres) : EngineTests
             await answer.Task;
             context.Response.StatusCode = status;
         };
-        var (api, client) = Api();
+        var (api, client) = await ApiAsync();
         await using var host = api;
         var subscription = await client.SubscribeAsync(url: $"{Receiver.Url}/old");
         await Engine.StartDeliveryAsync(("Delivery:Retry:MaxRejectedAttempts", "1"), ("Delivery:Retry:BaseDelay", "01:00:00"));
@@ -50,11 +50,13 @@ public sealed class ChangesMeanwhileTests(PostgresServer postgres) : EngineTests
         var (client, dead, _, host) = await DeadLetterAsync();
         await using var _1 = host;
         var before = Receiver.Received.Count;
+        var held = HoldAnswers();
 
         var answers = await Task.WhenAll(Enumerable.Range(0, 8).Select(_ => client.PostAsync($"/dead-letters/{dead}/replay")));
 
         Assert.Single(answers, a => a.Status == 202);
         Assert.All(answers.Where(a => a.Status != 202), a => a.IsProblem(409, "delivery_pending"));
+        held.SetResult();
         await Wait.UntilAsync("the replay died", async () => (await UnresolvedAsync(client)) is [var one] && one != dead);
         Assert.Equal(before + 1, Receiver.Received.Count);
         // Its dead letter took the place of the first.
@@ -69,12 +71,14 @@ public sealed class ChangesMeanwhileTests(PostgresServer postgres) : EngineTests
         var (client, dead, e, host) = await DeadLetterAsync();
         await using var _1 = host;
         var subscription = (await client.GetAsync($"/dead-letters/{dead}")).Is(200)["subscriptionId"];
+        var held = HoldAnswers();
         var body = named ? $$"""{"subscriptionIds":["{{subscription}}"]}""" : null;
 
         var answers = await Task.WhenAll(Enumerable.Range(0, 8).Select(_ => client.PostAsync($"/events/{e}/replay", body)));
 
         Assert.Single(answers, a => a.Status == 202);
         Assert.All(answers.Where(a => a.Status != 202), a => a.IsProblem(409, "delivery_pending"));
+        held.SetResult();
         await Wait.UntilAsync("the replay died", async () => (await UnresolvedAsync(client)) is [var one] && one != dead);
     }
 
@@ -100,7 +104,7 @@ public sealed class ChangesMeanwhileTests(PostgresServer postgres) : EngineTests
     public async Task Deleting_a_subscription_cancels_what_is_scheduled_and_its_dead_letters_are_given_up_together()
     {
         Receiver.Respond = (webhook, context) => Answer(context, webhook.Path == "/slow" ? 503 : 400);
-        var (api, client) = Api();
+        var (api, client) = await ApiAsync();
         await using var host = api;
         var slow = await client.SubscribeAsync(url: $"{Receiver.Url}/slow");
         var dying = await client.SubscribeAsync(url: $"{Receiver.Url}/dying");
@@ -126,16 +130,30 @@ public sealed class ChangesMeanwhileTests(PostgresServer postgres) : EngineTests
         Assert.Equal(3, (await client.GetAsync("/inbox")).Is(200).Ids.Length);
     }
 
-    private (ApiHost Host, ApiClient Client) Api()
+    private async Task<(ApiHost Host, ApiClient Client)> ApiAsync()
     {
         var host = new ApiHost(Engine.ConnectionString, Engine.Settings);
-        return (host, host.Client());
+        var client = host.Client();
+        await client.WaitUntilReadyAsync();
+        return (host, client);
+    }
+
+    /// <summary>The receiver refuses, once it is let; until then a replay is on its way.</summary>
+    private TaskCompletionSource HoldAnswers()
+    {
+        var held = new TaskCompletionSource();
+        Receiver.Respond = async (_, context) =>
+        {
+            await held.Task;
+            context.Response.StatusCode = 400;
+        };
+        return held;
     }
 
     private async Task<(ApiClient Client, string DeadLetter, string Event, ApiHost Host)> DeadLetterAsync()
     {
         Receiver.Respond = (_, context) => Answer(context, 400);
-        var (host, client) = Api();
+        var (host, client) = await ApiAsync();
         await client.SubscribeAsync(url: Receiver.Url);
         await Engine.StartDeliveryAsync(("Delivery:Retry:MaxRejectedAttempts", "1"));
         var e = await client.PublishAsync();
