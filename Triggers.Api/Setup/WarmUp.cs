@@ -44,9 +44,9 @@ internal sealed partial class WarmUp(
         {
             await RunAsync(stoppingToken).WaitAsync(AtMost, stoppingToken);
         }
+        // Also a deadline of its own requests, on a busy machine.
         catch (Exception e) when (!stoppingToken.IsCancellationRequested)
         {
-            // Also when one of the requests ran into its time limit, as on a busy machine.
             Log.NotWarm(logger, e.Message);
         }
         _done.TrySetResult();
