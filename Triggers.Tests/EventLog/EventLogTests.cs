@@ -55,6 +55,8 @@ public abstract class EventLogTests : IAsyncLifetime
                 catch (EventLogUnavailableException)
                 {
                     Interlocked.Increment(ref refused);
+                    // A client of its own would wait a second.
+                    await Task.Delay(TimeSpan.FromMilliseconds(100), TestContext.Current.CancellationToken);
                 }
             }
         })).ToList();
