@@ -28,6 +28,8 @@ public sealed class ShutdownOptions
 /// <summary>Whether work may be sent here. Once ready, only draining takes it back: a dependency lost later is degradation.</summary>
 public sealed class Readiness
 {
+    private static readonly TimeSpan NormalStart = TimeSpan.FromSeconds(15);
+
     private readonly TaskCompletionSource _schema = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly ConcurrentBag<Task> _holds = [];
     private volatile bool _draining;
@@ -43,6 +45,10 @@ public sealed class Readiness
 
     /// <summary>The service is not ready before this has ended. To be called before the service starts to listen.</summary>
     public void HoldUntil(Task done) => _holds.Add(done);
+
+    /// <summary>How to log that something is waited for: no warning while everything may be starting at the same moment.</summary>
+    /// <param name="elapsed">Since the start.</param>
+    public static LogLevel LevelOfWaiting(TimeSpan elapsed) => elapsed < NormalStart ? LogLevel.Information : LogLevel.Warning;
 
     internal void SchemaFound() => _schema.TrySetResult();
 
@@ -80,7 +86,8 @@ internal sealed partial class StartAndDrain(
 
     private async Task WaitForSchemaAsync(CancellationToken cancellationToken)
     {
-        string? said = null;
+        var started = time.GetTimestamp();
+        (LogLevel, string)? said = null;
         while (true)
         {
             var problem = "the schema is not there yet: run the migrations";
@@ -97,8 +104,10 @@ internal sealed partial class StartAndDrain(
             {
                 problem = e.Message;
             }
-            if (problem != said)
-                Log.Waiting(logger, said = problem);
+            var level = Readiness.LevelOfWaiting(time.GetElapsedTime(started));
+            if ((level, problem) != said)
+                Log.Waiting(logger, level, problem);
+            said = (level, problem);
             await Task.Delay(TimeSpan.FromMilliseconds(500), time, cancellationToken);
         }
     }
@@ -115,8 +124,8 @@ internal sealed partial class StartAndDrain(
 
     private static partial class Log
     {
-        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Waiting for the database: {Problem}")]
-        public static partial void Waiting(ILogger logger, string problem);
+        [LoggerMessage(EventId = 1, Message = "Waiting for the database: {Problem}")]
+        public static partial void Waiting(ILogger logger, LogLevel level, string problem);
     }
 }
 

@@ -1,5 +1,6 @@
 using StackExchange.Redis;
 using Triggers.Api.Redis;
+using Triggers.ServiceDefaults;
 
 namespace Triggers.Api.Auth;
 
@@ -44,6 +45,8 @@ internal sealed partial class KeyChanges(KeyCache keys, TimeProvider time, ILogg
         var client = await redis.Made.WaitAsync(stoppingToken);
         // Nobody repeats what was said while we did not hear.
         client.ConnectionRestored += (_, _) => keys.Forget("");
+        var started = time.GetTimestamp();
+        LogLevel? said = null;
         while (true)
         {
             try
@@ -53,7 +56,11 @@ internal sealed partial class KeyChanges(KeyCache keys, TimeProvider time, ILogg
             }
             catch (Exception e) when (RedisConnection.MeansAway(e))
             {
-                Log.NotListening(logger, e.Message);
+                // Once while everything may still be starting, and once more when that is over.
+                var level = Readiness.LevelOfWaiting(time.GetElapsedTime(started));
+                if (level != said)
+                    Log.NotListening(logger, level, e.Message);
+                said = level;
                 await Task.Delay(Pause, time, stoppingToken);
             }
         }
@@ -64,7 +71,7 @@ internal sealed partial class KeyChanges(KeyCache keys, TimeProvider time, ILogg
         [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Other processes were not told of a changed key, and find out by themselves: {Problem}")]
         public static partial void NotTold(ILogger logger, string problem);
 
-        [LoggerMessage(EventId = 2, Level = LogLevel.Warning, Message = "Not listening for changed keys yet: {Problem}")]
-        public static partial void NotListening(ILogger logger, string problem);
+        [LoggerMessage(EventId = 2, Message = "Not listening for changed keys yet: {Problem}")]
+        public static partial void NotListening(ILogger logger, LogLevel level, string problem);
     }
 }

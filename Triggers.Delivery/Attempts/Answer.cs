@@ -1,12 +1,12 @@
 using System.Globalization;
 using System.Net.Http.Headers;
+using Triggers.Core;
 
 namespace Triggers.Delivery.Attempts;
 
 /// <summary>Reads what is recorded of a receiver's answer, as it came: what can't be parsed is still what was said.</summary>
 internal static class Answer
 {
-    private const int MaxBodyBytes = 4096;
     private const int MaxHeaders = 32;
     private const int MaxHeaderLength = 512;
 
@@ -26,7 +26,7 @@ internal static class Answer
     /// <summary>The start of the body, and why no more of it came; null when the cap or its end was reached.</summary>
     public static async Task<(byte[] Body, Exception? BrokeOff)> ReadBodyAsync(HttpResponseMessage response, CancellationToken cancellationToken)
     {
-        var buffer = new byte[MaxBodyBytes];
+        var buffer = new byte[ReadableBody.MaxBytes];
         var length = 0;
         try
         {
