@@ -31,7 +31,7 @@ internal sealed class Settings
 
     /// <summary>Sections of the services, which check what is in them.</summary>
     private static readonly string[] s_services =
-        ["AllowedHosts", "Auth", "Cors", "Delivery", "Kafka", "Kestrel", "Logging", "RateLimiting", "Shutdown", "Telemetry"];
+        ["AllowedHosts", "Auth", "Cors", "Delivery", "Kafka", "Kestrel", "Logging", "RateLimiting", "Requests", "Shutdown", "Telemetry"];
 
     private static readonly string[] s_aspires =
     [
@@ -156,7 +156,8 @@ internal sealed class Settings
             $"--ASPNETCORE_URLS=http://localhost:{asked["Ports:Dashboard"] ?? "18888"}",
             // On this machine only, so neither certificates nor passwords, nor warnings that there are none.
             "--ASPIRE_DASHBOARD_OTLP_ENDPOINT_URL=http://localhost:0", "--ASPIRE_RESOURCE_SERVICE_ENDPOINT_URL=http://localhost:0",
-            "--ASPIRE_ALLOW_UNSECURED_TRANSPORT=true", "--ASPIRE_DASHBOARD_UNSECURED_ALLOW_ANONYMOUS=true", "--ASPIRE_VERSION_CHECK_DISABLED=true",
+            "--ASPIRE_ALLOW_UNSECURED_TRANSPORT=true", "--ASPIRE_DASHBOARD_UNSECURED_ALLOW_ANONYMOUS=true", "--ASPIRE_DASHBOARD_API_DISABLED=true",
+            "--ASPIRE_VERSION_CHECK_DISABLED=true",
             "--Logging:LogLevel:Default=Warning", "--Logging:LogLevel:Aspire.Hosting.Dashboard=Error", "--Logging:LogLevel:Microsoft.AspNetCore.DataProtection=Error",
             .. given,
         ];

@@ -1,3 +1,4 @@
+using System.Text.RegularExpressions;
 using Microsoft.Extensions.Hosting;
 
 namespace Triggers.AppHost;
@@ -6,7 +7,7 @@ namespace Triggers.AppHost;
 /// Starts again what crashes, says what it said last, and ends a start that can't succeed. Aspire shows that a process has ended, and leaves it
 /// at that.
 /// </summary>
-internal sealed class Supervision(
+internal sealed partial class Supervision(
     IServiceProvider services,
     ResourceNotificationService notifications,
     ResourceCommandService commands,
@@ -15,6 +16,9 @@ internal sealed class Supervision(
     Settings settings,
     TimeProvider time)
 {
+    /// <summary>What the services say then, before they name each.</summary>
+    private const string WrongSettings = "can't start with these settings";
+
     private bool _started;
     private string? _failure;
 
@@ -88,8 +92,8 @@ internal sealed class Supervision(
         // The orchestrator has no code for what was killed; a shell has 128 and the signal's number.
         var killed = exitCode is null or < 0 or > 128;
         var reason = $"{name} | {(killed ? "was killed" : $"ended with exit code {exitCode}")}{await LastWordsAsync(e.ResourceId)}";
-        // What ends by itself before everything was ready has been told something wrong: trying again will not mend it.
-        if (!killed && name != "aspire-dashboard")
+        // Trying again will not mend a wrong setting, a migration, or a store that ends by itself before everything was ready.
+        if (!killed && (e.Resource is not ProjectResource || name == "migrations" || reason.Contains(WrongSettings, StringComparison.Ordinal)))
             Fail(reason);
         if (lifetime.ApplicationStopping.IsCancellationRequested)
             return;
@@ -108,11 +112,18 @@ internal sealed class Supervision(
     {
         var said = new List<LogLine>();
         await foreach (var lines in logs.GetAllAsync(resource).WithCancellation(lifetime.ApplicationStopping))
-            said.AddRange(lines);
+            said.AddRange(lines.Where(line => !line.Content.Contains("[sys]", StringComparison.Ordinal)));
         var shown = said.Exists(line => line.IsErrorMessage) ? said.Where(line => line.IsErrorMessage).TakeLast(20) : said.TakeLast(5);
-        // As in 2026-11-27T12:00:00.0000000Z text.
-        return said.Count == 0 ? "" : "; its last words:" + string.Concat(shown.Select(line => $"{Environment.NewLine}    {line.Content[(line.Content.IndexOf(' ') + 1)..]}"));
+        return said.Count == 0 ? "" : "; its last words:" + string.Concat(shown.Select(line => Environment.NewLine + "    " + Plain().Replace(line.Content, "") switch
+        {
+            { Length: > 240 } text => text[..240] + " …",
+            var text => text,
+        }));
     }
+
+    /// <summary>The time that the orchestrator puts before a line, and colours.</summary>
+    [GeneratedRegex(@"^\d{4}-\S+Z |\e\[[\d;]*m")]
+    private static partial Regex Plain();
 
     /// <summary>Nobody waits for it, so it is said here what it died of.</summary>
     private async void Observe(Task task)

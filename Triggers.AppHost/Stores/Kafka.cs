@@ -96,6 +96,7 @@ internal static class Kafka
         return builder.AddResource(broker)
             .WithEndpoint(port: port, targetPort: port, scheme: "tcp", name: "tcp", isProxied: false)
             .WithEndpoint(scheme: "tcp", name: "controller", isProxied: false)
+            .WithUrlForEndpoint("controller", url => url.DisplayLocation = UrlDisplayLocation.DetailsOnly)
             .WithArgs(data + ".properties")
             .WithEnvironment("KAFKA_HEAP_OPTS", settings["KAFKA_HEAP_OPTS"] ?? "-Xms128m -Xmx512m")
             // It also writes files, next to itself unless told otherwise; and a log of its garbage collector unless this is set.

@@ -75,6 +75,17 @@ public sealed partial class SettingsTests
     }
 
     [Fact]
+    public void Every_section_of_the_services_is_known()
+    {
+        var sources = Directory.GetDirectories(Repository.File(), "Triggers.*").Where(directory => !directory.EndsWith("Tests", StringComparison.Ordinal))
+            .SelectMany(directory => Directory.GetFiles(directory, "*.cs", SearchOption.AllDirectories));
+        var sections = sources.SelectMany(file => BoundSection().Matches(File.ReadAllText(file))).Select(match => match.Groups[1].Value).Distinct().ToList();
+
+        Assert.Contains("Delivery", sections);
+        Assert.All(sections, section => Assert.Single(Read($"--{section}:Something=1").ForServices));
+    }
+
+    [Fact]
     public void A_run_gets_what_launch_settings_would_hold_and_publishing_does_not()
     {
         var run = Settings.Complete(Settings.Parse(["--Ports:Dashboard=18890"]));
@@ -110,4 +121,7 @@ public sealed partial class SettingsTests
     /// <summary>As in <c>| `Delivery:Lease` | 30 s |</c>.</summary>
     [GeneratedRegex(@"^\| `([A-Z]\w+:\w+)`", RegexOptions.Multiline)]
     private static partial Regex SettingInTable();
+
+    [GeneratedRegex(@"BindConfiguration\(""(\w+)")]
+    private static partial Regex BoundSection();
 }
