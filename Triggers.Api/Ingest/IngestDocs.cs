@@ -7,7 +7,7 @@ namespace Triggers.Api.Ingest;
 /// <summary>An event to publish.</summary>
 internal sealed record PublishEvent
 {
-    /// <summary>Dotted name: 1–256 letters, digits, ".", "_", "-".</summary>
+    /// <summary>Dotted name: 1–256 letters, digits, ".", "_", "-". Types that begin with "triggers." are the system's own.</summary>
     public required string Type { get; init; }
 
     /// <summary>Any JSON value, kept and delivered byte for byte.</summary>
@@ -34,7 +34,8 @@ internal static class IngestDocs
 {
     private const string Group = "Publish";
 
-    private static readonly Parameter Key = new(IdempotencyKey.Header,
+    /// <summary>The header <c>Idempotency-Key</c>.</summary>
+    public static readonly Parameter Key = new(IdempotencyKey.Header,
         "1–255 printable ASCII characters. For 24 hours the same key with the same path and body answers as the first time did, marked "
         + "with `Idempotency-Replayed: true`; with another body it is refused.", "order-1042-created");
 
@@ -49,7 +50,7 @@ internal static class IngestDocs
             """{"id":"evt_01jd0000000000000000000000","type":"order.created","status":"pending","createdAt":"2026-01-31T09:30:00.123Z","correlationId":"checkout-77"}"""),
         Errors =
         [
-            ErrorCodes.ExternalIdConflict, ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyKeyReused, ErrorCodes.QuotaExceeded,
+            ErrorCodes.ReservedEventType, ErrorCodes.ExternalIdConflict, ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyKeyReused, ErrorCodes.QuotaExceeded,
             ErrorCodes.LogUnavailable,
         ],
     };

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json;
 using Triggers.Api.Errors;
 using Triggers.Core;
@@ -91,6 +92,17 @@ internal sealed class Fields
         return null;
     }
 
+    /// <summary>The duration of a member, as in <c>24:00:00</c> or <c>1.12:30:00</c> (a day and a half, and 30 minutes).</summary>
+    public TimeSpan? Duration(string name, TimeSpan max)
+    {
+        if (Text(name, 1, 32) is not { } text)
+            return null;
+        if (TimeSpan.TryParseExact(text, "c", CultureInfo.InvariantCulture, out var duration) && duration >= TimeSpan.Zero && duration <= max)
+            return duration;
+        Refuse(Pointer(name), $"Must be a time from 00:00:00 to {max:c}, as in 01:30:00.");
+        return null;
+    }
+
     /// <summary>The texts of a member that is an array; what is no text is refused, and empty here.</summary>
     public string[]? Texts(string name, int minCount, int maxCount, int maxLength, bool required = false)
     {
@@ -112,7 +124,8 @@ internal sealed class Fields
     }
 
     /// <summary>The id of a member.</summary>
-    public Guid? Id(string name, string prefix) => Text(name, 1, 64) is { } text ? IdOf(text, prefix, Pointer(name)) : null;
+    public Guid? Id(string name, string prefix, bool required = false) =>
+        Text(name, 1, 64, required) is { } text ? IdOf(text, prefix, Pointer(name)) : null;
 
     /// <summary>The texts by name of a member that is an object.</summary>
     public Dictionary<string, string>? Map(string name, int maxCount, int maxLength)

@@ -1,6 +1,7 @@
 using Microsoft.AspNetCore.Http.Json;
 using Triggers.Api.Auth;
 using Triggers.Api.Events;
+using Triggers.Api.Idempotency;
 using Triggers.Api.Inbox;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Redis;
@@ -79,6 +80,7 @@ internal static class ApiServices
         services.AddSingleton<EventReader>();
         services.AddSingleton<Acknowledger>();
         services.AddSingleton<Replayer>();
+        services.AddFirstAnswers();
         services.AddHosted<InboxSignal>();
         services.AddHosted<WarmUp>();
     }

@@ -22,6 +22,23 @@ internal sealed record SubscriptionChange
     public Dictionary<string, string>? Headers { get; init; }
 }
 
+/// <summary>How a subscription's secret is to change; may be left out.</summary>
+internal sealed record RotateSecret
+{
+    /// <summary>The longest that a secret signs on beside the one that follows it.</summary>
+    private static readonly TimeSpan MaxOverlap = TimeSpan.FromDays(7);
+
+    /// <summary>How long the secrets of before sign on, <c>00:00:00</c> to <c>7.00:00:00</c>; <c>1.00:00:00</c> when left out. With
+    /// <c>00:00:00</c> they are revoked at once.</summary>
+    public TimeSpan? Overlap { get; init; }
+
+    /// <summary>The new secret, if the receiver has one already: <c>whsec_</c> and the base64 of 24 to 64 bytes.</summary>
+    public string? Secret { get; init; }
+
+    /// <summary>Reads the body.</summary>
+    public static RotateSecret Read(Fields fields) => new() { Overlap = fields.Duration("overlap", MaxOverlap), Secret = SigningSecrets.Read(fields) };
+}
+
 /// <summary>What a client says a subscription is.</summary>
 internal sealed record SubscriptionBody
 {
@@ -36,7 +53,7 @@ internal sealed record SubscriptionBody
     /// </summary>
     public required string Url { get; init; }
 
-    /// <summary>1–100 types or patterns: <c>*</c>, <c>order.created</c>, <c>order.*</c>.</summary>
+    /// <summary>1–100 types or patterns: <c>*</c>, <c>order.created</c>, <c>order.*</c>. None matches a type that begins with <c>triggers.</c>.</summary>
     public required string[] EventTypes { get; init; }
 
     /// <summary>Free text for people, at most 1,000 characters.</summary>
@@ -48,11 +65,17 @@ internal sealed record SubscriptionBody
     /// <summary>Sent with every webhook, at most 20.</summary>
     public Dictionary<string, string>? Headers { get; init; }
 
+    /// <summary>
+    /// A signing secret that the receiver has already, as Standard Webhooks writes them: <c>whsec_</c> and the base64 of 24 to 64 bytes.
+    /// One is made when left out.
+    /// </summary>
+    public string? Secret { get; init; }
+
     /// <summary>Whether the description is to change, were it to null.</summary>
     internal bool HasDescription { get; init; }
 
     /// <summary>Reads the body of a POST.</summary>
-    public static SubscriptionBody ReadNew(Fields fields) => Read(fields, required: true);
+    public static SubscriptionBody ReadNew(Fields fields) => Read(fields, required: true) with { Secret = SigningSecrets.Read(fields) };
 
     /// <summary>Reads the body of a PATCH (RFC 7396).</summary>
     public static SubscriptionBody ReadChange(Fields fields)
@@ -89,6 +112,8 @@ internal sealed record SubscriptionBody
             // What was no text at all has been refused as that.
             if (body.EventTypes[i].Length > 0 && !EventTypePattern.IsPattern(body.EventTypes[i]))
                 fields.Refuse($"/eventTypes/{i}", "Must be *, an event type, or a type and .*, as in order.*.");
+            else if (EventTypePattern.IsSystem(body.EventTypes[i]))
+                fields.Refuse($"/eventTypes/{i}", "Would match nothing: types that begin with \"triggers.\" are the system's own.");
         }
         using var request = new HttpRequestMessage();
         foreach (var (name, value) in body.Headers ?? [])

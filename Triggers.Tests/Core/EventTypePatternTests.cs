@@ -18,6 +18,11 @@ public class EventTypePatternTests
     [InlineData("order.*", "order.", false)]
     [InlineData("order.*", "orders.created", false)]
     [InlineData("order", "order.created", false)]
+    [InlineData("*", "triggers.test", false)]
+    [InlineData("triggers.*", "triggers.test", false)]
+    [InlineData("triggers.test", "triggers.test", false)]
+    [InlineData("*", "triggers", true)]
+    [InlineData("*", "triggersmith.made", true)]
     public void Patterns_match_what_they_say(string pattern, string type, bool matches) => Assert.Equal(matches, EventTypePattern.Matches(pattern, type));
 
     [Fact]
