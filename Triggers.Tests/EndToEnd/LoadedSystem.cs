@@ -59,12 +59,7 @@ internal sealed class LoadedSystem : IAsyncDisposable
         foreach (var service in new[] { "api", "delivery" })
             await system._system.ReadyAsync(service);
         string[] apis = settings.Contains("--replicas=2") ? ["api-1", "api-2"] : ["api"];
-        system._apis = [.. apis.Select(api =>
-        {
-            var client = new HttpClient { BaseAddress = system._system.UrlOf(api), Timeout = TimeSpan.FromSeconds(5) };
-            client.DefaultRequestHeaders.Add("X-API-Key", Key);
-            return client;
-        })];
+        system._apis = [.. apis.Select(system.ClientOf)];
         system._receiver = await WebhookReceiver.StartAsync(system.Ledger, respond: respond);
         // A cold process on a busy machine may ask to come again.
         await Wait.UntilAsync("the receiver is subscribed", async () =>
@@ -93,6 +88,24 @@ internal sealed class LoadedSystem : IAsyncDisposable
     public async Task StartAsync(string name)
     {
         await _system.StartAsync(name);
+        if (name.StartsWith("api-", StringComparison.Ordinal))
+        {
+            // One of several comes back on another port, and what is ready so far may be the other one.
+            var client = ClientOf(name);
+            await Wait.UntilAsync($"{name} is ready", async () =>
+            {
+                try
+                {
+                    using var answer = await client.GetAsync("/health/ready", TestContext.Current.CancellationToken);
+                    return answer.IsSuccessStatusCode;
+                }
+                catch (HttpRequestException)
+                {
+                    return false;
+                }
+            }, Patience);
+            _apis[int.Parse(name["api-".Length..]) - 1] = client;
+        }
         _returns.Add(TimeProvider.System.GetUtcNow());
     }
 
@@ -186,6 +199,13 @@ internal sealed class LoadedSystem : IAsyncDisposable
             api.Dispose();
         if (_receiver is not null)
             await _receiver.DisposeAsync();
+    }
+
+    private HttpClient ClientOf(string api)
+    {
+        var client = new HttpClient { BaseAddress = _system.UrlOf(api), Timeout = TimeSpan.FromSeconds(5) };
+        client.DefaultRequestHeaders.Add("X-API-Key", Key);
+        return client;
     }
 
     private async Task PublishUntilStoppedAsync()
