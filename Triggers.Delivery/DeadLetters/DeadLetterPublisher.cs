@@ -5,8 +5,8 @@ using Confluent.Kafka;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using Triggers.Core;
-using Triggers.EventLog.Kafka;
 using Triggers.Delivery.Dispatch;
+using Triggers.EventLog.Kafka;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.DeadLetters;

@@ -4,8 +4,8 @@ using Microsoft.Extensions.Options;
 using Npgsql;
 using NpgsqlTypes;
 using Triggers.Core;
-using Triggers.EventLog.Kafka;
 using Triggers.Delivery.Dispatch;
+using Triggers.EventLog.Kafka;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.Projection;

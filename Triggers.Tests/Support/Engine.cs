@@ -7,10 +7,10 @@ using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using Npgsql;
 using Triggers.Core;
-using Triggers.EventLog;
-using Triggers.EventLog.Postgres;
 using Triggers.Core.Schema;
 using Triggers.Core.Tables;
+using Triggers.EventLog;
+using Triggers.EventLog.Postgres;
 
 namespace Triggers.Tests.Support;
 
