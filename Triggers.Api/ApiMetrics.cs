@@ -8,6 +8,7 @@ internal sealed class ApiMetrics
     private readonly Counter<long> _accepted, _refused;
     private readonly Histogram<double> _append;
     private readonly Counter<long> _limited;
+    private readonly UpDownCounter<long> _bodyBytes;
 
     public ApiMetrics(IMeterFactory meters)
     {
@@ -18,6 +19,8 @@ internal sealed class ApiMetrics
         _append = meter.CreateHistogram("triggers.log.append.duration", "s", "From handing events to the log to their being durable.",
             advice: new InstrumentAdvice<double> { HistogramBucketBoundaries = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2] });
         _limited = meter.CreateCounter<long>("triggers.rate_limit.decisions", "{decision}", "What the rate limiter said to requests.");
+        _bodyBytes = meter.CreateUpDownCounter<long>("triggers.requests.body.size", "By",
+            "Bytes that the bodies of requests under way hold in this process; bounded by `Requests:MaxBodyBytes`.");
     }
 
     /// <summary>New events are durable.</summary>
@@ -29,6 +32,9 @@ internal sealed class ApiMetrics
 
     /// <summary>An append took this long.</summary>
     public void Appended(TimeSpan duration) => _append.Record(duration.TotalSeconds);
+
+    /// <summary>Bodies of requests hold so many bytes more, or less.</summary>
+    public void BodyBytesHeld(long bytes) => _bodyBytes.Add(bytes);
 
     /// <summary>The limiter decided about a request.</summary>
     /// <param name="result"><c>allowed</c>, <c>limited</c> or <c>quota_exceeded</c>.</param>

@@ -17,7 +17,12 @@ using Triggers.Api.UsagePlans;
 using Triggers.ServiceDefaults;
 
 var builder = WebApplication.CreateBuilder(args);
-builder.WebHost.ConfigureKestrel(kestrel => kestrel.AddServerHeader = false);
+builder.WebHost.ConfigureKestrel(kestrel =>
+{
+    kestrel.AddServerHeader = false;
+    // What a connection holds of a body that nobody reads yet; what is read is counted in BodyMemory.
+    kestrel.Limits.MaxRequestBufferSize = 128 * 1024;
+});
 builder.AddServiceDefaults();
 builder.Services.AddApiStorage();
 builder.AddEventLog();
@@ -32,6 +37,7 @@ var app = builder.Build();
 if (Migration.IsAskedFor(args))
     return await Migration.RunAsync(app.Services);
 
+app.Use(next => app.Services.GetRequiredService<WarmUp>().Use(next));
 app.UseMiddleware<Correlation>();
 app.UseMiddleware<Problems>();
 app.UseRouting();
@@ -40,17 +46,18 @@ app.UseMiddleware<Authentication>();
 app.UseMiddleware<IdempotencyKey>();
 
 app.MapLiveAndReady();
-app.MapHealth();
-app.MapIngest();
-app.MapEvents();
-app.MapInbox();
-app.MapSubscriptions();
-app.MapDeliveries();
-app.MapDeadLetters();
-app.MapReplays();
-app.MapTenants();
-app.MapApiKeys();
-app.MapUsagePlans();
+var api = app.MapGroup("").AddEndpointFilter(Deadline.EndBeforeAnswerAsync);
+api.MapHealth();
+api.MapIngest();
+api.MapEvents();
+api.MapInbox();
+api.MapSubscriptions();
+api.MapDeliveries();
+api.MapDeadLetters();
+api.MapReplays();
+api.MapTenants();
+api.MapApiKeys();
+api.MapUsagePlans();
 app.MapContract();
 
 return await app.RunServiceAsync();

@@ -26,7 +26,7 @@ public interface IEventLog
 /// <param name="CorrelationId">Of the request.</param>
 /// <param name="TraceParent">W3C trace context of the request.</param>
 /// <param name="IdempotencyKey">The caller's key, when there was one.</param>
-/// <param name="Events">At least one, in the order of the request, with growing ids.</param>
+/// <param name="Events">In the order of the request, with growing ids. None: nothing is appended, the answer shows that the log is there.</param>
 public sealed record AppendRequest(
     Guid TenantId,
     Guid FirstId,

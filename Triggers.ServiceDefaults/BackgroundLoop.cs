@@ -13,8 +13,11 @@ public abstract partial class BackgroundLoop(TimeProvider time, ILogger logger) 
     private static readonly TimeSpan s_repeatWarning = TimeSpan.FromMinutes(1);
 
     private readonly Backoff _backoff = new();
+    private readonly long _started = time.GetTimestamp();
     private long _awaySince;
-    private long _warnedAt;
+    private long _saidAt;
+    private LogLevel _said;
+    private bool _worked;
     private bool _ended;
 
     /// <summary>The clock.</summary>
@@ -38,6 +41,7 @@ public abstract partial class BackgroundLoop(TimeProvider time, ILogger logger) 
     /// <summary>What the work depends on is there: the next failure is a new one.</summary>
     protected void Recovered()
     {
+        _worked = true;
         if (_backoff.Failures == 0)
             return;
         Log.Recovered(Logger, Time.GetElapsedTime(_awaySince).TotalSeconds);
@@ -71,18 +75,20 @@ public abstract partial class BackgroundLoop(TimeProvider time, ILogger logger) 
 
     private void Warn(Exception e)
     {
+        // No warning while everything may be starting at the same moment.
+        var level = _worked ? LogLevel.Warning : Readiness.LevelOfWaiting(Time.GetElapsedTime(_started));
         if (_backoff.Failures == 0)
             _awaySince = Time.GetTimestamp();
-        else if (Time.GetElapsedTime(_warnedAt) < s_repeatWarning)
+        else if (level == _said && Time.GetElapsedTime(_saidAt) < s_repeatWarning)
             return;
-        _warnedAt = Time.GetTimestamp();
-        Log.Away(Logger, e.GetBaseException().Message);
+        (_said, _saidAt) = (level, Time.GetTimestamp());
+        Log.Away(Logger, level, e.GetBaseException().Message);
     }
 
     private static partial class Log
     {
-        [LoggerMessage(EventId = 101, Level = LogLevel.Warning, Message = "Interrupted, and tried again until it works: {Problem}")]
-        public static partial void Away(ILogger logger, string problem);
+        [LoggerMessage(EventId = 101, Message = "Waits, and is tried again until it works: {Problem}")]
+        public static partial void Away(ILogger logger, LogLevel level, string problem);
 
         [LoggerMessage(EventId = 102, Level = LogLevel.Information, Message = "Works again after {Seconds:0.0} s")]
         public static partial void Recovered(ILogger logger, double seconds);

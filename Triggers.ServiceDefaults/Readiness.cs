@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.ComponentModel.DataAnnotations;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
@@ -27,7 +28,10 @@ public sealed class ShutdownOptions
 /// <summary>Whether work may be sent here. Once ready, only draining takes it back: a dependency lost later is degradation.</summary>
 public sealed class Readiness
 {
+    private static readonly TimeSpan NormalStart = TimeSpan.FromSeconds(15);
+
     private readonly TaskCompletionSource _schema = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly ConcurrentBag<Task> _holds = [];
     private volatile bool _draining;
 
     /// <summary>Ends when the database has this version's schema. Whatever uses the database waits for it.</summary>
@@ -37,7 +41,14 @@ public sealed class Readiness
     public bool Draining => _draining;
 
     /// <summary>Whether to send work here.</summary>
-    public bool IsReady => _schema.Task.IsCompletedSuccessfully && !_draining;
+    public bool IsReady => _schema.Task.IsCompletedSuccessfully && _holds.All(hold => hold.IsCompleted) && !_draining;
+
+    /// <summary>The service is not ready before this has ended. To be called before the service starts to listen.</summary>
+    public void HoldUntil(Task done) => _holds.Add(done);
+
+    /// <summary>How to log that something is waited for: no warning while everything may be starting at the same moment.</summary>
+    /// <param name="elapsed">Since the start.</param>
+    public static LogLevel LevelOfWaiting(TimeSpan elapsed) => elapsed < NormalStart ? LogLevel.Information : LogLevel.Warning;
 
     internal void SchemaFound() => _schema.TrySetResult();
 
@@ -77,7 +88,8 @@ internal sealed partial class SchemaWait(
 {
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(500);
 
-    private bool _warned;
+    private readonly long _started = time.GetTimestamp();
+    private LogLevel? _said;
 
     protected override async Task RunAsync(CancellationToken stoppingToken)
     {
@@ -88,16 +100,17 @@ internal sealed partial class SchemaWait(
             End();
             return;
         }
-        if (!_warned)
-            Log.Missing(Logger);
-        _warned = true;
+        var level = Readiness.LevelOfWaiting(Time.GetElapsedTime(_started));
+        if (level != _said)
+            Log.Missing(Logger, level);
+        _said = level;
         await Task.Delay(s_pause, Time, stoppingToken);
     }
 
     private static partial class Log
     {
-        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "The database does not have this version's schema yet: run the migrations")]
-        public static partial void Missing(ILogger logger);
+        [LoggerMessage(EventId = 1, Message = "The database does not have this version's schema yet: run the migrations")]
+        public static partial void Missing(ILogger logger, LogLevel level);
     }
 }
 

@@ -3,6 +3,7 @@ using System.Security.Cryptography;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using Triggers.Api.Setup;
+using Triggers.Core;
 
 namespace Triggers.Api.Auth;
 
@@ -14,7 +15,6 @@ namespace Triggers.Api.Auth;
 internal sealed class KeyCache(NpgsqlDataSource dataSource, IOptions<AuthOptions> options, TimeProvider time)
 {
     private static readonly TimeSpan KeepUnknown = TimeSpan.FromSeconds(1);
-    private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(1.7);
     private const int MaxEntries = 10_000;
 
     private readonly ConcurrentDictionary<string, Entry> _entries = new(StringComparer.Ordinal);
@@ -58,7 +58,7 @@ internal sealed class KeyCache(NpgsqlDataSource dataSource, IOptions<AuthOptions
 
     private async Task<Caller?> LoadAsync(byte[] hash)
     {
-        using var timeout = new CancellationTokenSource(MaxWait, time);
+        using var timeout = new CancellationTokenSource(RequestBudget.Request, time);
         try
         {
             await using var command = dataSource.CreateCommand(

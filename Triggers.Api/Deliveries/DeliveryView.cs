@@ -1,4 +1,3 @@
-using System.Text;
 using System.Text.Json.Serialization;
 using Triggers.Core;
 using Triggers.Core.Tables;
@@ -57,9 +56,14 @@ internal sealed record AttemptView(
     string? Error,
     int? StatusCode,
     IReadOnlyDictionary<string, string>? ResponseHeaders,
-    string? ResponseBody)
+    string? ResponseBody,
+    BodyEncoding? ResponseBodyEncoding)
 {
-    public static AttemptView Of(Attempt a) => new(
-        TypeId.Format(TypeId.Attempt, a.Id), a.Number, a.StartedAt, a.DurationMs, a.Outcome, a.Error, a.StatusCode, a.ResponseHeaders,
-        a.ResponseBody is null ? null : Encoding.UTF8.GetString(a.ResponseBody));
+    public static AttemptView Of(Attempt a)
+    {
+        ReadableBody? body = a.ResponseBody is { } bytes ? ReadableBody.Of(bytes, a.ResponseHeaders) : null;
+        return new(
+            TypeId.Format(TypeId.Attempt, a.Id), a.Number, a.StartedAt, a.DurationMs, a.Outcome, a.Error, a.StatusCode, a.ResponseHeaders,
+            body?.Text, body?.Encoding);
+    }
 }

@@ -37,9 +37,12 @@ internal static class ErrorCodes
         new("idempotency_key_reused", 422, "The Idempotency-Key was used with another request");
     public static readonly ErrorCode RateLimited = new("rate_limited", 429, "The API key sends too many requests");
     public static readonly ErrorCode QuotaExceeded = new("quota_exceeded", 429, "The API key has published its events of the day");
+    public static readonly ErrorCode TooManyBytes =
+        new("too_many_bytes", 429, "The tenant's requests under way hold too many bytes");
     public static readonly ErrorCode InternalError = new("internal_error", 500, "Something is wrong with this service");
     public static readonly ErrorCode LogUnavailable = new("log_unavailable", 503, "Events can't be accepted now");
     public static readonly ErrorCode StorageUnavailable = new("storage_unavailable", 503, "The database does not answer now");
+    public static readonly ErrorCode Overloaded = new("overloaded", 503, "Too many requests are under way");
     public static readonly ErrorCode EventNotYetVisible = new("event_not_yet_visible", 503, "The event is accepted but not processed yet");
     public static readonly ErrorCode TestNotAttempted = new("test_not_attempted", 504, "The test event was not attempted in time");
 
@@ -49,7 +52,7 @@ internal static class ErrorCodes
         InvalidRequest, MalformedJson, BatchRefused, IdempotencyNotSupported, Unauthenticated, Forbidden, NotFound, MethodNotAllowed,
         RequestTimeout, ExternalIdConflict, IdempotencyInProgress, DeliveryPending, SubscriptionGone, SubscriptionDisabled,
         DeadLetterClosed, NameTaken, LastAdminKey, UsagePlanInUse, PayloadTooLarge, UnsupportedMediaType, IdempotencyKeyReused, RateLimited,
-        QuotaExceeded, InternalError, LogUnavailable, StorageUnavailable, EventNotYetVisible, TestNotAttempted,
+        QuotaExceeded, TooManyBytes, InternalError, LogUnavailable, StorageUnavailable, Overloaded, EventNotYetVisible, TestNotAttempted,
     ];
 
     /// <summary>The code of an answer that the framework gave with a status and nothing else.</summary>

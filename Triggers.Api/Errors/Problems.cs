@@ -28,21 +28,29 @@ internal sealed partial class Problems(RequestDelegate next, ILogger<Problems> l
 {
     public async Task InvokeAsync(HttpContext context)
     {
-        var aborted = context.RequestAborted;
         using var deadline = Deadline.Start(context);
         try
         {
             await next(context);
         }
-        catch (Exception e) when (aborted.IsCancellationRequested && e is OperationCanceledException or IOException or NpgsqlException)
+        catch (Exception e) when (deadline.ClientIsGone && e is OperationCanceledException or IOException or NpgsqlException)
         {
             // Nobody is there to read an answer.
-            context.Response.StatusCode = StatusCodes.Status499ClientClosedRequest;
+            if (!context.Response.HasStarted)
+                context.Response.StatusCode = StatusCodes.Status499ClientClosedRequest;
+            context.Abort();
             return;
         }
         catch (Exception e) when (!context.Response.HasStarted)
         {
             await AnswerAsync(context, deadline, e);
+            return;
+        }
+        catch (Exception e)
+        {
+            // Half an answer must not look like a whole one.
+            Log.Unfinished(logger, e, context.Request.Method, context.GetEndpoint()?.DisplayName);
+            context.Abort();
             return;
         }
 
@@ -106,6 +114,9 @@ internal sealed partial class Problems(RequestDelegate next, ILogger<Problems> l
 
     private static partial class Log
     {
+        [LoggerMessage(EventId = 3, Level = LogLevel.Error, Message = "The answer to {Method} {Endpoint} could not be finished; the connection was aborted")]
+        public static partial void Unfinished(ILogger logger, Exception exception, string method, string? endpoint);
+
         [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Answered 503, Postgres is away: {Problem}")]
         public static partial void StorageAway(ILogger logger, string problem);
 

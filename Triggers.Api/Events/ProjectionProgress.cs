@@ -1,6 +1,7 @@
 using Confluent.Kafka;
 using Confluent.Kafka.Admin;
 using Npgsql;
+using Triggers.Core;
 using Triggers.EventLog.Kafka;
 
 namespace Triggers.Api.Events;
@@ -13,7 +14,6 @@ namespace Triggers.Api.Events;
 internal sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics, NpgsqlDataSource dataSource, TimeProvider time)
 {
     private const int MaxWaiters = 1_000;
-    private static readonly TimeSpan s_maxWait = TimeSpan.FromSeconds(1.4);
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(20);
 
     /// <summary>How far the clocks of API processes may be apart: a partition is in the order of appending, not of their clocks.</summary>
@@ -48,7 +48,7 @@ internal sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics,
         }
         try
         {
-            await waiter.Done.Task.WaitAsync(s_maxWait, time, cancellationToken);
+            await waiter.Done.Task.WaitAsync(RequestBudget.Visibility, time, cancellationToken);
             return true;
         }
         catch (TimeoutException)

@@ -1,5 +1,6 @@
 using Npgsql;
 using Triggers.Api.Events;
+using Triggers.Core;
 
 namespace Triggers.Api.Inbox;
 
@@ -19,8 +20,6 @@ internal enum AcknowledgeStatus
 /// <summary>Takes events out of the inbox.</summary>
 internal sealed class Acknowledger(NpgsqlDataSource dataSource, TimeProvider time, ProjectionProgress? progress = null)
 {
-    private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(1.3);
-
     /// <summary>
     /// Acknowledges events that exist. One that the projection has not reached is waited for, briefly: there is no row yet to note it
     /// in. Settled events are acknowledged already.
@@ -43,7 +42,7 @@ internal sealed class Acknowledger(NpgsqlDataSource dataSource, TimeProvider tim
                         result[id] = AcknowledgeStatus.NotYetVisible;
             }
             open = [.. open.Where(id => result[id] == AcknowledgeStatus.NotYetVisible)];
-            if (open.Length == 0 || time.GetElapsedTime(started) + pause > MaxWait)
+            if (open.Length == 0 || time.GetElapsedTime(started) + pause > RequestBudget.Visibility)
                 return result;
             await Task.Delay(pause, time, cancellationToken);
         }
@@ -82,6 +81,6 @@ internal sealed class Acknowledger(NpgsqlDataSource dataSource, TimeProvider tim
         command.Parameters.AddWithValue("ids", ids);
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
         while (await reader.ReadAsync(cancellationToken))
-            result[reader.GetGuid(0)] = Core.SnakeCase<AcknowledgeStatus>.Parse(reader.GetString(1));
+            result[reader.GetGuid(0)] = SnakeCase<AcknowledgeStatus>.Parse(reader.GetString(1));
     }
 }

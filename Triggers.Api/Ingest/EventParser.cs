@@ -19,6 +19,25 @@ internal sealed class ParsedEvent
 
     /// <summary>What is wrong with it; then nothing else of it counts.</summary>
     public List<FieldError> Errors { get; } = [];
+
+    /// <summary>How many more mistakes the request has room for, beside the first of each event.</summary>
+    public required MistakesLeft Room { get; init; }
+
+    /// <summary>Remembers a mistake. The first one is always named.</summary>
+    public void Refuse(string pointer, string detail)
+    {
+        if (Errors.Count == 0 || Room.Take())
+            Errors.Add(new FieldError(pointer, detail));
+    }
+}
+
+/// <summary>Bounds what is named of the mistakes of a request.</summary>
+internal sealed class MistakesLeft
+{
+    private int _left = FieldErrors.Max - 1;
+
+    /// <summary>Takes the room for one.</summary>
+    public bool Take() => _left-- > 0;
 }
 
 /// <summary>Reads events straight from the bytes of a body, so that <c>data</c> can be kept byte for byte.</summary>
@@ -39,7 +58,7 @@ internal static class EventParser
         {
             var reader = new Utf8JsonReader(body.Span, ReaderOptions);
             reader.Read();
-            var parsed = ReadEvent(ref reader, body, "");
+            var parsed = ReadEvent(ref reader, body, "", new MistakesLeft());
             reader.Read();
             return parsed;
         }
@@ -82,22 +101,23 @@ internal static class EventParser
         if (reader.TokenType != JsonTokenType.StartArray)
             throw ApiException.Invalid("/events", $"Must be an array of 1 to {maxEvents} events.");
         var events = new List<ParsedEvent>();
+        var room = new MistakesLeft();
         while (reader.Read() && reader.TokenType != JsonTokenType.EndArray)
         {
             if (events.Count == maxEvents)
                 throw ApiException.Invalid("/events", $"At most {maxEvents} events are taken in one request.");
-            events.Add(ReadEvent(ref reader, body, $"/events/{events.Count}"));
+            events.Add(ReadEvent(ref reader, body, $"/events/{events.Count}", room));
         }
         return events;
     }
 
     /// <summary>Reads one event, whatever is wrong with it, up to its last token.</summary>
-    private static ParsedEvent ReadEvent(ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, string pointer)
+    private static ParsedEvent ReadEvent(ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, string pointer, MistakesLeft room)
     {
-        var parsed = new ParsedEvent();
+        var parsed = new ParsedEvent { Room = room };
         if (reader.TokenType != JsonTokenType.StartObject)
         {
-            parsed.Errors.Add(new FieldError(pointer, "An event must be a JSON object."));
+            parsed.Refuse(pointer, "An event must be a JSON object.");
             reader.Skip();
             return parsed;
         }
@@ -111,23 +131,23 @@ internal static class EventParser
             var index = Array.IndexOf(Names, name);
             reader.Read();
             if (index < 0)
-                parsed.Errors.Add(new FieldError(at, $"There is no member \"{Fields.Shorten(name)}\" here."));
+                parsed.Refuse(at, $"There is no member \"{Fields.Shorten(name)}\" here.");
             else if (!seen.First(index))
-                parsed.Errors.Add(new FieldError(at, "The member comes twice."));
+                parsed.Refuse(at, "The member comes twice.");
 
             if (name == "data")
                 parsed.Data = ReadData(ref reader, body, parsed, at, outside);
             else if (index >= 0 && reader.TokenType is JsonTokenType.String or JsonTokenType.Null)
                 ReadText(ref reader, parsed, name, at);
             else if (index >= 0)
-                parsed.Errors.Add(new FieldError(at, "Must be text."));
+                parsed.Refuse(at, "Must be text.");
             reader.Skip();
         }
 
         if (!seen.Has(0))
-            parsed.Errors.Add(new FieldError(pointer + "/type", "Is required."));
+            parsed.Refuse(pointer + "/type", "Is required.");
         if (!seen.Has(1))
-            parsed.Errors.Add(new FieldError(pointer + "/data", "Is required."));
+            parsed.Refuse(pointer + "/data", "Is required.");
         return parsed;
     }
 
@@ -145,7 +165,7 @@ internal static class EventParser
             }
             // The event itself is the first level.
             if (deepest - outside + 1 > Body.MaxDepth)
-                parsed.Errors.Add(new FieldError(at, $"An event may be nested at most {Body.MaxDepth} deep."));
+                parsed.Refuse(at, $"An event may be nested at most {Body.MaxDepth} deep.");
         }
         return body[start..(int)reader.BytesConsumed];
     }
@@ -160,7 +180,7 @@ internal static class EventParser
         catch (InvalidOperationException)
         {
             // An escape that is half of a surrogate pair.
-            parsed.Errors.Add(new FieldError(at, "Is not Unicode text."));
+            parsed.Refuse(at, "Is not Unicode text.");
             return;
         }
 
@@ -169,7 +189,7 @@ internal static class EventParser
             case "type":
                 parsed.Type = text ?? "";
                 if (!EventTypePattern.IsType(text))
-                    parsed.Errors.Add(new FieldError(at, "Must be 1 to 256 letters, digits, \".\", \"_\" or \"-\"."));
+                    parsed.Refuse(at, "Must be 1 to 256 letters, digits, \".\", \"_\" or \"-\".");
                 break;
             case "time":
                 if (text is null)
@@ -177,11 +197,11 @@ internal static class EventParser
                 if (Rfc3339.TryParse(text, out var time))
                     parsed.Time = time;
                 else
-                    parsed.Errors.Add(new FieldError(at, "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z."));
+                    parsed.Refuse(at, "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z.");
                 break;
             default:
                 if (text is not null && (text.Length is 0 or > MaxTextLength || text.Contains('\0')))
-                    parsed.Errors.Add(new FieldError(at, $"Must be text of 1 to {MaxTextLength} characters, none of them NUL."));
+                    parsed.Refuse(at, $"Must be text of 1 to {MaxTextLength} characters, none of them NUL.");
                 else if (name == "externalId")
                     parsed.ExternalId = text;
                 else if (name == "source")

@@ -17,7 +17,7 @@ internal sealed class ListRequest
     private const int DefaultLimit = 50;
 
     private readonly HttpContext _context;
-    private readonly List<FieldError> _errors = [];
+    private readonly FieldErrors _errors = new("The query has mistakes; see errors.");
 
     private ListRequest(HttpContext context, bool newestFirst)
     {
@@ -63,11 +63,7 @@ internal sealed class ListRequest
     public static ListRequest Of(HttpContext context, bool newestFirst = true) => new(context, newestFirst);
 
     /// <summary>Ends the request if there was a mistake. To be called once everything is read.</summary>
-    public void EnsureValid()
-    {
-        if (_errors.Count > 0)
-            throw new ApiException(ErrorCodes.InvalidRequest, "The query has mistakes; see errors.", _errors);
-    }
+    public void EnsureValid() => _errors.ThrowIfAny();
 
     /// <summary>A parameter's text.</summary>
     public string? Text(string name, int maxLength)
@@ -149,7 +145,7 @@ internal sealed class ListRequest
     public Page<TView> Answer<TRow, TView>(List<TRow> rows, Func<TRow, TView> view, Func<TRow, Guid> id) =>
         Answer([.. rows.Take(Limit).Select(view)], rows.Count > Limit ? id(rows[Limit - 1]) : null);
 
-    private void Refuse(string name, string detail) => _errors.Add(new FieldError("?" + Fields.Shorten(name), detail));
+    private void Refuse(string name, string detail) => _errors.Add("?" + Fields.Shorten(name), detail);
 
     private T? Refuse<T>(string name, string detail)
     {

@@ -119,7 +119,13 @@ internal static class OpenApiSetup
         if (needsKey)
             errors = errors.Concat([ErrorCodes.Unauthenticated, ErrorCodes.Forbidden, ErrorCodes.RateLimited, ErrorCodes.StorageUnavailable]);
         if (about.Body is not null)
-            errors = errors.Concat([ErrorCodes.InvalidRequest, ErrorCodes.MalformedJson, ErrorCodes.RequestTimeout, ErrorCodes.PayloadTooLarge, ErrorCodes.UnsupportedMediaType]);
+        {
+            errors = errors.Concat(
+            [
+                ErrorCodes.InvalidRequest, ErrorCodes.MalformedJson, ErrorCodes.RequestTimeout, ErrorCodes.PayloadTooLarge, ErrorCodes.UnsupportedMediaType,
+                ErrorCodes.TooManyBytes, ErrorCodes.Overloaded,
+            ]);
+        }
         else if (about.Query.Count > 0)
             errors = errors.Append(ErrorCodes.InvalidRequest);
         if (about.Body is not null && !about.Headers.Any(h => h.Name == IdempotencyKey.Header))

@@ -24,7 +24,6 @@ internal sealed record Replayed(IReadOnlyList<DeliveryView> Deliveries);
 internal static class ReplaysApi
 {
     private const int MaxSubscriptions = 100;
-    private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(1.2);
 
     /// <summary>Maps the <c>replay</c> of events, deliveries and dead letters.</summary>
     public static void MapReplays(this IEndpointRouteBuilder app)
@@ -44,7 +43,7 @@ internal static class ReplaysApi
         // Before the projection has seen the event it would come twice: once by it, once by us.
         for (var pause = TimeSpan.FromMilliseconds(20); await reader.IsProjectedAsync(caller.TenantId, key, context.RequestAborted) == false; pause *= 2)
         {
-            if (time.GetElapsedTime(started) + pause > MaxWait)
+            if (time.GetElapsedTime(started) + pause > RequestBudget.Visibility)
                 throw InboxApi.NotYetVisible();
             await Task.Delay(pause, time, context.RequestAborted);
         }

@@ -3,6 +3,8 @@ using System.Net.Http.Headers;
 using System.Text.Json;
 using System.Text.Unicode;
 using Microsoft.AspNetCore.Http.Features;
+using Microsoft.Extensions.Options;
+using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 
 namespace Triggers.Api.Requests;
@@ -15,6 +17,8 @@ internal static class Body
 
     /// <summary>The largest body, unless an endpoint says otherwise.</summary>
     public const int MaxBytes = 1024 * 1024;
+
+    private const int FirstBuffer = 16 * 1024;
 
     /// <summary>The body's bytes: plain, UTF-8, <c>application/json</c>, at most <paramref name="maxBytes"/>.</summary>
     public static async Task<ReadOnlyMemory<byte>> ReadBytesAsync(HttpContext context, int maxBytes)
@@ -34,28 +38,65 @@ internal static class Body
         if (context.Features.Get<IHttpMaxRequestBodySizeFeature>() is { IsReadOnly: false } limit)
             limit.MaxRequestBodySize = maxBytes + 64 * 1024;
 
+        // Until the request has its answer: what is read of a body goes on to the event log as it is.
+        var share = context.RequestServices.GetRequiredService<BodyMemory>().Open(context.Features.GetRequiredFeature<Caller>().TenantId);
+        context.Response.RegisterForDispose(share);
         var deadline = Deadline.Of(context);
         deadline.Pause();
-        var body = await ReadAsync(request, maxBytes, context.RequestAborted);
-        deadline.Resume();
-        return Utf8.IsValid(body.Span) ? body : throw new ApiException(ErrorCodes.MalformedJson, "The body is not valid UTF-8.");
+        try
+        {
+            var body = await ReadInTimeAsync(context, maxBytes, share);
+            deadline.Resume();
+            return Utf8.IsValid(body.Span) ? body : throw new ApiException(ErrorCodes.MalformedJson, "The body is not valid UTF-8.");
+        }
+        catch (ApiException)
+        {
+            // The rest of the body is not waited for.
+            context.Response.Headers.Connection = "close";
+            throw;
+        }
     }
 
-    private static async Task<ReadOnlyMemory<byte>> ReadAsync(HttpRequest request, int maxBytes, CancellationToken cancellationToken)
+    private static async Task<ReadOnlyMemory<byte>> ReadInTimeAsync(HttpContext context, int maxBytes, BodyMemory.Share share)
     {
+        var atMost = context.RequestServices.GetRequiredService<IOptions<RequestOptions>>().Value.BodyTimeout;
+        using var timeout = CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted);
+        timeout.CancelAfter(atMost);
+        try
+        {
+            return await ReadAsync(context.Request, maxBytes, share, timeout.Token);
+        }
+        catch (OperationCanceledException) when (!context.RequestAborted.IsCancellationRequested)
+        {
+            throw new ApiException(ErrorCodes.RequestTimeout, $"The body was not there after {atMost.TotalSeconds:0} s.");
+        }
+    }
+
+    /// <summary>
+    /// The buffer grows with what comes, whatever length was announced; what is read leaves the server's own buffer at once.
+    /// </summary>
+    private static async Task<ReadOnlyMemory<byte>> ReadAsync(HttpRequest request, int maxBytes, BodyMemory.Share share, CancellationToken cancellationToken)
+    {
+        var expected = (int)(request.ContentLength ?? maxBytes);
+        var body = Array.Empty<byte>();
+        var length = 0;
         while (true)
         {
             var read = await request.BodyReader.ReadAsync(cancellationToken);
-            if (read.Buffer.Length > maxBytes)
+            var needed = length + read.Buffer.Length;
+            if (needed > maxBytes)
                 throw TooLarge(maxBytes);
-            if (!read.IsCompleted)
+            if (needed > body.Length)
             {
-                request.BodyReader.AdvanceTo(read.Buffer.Start, read.Buffer.End);
-                continue;
+                var size = (int)Math.Max(needed, Math.Min(expected, Math.Max(FirstBuffer, body.Length * 2L)));
+                share.Take(size - body.Length);
+                Array.Resize(ref body, size);
             }
-            var body = read.Buffer.ToArray();
+            read.Buffer.CopyTo(body.AsSpan(length));
+            length = (int)needed;
             request.BodyReader.AdvanceTo(read.Buffer.End);
-            return body;
+            if (read.IsCompleted)
+                return body.AsMemory(0, length);
         }
     }
 

@@ -1,21 +1,24 @@
+using Triggers.Core;
+
 namespace Triggers.Api.Requests;
 
 /// <summary>
-/// No request waits longer for the database than this, whatever state that is in: the deadline takes the place of
-/// <see cref="HttpContext.RequestAborted"/>. The time a client takes to send its body does not count.
+/// No request waits longer than <see cref="RequestBudget.Request"/> for its answer, whatever state the database is in: until the answer is
+/// known the deadline takes the place of <see cref="HttpContext.RequestAborted"/>. The time a client takes to send its body, or to read the
+/// answer, does not count: an answer that has begun is never cut by it.
 /// </summary>
 internal sealed class Deadline : IDisposable
 {
-    private static readonly TimeSpan Limit = TimeSpan.FromSeconds(1.7);
-
+    private readonly HttpContext _context;
     private readonly CancellationToken _aborted;
     private readonly CancellationTokenSource _source;
     private readonly TimeProvider _time;
     private long _runningSince;
-    private TimeSpan _left = Limit;
+    private TimeSpan _left = RequestBudget.Request;
 
     private Deadline(HttpContext context)
     {
+        _context = context;
         _time = context.RequestServices.GetRequiredService<TimeProvider>();
         _aborted = context.RequestAborted;
         _source = CancellationTokenSource.CreateLinkedTokenSource(_aborted);
@@ -26,6 +29,9 @@ internal sealed class Deadline : IDisposable
 
     /// <summary>Whether the time is over.</summary>
     public bool Passed => _source.IsCancellationRequested && !_aborted.IsCancellationRequested;
+
+    /// <summary>Whether the client is gone.</summary>
+    public bool ClientIsGone => _aborted.IsCancellationRequested;
 
     /// <summary>Starts the clock of a request.</summary>
     public static Deadline Start(HttpContext context) => new(context);
@@ -50,8 +56,23 @@ internal sealed class Deadline : IDisposable
     /// <summary>Begins anew, for a request that goes to the database again and again.</summary>
     public void Restart()
     {
-        _left = Limit;
+        _left = RequestBudget.Request;
         Resume();
+    }
+
+    /// <summary>The answer is known: from here on only the client's going ends the request.</summary>
+    private void End()
+    {
+        _source.CancelAfter(Timeout.InfiniteTimeSpan);
+        _context.RequestAborted = _aborted;
+    }
+
+    /// <summary>Ends the deadline between a handler and the writing of its result, for every endpoint of a group.</summary>
+    public static async ValueTask<object?> EndBeforeAnswerAsync(EndpointFilterInvocationContext invocation, EndpointFilterDelegate next)
+    {
+        var result = await next(invocation);
+        Of(invocation.HttpContext).End();
+        return result;
     }
 
     public void Dispose() => _source.Dispose();

@@ -9,7 +9,7 @@ internal sealed class Fields
 {
     private readonly Dictionary<string, JsonElement> _members = new(StringComparer.Ordinal);
     private readonly HashSet<string> _asked = new(StringComparer.Ordinal);
-    private readonly List<FieldError> _errors = [];
+    private readonly FieldErrors _errors = new("The body has mistakes; see errors.");
 
     private Fields()
     {
@@ -25,15 +25,14 @@ internal sealed class Fields
         {
             var name = NameOf(member);
             if (name is null || !fields._members.TryAdd(name, member.Value))
-                fields._errors.Add(new FieldError(Pointer(name ?? ""), "The member comes twice, or its name is not text."));
+                fields.Refuse(Pointer(name ?? ""), "The member comes twice, or its name is not text.");
         }
 
         var result = read(fields);
         foreach (var name in fields._members.Keys.Where(name => !fields._asked.Contains(name)))
-            fields._errors.Add(new FieldError(Pointer(name), $"There is no member \"{Shorten(name)}\" here."));
-        return fields._errors.Count == 0
-            ? result
-            : throw new ApiException(ErrorCodes.InvalidRequest, "The body has mistakes; see errors.", fields._errors);
+            fields.Refuse(Pointer(name), $"There is no member \"{Shorten(name)}\" here.");
+        fields._errors.ThrowIfAny();
+        return result;
     }
 
     /// <summary>A member's JSON pointer (RFC 6901).</summary>
@@ -42,8 +41,8 @@ internal sealed class Fields
     /// <summary>What a client sent, short enough to be said back to it.</summary>
     public static string Shorten(string text) => text.Length <= 64 ? text : text[..64] + "…";
 
-    /// <summary>Remembers a mistake.</summary>
-    public void Refuse(string pointer, string detail) => _errors.Add(new FieldError(pointer, detail));
+    /// <summary>Remembers a mistake; reading ends at the 100th.</summary>
+    public void Refuse(string pointer, string detail) => _errors.Add(pointer, detail);
 
     /// <summary>Whether the member is there, were it null.</summary>
     public bool Has(string name) => _members.ContainsKey(name);

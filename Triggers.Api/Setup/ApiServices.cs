@@ -77,10 +77,13 @@ internal static class ApiServices
     public static void AddFeatures(this IServiceCollection services)
     {
         services.AddSingleton<ApiMetrics>();
+        services.AddOptions<RequestOptions>().BindConfiguration("Requests").ValidateDataAnnotations().ValidateOnStart();
+        services.AddSingleton<BodyMemory>();
         services.AddSingleton<EventReader>();
         services.AddSingleton<Acknowledger>();
         services.AddSingleton<Replayer>();
         services.AddHosted<InboxSignal>();
+        services.AddHosted<WarmUp>();
     }
 
     /// <summary>JSON as our wire has it.</summary>

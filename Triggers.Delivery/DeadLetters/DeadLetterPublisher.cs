@@ -154,13 +154,17 @@ internal sealed class DeadLetterPublisher(
                 json.WriteEndArray();
                 json.WriteEndObject();
                 json.WriteStartArray("attempts");
+                ReadableBody? lastBody = null;
                 using (var attempts = JsonDocument.Parse(AttemptsJson))
                 {
                     foreach (var attempt in attempts.RootElement.EnumerateArray())
                         WriteAttempt(json, attempt);
+                    if (LastResponse is not null && attempts.RootElement.EnumerateArray().LastOrDefault() is { ValueKind: JsonValueKind.Object } last)
+                        lastBody = ReadableBody.Of(LastResponse, last.GetProperty("response_headers").Deserialize<Dictionary<string, string>>());
                 }
                 json.WriteEndArray();
-                json.WriteString("lastResponseBody", LastResponse is null ? null : Encoding.UTF8.GetString(LastResponse));
+                json.WriteString("lastResponseBody", lastBody?.Text);
+                json.WriteString("lastResponseBodyEncoding", lastBody is { } body ? SnakeCase<BodyEncoding>.Of(body.Encoding) : null);
                 json.WriteStartObject("event");
                 json.WriteString("id", TypeId.Format(TypeId.Event, Event.Id));
                 json.WriteString("type", Event.Type);

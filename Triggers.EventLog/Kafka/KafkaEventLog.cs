@@ -3,6 +3,7 @@ using Confluent.Kafka;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Npgsql;
+using Triggers.Core;
 using Triggers.EventLog.Idempotency;
 
 namespace Triggers.EventLog.Kafka;
@@ -15,9 +16,6 @@ public sealed partial class KafkaEventLog(
     IProducer<byte[], byte[]> producer, KafkaTopics topics, NpgsqlDataSource dataSource, TimeProvider time, ILogger<KafkaEventLog> logger)
     : BackgroundService, IEventLog
 {
-    /// <summary>How long a caller waits for its append before it is told to come again.</summary>
-    private static readonly TimeSpan s_maxWait = TimeSpan.FromSeconds(1.8);
-
     /// <summary>Bounds of what waits for brokers: events, and bytes.</summary>
     private const int MaxWaitingEvents = 20_000;
     private const long MaxWaitingBytes = 64 * 1024 * 1024;
@@ -39,7 +37,7 @@ public sealed partial class KafkaEventLog(
         var append = AppendWithKeysAsync(request);
         try
         {
-            return await append.WaitAsync(s_maxWait, time, cancellationToken);
+            return await append.WaitAsync(RequestBudget.Append, time, cancellationToken);
         }
         catch (TimeoutException e)
         {
@@ -67,6 +65,8 @@ public sealed partial class KafkaEventLog(
     {
         if (!topics.Ready.IsCompletedSuccessfully)
             throw new EventLogUnavailableException("Kafka has not answered yet.") { NothingWasKept = true };
+        if (request.Events.Count == 0)
+            return;
         var topic = (await topics.Ready).Topic;
         var bytes = request.Events.Sum(e => (long)e.Data.Length + 512);
         var waitingEvents = Interlocked.Add(ref _waitingEvents, request.Events.Count);

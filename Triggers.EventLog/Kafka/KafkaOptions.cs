@@ -1,5 +1,6 @@
 using System.ComponentModel.DataAnnotations;
 using Confluent.Kafka;
+using Triggers.Core;
 
 namespace Triggers.EventLog.Kafka;
 
@@ -66,7 +67,7 @@ public sealed class KafkaOptions
         EnableIdempotence = true,
         // Requests that wait together share a batch; alone, one waits a millisecond.
         LingerMs = 1,
-        MessageTimeoutMs = 1500,
+        MessageTimeoutMs = (int)RequestBudget.Produce.TotalMilliseconds,
         RequestTimeoutMs = 1500,
         CompressionType = CompressionType.Lz4,
         MessageMaxBytes = MaxRecordBytes,

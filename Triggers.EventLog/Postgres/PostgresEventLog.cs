@@ -15,12 +15,6 @@ namespace Triggers.EventLog.Postgres;
 public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimeProvider time, ILogger<PostgresEventLog> logger)
     : BackgroundService, IEventLog
 {
-    /// <summary>How long a caller waits for its append before it is told to come again.</summary>
-    private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(1.8);
-
-    /// <summary>How long a commit may take. Less than the wait, so that who is told to come again mostly knows that nothing was kept.</summary>
-    private static readonly TimeSpan MaxCommit = TimeSpan.FromSeconds(1.4);
-
     /// <summary>Bounds of what waits: requests, and bytes of event data.</summary>
     private const int MaxQueuedRequests = 2_000;
     private const long MaxQueuedBytes = 64 * 1024 * 1024;
@@ -58,7 +52,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
 
         try
         {
-            return await pending.Completion.Task.WaitAsync(MaxWait, time, cancellationToken);
+            return await pending.Completion.Task.WaitAsync(RequestBudget.Append, time, cancellationToken);
         }
         catch (TimeoutException e)
         {
@@ -156,7 +150,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     private async Task AppendGroupAsync(List<PendingAppend> group)
     {
         var items = new Items(group);
-        using var timeout = new CancellationTokenSource(MaxCommit, time);
+        using var timeout = new CancellationTokenSource(RequestBudget.Commit, time);
         await using var connection = await dataSource.OpenConnectionAsync(timeout.Token);
 
         var inserted = items.Count;

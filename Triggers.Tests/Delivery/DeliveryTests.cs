@@ -185,7 +185,11 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
     }
 
     [Theory]
-    [InlineData("http://127.0.0.1:1", "connection_refused")]
+    [InlineData("http://127.0.0.1:1024", "connection_refused")]
+    [InlineData("http://127.0.0.1:22", "refused_by_guard")]
+    [InlineData("http://0.0.0.0/", "refused_by_guard")]
+    [InlineData("http://[::]:8080/", "refused_by_guard")]
+    [InlineData("http://[::ffff:a9fe:a9fe]/", "refused_by_guard")]
     [InlineData("http://no-such-name.invalid", "dns_failure")]
     public async Task Failures_before_the_request_are_told_apart(string url, string outcome)
     {
@@ -196,6 +200,29 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
 
         await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
         Assert.Equal(outcome, await Engine.ScalarAsync<string>("SELECT outcome FROM attempts"));
+    }
+
+    [Fact]
+    public async Task What_came_of_an_answer_that_broke_off_is_recorded_obeyed_and_told_in_the_log()
+    {
+        await using var receiver = new RawReceiver(
+            [[Steps.Read, Steps.Send("HTTP/1.1 503 Busy\r\nRetry-After: 120\r\nX-Queue: full\r\nContent-Length: 100\r\n\r\ntry later"), Steps.Close]]);
+        var logs = new CapturedLogs();
+        await Engine.SubscribeAsync($"http://127.0.0.1:{receiver.Port}/");
+        await Engine.StartDeliveryAsync(logs);
+
+        await Engine.AppendAsync("order.created");
+
+        await Wait.UntilAsync("the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM attempts") == 1);
+        await using var db = Engine.Db();
+        var attempt = await db.Attempts.SingleAsync(TestContext.Current.CancellationToken);
+        const string Cause = "the receiver closed the connection in the middle of its answer";
+        Assert.Equal((AttemptOutcome.HttpStatus, 503, Cause), (attempt.Outcome, attempt.StatusCode, attempt.Error));
+        Assert.Equal("full", attempt.ResponseHeaders!["X-Queue"]);
+        Assert.Equal("try later", Encoding.UTF8.GetString(attempt.ResponseBody!));
+        Assert.InRange(await Engine.ScalarAsync<double>("SELECT extract(epoch FROM next_attempt_at - now())::float8 FROM deliveries"), 110, 121);
+        var line = Assert.Single(logs.Lines, line => line.Message.StartsWith("delivery.attempted", StringComparison.Ordinal));
+        Assert.Contains($"ended http_status (the receiver answered 503; {Cause})", line.Message, StringComparison.Ordinal);
     }
 
     [Fact]

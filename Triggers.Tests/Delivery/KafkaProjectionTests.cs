@@ -209,6 +209,7 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
         Assert.Equal([500, 500], letter.GetProperty("attempts").EnumerateArray().Select(a => a.GetProperty("statusCode").GetInt32()));
         Assert.Equal([1, 2], letter.GetProperty("attempts").EnumerateArray().Select(a => a.GetProperty("number").GetInt32()));
         Assert.Equal("out of order", letter.GetProperty("lastResponseBody").GetString());
+        Assert.Equal("text", letter.GetProperty("lastResponseBodyEncoding").GetString());
         Assert.Equal("""{ "total": 1.50 }""", letter.GetProperty("event").GetProperty("data").GetRawText());
     }
 

@@ -123,9 +123,8 @@ internal sealed class ApiClient : IDisposable
             response.Headers.ToDictionary(h => h.Key, h => string.Join(",", h.Value), StringComparer.OrdinalIgnoreCase));
     }
 
-    /// <summary>Waits until the API is ready, and what it takes to answer has been loaded: its first answer may be late otherwise.</summary>
-    public Task WaitUntilReadyAsync() => Wait.UntilAsync("the API answers", async () =>
-        (await GetAsync("/health/ready")).Status == 200 && (await GetAsync("/subscriptions")).Status == 200);
+    /// <summary>Waits until the API is ready.</summary>
+    public Task WaitUntilReadyAsync() => Wait.UntilAsync("the API is ready", async () => (await GetAsync("/health/ready")).Status == 200);
 
     /// <summary>Publishes an event, and answers its id.</summary>
     public async Task<string> PublishAsync(string type = "order.created", string data = "1", string more = "")

@@ -46,6 +46,7 @@ internal static class Instruments
         var unit = instrument.Unit switch
         {
             "s" => "_seconds",
+            "By" => "_bytes",
             ['{', .., '}'] => "",
             var other => throw new NotSupportedException($"{instrument.Name} is in {other}: say what Prometheus makes of that."),
         };

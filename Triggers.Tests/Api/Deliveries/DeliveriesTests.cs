@@ -25,7 +25,25 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
         var attempt = succeeded.Json["attempts"]!.AsArray().Single()!;
         Assert.Equal("delivered", attempt["outcome"]!.GetValue<string>());
         Assert.Equal("thanks", attempt["responseBody"]!.GetValue<string>());
+        Assert.Equal("text", attempt["responseBodyEncoding"]!.GetValue<string>());
         Assert.Equal("text/plain", attempt["responseHeaders"]!["content-type"]!.GetValue<string>());
+    }
+
+    [Theory]
+    [InlineData("text/plain; charset=iso-8859-1", "66fc72", "f\u00fcr", "text")]
+    [InlineData("image/png", "89504e470d0a1a0a", "iVBORw0KGgo=", "base64")]
+    public async Task The_body_of_an_answer_is_shown_by_its_charset_or_as_base64(string contentType, string hex, string shown, string encoding)
+    {
+        var (tenant, subscription, e) = await ArrangeAsync();
+        var id = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
+        await api.Rows.SucceedAsync(id);
+        await api.Rows.ExecuteAsync(
+            "UPDATE attempts SET response_headers = jsonb_build_object('Content-Type', @type::text), response_body = @body WHERE delivery_id = @id",
+            ("type", contentType), ("body", Convert.FromHexString(hex)), ("id", Rows.Uuid(id)));
+
+        var attempt = (await tenant.Client.GetAsync($"/deliveries/{id}")).Is(200).Json["attempts"]!.AsArray().Single()!;
+
+        Assert.Equal((shown, encoding), (attempt["responseBody"]!.GetValue<string>(), attempt["responseBodyEncoding"]!.GetValue<string>()));
     }
 
     [Fact]

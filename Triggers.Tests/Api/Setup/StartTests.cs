@@ -1,3 +1,7 @@
+using System.Net;
+using System.Net.Sockets;
+using Microsoft.Extensions.Logging;
+using Triggers.ServiceDefaults;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.Setup;
@@ -11,6 +15,7 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
         foreach (var host in hosts)
         {
             using var client = host.Client("a-second-admin-key");
+            await client.WaitUntilReadyAsync();
             (await client.GetAsync("/tenants")).Is(200);
         }
 
@@ -30,6 +35,7 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
 
         await using var next = new ApiHost(api.ConnectionString);
         using var client = next.Client();
+        await client.WaitUntilReadyAsync();
 
         (await client.GetAsync("/tenants")).Is(200);
     }
@@ -44,6 +50,24 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
         Assert.Equal("starting", (await client.GetAsync("/health/ready")).Is(503)["status"]);
         (await client.GetAsync("/health/live")).Is(200);
         (await client.PostAsync("/events", """{"type":"a","data":1}""")).IsProblem(503, "storage_unavailable");
+    }
+
+    [Fact]
+    public async Task What_has_not_started_yet_is_waited_for_without_a_warning()
+    {
+        using var free = new TcpListener(IPAddress.Loopback, 0);
+        free.Start();
+        var redis = free.LocalEndpoint.ToString();
+        free.Stop();
+        var logs = new CapturedLogs();
+        await using var host = new ApiHost(await postgres.CreateDatabaseAsync(), logs, ("ConnectionStrings:redis", $"{redis},connectTimeout=500"));
+
+        await Wait.UntilAsync("both are waited for", () =>
+            logs.Lines.Any(line => line.Message.StartsWith("Waiting for the database", StringComparison.Ordinal))
+            && logs.Lines.Any(line => line.Message.StartsWith("Not listening for changed keys", StringComparison.Ordinal)));
+
+        Assert.DoesNotContain(logs.Lines, line => line.Level > LogLevel.Information);
+        Assert.Equal([LogLevel.Information, LogLevel.Warning], new[] { 14, 15 }.Select(seconds => Readiness.LevelOfWaiting(TimeSpan.FromSeconds(seconds))));
     }
 
     [Fact]

@@ -1,0 +1,89 @@
+using Aspire.Hosting.Kubernetes;
+using Aspire.Hosting.Kubernetes.Resources;
+
+namespace Triggers.AppHost;
+
+/// <summary>What the Helm chart needs beyond what Aspire writes by itself.</summary>
+internal static class HelmChart
+{
+    public static IResourceBuilder<KubernetesEnvironmentResource> AddChart(this IDistributedApplicationBuilder builder, Settings settings) =>
+        builder.AddKubernetesEnvironment("k8s")
+            .WithDashboard(false)
+            .WithHelm(helm => helm.WithChartName("triggers").WithReleaseName("triggers"))
+            .WithProperties(chart =>
+            {
+                // The default is an emptyDir, which goes with its pod.
+                chart.DefaultStorageType = "pvc";
+                chart.DefaultStorageSize = settings.Text("Volumes:Size") ?? "10Gi";
+                chart.DefaultStorageClassName = settings.Text("Volumes:Class");
+            });
+
+    /// <summary>Only where a host is named. TLS ends here.</summary>
+    public static void AddIngress(
+        this IResourceBuilder<KubernetesEnvironmentResource> chart, Settings settings, IResourceBuilder<ProjectResource> api)
+    {
+        if (settings.Text("Ingress:Host") is not { } host)
+            return;
+        // A host alone would only be named in the certificate: the rule needs it too.
+        var ingress = chart.AddIngress("public").WithHostname(host).WithPath(host, "/", api.GetEndpoint("http"));
+        if (settings.Text("Ingress:Class") is { } name)
+            ingress.WithIngressClass(name);
+        if (settings.Text("Ingress:TlsSecret") is { } secret)
+            ingress.WithTls(secret);
+    }
+
+    /// <summary>Served all the time, also while it is replaced by the next version.</summary>
+    public static void PublishAsService(this IResourceBuilder<ProjectResource> service) =>
+        service.PublishAsKubernetesService(published =>
+        {
+            var deployment = (Deployment)published.Workload!;
+            deployment.Spec.Strategy.RollingUpdate!.MaxUnavailable = 0;
+            // The API server takes only HTTP, in capitals; Aspire writes it small.
+            foreach (var container in deployment.PodTemplate.Spec.Containers)
+                foreach (var probe in new[] { container.ReadinessProbe, container.LivenessProbe })
+                    probe?.HttpGet?.Scheme = "HTTP";
+        });
+
+    /// <summary>Runs once for each release, instead of being kept running.</summary>
+    public static void PublishAsJob(this IResourceBuilder<ProjectResource> service) =>
+        service.PublishAsKubernetesService(published => published.Workload = new KubernetesJob(service.Resource.Name, published.Workload!.PodTemplate));
+
+    /// <summary>On its own directory of the volume, since <c>lost+found</c> is in the other, and open to whatever user the image has.</summary>
+    public static void PublishOnVolume(this IResourceBuilder<ContainerResource> store) =>
+        store.PublishAsKubernetesService(published =>
+        {
+            var pod = published.Workload!.PodTemplate.Spec;
+            (pod.SecurityContext ??= new()).FsGroup = 1000;
+            // Kafka's image takes every variable KAFKA_… for a setting, and Kubernetes makes such ones for a service of that name.
+            pod.EnableServiceLinks = false;
+            foreach (var mount in pod.Containers.SelectMany(container => container.VolumeMounts))
+                mount.SubPath = "data";
+        });
+}
+
+/// <summary>
+/// A Job. It has the number of the release in its name, because a Job can't be changed: an upgrade makes a new one, and Helm takes the old
+/// one away.
+/// </summary>
+internal sealed class KubernetesJob : Workload
+{
+    public KubernetesJob(string name, PodTemplateSpecV1 pod) : base("batch/v1", "Job")
+    {
+        Metadata.Name = name + "-{{ .Release.Revision }}";
+        foreach (var (key, value) in pod.Metadata.Labels)
+            Metadata.Labels[key] = value;
+        pod.Spec.RestartPolicy = "OnFailure";
+        Spec = new JobSpec(pod);
+    }
+
+    public JobSpec Spec { get; }
+
+    public override PodTemplateSpecV1 PodTemplate => Spec.Template;
+}
+
+/// <param name="Template">The pod.</param>
+internal sealed record JobSpec(PodTemplateSpecV1 Template)
+{
+    /// <summary>It waits for Postgres a minute at a time.</summary>
+    public int BackoffLimit { get; } = 10;
+}
