@@ -78,13 +78,11 @@ public sealed class PackageCacheTests : IDisposable
         var first = FileLock.Try(path);
         Assert.NotNull(first);
         Assert.Null(FileLock.Try(path));
-        var waited = new TaskCompletionSource();
-        var second = FileLock.WaitAsync(path, waited.SetResult, Cancellation);
-        await waited.Task;
 
         await first.DisposeAsync();
 
-        await (await second).DisposeAsync();
+        await using var second = FileLock.Try(path);
+        Assert.NotNull(second);
     }
 
     public void Dispose() => Directory.Delete(_directory, recursive: true);

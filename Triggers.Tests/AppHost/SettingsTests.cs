@@ -14,11 +14,11 @@ public sealed partial class SettingsTests
         var e = Assert.Throws<DistributedApplicationException>(() =>
             Read("--Ports:Api=many", "--Dashboard:Enabled=perhaps", "--Resources=some", "--replicas=0", "--Stores=cloud", "--Prots:Api=1"));
 
-        Assert.Contains("Ports:api must be a port", e.Message);
+        Assert.Contains("Ports:Api must be a port", e.Message);
         Assert.Contains("Dashboard:Enabled must be true or false", e.Message);
         Assert.Contains("Replicas must be a number from 1 to 9", e.Message);
         Assert.Contains("Resources must be 'all', 'stores' or some of postgres,redis,kafka", e.Message);
-        Assert.Contains("Stores must be 'local' or 'containers'", e.Message);
+        Assert.Contains("Stores must be one of local, containers", e.Message);
         Assert.Contains("Prots:Api is not a setting", e.Message);
     }
 
@@ -40,7 +40,7 @@ public sealed partial class SettingsTests
         var settings = Read(["--Ports:Api=0", .. arguments]);
 
         Assert.Equal(3, settings.Replicas);
-        Assert.Null(settings.Ports["api"]);
+        Assert.Null(settings.PortOf("api"));
         Assert.Empty(settings.ForServices);
     }
 
@@ -85,12 +85,20 @@ public sealed partial class SettingsTests
     }
 
     [Fact]
-    public void Generated_keys_are_long_plain_and_never_the_same()
+    public void Admin_keys_are_long_plain_kept_private_and_never_the_same()
     {
-        var keys = Enumerable.Range(0, 100).Select(_ => AdminKey.Generate()).ToList();
+        var directories = Enumerable.Range(0, 20).Select(_ => Directory.CreateDirectory(TestDirectory.New()).FullName).ToList();
+        var keys = directories.Select(directory => Read($"--Data:Directory={directory}").AdminKey()).ToList();
 
         Assert.All(keys, key => Assert.Matches("^trg_[0-9A-Za-z]{43}$", key));
-        Assert.Equal(100, keys.Distinct().Count());
+        Assert.Equal(20, keys.Distinct().Count());
+        Assert.Equal(keys, directories.Select(directory => Read($"--Data:Directory={directory}").AdminKey()));
+        Assert.All(directories, directory =>
+        {
+            if (!OperatingSystem.IsWindows())
+                Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(Path.Combine(directory, "admin-key")));
+            Directory.Delete(directory, recursive: true);
+        });
     }
 
     private static Settings Read(params string[] arguments)
