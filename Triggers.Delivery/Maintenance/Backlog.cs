@@ -58,7 +58,7 @@ internal sealed record Backlog(long Pending, long Due, double OldestDueSeconds, 
             coalesce((SELECT extract(epoch FROM now() - min(next_attempt_at))::float8 FROM due), 0),
             (SELECT count(*) FROM (SELECT FROM dead_letters WHERE state IN ('open', 'replaying') LIMIT {MaxCounted}) x),
             greatest(coalesce((SELECT seq FROM events WHERE seq IS NOT NULL ORDER BY seq DESC LIMIT 1), 0) + 1 - (SELECT next FROM behind), 0),
-            clockTimestamp(),
+            clock_timestamp(),
             (SELECT id FROM events WHERE seq >= (SELECT next FROM behind) ORDER BY seq LIMIT 1)
         """;
 }
