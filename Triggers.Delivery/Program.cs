@@ -5,6 +5,7 @@ using Triggers.Delivery.DeadLetters;
 using Triggers.Delivery.Dispatch;
 using Triggers.Delivery.Maintenance;
 using Triggers.Delivery.Projection;
+using Triggers.EventLog.Kafka;
 using Triggers.ServiceDefaults;
 
 var builder = WebApplication.CreateBuilder(args);

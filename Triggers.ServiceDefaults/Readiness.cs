@@ -55,61 +55,22 @@ public sealed class Readiness
     internal void Drain() => _draining = true;
 }
 
-/// <summary>Waits for the schema at the start, and takes the service out of rotation before it ends.</summary>
-internal sealed partial class StartAndDrain(
-    Readiness readiness,
-    IDbContextFactory<TriggersDbContext> contexts,
-    IOptions<ShutdownOptions> shutdown,
-    IHostEnvironment environment,
-    IHostApplicationLifetime lifetime,
-    TimeProvider time,
-    ILogger<StartAndDrain> logger) : IHostedLifecycleService, IDisposable
+/// <summary>Takes the service out of rotation before it ends.</summary>
+internal sealed class Drain(
+    Readiness readiness, IOptions<ShutdownOptions> shutdown, IHostEnvironment environment, IHostApplicationLifetime lifetime, TimeProvider time)
+    : IHostedLifecycleService
 {
-    private readonly CancellationTokenSource _stop = new();
-    private Task _waiting = Task.CompletedTask;
-
     public Task StartAsync(CancellationToken cancellationToken)
     {
         lifetime.ApplicationStopping.Register(readiness.Drain);
-        _waiting = WaitForSchemaAsync(_stop.Token);
         return Task.CompletedTask;
     }
 
     public async Task StoppingAsync(CancellationToken cancellationToken)
     {
-        await _stop.CancelAsync();
-        await _waiting.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         var delay = environment.IsDevelopment() ? TimeSpan.Zero : shutdown.Value.Delay;
         if (delay > TimeSpan.Zero)
             await Task.Delay(delay, time, cancellationToken);
-    }
-
-    private async Task WaitForSchemaAsync(CancellationToken cancellationToken)
-    {
-        var started = time.GetTimestamp();
-        (LogLevel, string)? said = null;
-        while (true)
-        {
-            var problem = "the schema is not there yet: run the migrations";
-            try
-            {
-                await using var db = await contexts.CreateDbContextAsync(cancellationToken);
-                if (await SchemaVersion.IsCurrentAsync(db, cancellationToken))
-                {
-                    readiness.SchemaFound();
-                    return;
-                }
-            }
-            catch (Exception e) when (e is NpgsqlException or TimeoutException or System.Net.Sockets.SocketException or InvalidOperationException)
-            {
-                problem = e.Message;
-            }
-            var level = Readiness.LevelOfWaiting(time.GetElapsedTime(started));
-            if ((level, problem) != said)
-                Log.Waiting(logger, level, problem);
-            said = (level, problem);
-            await Task.Delay(TimeSpan.FromMilliseconds(500), time, cancellationToken);
-        }
     }
 
     public Task StartedAsync(CancellationToken cancellationToken) => Task.CompletedTask;
@@ -119,13 +80,37 @@ internal sealed partial class StartAndDrain(
     public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
 
     public Task StoppedAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+}
 
-    public void Dispose() => _stop.Dispose();
+/// <summary>Waits for the schema at the start.</summary>
+internal sealed partial class SchemaWait(
+    Readiness readiness, IDbContextFactory<TriggersDbContext> contexts, TimeProvider time, ILogger<SchemaWait> logger) : BackgroundLoop(time, logger)
+{
+    private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(500);
+
+    private readonly long _started = time.GetTimestamp();
+    private LogLevel? _said;
+
+    protected override async Task RunAsync(CancellationToken stoppingToken)
+    {
+        await using var db = await contexts.CreateDbContextAsync(stoppingToken);
+        if (await SchemaVersion.IsCurrentAsync(db, stoppingToken))
+        {
+            readiness.SchemaFound();
+            End();
+            return;
+        }
+        var level = Readiness.LevelOfWaiting(Time.GetElapsedTime(_started));
+        if (level != _said)
+            Log.Missing(Logger, level);
+        _said = level;
+        await Task.Delay(s_pause, Time, stoppingToken);
+    }
 
     private static partial class Log
     {
-        [LoggerMessage(EventId = 1, Message = "Waiting for the database: {Problem}")]
-        public static partial void Waiting(ILogger logger, LogLevel level, string problem);
+        [LoggerMessage(EventId = 1, Message = "The database does not have this version's schema yet: run the migrations")]
+        public static partial void Missing(ILogger logger, LogLevel level);
     }
 }
 
@@ -208,7 +193,7 @@ public sealed class PostgresHealth(NpgsqlDataSource dataSource) : IHealthPart
                 ? null
                 : "fewer than 2 days of partitions are left: is a delivery service running?";
         }
-        catch (Exception e) when (e is NpgsqlException or System.Net.Sockets.SocketException or TimeoutException)
+        catch (Exception e) when (e is NpgsqlException || Storage.IsAway(e))
         {
             return e.Message;
         }

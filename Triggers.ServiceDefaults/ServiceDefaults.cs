@@ -46,7 +46,8 @@ public static class Extensions
         });
         services.AddSingleton<Readiness>();
         services.AddSingleton<IHealthPart, PostgresHealth>();
-        services.AddHostedService<StartAndDrain>();
+        services.AddHostedService<Drain>();
+        services.AddHostedService<SchemaWait>();
         return builder;
     }
 
@@ -107,8 +108,10 @@ public static class Extensions
         try
         {
             app.Services.GetService<IStartupValidator>()?.Validate();
+            var background = app.Services.GetServices<IHostedService>().OfType<BackgroundService>().ToList();
             await app.RunAsync();
-            return Environment.ExitCode;
+            // One that died has made the host stop: in good order, as it seems from outside.
+            return background.Exists(service => service.ExecuteTask is { IsFaulted: true }) ? 1 : Environment.ExitCode;
         }
         catch (Exception e) when (SettingsMistakes(e) is { Count: > 0 } mistakes)
         {

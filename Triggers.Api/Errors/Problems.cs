@@ -1,9 +1,9 @@
 using System.Diagnostics;
-using System.Net.Sockets;
 using System.Text.Json.Serialization;
 using Npgsql;
 using Triggers.Api.Ingest;
 using Triggers.Api.Requests;
+using Triggers.Core;
 using Triggers.EventLog;
 
 namespace Triggers.Api.Errors;
@@ -84,7 +84,7 @@ internal sealed partial class Problems(RequestDelegate next, ILogger<Problems> l
                 return WriteAsync(context, new ApiException(ErrorCodes.LogUnavailable, e.Message) { RetryAfterSeconds = 1 });
         }
 
-        if (deadline.Passed || MeansStorageIsAway(e))
+        if (deadline.Passed || Storage.IsAway(e))
         {
             Log.StorageAway(logger, e.Message);
             return WriteAsync(context, new ApiException(ErrorCodes.StorageUnavailable, "The database did not answer in time.") { RetryAfterSeconds = 1 });
@@ -93,17 +93,6 @@ internal sealed partial class Problems(RequestDelegate next, ILogger<Problems> l
         Log.Unexpected(logger, e, context.Request.Method, context.GetEndpoint()?.DisplayName);
         return WriteAsync(context, ErrorCodes.InternalError, "The mistake is ours; the correlation id finds it in the logs.");
     }
-
-    /// <summary>Whether an exception says that Postgres is away, overloaded or restarting, as opposed to refusing what we said.</summary>
-    internal static bool MeansStorageIsAway(Exception e) => e switch
-    {
-        // 08 connection, 53 resources, 57 operator intervention (shutdown, recovery, cancelled), 55P03 lock not available, 40 conflict.
-        PostgresException postgres => postgres.SqlState is ['0', '8', ..] or ['5', '3', ..] or ['5', '7', ..] or "55P03" or ['4', '0', ..],
-        NpgsqlException or TimeoutException or SocketException => true,
-        // EF wraps: a failed save, or a hint that retries could be configured.
-        { InnerException: { } inner } => MeansStorageIsAway(inner),
-        _ => false,
-    };
 
     /// <summary>Answers an error.</summary>
     public static Task WriteAsync(HttpContext context, ErrorCode code, string detail) => WriteAsync(context, new ApiException(code, detail));

@@ -1,6 +1,6 @@
 using Triggers.Api.Auth;
-using Triggers.Api.Errors;
 using Triggers.Api.OpenApi;
+using Triggers.Core;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Api.Health;
@@ -34,7 +34,7 @@ internal static class HealthApi
         {
             return await identification.FindAsync(context).WaitAsync(MaxWait, context.RequestAborted) is not null;
         }
-        catch (Exception e) when (Problems.MeansStorageIsAway(e))
+        catch (Exception e) when (Storage.IsAway(e))
         {
             return false;
         }

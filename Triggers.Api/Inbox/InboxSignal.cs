@@ -1,5 +1,4 @@
 using Npgsql;
-using Triggers.Api.Errors;
 using Triggers.Core;
 using Triggers.ServiceDefaults;
 
@@ -9,9 +8,9 @@ namespace Triggers.Api.Inbox;
 /// Wakes who waits at the inbox: one connection of this process listens for all of them. It says that events were appended; their
 /// way into the inbox takes the projection a moment more.
 /// </summary>
-internal sealed partial class InboxSignal(
+internal sealed class InboxSignal(
     NpgsqlDataSource dataSource, Readiness readiness, IHostApplicationLifetime lifetime, TimeProvider time, ILogger<InboxSignal> logger)
-    : BackgroundService
+    : BackgroundLoop(time, logger)
 {
     private volatile TaskCompletionSource _next = NewSignal();
 
@@ -21,39 +20,27 @@ internal sealed partial class InboxSignal(
     /// <summary>Whether nobody should wait any longer.</summary>
     public bool IsEnding => readiness.Draining;
 
-    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    protected override async Task RunAsync(CancellationToken stoppingToken)
+    {
+        await using var connection = await dataSource.OpenConnectionAsync(stoppingToken);
+        connection.Notification += (_, _) => WakeAll();
+        await using (var listen = new NpgsqlCommand($"LISTEN {Notifications.Events}; LISTEN {Notifications.Inbox}", connection))
+            await listen.ExecuteNonQueryAsync(stoppingToken);
+        Recovered();
+        // What was said before we listened.
+        WakeAll();
+        while (true)
+            await connection.WaitAsync(stoppingToken);
+    }
+
+    protected override Task PrepareAsync(CancellationToken stoppingToken)
     {
         // Registered after the one that begins the draining, so that who is woken sees it.
-        using var ending = lifetime.ApplicationStopping.Register(WakeAll);
-        await readiness.SchemaIsThere.WaitAsync(stoppingToken);
-        while (true)
-        {
-            try
-            {
-                await using var connection = await dataSource.OpenConnectionAsync(stoppingToken);
-                connection.Notification += (_, _) => WakeAll();
-                await using (var listen = new NpgsqlCommand($"LISTEN {Notifications.Events}; LISTEN {Notifications.Inbox}", connection))
-                    await listen.ExecuteNonQueryAsync(stoppingToken);
-                // What was said before we listened.
-                WakeAll();
-                while (true)
-                    await connection.WaitAsync(stoppingToken);
-            }
-            catch (Exception e) when (Problems.MeansStorageIsAway(e) || e is IOException)
-            {
-                Log.Lost(logger, e.Message);
-                await Task.Delay(TimeSpan.FromMilliseconds(500), time, stoppingToken);
-            }
-        }
+        lifetime.ApplicationStopping.Register(WakeAll);
+        return readiness.SchemaIsThere.WaitAsync(stoppingToken);
     }
 
     private void WakeAll() => Interlocked.Exchange(ref _next, NewSignal()).TrySetResult();
 
     private static TaskCompletionSource NewSignal() => new(TaskCreationOptions.RunContinuationsAsynchronously);
-
-    private static partial class Log
-    {
-        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Listening for new events was interrupted: {Problem}")]
-        public static partial void Lost(ILogger logger, string problem);
-    }
 }

@@ -1,5 +1,6 @@
 using Microsoft.Extensions.Options;
 using StackExchange.Redis;
+using Triggers.ServiceDefaults;
 
 namespace Triggers.Api.Redis;
 
@@ -27,7 +28,7 @@ internal sealed class RedisOptions
 
 /// <summary>The one connection to Redis of this process. It may come and go: nothing waits for it, and it heals by itself.</summary>
 internal sealed partial class RedisConnection(IOptions<RedisOptions> options, TimeProvider time, ILogger<RedisConnection> logger)
-    : BackgroundService, IAsyncDisposable
+    : BackgroundLoop(time, logger), IAsyncDisposable
 {
     private static readonly TimeSpan Pause = TimeSpan.FromSeconds(1);
 
@@ -39,7 +40,9 @@ internal sealed partial class RedisConnection(IOptions<RedisOptions> options, Ti
     /// <summary>Whether an exception says that Redis is away, slow, or refuses what we ask.</summary>
     public static bool MeansAway(Exception e) => e is RedisException or TimeoutException or ObjectDisposedException or OperationCanceledException;
 
-    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    protected override bool IsAway(Exception e) => MeansAway(e);
+
+    protected override async Task RunAsync(CancellationToken stoppingToken)
     {
         var settings = options.Value.Parsed()!;
         settings.ClientName ??= "triggers-api";
@@ -48,22 +51,11 @@ internal sealed partial class RedisConnection(IOptions<RedisOptions> options, Ti
         settings.ReconnectRetryPolicy = new LinearRetry((int)Pause.TotalMilliseconds);
         // What can't be sent now is not to be sent later: whoever wanted it has gone on without.
         settings.BacklogPolicy = BacklogPolicy.FailFast;
-        while (true)
-        {
-            try
-            {
-                var client = await ConnectionMultiplexer.ConnectAsync(settings);
-                client.ConnectionFailed += (_, e) => Log.Lost(logger, e.ConnectionType, e.FailureType);
-                client.ConnectionRestored += (_, e) => Log.Restored(logger, e.ConnectionType);
-                _made.SetResult(client);
-                return;
-            }
-            catch (RedisConnectionException e)
-            {
-                Log.NotMade(logger, e.Message);
-                await Task.Delay(Pause, time, stoppingToken);
-            }
-        }
+        var client = await ConnectionMultiplexer.ConnectAsync(settings);
+        client.ConnectionFailed += (_, e) => Log.Lost(Logger, e.ConnectionType, e.FailureType);
+        client.ConnectionRestored += (_, e) => Log.Restored(Logger, e.ConnectionType);
+        _made.SetResult(client);
+        End();
     }
 
     public async ValueTask DisposeAsync()
@@ -80,8 +72,5 @@ internal sealed partial class RedisConnection(IOptions<RedisOptions> options, Ti
 
         [LoggerMessage(EventId = 2, Level = LogLevel.Information, Message = "The connection to Redis ({Connection}) is back")]
         public static partial void Restored(ILogger logger, ConnectionType connection);
-
-        [LoggerMessage(EventId = 3, Level = LogLevel.Warning, Message = "Redis can't be connected to yet: {Problem}")]
-        public static partial void NotMade(ILogger logger, string problem);
     }
 }

@@ -2,7 +2,6 @@ using System.ComponentModel.DataAnnotations;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using Triggers.Api.Auth;
-using Triggers.Api.Errors;
 using Triggers.Core;
 using Triggers.Core.Tables;
 using Triggers.ServiceDefaults;
@@ -24,32 +23,22 @@ internal sealed class AuthOptions
 /// Makes sure, at every start once the schema is there, that the tenant <c>default</c> exists and that the configured key is its
 /// admin key. Requests wait for it, within their deadline.
 /// </summary>
-internal sealed partial class Bootstrap(
+internal sealed class Bootstrap(
     Readiness readiness, NpgsqlDataSource dataSource, IOptions<AuthOptions> options, TimeProvider time, ILogger<Bootstrap> logger)
-    : BackgroundService
+    : BackgroundLoop(time, logger)
 {
     private readonly TaskCompletionSource _done = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     /// <summary>Ends when requests can be answered.</summary>
     public Task Done => _done.Task;
 
-    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    protected override Task PrepareAsync(CancellationToken stoppingToken) => readiness.SchemaIsThere.WaitAsync(stoppingToken);
+
+    protected override async Task RunAsync(CancellationToken stoppingToken)
     {
-        await readiness.SchemaIsThere.WaitAsync(stoppingToken);
-        while (true)
-        {
-            try
-            {
-                await EnsureAsync(stoppingToken);
-                _done.TrySetResult();
-                return;
-            }
-            catch (Exception e) when (Problems.MeansStorageIsAway(e))
-            {
-                Log.Retrying(logger, e.Message);
-                await Task.Delay(TimeSpan.FromMilliseconds(500), time, stoppingToken);
-            }
-        }
+        await EnsureAsync(stoppingToken);
+        _done.TrySetResult();
+        End();
     }
 
     private async Task EnsureAsync(CancellationToken cancellationToken)
@@ -82,11 +71,5 @@ internal sealed partial class Bootstrap(
             });
         }
         await batch.ExecuteNonQueryAsync(cancellationToken);
-    }
-
-    private static partial class Log
-    {
-        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "The first tenant and key could not be ensured yet: {Problem}")]
-        public static partial void Retrying(ILogger logger, string problem);
     }
 }

@@ -88,7 +88,7 @@ internal sealed partial class Completions(
             catch (PostgresException e) when (e.SqlState is PostgresErrorCodes.DeadlockDetected or PostgresErrorCodes.SerializationFailure)
             {
             }
-            catch (PostgresException e) when (e.SqlState[..2] is "22" or "23")
+            catch (Exception e) when (Storage.IsRefusal(e))
             {
                 dataSource.Refused();
                 // One of them can't be written. Alone it harms nobody else: its lease brings it back.
@@ -99,7 +99,7 @@ internal sealed partial class Completions(
                     await WriteUntilDoneAsync([completion], stoppingToken);
                 return;
             }
-            catch (Exception e) when (Postgres.IsAway(e))
+            catch (Exception e) when (Storage.IsAway(e))
             {
                 if (tries == 0)
                     Log.Away(logger, e, batch.Count);

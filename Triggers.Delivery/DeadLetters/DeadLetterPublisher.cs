@@ -5,8 +5,8 @@ using Confluent.Kafka;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using Triggers.Core;
-using Triggers.EventLog.Kafka;
 using Triggers.Delivery.Dispatch;
+using Triggers.EventLog.Kafka;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.DeadLetters;
@@ -16,42 +16,36 @@ namespace Triggers.Delivery.DeadLetters;
 /// with what made the letter, marked when Kafka has the record. A crash between the two repeats a record, so readers deduplicate by
 /// the delivery's id. docs/topics.md describes the record.
 /// </summary>
-internal sealed partial class DeadLetterPublisher(
+internal sealed class DeadLetterPublisher(
     NpgsqlDataSource dataSource,
     IProducer<byte[], byte[]> producer,
     KafkaTopics topics,
     IOptions<KafkaOptions> options,
     Wakeups wakeups,
     Readiness readiness,
-    ILogger<DeadLetterPublisher> logger) : BackgroundService
+    TimeProvider time,
+    ILogger<DeadLetterPublisher> logger) : BackgroundLoop(time, logger)
 {
     private const int BatchSize = 20;
     private const int MaxAttempts = 20;
 
     private static readonly TimeSpan s_look = TimeSpan.FromSeconds(5);
 
-    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    protected override bool IsAway(Exception e) => e is KafkaException || base.IsAway(e);
+
+    protected override async Task PrepareAsync(CancellationToken stoppingToken)
     {
         await readiness.SchemaIsThere.WaitAsync(stoppingToken);
         await topics.Ready.WaitAsync(stoppingToken);
-        var wasAway = false;
-        while (!stoppingToken.IsCancellationRequested)
+    }
+
+    protected override async Task RunAsync(CancellationToken stoppingToken)
+    {
+        while (await PublishAsync(stoppingToken) == BatchSize)
         {
-            try
-            {
-                while (await PublishAsync(stoppingToken) == BatchSize)
-                {
-                }
-                wasAway = false;
-            }
-            catch (Exception e) when ((Postgres.IsAway(e) || e is KafkaException) && !stoppingToken.IsCancellationRequested)
-            {
-                if (!wasAway)
-                    Log.Waiting(logger, e);
-                wasAway = true;
-            }
-            await wakeups.DeadLetters.WaitAsync(s_look, stoppingToken);
         }
+        Recovered();
+        await wakeups.DeadLetters.WaitAsync(s_look, stoppingToken);
     }
 
     /// <returns>How many were published.</returns>
@@ -200,11 +194,5 @@ internal sealed partial class DeadLetterPublisher(
             }
             json.WriteEndObject();
         }
-    }
-
-    private static partial class Log
-    {
-        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Dead letters wait to be published")]
-        public static partial void Waiting(ILogger logger, Exception exception);
     }
 }

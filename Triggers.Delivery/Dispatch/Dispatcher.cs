@@ -27,7 +27,7 @@ internal sealed partial class Dispatcher(
     Readiness readiness,
     IOptions<DeliveryOptions> options,
     TimeProvider time,
-    ILogger<Dispatcher> logger) : BackgroundService
+    ILogger<Dispatcher> logger) : BackgroundLoop(time, logger)
 {
     private static readonly TimeSpan SweepInterval = TimeSpan.FromSeconds(5);
 
@@ -36,36 +36,29 @@ internal sealed partial class Dispatcher(
     /// <summary>Starts a delivery for which a place was kept.</summary>
     public void Start(DueDelivery delivery) => _ = AttemptAsync(delivery);
 
-    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    protected override async Task PrepareAsync(CancellationToken stoppingToken)
     {
         await readiness.SchemaIsThere.WaitAsync(stoppingToken);
         await worker.Registered.WaitAsync(stoppingToken);
+    }
+
+    protected override async Task RunAsync(CancellationToken stoppingToken)
+    {
+        // The first look of a round, the one after Postgres was away too, sweeps.
         var sweptAt = 0L;
-        var wasAway = false;
-        while (!stoppingToken.IsCancellationRequested)
+        while (true)
         {
-            try
+            if (wakeups.TakeSweep() || sweptAt == 0 || Time.GetElapsedTime(sweptAt) >= SweepInterval)
             {
-                if (wakeups.TakeSweep() || sweptAt == 0 || time.GetElapsedTime(sweptAt) >= SweepInterval)
-                {
-                    await SweepAsync(stoppingToken);
-                    sweptAt = time.GetTimestamp();
-                }
-                await ClaimAsync(stoppingToken);
-                wasAway = false;
-                var untilSweep = SweepInterval - time.GetElapsedTime(sweptAt);
-                var wait = lanes.UntilNextDue(untilSweep > TimeSpan.Zero ? untilSweep : TimeSpan.Zero, MayClaim);
-                if (wait > TimeSpan.Zero)
-                    await wakeups.Dispatch.WaitAsync(wait, stoppingToken);
+                await SweepAsync(stoppingToken);
+                sweptAt = Time.GetTimestamp();
             }
-            catch (Exception e) when (Postgres.IsAway(e) && !stoppingToken.IsCancellationRequested)
-            {
-                if (!wasAway)
-                    Log.Away(logger, e);
-                wasAway = true;
-                sweptAt = 0;
-                await wakeups.Dispatch.WaitAsync(TimeSpan.FromMilliseconds(500), stoppingToken);
-            }
+            await ClaimAsync(stoppingToken);
+            Recovered();
+            var untilSweep = SweepInterval - Time.GetElapsedTime(sweptAt);
+            var wait = lanes.UntilNextDue(untilSweep > TimeSpan.Zero ? untilSweep : TimeSpan.Zero, MayClaim);
+            if (wait > TimeSpan.Zero)
+                await wakeups.Dispatch.WaitAsync(wait, stoppingToken);
         }
     }
 
@@ -130,7 +123,7 @@ internal sealed partial class Dispatcher(
         var failed = true;
         try
         {
-            var claimedAt = time.GetTimestamp();
+            var claimedAt = Time.GetTimestamp();
             await using var command = dataSource.Pool.CreateCommand(ClaimSql);
             command.Parameters.Add(new("lanes", NpgsqlDbType.Uuid | NpgsqlDbType.Array) { Value = due });
             command.Parameters.Add(new("free", NpgsqlDbType.Integer | NpgsqlDbType.Array) { Value = free });
@@ -207,7 +200,7 @@ internal sealed partial class Dispatcher(
     {
         // Whoever calls goes on at once; and nothing below may throw, for nobody would see it.
         await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
-        using var scope = Log.Attempt(logger, delivery.Event.CorrelationId);
+        using var scope = Log.Attempt(Logger, delivery.Event.CorrelationId);
         try
         {
             if (await CompleteAsync(delivery) is { } completion)
@@ -215,7 +208,7 @@ internal sealed partial class Dispatcher(
         }
         catch (Exception e)
         {
-            Log.Broken(logger, e, TypeId.Format(TypeId.Delivery, delivery.Id));
+            Log.Broken(Logger, e, TypeId.Format(TypeId.Delivery, delivery.Id));
         }
         finally
         {
@@ -234,12 +227,12 @@ internal sealed partial class Dispatcher(
             await subscribers.RefreshAsync(dataSource.Pool, _abort.Token);
             subscriber = subscribers.Find(delivery.SubscriptionId);
             if (subscriber is null)
-                return new Completion(delivery, Transition.Cancelled(), null, 0, time.GetTimestamp());
+                return new Completion(delivery, Transition.Cancelled(), null, 0, Time.GetTimestamp());
         }
         if (!subscriber.Enabled)
-            return new Completion(delivery, Transition.Released(), null, 0, time.GetTimestamp());
+            return new Completion(delivery, Transition.Released(), null, 0, Time.GetTimestamp());
         // Too late to be sure to end within the lease.
-        if (time.GetElapsedTime(delivery.ClaimedAt) + options.Value.AttemptTimeout + DeliveryOptions.LeaseMargin >= options.Value.Lease)
+        if (Time.GetElapsedTime(delivery.ClaimedAt) + options.Value.AttemptTimeout + DeliveryOptions.LeaseMargin >= options.Value.Lease)
             return null;
 
         var number = delivery.RetryCount + 1;
@@ -252,14 +245,14 @@ internal sealed partial class Dispatcher(
         {
             // Here, and not only by the caller, so that the line is in the attempt's trace.
             activity?.SetStatus(ActivityStatusCode.Error, e.Message);
-            Log.Broken(logger, e, TypeId.Format(TypeId.Delivery, delivery.Id));
+            Log.Broken(Logger, e, TypeId.Format(TypeId.Delivery, delivery.Id));
             return null;
         }
     }
 
     private async Task<Completion> SendAsync(DueDelivery delivery, Subscriber subscriber, int number, Activity? activity)
     {
-        var started = time.GetTimestamp();
+        var started = Time.GetTimestamp();
         // A replay and a test begin long after the event: they say nothing of how fast events get through.
         var counts = delivery is { ReplayOf: null, Test: false };
         if (number == 1 && counts)
@@ -289,7 +282,7 @@ internal sealed partial class Dispatcher(
         DeliveryTraces.Attempted(activity, result, transition.Status);
         if (transition.Status != DeliveryStatus.Succeeded)
         {
-            Log.Failed(logger, TypeId.Format(TypeId.Delivery, delivery.Id), TypeId.Format(TypeId.Event, delivery.Event.Id),
+            Log.Failed(Logger, TypeId.Format(TypeId.Delivery, delivery.Id), TypeId.Format(TypeId.Event, delivery.Event.Id),
                 TypeId.Format(TypeId.Subscription, delivery.SubscriptionId), number, SnakeCase<AttemptOutcome>.Of(result.Outcome),
                 result.Cause, SnakeCase<DeliveryStatus>.Of(transition.Status), transition.Delay.TotalSeconds);
         }
@@ -302,7 +295,7 @@ internal sealed partial class Dispatcher(
         };
     }
 
-    private TimeSpan SinceAcceptance(DueDelivery delivery) => time.GetUtcNow() - TypeId.CreatedAt(delivery.Event.Id);
+    private TimeSpan SinceAcceptance(DueDelivery delivery) => Time.GetUtcNow() - TypeId.CreatedAt(delivery.Event.Id);
 
     private static partial class Log
     {
@@ -310,9 +303,6 @@ internal sealed partial class Dispatcher(
         private static readonly Func<ILogger, string, IDisposable?> AttemptScope = LoggerMessage.DefineScope<string>("CorrelationId:{CorrelationId}");
 
         public static IDisposable? Attempt(ILogger logger, string correlationId) => AttemptScope(logger, correlationId);
-
-        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Postgres is away; dispatch waits")]
-        public static partial void Away(ILogger logger, Exception exception);
 
         [LoggerMessage(EventId = 2, Level = LogLevel.Error, Message = "Delivery {DeliveryId} broke off; its lease brings it back")]
         public static partial void Broken(ILogger logger, Exception exception, string deliveryId);

@@ -18,7 +18,7 @@ internal sealed partial class WorkerRegistration(
     Readiness readiness,
     IOptions<DeliveryOptions> options,
     TimeProvider time,
-    ILogger<WorkerRegistration> logger) : BackgroundService
+    ILogger<WorkerRegistration> logger) : BackgroundLoop(time, logger)
 {
     private static readonly TimeSpan LookInterval = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan IdleLookInterval = TimeSpan.FromSeconds(5);
@@ -32,29 +32,16 @@ internal sealed partial class WorkerRegistration(
     /// <summary>Ends when there is a number to claim by.</summary>
     public Task Registered => _registered.Task;
 
-    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    protected override Task PrepareAsync(CancellationToken stoppingToken) => readiness.SchemaIsThere.WaitAsync(stoppingToken);
+
+    protected override async Task RunAsync(CancellationToken stoppingToken)
     {
-        await readiness.SchemaIsThere.WaitAsync(stoppingToken);
-        var wasAway = false;
-        while (!stoppingToken.IsCancellationRequested)
-        {
-            try
-            {
-                await using var connection = await dataSource.Pool.OpenConnectionAsync(stoppingToken);
-                await RegisterAsync(connection, stoppingToken);
-                _registered.TrySetResult();
-                wasAway = false;
-                wakeups.All();
-                await ListenAsync(connection, stoppingToken);
-            }
-            catch (Exception e) when (Postgres.IsAway(e) && !stoppingToken.IsCancellationRequested)
-            {
-                if (!wasAway)
-                    Log.Away(logger, e);
-                wasAway = true;
-                await Task.Delay(TimeSpan.FromMilliseconds(500), time, stoppingToken);
-            }
-        }
+        await using var connection = await dataSource.OpenUnpooledAsync(stoppingToken);
+        await RegisterAsync(connection, stoppingToken);
+        _registered.TrySetResult();
+        Recovered();
+        wakeups.All();
+        await ListenAsync(connection, stoppingToken);
     }
 
     /// <summary>Called when all that was claimed has ended: leaves nothing behind.</summary>
@@ -68,10 +55,10 @@ internal sealed partial class WorkerRegistration(
             await using var connection = await dataSource.Pool.OpenConnectionAsync(cancellationToken);
             await FreeAsync(connection, [_number], cancellationToken);
         }
-        catch (Exception e) when (Postgres.IsAway(e) || e is ObjectDisposedException)
+        catch (Exception e) when (IsAway(e) || e is ObjectDisposedException)
         {
             // Whoever can take the lock, which goes with this process, frees what is left.
-            Log.Away(logger, e);
+            Log.NotFreed(Logger, e.Message);
         }
     }
 
@@ -106,7 +93,7 @@ internal sealed partial class WorkerRegistration(
             await take.ExecuteNonQueryAsync(cancellationToken);
         await transaction.CommitAsync(cancellationToken);
         _number = number;
-        Log.Registered(logger, number);
+        Log.Registered(Logger, number);
     }
 
     private async Task ListenAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
@@ -115,8 +102,8 @@ internal sealed partial class WorkerRegistration(
         while (true)
         {
             // Once a second while anything moves, for then something may be leased; else as rarely as the sweep.
-            var interval = time.GetElapsedTime(wakeups.LastHeard) < options.Value.Lease ? LookInterval : IdleLookInterval;
-            var wait = lookedAt == 0 ? TimeSpan.Zero : interval - time.GetElapsedTime(lookedAt);
+            var interval = Time.GetElapsedTime(wakeups.LastHeard) < options.Value.Lease ? LookInterval : IdleLookInterval;
+            var wait = lookedAt == 0 ? TimeSpan.Zero : interval - Time.GetElapsedTime(lookedAt);
             if (wait > TimeSpan.Zero)
             {
                 // In whole milliseconds, upwards: Npgsql cuts the rest off, and takes zero for no bound at all.
@@ -124,7 +111,7 @@ internal sealed partial class WorkerRegistration(
                 continue;
             }
             await FreeDeadAsync(connection, cancellationToken);
-            lookedAt = time.GetTimestamp();
+            lookedAt = Time.GetTimestamp();
         }
     }
 
@@ -139,7 +126,7 @@ internal sealed partial class WorkerRegistration(
         var freed = dead.Length > 0 ? await FreeAsync(connection, dead, cancellationToken) : 0;
         await transaction.CommitAsync(cancellationToken);
         if (dead.Length > 0)
-            Log.Freed(logger, string.Join(", ", dead), freed);
+            Log.Freed(Logger, string.Join(", ", dead), freed);
         metrics.WorkerDied(freed);
         wakeups.All();
     }
@@ -186,7 +173,7 @@ internal sealed partial class WorkerRegistration(
         [LoggerMessage(EventId = 2, Level = LogLevel.Warning, Message = "Worker {Numbers} died; {Rows} rows of it are free again")]
         public static partial void Freed(ILogger logger, string numbers, int rows);
 
-        [LoggerMessage(EventId = 3, Level = LogLevel.Warning, Message = "The worker's connection to Postgres broke")]
-        public static partial void Away(ILogger logger, Exception exception);
+        [LoggerMessage(EventId = 3, Level = LogLevel.Warning, Message = "What this worker had claimed was not freed: {Problem}")]
+        public static partial void NotFreed(ILogger logger, string problem);
     }
 }

@@ -67,36 +67,28 @@ internal sealed record Backlog(long Pending, long Due, double OldestDueSeconds, 
 /// Reads the backlog every 15 seconds for the gauges. Every process does, and reports the same: which of them is asked does not matter,
 /// none has to lead, and the question is cheap. While Postgres does not answer nothing is reported, rather than what was true once.
 /// </summary>
-internal sealed partial class BacklogWatch(EngineDataSource dataSource, DeliveryMetrics metrics, Readiness readiness, TimeProvider time, ILogger<BacklogWatch> logger)
-    : BackgroundService
+internal sealed class BacklogWatch(EngineDataSource dataSource, DeliveryMetrics metrics, Readiness readiness, TimeProvider time, ILogger<BacklogWatch> logger)
+    : BackgroundLoop(time, logger)
 {
     private static readonly TimeSpan Interval = TimeSpan.FromSeconds(15);
 
-    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
-    {
-        await readiness.SchemaIsThere.WaitAsync(stoppingToken);
-        using var timer = new PeriodicTimer(Interval, time);
-        do
-        {
-            try
-            {
-                var backlog = await Backlog.ReadAsync(dataSource.Pool, stoppingToken);
-                metrics.Waiting(backlog);
-                metrics.LogLag("postgres", 0, backlog.LogLagEvents, backlog.LogLagSeconds);
-            }
-            catch (Exception e) when (Postgres.IsAway(e) && !stoppingToken.IsCancellationRequested)
-            {
-                Log.Failed(logger, e.Message);
-                metrics.Waiting(null);
-                metrics.LogLagUnknown("postgres", 0);
-            }
-        }
-        while (await timer.WaitForNextTickAsync(stoppingToken));
-    }
+    protected override Task PrepareAsync(CancellationToken stoppingToken) => readiness.SchemaIsThere.WaitAsync(stoppingToken);
 
-    private static partial class Log
+    protected override async Task RunAsync(CancellationToken stoppingToken)
     {
-        [LoggerMessage(EventId = 1, Level = LogLevel.Debug, Message = "The backlog could not be read: {Problem}")]
-        public static partial void Failed(ILogger logger, string problem);
+        try
+        {
+            var backlog = await Backlog.ReadAsync(dataSource.Pool, stoppingToken);
+            metrics.Waiting(backlog);
+            metrics.LogLag("postgres", 0, backlog.LogLagEvents, backlog.LogLagSeconds);
+        }
+        catch
+        {
+            metrics.Waiting(null);
+            metrics.LogLagUnknown("postgres", 0);
+            throw;
+        }
+        Recovered();
+        await Task.Delay(Interval, Time, stoppingToken);
     }
 }

@@ -4,27 +4,18 @@ using Triggers.ServiceDefaults;
 namespace Triggers.Delivery.Maintenance;
 
 /// <summary>Once an hour: partitions for the days ahead, and idempotency keys, with their answers, whose day is over. Any process may do it.</summary>
-internal sealed partial class Housekeeping(NpgsqlDataSource dataSource, Readiness readiness, TimeProvider time, ILogger<Housekeeping> logger)
-    : BackgroundService
+internal sealed class Housekeeping(NpgsqlDataSource dataSource, Readiness readiness, TimeProvider time, ILogger<Housekeeping> logger)
+    : BackgroundLoop(time, logger)
 {
     private const int DaysAhead = 7;
 
-    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    protected override Task PrepareAsync(CancellationToken stoppingToken) => readiness.SchemaIsThere.WaitAsync(stoppingToken);
+
+    protected override async Task RunAsync(CancellationToken stoppingToken)
     {
-        await readiness.SchemaIsThere.WaitAsync(stoppingToken);
-        using var timer = new PeriodicTimer(TimeSpan.FromHours(1), time);
-        do
-        {
-            try
-            {
-                await KeepAsync(dataSource, stoppingToken);
-            }
-            catch (Exception e) when (Postgres.IsAway(e) && !stoppingToken.IsCancellationRequested)
-            {
-                Log.Failed(logger, e);
-            }
-        }
-        while (await timer.WaitForNextTickAsync(stoppingToken));
+        await KeepAsync(dataSource, stoppingToken);
+        Recovered();
+        await Task.Delay(TimeSpan.FromHours(1), Time, stoppingToken);
     }
 
     internal static async Task KeepAsync(NpgsqlDataSource dataSource, CancellationToken cancellationToken)
@@ -47,11 +38,5 @@ internal sealed partial class Housekeeping(NpgsqlDataSource dataSource, Readines
             deleted = await command.ExecuteNonQueryAsync(cancellationToken);
         }
         while (deleted == 5000);
-    }
-
-    private static partial class Log
-    {
-        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Housekeeping failed; it is tried again in an hour")]
-        public static partial void Failed(ILogger logger, Exception exception);
     }
 }

@@ -4,8 +4,8 @@ using Microsoft.Extensions.Options;
 using Npgsql;
 using NpgsqlTypes;
 using Triggers.Core;
-using Triggers.EventLog.Kafka;
 using Triggers.Delivery.Dispatch;
+using Triggers.EventLog.Kafka;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.Projection;
@@ -26,7 +26,7 @@ internal sealed partial class KafkaProjector(
     IOptions<KafkaOptions> options,
     IServiceProvider services,
     TimeProvider time,
-    ILogger<KafkaProjector> logger) : BackgroundService, IHealthPart
+    ILogger<KafkaProjector> logger) : BackgroundLoop(time, logger), IHealthPart
 {
     private const string LogName = "kafka";
     private const int MaxBatchRecords = 500;
@@ -50,51 +50,47 @@ internal sealed partial class KafkaProjector(
         ? null
         : string.Join("; ", _gone.OrderBy(g => g.Key).Select(g => $"partition {g.Key} has no record at its position: {g.Value}")));
 
-    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    protected override bool IsAway(Exception e) => e is KafkaException || base.IsAway(e);
+
+    protected override async Task PrepareAsync(CancellationToken stoppingToken)
     {
         await readiness.SchemaIsThere.WaitAsync(stoppingToken);
         await worker.Registered.WaitAsync(stoppingToken);
-        var log = await topics.Ready.WaitAsync(stoppingToken);
-        while (!stoppingToken.IsCancellationRequested)
+        await topics.Ready.WaitAsync(stoppingToken);
+    }
+
+    protected override async Task RunAsync(CancellationToken stoppingToken)
+    {
+        var log = await topics.Ready;
+        using var consumer = new ConsumerBuilder<byte[], byte[]>(options.Value.ForConsumer())
+            .SetLogHandler(KafkaExtensions.LogTo(services))
+            .SetPartitionsAssignedHandler((_, partitions) => PositionsOf(log, partitions))
+            .SetPartitionsRevokedHandler((_, partitions) => Forget(partitions))
+            .SetPartitionsLostHandler((_, partitions) => Forget(partitions))
+            .Build();
+        consumer.Subscribe(log.Topic);
+        try
         {
-            try
-            {
-                using var consumer = new ConsumerBuilder<byte[], byte[]>(options.Value.ForConsumer())
-                    .SetLogHandler(KafkaExtensions.LogTo(services))
-                    .SetPartitionsAssignedHandler((_, partitions) => PositionsOf(log, partitions))
-                    .SetPartitionsRevokedHandler((_, partitions) => Forget(partitions))
-                    .SetPartitionsLostHandler((_, partitions) => Forget(partitions))
-                    .Build();
-                consumer.Subscribe(log.Topic);
-                try
-                {
-                    await ProjectAsync(consumer, log, stoppingToken);
-                }
-                finally
-                {
-                    // Leaves the group, so that others take over at once.
-                    consumer.Close();
-                }
-            }
-            catch (Exception e) when ((e is KafkaException || Postgres.IsAway(e)) && !stoppingToken.IsCancellationRequested)
-            {
-                Log.Interrupted(logger, e);
-                await Task.Delay(s_pause, time, stoppingToken);
-            }
+            await ProjectAsync(consumer, log, stoppingToken);
+        }
+        finally
+        {
+            // Leaves the group, so that others take over at once.
+            consumer.Close();
         }
     }
 
     private async Task ProjectAsync(IConsumer<byte[], byte[]> consumer, KafkaLogName log, CancellationToken stoppingToken)
     {
         var batch = new List<ConsumeResult<byte[], byte[]>>(MaxBatchRecords);
-        var measuredAt = time.GetTimestamp();
+        var measuredAt = Time.GetTimestamp();
         while (!stoppingToken.IsCancellationRequested)
         {
             Read(consumer, batch);
-            if (time.GetElapsedTime(measuredAt) > s_lagInterval)
+            if (Time.GetElapsedTime(measuredAt) > s_lagInterval)
             {
                 MeasureLag(consumer, log);
-                measuredAt = time.GetTimestamp();
+                measuredAt = Time.GetTimestamp();
             }
             if (batch.Count == 0)
                 continue;
@@ -132,13 +128,13 @@ internal sealed partial class KafkaProjector(
                 // Records that were never projected are gone from the log. Going on behind them is for somebody to decide; until then
                 // this partition rests, and the others go on.
                 _gone[e.ConsumerRecord.Partition.Value] = e.Error.Reason;
-                Log.PositionIsGone(logger, e.ConsumerRecord.Partition.Value, e.Error.Reason);
+                Log.PositionIsGone(Logger, e.ConsumerRecord.Partition.Value, e.Error.Reason);
                 continue;
             }
             catch (ConsumeException e) when (batch.Count > 0)
             {
                 // It will be said again; first what has been read.
-                Log.Interrupted(logger, e);
+                Log.Interrupted(Logger, e);
                 return;
             }
             if (record is null)
@@ -168,9 +164,9 @@ internal sealed partial class KafkaProjector(
             positions.Add(new TopicPartitionOffset(log.Topic, reader.GetInt32(0), next == 0 ? Offset.Beginning : new Offset(next)));
         }
         foreach (var (partition, next) in positions.Select(p => (p.Partition.Value, p.Offset.Value)))
-            _places[partition] = (Math.Max(0, next), time.GetUtcNow());
+            _places[partition] = (Math.Max(0, next), Time.GetUtcNow());
         if (positions.Count > 0)
-            Log.Assigned(logger, string.Join(", ", positions.Select(p => $"{p.Partition.Value} from {p.Offset.Value}")));
+            Log.Assigned(Logger, string.Join(", ", positions.Select(p => $"{p.Partition.Value} from {p.Offset.Value}")));
         return positions;
     }
 
@@ -191,7 +187,7 @@ internal sealed partial class KafkaProjector(
             // As of the last fetch: it costs no request.
             var end = consumer.GetWatermarkOffsets(new TopicPartition(log.Topic, partition)).High.Value;
             var events = Math.Max(0, end - next);
-            metrics.LogLag(LogName, partition, events, events == 0 ? 0 : (time.GetUtcNow() - passedAt).TotalSeconds);
+            metrics.LogLag(LogName, partition, events, events == 0 ? 0 : (Time.GetUtcNow() - passedAt).TotalSeconds);
         }
     }
 
@@ -231,7 +227,7 @@ internal sealed partial class KafkaProjector(
                 dataSource.Refused();
                 _daysWithPartitions.Clear();
             }
-            catch (PostgresException e) when (e.SqlState[..2] is "22" or "23")
+            catch (PostgresException e) when (Storage.IsRefusal(e))
             {
                 dataSource.Refused();
                 // One of the records can't be stored. Halving finds it in a few steps, and the others go on; each half in the order of
@@ -245,12 +241,12 @@ internal sealed partial class KafkaProjector(
                 await ProjectUntilDoneAsync(log, items[..(items.Count / 2)], stoppingToken);
                 items = items[(items.Count / 2)..];
             }
-            catch (Exception e) when (Postgres.IsAway(e) && !stoppingToken.IsCancellationRequested)
+            catch (Exception e) when (base.IsAway(e) && !stoppingToken.IsCancellationRequested)
             {
                 if (!wasAway)
-                    Log.Interrupted(logger, e);
+                    Log.Interrupted(Logger, e);
                 wasAway = true;
-                await Task.Delay(s_pause, time, stoppingToken);
+                await Task.Delay(s_pause, Time, stoppingToken);
             }
         }
     }
@@ -261,7 +257,7 @@ internal sealed partial class KafkaProjector(
         await using var connection = await dataSource.Pool.OpenConnectionAsync(cancellationToken);
         await EnsurePartitionsAsync(connection, records.ConvertAll(r => r.Record.Id), cancellationToken);
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
-        var claimedAt = time.GetTimestamp();
+        var claimedAt = Time.GetTimestamp();
         var (stored, version) = await StoreAsync(connection, log, items, records, cancellationToken);
         var events = new List<ProjectedEvent>();
         foreach (var (source, r) in records)
@@ -281,7 +277,7 @@ internal sealed partial class KafkaProjector(
     private LogRecord Checked(LogRecord record)
     {
         var accepted = TypeId.CreatedAt(record.Id);
-        if (accepted.Year < 2020 || accepted > time.GetUtcNow().AddDays(1))
+        if (accepted.Year < 2020 || accepted > Time.GetUtcNow().AddDays(1))
             throw new InvalidRecordException($"the id says that the event was accepted at {accepted:O}");
         return record;
     }
@@ -289,7 +285,7 @@ internal sealed partial class KafkaProjector(
     private async Task EnsurePartitionsAsync(NpgsqlConnection connection, List<Guid> ids, CancellationToken cancellationToken)
     {
         // Today's for the deliveries. After a long outage housekeeping may not have come to it yet.
-        var days = ids.ConvertAll(TypeId.CreatedAt).Append(time.GetUtcNow()).Select(at => DateOnly.FromDateTime(at.UtcDateTime))
+        var days = ids.ConvertAll(TypeId.CreatedAt).Append(Time.GetUtcNow()).Select(at => DateOnly.FromDateTime(at.UtcDateTime))
             .Where(day => !_daysWithPartitions.Contains(day)).Distinct().ToList();
         foreach (var day in days)
         {

@@ -9,14 +9,14 @@ namespace Triggers.Delivery.Projection;
 /// forms: where events are logged in Kafka now, it projects what was accepted before. Any process may do it; the lock on the position
 /// lets one at a time.
 /// </summary>
-internal sealed partial class PostgresProjector(
+internal sealed class PostgresProjector(
     EngineDataSource dataSource,
     Projection projection,
     WorkerRegistration worker,
     Wakeups wakeups,
     Readiness readiness,
     TimeProvider time,
-    ILogger<PostgresProjector> logger) : BackgroundService
+    ILogger<PostgresProjector> logger) : BackgroundLoop(time, logger)
 {
     private const int BatchSize = 500;
 
@@ -30,42 +30,32 @@ internal sealed partial class PostgresProjector(
         Busy,
     }
 
-    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    protected override async Task PrepareAsync(CancellationToken stoppingToken)
     {
         await readiness.SchemaIsThere.WaitAsync(stoppingToken);
         await worker.Registered.WaitAsync(stoppingToken);
-        var wasAway = false;
-        while (!stoppingToken.IsCancellationRequested)
+    }
+
+    protected override async Task RunAsync(CancellationToken stoppingToken)
+    {
+        await using var connection = await dataSource.Pool.OpenConnectionAsync(stoppingToken);
+        while (true)
         {
-            try
-            {
-                await using var connection = await dataSource.Pool.OpenConnectionAsync(stoppingToken);
-                wasAway = false;
-                while (true)
-                {
-                    var outcome = await ProjectAsync(connection, stoppingToken);
-                    if (outcome == Outcome.More)
-                        continue;
-                    // Nobody rang: one cheap question now and then, in case a notification was lost.
-                    while (!await wakeups.Projection.WaitAsync(outcome == Outcome.Busy ? SomebodyElseReads : LookInterval, stoppingToken)
-                        && !await IsBehindAsync(connection, stoppingToken))
-                        outcome = Outcome.Empty;
-                }
-            }
-            catch (Exception e) when (Postgres.IsAway(e) && !stoppingToken.IsCancellationRequested)
-            {
-                if (!wasAway)
-                    Log.Away(logger, e);
-                wasAway = true;
-                await Task.Delay(TimeSpan.FromMilliseconds(250), time, stoppingToken);
-            }
+            var outcome = await ProjectAsync(connection, stoppingToken);
+            Recovered();
+            if (outcome == Outcome.More)
+                continue;
+            // Nobody rang: one cheap question now and then, in case a notification was lost.
+            while (!await wakeups.Projection.WaitAsync(outcome == Outcome.Busy ? SomebodyElseReads : LookInterval, stoppingToken)
+                && !await IsBehindAsync(connection, stoppingToken))
+                outcome = Outcome.Empty;
         }
     }
 
     private async Task<Outcome> ProjectAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
-        var claimedAt = time.GetTimestamp();
+        var claimedAt = Time.GetTimestamp();
         var (events, lastSeq, version, locked) = await ReadAsync(connection, cancellationToken);
         if (!locked)
             return Outcome.Busy;
@@ -116,11 +106,5 @@ internal sealed partial class PostgresProjector(
             events.Add(new ProjectedEvent(reader.GetGuid(1), EventRow.Read(reader, 2), reader.IsDBNull(10)));
         }
         return (events, lastSeq, version, locked);
-    }
-
-    private static partial class Log
-    {
-        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Postgres is away; the projection waits")]
-        public static partial void Away(ILogger logger, Exception exception);
     }
 }

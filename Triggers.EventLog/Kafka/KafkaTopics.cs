@@ -4,6 +4,7 @@ using Confluent.Kafka.Admin;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
+using Triggers.ServiceDefaults;
 
 namespace Triggers.EventLog.Kafka;
 
@@ -19,7 +20,7 @@ public sealed record KafkaLogName(string Log, string Topic, int Partitions);
 /// </summary>
 public sealed partial class KafkaTopics(
     IAdminClient admin, IOptions<KafkaOptions> options, IHostApplicationLifetime lifetime, TimeProvider time, ILogger<KafkaTopics> logger)
-    : BackgroundService
+    : BackgroundLoop(time, logger)
 {
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(10);
 
@@ -29,32 +30,24 @@ public sealed partial class KafkaTopics(
     public Task<KafkaLogName> Ready => _ready.Task;
 
     /// <inheritdoc />
-    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    protected override bool IsAway(Exception e) => e is KafkaException || base.IsAway(e);
+
+    /// <inheritdoc />
+    protected override async Task RunAsync(CancellationToken stoppingToken)
     {
-        string? said = null;
-        while (true)
+        try
         {
-            try
-            {
-                var found = await EnsureAsync();
-                Log.Found(logger, found.Topic, found.Partitions);
-                _ready.TrySetResult(found);
-                return;
-            }
-            catch (UnfitTopicException e)
-            {
-                Log.Unfit(logger, e.Message);
-                Environment.ExitCode = 1;
-                lifetime.StopApplication();
-                return;
-            }
-            catch (KafkaException e)
-            {
-                if (e.Error.Reason != said)
-                    Log.Waiting(logger, said = e.Error.Reason);
-                await Task.Delay(TimeSpan.FromMilliseconds(500), time, stoppingToken);
-            }
+            var found = await EnsureAsync();
+            Log.Found(Logger, found.Topic, found.Partitions);
+            _ready.TrySetResult(found);
         }
+        catch (UnfitTopicException e)
+        {
+            Log.Unfit(Logger, e.Message);
+            Environment.ExitCode = 1;
+            lifetime.StopApplication();
+        }
+        End();
     }
 
     private async Task<KafkaLogName> EnsureAsync()
@@ -110,7 +103,7 @@ public sealed partial class KafkaTopics(
             // Another process was faster.
         }
         foreach (var name in names)
-            Log.Created(logger, name);
+            Log.Created(Logger, name);
 
         Dictionary<string, string> Configuration()
         {
@@ -168,9 +161,6 @@ public sealed partial class KafkaTopics(
 
     private static partial class Log
     {
-        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Waiting for Kafka: {Problem}")]
-        public static partial void Waiting(ILogger logger, string problem);
-
         [LoggerMessage(EventId = 2, Level = LogLevel.Information, Message = "The event log is the Kafka topic {Topic} with {Partitions} partitions")]
         public static partial void Found(ILogger logger, string topic, int partitions);
 

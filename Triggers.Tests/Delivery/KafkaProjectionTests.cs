@@ -3,9 +3,9 @@ using System.Text.Json;
 using Confluent.Kafka;
 using Confluent.Kafka.Admin;
 using Triggers.Core;
+using Triggers.Core.Tables;
 using Triggers.EventLog;
 using Triggers.EventLog.Kafka;
-using Triggers.Core.Tables;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Delivery;

@@ -7,10 +7,10 @@ using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using Npgsql;
 using Triggers.Core;
-using Triggers.EventLog;
-using Triggers.EventLog.Postgres;
 using Triggers.Core.Schema;
 using Triggers.Core.Tables;
+using Triggers.EventLog;
+using Triggers.EventLog.Postgres;
 
 namespace Triggers.Tests.Support;
 
@@ -50,9 +50,10 @@ internal sealed class Engine : IAsyncDisposable
 
     /// <param name="postgres">Where its database is made.</param>
     /// <param name="kafka">The broker where it logs events; null for the Postgres log.</param>
-    public static async Task<Engine> CreateAsync(PostgresServer postgres, string? kafka = null)
+    /// <param name="connectionSettings">Added to every connection string.</param>
+    public static async Task<Engine> CreateAsync(PostgresServer postgres, string? kafka = null, string connectionSettings = "")
     {
-        var engine = new Engine(await postgres.CreateDatabaseAsync(), kafka is null ? [] : KafkaLog.Settings(kafka));
+        var engine = new Engine(await postgres.CreateDatabaseAsync() + connectionSettings, kafka is null ? [] : KafkaLog.Settings(kafka));
         await using (var db = engine.Db())
             await SchemaVersion.MigrateAsync(db, TestContext.Current.CancellationToken);
         await engine.ExecuteAsync($"INSERT INTO tenants (id, name) VALUES ('{engine.Tenant}', 'default')");

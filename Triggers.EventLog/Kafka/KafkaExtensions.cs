@@ -5,9 +5,9 @@ using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
-using Triggers.EventLog.Kafka;
+using Triggers.ServiceDefaults;
 
-namespace Triggers.ServiceDefaults;
+namespace Triggers.EventLog.Kafka;
 
 /// <summary>What a service that works with Kafka has.</summary>
 public static partial class KafkaExtensions
