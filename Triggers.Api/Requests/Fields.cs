@@ -124,7 +124,8 @@ internal sealed class Fields
     }
 
     /// <summary>The id of a member.</summary>
-    public Guid? Id(string name, string prefix) => Text(name, 1, 64) is { } text ? IdOf(text, prefix, Pointer(name)) : null;
+    public Guid? Id(string name, string prefix, bool required = false) =>
+        Text(name, 1, 64, required) is { } text ? IdOf(text, prefix, Pointer(name)) : null;
 
     /// <summary>The texts by name of a member that is an object.</summary>
     public Dictionary<string, string>? Map(string name, int maxCount, int maxLength)

@@ -40,6 +40,15 @@ public sealed class RetryLinks : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0004_retry_links.sql"));
 }
 
+/// <summary>0005_subscription_revisions.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0005_subscription_revisions")]
+public sealed class SubscriptionRevisions : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0005_subscription_revisions.sql"));
+}
+
 /// <summary>0006_first_answers.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
 [Migration("0006_first_answers")]
@@ -47,6 +56,15 @@ public sealed class FirstAnswers : Migration
 {
     /// <inheritdoc />
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0006_first_answers.sql"));
+}
+
+/// <summary>0006_replay_jobs.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0006_replay_jobs")]
+public sealed class ReplayJobs : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0006_replay_jobs.sql"));
 }
 
 file static class Scripts
