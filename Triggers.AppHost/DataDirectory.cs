@@ -50,8 +50,6 @@ internal sealed class DataDirectory : IAsyncDisposable
     {
         await WaitForTheEndAsync();
         File.Delete(Owner);
-        if (_settings.Is("Data:Temporary"))
-            Directory.Delete(_settings.DataDirectory, recursive: true);
         await _lock.DisposeAsync();
     }
 

@@ -20,7 +20,7 @@ internal sealed class Settings
         Port("Api", "8080"), Port("Receiver", "8090"), Port("Dashboard", "18888"), Port("Kafka", "9092"), Port("Delivery", "0"), Port("Postgres", "0"), Port("Redis", "0"),
         Text("ConnectionStrings:triggersdb", "a PostgreSQL of yours, 16 or newer"), Text("ConnectionStrings:redis", "a Redis of yours"),
         Text("ConnectionStrings:kafka", "a Kafka of yours"),
-        Text("Data:Directory", "where the data is kept"), Flag("Data:Temporary", "false", "the data is deleted at the end"),
+        Text("Data:Directory", "where the data is kept"), Flag("Data:Temporary", "false", "that of containers goes with them"),
         Text("Cache:Directory", "where downloads are kept"),
         Flag("Dashboard:Enabled", "true", "whether there is one"),
         new("Resources", "all", "'all', 'stores' or some of postgres,redis,kafka", value => value is "all" or "stores" || !value.Split(',').Except(s_stores).Any(), "what is started"),
@@ -157,7 +157,7 @@ internal sealed class Settings
             // On this machine only, so neither certificates nor passwords, nor warnings that there are none.
             "--ASPIRE_DASHBOARD_OTLP_ENDPOINT_URL=http://localhost:0", "--ASPIRE_RESOURCE_SERVICE_ENDPOINT_URL=http://localhost:0",
             "--ASPIRE_ALLOW_UNSECURED_TRANSPORT=true", "--ASPIRE_DASHBOARD_UNSECURED_ALLOW_ANONYMOUS=true", "--ASPIRE_DASHBOARD_API_DISABLED=true",
-            "--ASPIRE_VERSION_CHECK_DISABLED=true",
+            "--ASPIRE_VERSION_CHECK_DISABLED=true", "--DcpPublisher:WaitForResourceCleanup=true",
             "--Logging:LogLevel:Default=Warning", "--Logging:LogLevel:Aspire.Hosting.Dashboard=Error", "--Logging:LogLevel:Microsoft.AspNetCore.DataProtection=Error",
             .. given,
         ];

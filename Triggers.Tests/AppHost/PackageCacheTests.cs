@@ -74,7 +74,7 @@ public sealed class PackageCacheTests : IDisposable
     [Fact]
     public async Task A_lock_is_held_by_one_and_let_go()
     {
-        var path = Path.Combine(_directory, "lock");
+        var path = Path.Combine(_directory, "one");
         var first = FileLock.Try(path);
         Assert.NotNull(first);
         Assert.Null(FileLock.Try(path));

@@ -200,7 +200,7 @@ internal static class TestDirectory
 
     public static string New() => Path.Combine(s_parent, "triggers-" + Guid.NewGuid().ToString("N"));
 
-    /// <summary>Once nobody writes into it any more.</summary>
+    /// <summary>Once the AppHost has let go of it.</summary>
     public static Task DeleteAsync(string directory) => Wait.UntilAsync($"{directory} is let go", () =>
     {
         if (!Directory.Exists(directory))
