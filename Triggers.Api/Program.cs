@@ -54,6 +54,7 @@ api.MapSubscriptions();
 api.MapDeliveries();
 api.MapDeadLetters();
 api.MapReplays();
+api.MapReplayJobs();
 api.MapTenants();
 api.MapApiKeys();
 api.MapUsagePlans();

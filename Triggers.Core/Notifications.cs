@@ -9,7 +9,7 @@ public static class Notifications
     /// <summary>Events of the Kafka log came into the inbox. On the Postgres log the append itself says so.</summary>
     public const string Inbox = "triggers_inbox";
 
-    /// <summary>Deliveries became due that no projection made: replays, tests.</summary>
+    /// <summary>Deliveries became due that no projection made: replays, tests, and what is to be sent now; or a replay job was made.</summary>
     public const string Deliveries = "triggers_deliveries";
 
     /// <summary>A subscription changed; raised by the database itself.</summary>

@@ -34,6 +34,9 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
     /// <summary>What failed for good.</summary>
     public DbSet<DeadLetter> DeadLetters => Set<DeadLetter>();
 
+    /// <summary>Ranges of time that are delivered again.</summary>
+    public DbSet<ReplayJob> ReplayJobs => Set<ReplayJob>();
+
     /// <inheritdoc />
     protected override void OnModelCreating(ModelBuilder modelBuilder)
     {
@@ -55,6 +58,7 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
             e.HasKey(x => new { x.DeliveryId, x.Claim });
             e.Property(x => x.ResponseHeaders).HasColumnType("jsonb");
         });
+        modelBuilder.Entity<ReplayJob>(e => e.HasKey(x => new { x.TenantId, x.Id }));
         modelBuilder.Entity<DeadLetter>(e => e.HasKey(x => new { x.TenantId, x.DeliveryId }));
     }
 
@@ -63,6 +67,8 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
     {
         configurationBuilder.Properties<DeliveryStatus>().HaveConversion<SnakeCaseConverter<DeliveryStatus>>();
         configurationBuilder.Properties<AttemptOutcome>().HaveConversion<SnakeCaseConverter<AttemptOutcome>>();
+        configurationBuilder.Properties<ReplayJobStatus>().HaveConversion<SnakeCaseConverter<ReplayJobStatus>>();
+        configurationBuilder.Properties<ReplayInclude>().HaveConversion<SnakeCaseConverter<ReplayInclude>>();
         configurationBuilder.Properties<DeadLetterState>().HaveConversion<SnakeCaseConverter<DeadLetterState>>();
     }
 

@@ -29,6 +29,9 @@ public static class TypeId
     /// <summary>Prefix of usage plans.</summary>
     public const string UsagePlan = "pln";
 
+    /// <summary>Prefix of replay jobs.</summary>
+    public const string Replay = "rpl";
+
     private const string Alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
     private const int SuffixLength = 26;
 

@@ -5,6 +5,7 @@ using Triggers.Delivery.DeadLetters;
 using Triggers.Delivery.Dispatch;
 using Triggers.Delivery.Maintenance;
 using Triggers.Delivery.Projection;
+using Triggers.Delivery.Replays;
 using Triggers.EventLog.Kafka;
 using Triggers.ServiceDefaults;
 
@@ -29,6 +30,7 @@ services.AddHostedSingleton<Completions>();
 services.AddHostedSingleton<Dispatcher>();
 services.AddSingleton<Projection>();
 services.AddHostedSingleton<PostgresProjector>();
+services.AddHostedSingleton<ReplayJobs>();
 services.AddHostedSingleton<Housekeeping>();
 services.AddHostedSingleton<BacklogWatch>();
 if (builder.Configuration.HasKafka())

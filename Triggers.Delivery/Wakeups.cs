@@ -14,6 +14,9 @@ internal sealed class Wakeups(TimeProvider time)
     /// <summary>A place is free, or something is due.</summary>
     public Signal Dispatch { get; } = new();
 
+    /// <summary>There may be a new replay job.</summary>
+    public Signal Replays { get; } = new();
+
     /// <summary>There are new dead letters.</summary>
     public Signal DeadLetters { get; } = new();
 
@@ -25,9 +28,12 @@ internal sealed class Wakeups(TimeProvider time)
     {
         Interlocked.Exchange(ref _lastHeard, time.GetTimestamp());
         if (channel == Notifications.Events)
+        {
             Projection.Set();
-        else
-            Sweep();
+            return;
+        }
+        Sweep();
+        Replays.Set();
     }
 
     /// <summary>Notifications may have been missed: everybody looks.</summary>

@@ -13,11 +13,13 @@ namespace Triggers.Api.Deliveries;
 /// <summary>Looks deliveries up.</summary>
 internal static class DeliveriesApi
 {
-    /// <summary>Maps <c>/deliveries</c> and <c>/events/{id}/deliveries</c>.</summary>
+    /// <summary>Maps <c>/deliveries</c>, <c>/events/{id}/deliveries</c> and <c>/subscriptions/{id}/send-now</c>.</summary>
     public static void MapDeliveries(this IEndpointRouteBuilder app)
     {
         app.MapGet("/deliveries", ListAsync).RequireScope(Scopes.EventsRead).WithMetadata(DeliveryDocs.List);
         app.MapGet("/deliveries/{id}", GetAsync).RequireScope(Scopes.EventsRead).WithMetadata(DeliveryDocs.Get);
+        app.MapPost("/deliveries/{id}/send-now", SendNow.OneAsync).RequireScope(Scopes.EventsWrite).WithMetadata(DeliveryDocs.SendNow);
+        app.MapPost("/subscriptions/{id}/send-now", SendNow.AllAsync).RequireScope(Scopes.EventsWrite).WithMetadata(DeliveryDocs.SendAllNow);
         app.MapGet("/events/{id}/deliveries", ListOfEventAsync).RequireScope(Scopes.EventsRead).WithMetadata(DeliveryDocs.ListOfEvent);
     }
 

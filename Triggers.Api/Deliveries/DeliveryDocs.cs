@@ -1,3 +1,4 @@
+using Triggers.Api.Errors;
 using Triggers.Api.Lists;
 using Triggers.Api.OpenApi;
 using Triggers.Core;
@@ -34,6 +35,24 @@ internal static class DeliveryDocs
     {
         Query = [ListParameters.Order, ListParameters.Limit, ListParameters.Cursor],
         Answer = Page,
+    };
+
+    public static readonly Operation SendNow = new("sendDeliveryNow", Group, "Send a pending delivery now",
+        "Its next attempt is made now, however far ahead it was; the attempts that failed still count. One that is in flight is left alone.")
+    {
+        Status = 202,
+        Answer = new(typeof(DeliveryView), Example
+            .Replace("\"succeeded\"", "\"pending\"").Replace("\"failedAttempts\":0,\"nextAttemptAt\":null", "\"failedAttempts\":3,\"nextAttemptAt\":\"2026-01-31T10:00:00Z\"")
+            .Replace("\"delivered\",\"lastStatusCode\":200", "\"http_status\",\"lastStatusCode\":503").Replace("\"finalizedAt\":\"2026-01-31T09:30:00.24Z\"", "\"finalizedAt\":null")),
+        Errors = [ErrorCodes.DeliveryEnded, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled],
+    };
+
+    public static readonly Operation SendAllNow = new("sendDeliveriesNow", Group, "Send a subscription's pending deliveries now",
+        "For a receiver that is back: what waits for its next attempt is sent now. `remaining` says that there were too many for one request: send it again.")
+    {
+        Status = 202,
+        Answer = new(typeof(SentNow), """{"deliveries":12,"remaining":false}"""),
+        Errors = [ErrorCodes.SubscriptionDisabled],
     };
 
     public static readonly Operation Get = new("getDelivery", Group, "Get a delivery", "With every attempt that was made, the first one first. Of each answer the first 4 KiB are kept: `responseBody` is their text, decompressed and "

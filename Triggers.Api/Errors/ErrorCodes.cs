@@ -25,6 +25,9 @@ internal static class ErrorCodes
     public static readonly ErrorCode IdempotencyInProgress =
         new("idempotency_in_progress", 409, "The first request with this Idempotency-Key is still running");
     public static readonly ErrorCode DeliveryPending = new("delivery_pending", 409, "The delivery has not ended yet");
+    public static readonly ErrorCode DeliveryEnded = new("delivery_ended", 409, "The delivery has ended");
+    public static readonly ErrorCode ReplayRunning = new("replay_running", 409, "The subscription has a replay that is running");
+    public static readonly ErrorCode ReplayEnded = new("replay_ended", 409, "The replay has ended");
     public static readonly ErrorCode SubscriptionGone = new("subscription_gone", 409, "The subscription was deleted");
     public static readonly ErrorCode SubscriptionDisabled = new("subscription_disabled", 409, "The subscription is disabled");
     public static readonly ErrorCode DeadLetterClosed = new("dead_letter_closed", 409, "The dead letter was resolved or discarded");
@@ -51,7 +54,7 @@ internal static class ErrorCodes
     public static readonly IReadOnlyList<ErrorCode> All =
     [
         InvalidRequest, MalformedJson, ReservedEventType, BatchRefused, IdempotencyNotSupported, Unauthenticated, Forbidden, NotFound, MethodNotAllowed,
-        RequestTimeout, ExternalIdConflict, IdempotencyInProgress, DeliveryPending, SubscriptionGone, SubscriptionDisabled,
+        RequestTimeout, ExternalIdConflict, IdempotencyInProgress, DeliveryPending, DeliveryEnded, ReplayRunning, ReplayEnded, SubscriptionGone, SubscriptionDisabled,
         DeadLetterClosed, NameTaken, LastAdminKey, UsagePlanInUse, PayloadTooLarge, UnsupportedMediaType, IdempotencyKeyReused, RateLimited,
         QuotaExceeded, TooManyBytes, InternalError, LogUnavailable, StorageUnavailable, Overloaded, EventNotYetVisible, TestNotAttempted,
     ];

@@ -37,11 +37,22 @@ internal sealed class FirstAnswers(TriggersDbContext db, IDataProtectionProvider
 
         await using (var transaction = await db.Database.BeginTransactionAsync(cancellationToken))
         {
-            var made = await make();
-            if (await TryKeepAsync(tenantId, key, made, cancellationToken))
+            try
             {
-                await transaction.CommitAsync(cancellationToken);
-                return (made, false);
+                var made = await make();
+                if (await TryKeepAsync(tenantId, key, made, cancellationToken))
+                {
+                    await transaction.CommitAsync(cancellationToken);
+                    return (made, false);
+                }
+            }
+            catch (ApiException)
+            {
+                // What refuses it may be what the same request has just made.
+                await transaction.RollbackAsync(cancellationToken);
+                if (await FindAsync<T>(tenantId, key, cancellationToken) is { } before)
+                    return (before, true);
+                throw;
             }
             // The same request, at the same moment, was first: its transaction was waited for. Nothing of this one remains.
             await transaction.RollbackAsync(cancellationToken);

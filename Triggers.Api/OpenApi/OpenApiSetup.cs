@@ -3,9 +3,11 @@ using Microsoft.AspNetCore.OpenApi;
 using Microsoft.OpenApi;
 using Scalar.AspNetCore;
 using Triggers.Api.Auth;
+using Triggers.Api.Deliveries;
 using Triggers.Api.Errors;
 using Triggers.Api.Ingest;
 using Triggers.Api.RateLimiting;
+using Triggers.Api.Replays;
 using Triggers.Api.Requests;
 
 namespace Triggers.Api.OpenApi;
@@ -186,7 +188,7 @@ internal static class OpenApiSetup
             Add(RateLimits.PolicyHeader, "The key's limits. `default`: `q` requests at once, refilled over `w` seconds; with a quota also `events-per-day`.");
             Add(RateLimits.Header, "What is left of them: `r` now, all of it in `t` seconds.");
         }
-        if (about.Status is 201 || about.Id == IngestDocs.Publish.Id)
+        if (about.Status is 201 || about.Id == IngestDocs.Publish.Id || about.Id == ReplayDocs.CreateJob.Id || about.Id == DeliveryDocs.SendNow.Id)
             Add("Location", "Where it is, relative.");
         if (about.Query.Any(p => p.Name == "cursor"))
             Add("Link", "The next page, relative, as `rel=\"next\"`.");

@@ -1,6 +1,10 @@
 using Triggers.Api.Deliveries;
 using Triggers.Api.Errors;
+using Triggers.Api.Ingest;
+using Triggers.Api.Lists;
 using Triggers.Api.OpenApi;
+using Triggers.Core;
+using Triggers.Core.Tables;
 
 namespace Triggers.Api.Replays;
 
@@ -42,5 +46,49 @@ internal static class ReplayDocs
         Status = 202,
         Answer = Answer,
         Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.DeadLetterClosed],
+    };
+
+    private const string JobExample =
+        """{"id":"rpl_01jd0000000000000000000000","subscriptionId":"sub_01jd0000000000000000000000","status":"running","reason":null,"from":"2026-01-31T09:00:00Z","to":"2026-01-31T12:00:00Z","eventTypes":null,"include":"undelivered","doneUntil":"2026-01-31T10:40:00.123Z","matched":1200,"deliveries":1180,"createdAt":"2026-01-31T12:00:00Z","finishedAt":null}""";
+
+    public static readonly Operation CreateJob = new("createReplay", Group, "Deliver what happened in a range of time",
+        "To one subscription, which is enabled: what was published while it was disabled or did not exist yet, or what failed. Answers at once; the "
+        + "work is done in portions, the oldest events first, and waits while much is due to the subscription, so that new events don't wait "
+        + "behind it. No event is delivered twice by one replay. A dead letter of an event that is delivered is `replaying`. A subscription has one "
+        + "replay at a time.")
+    {
+        Headers = [IngestDocs.Key],
+        Body = new(typeof(NewReplayJob), """{"subscriptionId":"sub_01jd0000000000000000000000","from":"2026-01-31T09:00:00Z","to":"2026-01-31T12:00:00Z"}"""),
+        Status = 202,
+        Answer = new(typeof(ReplayJobView), JobExample),
+        Errors =
+        [
+            ErrorCodes.ReplayRunning, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.IdempotencyInProgress,
+            ErrorCodes.IdempotencyKeyReused,
+        ],
+    };
+
+    public static readonly Operation ListJobs = new("listReplays", Group, "List replays of ranges of time", "Newest first unless `order=asc`.")
+    {
+        Query =
+        [
+            new("status", "Where it stands.", "running") { Values = SnakeCase<ReplayJobStatus>.All },
+            new("subscriptionId", "Those to one subscription.", "sub_01jd0000000000000000000000"),
+            ListParameters.Order, ListParameters.Limit, ListParameters.Cursor,
+        ],
+        Answer = new(typeof(Page<ReplayJobView>), $$"""{"items":[{{JobExample}}],"nextCursor":null}"""),
+    };
+
+    public static readonly Operation GetJob = new("getReplay", Group, "Get a replay of a range of time", "With how far it has come.")
+    {
+        Answer = new(typeof(ReplayJobView), JobExample),
+    };
+
+    public static readonly Operation CancelJob = new("cancelReplay", Group, "End a replay of a range of time",
+        "It makes no more deliveries. Those that it has made are delivered.")
+    {
+        Answer = new(typeof(ReplayJobView),
+            JobExample.Replace("\"running\"", "\"cancelled\"").Replace("\"finishedAt\":null", "\"finishedAt\":\"2026-01-31T12:05:00Z\"")),
+        Errors = [ErrorCodes.ReplayEnded],
     };
 }

@@ -1,6 +1,7 @@
 using Npgsql;
 using Triggers.Api.Errors;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Core.Subscriptions;
 
 namespace Triggers.Api.Replays;
@@ -8,12 +9,10 @@ namespace Triggers.Api.Replays;
 /// <summary>
 /// Repeats deliveries: new rows, linked to what they repeat. History is never edited. A replay of a settled event does not reopen
 /// it; the dead letter of what is repeated waits for how the replay ends. Of an event only one delivery to a subscription is on its way
-/// at a time: who replays holds the event's lock (<see cref="EventLock"/>) from the look to the commit.
+/// at a time: who replays holds the event's lock from the look to the commit.
 /// </summary>
 internal sealed class Replayer(NpgsqlDataSource dataSource)
 {
-    private sealed record Repetition(Guid Id, Guid EventId, Guid SubscriptionId, Guid? ReplayOf, bool Test);
-
     /// <summary>Repeats one delivery.</summary>
     /// <param name="tenantId">The tenant.</param>
     /// <param name="deliveryId">What is repeated.</param>
@@ -33,7 +32,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
                 return null;
             eventId = found;
         }
-        await EventLock.TakeAsync(connection, eventId, cancellationToken);
+        await LockAsync(connection, eventId, cancellationToken);
         Repetition repetition;
         await using (var command = new NpgsqlCommand(
             """
@@ -82,7 +81,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
     {
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
-        await EventLock.TakeAsync(connection, eventId, cancellationToken);
+        await LockAsync(connection, eventId, cancellationToken);
         var repetitions = new List<Repetition>();
         var found = new HashSet<Guid>();
         var underWay = false;
@@ -127,7 +126,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
                     underWay = true;
                     continue;
                 }
-                repetitions.Add(new Repetition(TypeId.NewGuid(), eventId, subscriptionId, reader.IsDBNull(4) ? null : reader.GetGuid(4), Test: false));
+                repetitions.Add(new Repetition(TypeId.NewGuid(), eventId, subscriptionId, reader.IsDBNull(4) ? null : reader.GetGuid(4)));
             }
         }
 
@@ -157,36 +156,15 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
         if (repetitions.Count == 0)
             return 0;
         await using var batch = new NpgsqlBatch(connection);
-        void Add(string sql)
-        {
-            batch.BatchCommands.Add(new NpgsqlBatchCommand(sql)
-            {
-                Parameters =
-                {
-                    new("tenant", tenantId),
-                    new("ids", repetitions.Select(r => r.Id).ToArray()),
-                    new("events", repetitions.Select(r => r.EventId).ToArray()),
-                    new("subscriptions", repetitions.Select(r => r.SubscriptionId).ToArray()),
-                    new("replayed", repetitions.Select(r => r.ReplayOf).ToArray()),
-                    new("tests", repetitions.Select(r => r.Test).ToArray()),
-                },
-            });
-        }
-
-        // In the order in which completions lock: dead letters, then their event.
-        Add("""
-            UPDATE dead_letters d SET state = 'replaying', replay_delivery_id = r.id
-            FROM unnest(@ids, @events, @subscriptions) AS r (id, event_id, subscription_id)
-            WHERE d.tenant_id = @tenant AND d.event_id = r.event_id AND d.subscription_id = r.subscription_id AND d.state IN ('open', 'replaying')
-            """);
-        Add("UPDATE open_events SET open = open + cardinality(@ids) WHERE tenant_id = @tenant AND event_id = @events[1]");
-        Add("""
-            INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, next_attempt_at, replay_of, test)
-            SELECT @tenant, r.id, r.event_id, r.subscription_id, now(), r.replay_of, r.test
-            FROM unnest(@ids, @events, @subscriptions, @replayed, @tests) AS r (id, event_id, subscription_id, replay_of, test)
-            """);
-        batch.BatchCommands.Add(new NpgsqlBatchCommand($"SELECT pg_notify('{Notifications.Deliveries}', '')"));
+        foreach (var command in Repetitions.Insert(tenantId, repetitions))
+            batch.BatchCommands.Add(command);
         await batch.ExecuteNonQueryAsync(cancellationToken);
         return batch.BatchCommands[0].Rows;
+    }
+
+    private static async Task LockAsync(NpgsqlConnection connection, Guid eventId, CancellationToken cancellationToken)
+    {
+        await using var batch = new NpgsqlBatch(connection) { BatchCommands = { Repetitions.Lock([eventId]) } };
+        await batch.ExecuteNonQueryAsync(cancellationToken);
     }
 }

@@ -82,13 +82,24 @@ internal sealed class Fields
     }
 
     /// <summary>The moment of a member.</summary>
-    public DateTimeOffset? Moment(string name)
+    public DateTimeOffset? Moment(string name, bool required = false)
     {
-        if (Text(name, 1, 64) is not { } text)
+        if (Text(name, 1, 64, required) is not { } text)
             return null;
         if (Rfc3339.TryParse(text, out var moment))
             return moment;
         Refuse(Pointer(name), "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z.");
+        return null;
+    }
+
+    /// <summary>The value of a member that has few.</summary>
+    public T? OneOf<T>(string name) where T : struct, Enum
+    {
+        if (Text(name, 0, 64) is not { } text)
+            return null;
+        if (SnakeCase<T>.TryParse(text, out var value))
+            return value;
+        Refuse(Pointer(name), $"Must be one of {string.Join(", ", SnakeCase<T>.All)}.");
         return null;
     }
 

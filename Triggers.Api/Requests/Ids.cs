@@ -14,6 +14,8 @@ internal static class Ids
 
     public static Guid DeadLetter(string text) => Parse(TypeId.Delivery, text, "dead letter");
 
+    public static Guid Replay(string text) => Parse(TypeId.Replay, text, "replay");
+
     public static Guid ApiKey(string text) => Parse(TypeId.ApiKey, text, "API key");
 
     public static Guid Tenant(string text) => Parse(TypeId.Tenant, text, "tenant");

@@ -40,7 +40,7 @@ internal static class SubscriptionDocs
 
     public static readonly Operation Change = new("changeSubscription", Group, "Change a subscription",
         "JSON merge patch (RFC 7396): members that are not there stay. `headers` are replaced as a whole. A disabled subscription gets no "
-        + "new deliveries; those it has wait until it is enabled again.")
+        + "new deliveries; those it has wait until it is enabled again. What was published meanwhile is delivered by a replay (`POST /replays`).")
     {
         Body = new(typeof(SubscriptionChange), """{"enabled":false}"""),
         Answer = new(typeof(SubscriptionView), Example.Replace("\"enabled\":true,\"disabledReason\":null", "\"enabled\":false,\"disabledReason\":\"requested\"")),
@@ -62,9 +62,10 @@ internal static class SubscriptionDocs
     };
 
     public static readonly Operation Test = new("testSubscription", Group, "Send a test event now",
-        "Sends one event of type `triggers.test` to this subscription only, once, and answers with the attempt, whatever came of it.")
+        "Sends one event of type `triggers.test` to this subscription only, once, and answers with the attempt, whatever came of it. It "
+        + "waits behind nothing, and goes to a disabled subscription too.")
     {
         Answer = new(typeof(SubscriptionTestResult), $$"""{"eventId":"evt_01jd0000000000000000000000","deliveryId":"dlv_01jd0000000000000000000000","attempt":{{DeliveryDocs.AttemptExample}}}"""),
-        Errors = [ErrorCodes.SubscriptionDisabled, ErrorCodes.TestNotAttempted],
+        Errors = [ErrorCodes.TestNotAttempted],
     };
 }

@@ -58,6 +58,15 @@ public sealed class FirstAnswers : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0006_first_answers.sql"));
 }
 
+/// <summary>0006_replay_jobs.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0006_replay_jobs")]
+public sealed class ReplayJobs : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0006_replay_jobs.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

@@ -31,7 +31,13 @@ internal sealed partial class Dispatcher(
 {
     private static readonly TimeSpan SweepInterval = TimeSpan.FromSeconds(5);
 
+    /// <summary>Tests that one subscription may have in flight, beside what its lane has.</summary>
+    private const int TestConcurrency = 4;
+
     private readonly CancellationTokenSource _abort = new();
+
+    /// <summary>Somebody waits for a test: it has places of its own, however full the lane is, and whether or not the subscription is enabled.</summary>
+    private readonly Lanes _tests = new(TestConcurrency, time);
 
     /// <summary>Starts a delivery for which a place was kept.</summary>
     public void Start(DueDelivery delivery) => _ = AttemptAsync(delivery);
@@ -53,10 +59,17 @@ internal sealed partial class Dispatcher(
                 await SweepAsync(stoppingToken);
                 sweptAt = Time.GetTimestamp();
             }
-            await ClaimAsync(stoppingToken);
+            if (completions.IsFull)
+            {
+                await wakeups.Dispatch.WaitAsync(TimeSpan.FromMilliseconds(20), stoppingToken);
+                continue;
+            }
+            await ClaimAsync(_tests, _ => true, TestClaimSql, stoppingToken);
+            await ClaimAsync(lanes, MayClaim, LaneClaimSql, stoppingToken);
             Recovered();
             var untilSweep = SweepInterval - Time.GetElapsedTime(sweptAt);
             var wait = lanes.UntilNextDue(untilSweep > TimeSpan.Zero ? untilSweep : TimeSpan.Zero, MayClaim);
+            wait = _tests.UntilNextDue(wait, _ => true);
             if (wait > TimeSpan.Zero)
                 await wakeups.Dispatch.WaitAsync(wait, stoppingToken);
         }
@@ -68,7 +81,7 @@ internal sealed partial class Dispatcher(
         await base.StopAsync(cancellationToken);
         await using (cancellationToken.Register(_abort.Cancel))
         {
-            while (lanes.Busy > 0)
+            while (lanes.Busy + _tests.Busy > 0)
                 await wakeups.Dispatch.WaitAsync(TimeSpan.FromMilliseconds(100), CancellationToken.None);
         }
     }
@@ -86,34 +99,42 @@ internal sealed partial class Dispatcher(
     {
         await subscribers.RefreshAsync(dataSource.Pool, cancellationToken);
         lanes.Trim();
+        _tests.Trim();
         // A loose index scan: one probe a lane, however much is due in it.
         await using var command = dataSource.Pool.CreateCommand(
             """
             WITH RECURSIVE lanes AS (
-                (SELECT subscription_id, next_attempt_at FROM deliveries WHERE status = 'pending' ORDER BY subscription_id, next_attempt_at LIMIT 1)
+                (SELECT subscription_id, next_attempt_at FROM deliveries WHERE status = 'pending' AND NOT test ORDER BY subscription_id, next_attempt_at LIMIT 1)
                 UNION ALL
                 SELECT n.subscription_id, n.next_attempt_at
                 FROM lanes l CROSS JOIN LATERAL (
                     SELECT subscription_id, next_attempt_at FROM deliveries
-                    WHERE status = 'pending' AND subscription_id > l.subscription_id
+                    WHERE status = 'pending' AND NOT test AND subscription_id > l.subscription_id
                     ORDER BY subscription_id, next_attempt_at LIMIT 1) n
             )
             SELECT l.subscription_id, CASE WHEN s.deleted_at IS NULL THEN greatest(extract(epoch FROM l.next_attempt_at - clock_timestamp()), 0)::float8 ELSE 0 END
             FROM lanes l JOIN subscriptions s ON s.id = l.subscription_id
             """);
-        await using var reader = await command.ExecuteReaderAsync(cancellationToken);
-        while (await reader.ReadAsync(cancellationToken))
-            lanes.DueIn(reader.GetGuid(0), TimeSpan.FromSeconds(Math.Min(reader.GetDouble(1), 3600)));
+        await using (var reader = await command.ExecuteReaderAsync(cancellationToken))
+        {
+            while (await reader.ReadAsync(cancellationToken))
+                lanes.DueIn(reader.GetGuid(0), TimeSpan.FromSeconds(Math.Min(reader.GetDouble(1), 3600)));
+        }
+
+        // There are never many, and an index of their own has them.
+        await using var tests = dataSource.Pool.CreateCommand(
+            """
+            SELECT subscription_id, greatest(extract(epoch FROM min(next_attempt_at) - clock_timestamp()), 0)::float8
+            FROM deliveries WHERE status = 'pending' AND test GROUP BY subscription_id
+            """);
+        await using var testReader = await tests.ExecuteReaderAsync(cancellationToken);
+        while (await testReader.ReadAsync(cancellationToken))
+            _tests.DueIn(testReader.GetGuid(0), TimeSpan.FromSeconds(Math.Min(testReader.GetDouble(1), 3600)));
     }
 
-    private async Task ClaimAsync(CancellationToken cancellationToken)
+    private async Task ClaimAsync(Lanes lanes, Func<Guid, bool> mayClaim, string claimSql, CancellationToken cancellationToken)
     {
-        if (completions.IsFull)
-        {
-            await wakeups.Dispatch.WaitAsync(TimeSpan.FromMilliseconds(20), cancellationToken);
-            return;
-        }
-        var (due, free) = lanes.ReserveDue(MayClaim);
+        var (due, free) = lanes.ReserveDue(mayClaim);
         if (due.Length == 0)
             return;
 
@@ -124,7 +145,7 @@ internal sealed partial class Dispatcher(
         try
         {
             var claimedAt = Time.GetTimestamp();
-            await using var command = dataSource.Pool.CreateCommand(ClaimSql);
+            await using var command = dataSource.Pool.CreateCommand(claimSql);
             command.Parameters.Add(new("lanes", NpgsqlDbType.Uuid | NpgsqlDbType.Array) { Value = due });
             command.Parameters.Add(new("free", NpgsqlDbType.Integer | NpgsqlDbType.Array) { Value = free });
             command.Parameters.Add(new("worker", NpgsqlDbType.Integer) { Value = worker.Number });
@@ -160,6 +181,9 @@ internal sealed partial class Dispatcher(
             Start(delivery);
     }
 
+    private static readonly string LaneClaimSql = ClaimSql("NOT test");
+    private static readonly string TestClaimSql = ClaimSql("test");
+
     private static DueDelivery Read(NpgsqlDataReader reader, long claimedAt) => new(
         reader.GetGuid(0), reader.GetGuid(1), reader.GetGuid(2), reader.GetInt32(3), reader.GetInt32(4),
         reader.IsDBNull(5) ? null : reader.GetGuid(5), reader.GetBoolean(6), claimedAt,
@@ -171,7 +195,7 @@ internal sealed partial class Dispatcher(
     /// locked inside a materialized CTE: as a plain join the planner may lock more rows than the limit lets through.
     /// What a deleted subscription still has is claimed whenever it is due, to be cancelled; what is in flight ends by itself.
     /// </summary>
-    private const string ClaimSql =
+    private static string ClaimSql(string which) =>
         $"""
         WITH due AS MATERIALIZED (
             SELECT d.tenant_id, d.id, d.claimed_by IS NOT NULL AS timed_out
@@ -179,7 +203,7 @@ internal sealed partial class Dispatcher(
             JOIN subscriptions s ON s.id = l.subscription_id
             CROSS JOIN LATERAL (
                 SELECT tenant_id, id, claimed_by FROM deliveries
-                WHERE subscription_id = l.subscription_id AND status = 'pending'
+                WHERE subscription_id = l.subscription_id AND status = 'pending' AND {which}
                     AND next_attempt_at <= CASE WHEN s.deleted_at IS NULL THEN now() ELSE 'infinity' END
                     AND (claimed_by IS NULL OR next_attempt_at <= now())
                 ORDER BY next_attempt_at
@@ -212,7 +236,7 @@ internal sealed partial class Dispatcher(
         }
         finally
         {
-            if (lanes.Release(delivery.SubscriptionId) || _abort.IsCancellationRequested)
+            if ((delivery.Test ? _tests : lanes).Release(delivery.SubscriptionId) || _abort.IsCancellationRequested)
                 wakeups.Dispatch.Set();
         }
     }
@@ -229,7 +253,7 @@ internal sealed partial class Dispatcher(
             if (subscriber is null)
                 return new Completion(delivery, Transition.Cancelled(), null, 0, Time.GetTimestamp());
         }
-        if (!subscriber.Enabled)
+        if (!subscriber.Enabled && !delivery.Test)
             return new Completion(delivery, Transition.Released(), null, 0, Time.GetTimestamp());
         // Too late to be sure to end within the lease.
         if (Time.GetElapsedTime(delivery.ClaimedAt) + options.Value.AttemptTimeout + DeliveryOptions.LeaseMargin >= options.Value.Lease)

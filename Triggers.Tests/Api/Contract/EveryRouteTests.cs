@@ -143,6 +143,7 @@ public sealed class EveryRouteTests(ApiFixture api) : IClassFixture<ApiFixture>
             ["api-keys"] = (await tenant.Client.GetAsync("/api-keys")).Ids[0],
             ["tenants"] = tenant.Id,
             ["usage-plans"] = await UsagePlanAsync(),
+            ["replays"] = (await tenant.Client.PostAsync("/replays", $$"""{"subscriptionId":"{{subscription}}","from":"2026-01-01T00:00:00Z"}""")).Is(202).Id,
         };
     }
 

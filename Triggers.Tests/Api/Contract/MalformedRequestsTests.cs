@@ -13,6 +13,7 @@ public sealed class MalformedRequestsTests(ApiFixture api) : IClassFixture<ApiFi
         "/events", "/events/batch", "/inbox/acknowledge", "/subscriptions", "/tenants", "/api-keys", "/events/{0}/acknowledge", "/events/{0}/replay",
         "/deliveries/{0}/replay", "/dead-letters/{0}/replay", "/dead-letters/{0}/discard", "/subscriptions/{0}/test", "/api-keys/{0}/rotate",
         "/events/{0}", "/inbox", "/deliveries", "/deliveries/{0}", "/dead-letters", "/subscriptions/{0}", "/nowhere/{0}",
+        "/replays", "/replays/{0}/cancel", "/deliveries/{0}/send-now", "/subscriptions/{0}/send-now", "/subscriptions/{0}/secret/rotate",
     ];
 
     private static readonly string[] s_valid =
@@ -23,6 +24,8 @@ public sealed class MalformedRequestsTests(ApiFixture api) : IClassFixture<ApiFi
         """{"url":"https://receiver.example/hooks","eventTypes":["*"],"headers":{"x":"1"}}""",
         """{"name":"k","scopes":["events:write"],"expiresAt":"2099-01-01T00:00:00Z"}""",
         """{"subscriptionIds":["sub_01jd0000000000000000000000"]}""",
+        """{"subscriptionId":"sub_01jd0000000000000000000000","from":"2026-01-31T09:30:00Z","to":"2026-02-01T09:30:00Z","include":"all","eventTypes":["a.*"]}""",
+        """{"overlap":"01:00:00","secret":"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"}""",
     ];
 
     private static readonly string[] s_types = ["application/json", "application/json", "application/json", "application/json; charset=utf-16", "text/plain", "*/*"];

@@ -1,0 +1,89 @@
+using Microsoft.EntityFrameworkCore;
+using Npgsql;
+using Triggers.Api.Auth;
+using Triggers.Api.Errors;
+using Triggers.Api.Requests;
+using Triggers.Core;
+using Triggers.Core.Tables;
+
+namespace Triggers.Api.Deliveries;
+
+/// <summary>How many deliveries were made due, and whether there are more.</summary>
+internal sealed record SentNow(int Deliveries, bool Remaining);
+
+/// <summary>Sends now what is scheduled for later. The failed attempts still count.</summary>
+internal static class SendNow
+{
+    private const int AtOnce = 5_000;
+    private static readonly TimeSpan AtMost = TimeSpan.FromSeconds(0.8);
+
+    /// <summary><c>POST /deliveries/{id}/send-now</c></summary>
+    public static async Task<IResult> OneAsync(
+        string id, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, CancellationToken cancellationToken)
+    {
+        var key = Ids.Delivery(id);
+        var delivery = await FindAsync(db, caller, key, cancellationToken);
+        await EnsureReachableAsync(db, delivery.SubscriptionId, cancellationToken);
+        // What is in flight is being sent now.
+        await MakeDueAsync(dataSource, "id = @id AND tenant_id = @tenant", caller.TenantId, key, cancellationToken);
+        delivery = await FindAsync(db, caller, key, cancellationToken);
+        return delivery.Status == DeliveryStatus.Pending
+            ? TypedResults.Accepted($"/deliveries/{id}", DeliveryView.Of(delivery))
+            : throw new ApiException(ErrorCodes.DeliveryEnded, "It has no attempt ahead of it; replay it instead.");
+    }
+
+    /// <summary><c>POST /subscriptions/{id}/send-now</c></summary>
+    public static async Task<IResult> AllAsync(
+        string id, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, TimeProvider time, CancellationToken cancellationToken)
+    {
+        var key = Ids.Subscription(id);
+        if (!await db.Subscriptions.AnyAsync(s => s.TenantId == caller.TenantId && s.Id == key && s.DeletedAt == null, cancellationToken))
+            throw ApiException.NotFound("subscription");
+        await EnsureReachableAsync(db, key, cancellationToken);
+        var (made, last) = (0, 0);
+        var started = time.GetTimestamp();
+        do
+        {
+            last = await MakeDueAsync(dataSource, "subscription_id = @id", caller.TenantId, key, cancellationToken);
+            made += last;
+        }
+        while (last == AtOnce && time.GetElapsedTime(started) < AtMost);
+        return TypedResults.Accepted((string?)null, new SentNow(made, last == AtOnce));
+    }
+
+    private static async Task<int> MakeDueAsync(
+        NpgsqlDataSource dataSource, string which, Guid tenantId, Guid id, CancellationToken cancellationToken)
+    {
+        // What somebody is working on at this moment is not waited for: it is being sent, or has just been.
+        await using var command = dataSource.CreateCommand(
+            $"""
+            WITH later AS MATERIALIZED (
+                SELECT tenant_id, id FROM deliveries
+                WHERE {which} AND status = 'pending' AND claimed_by IS NULL AND next_attempt_at > now()
+                ORDER BY next_attempt_at LIMIT {AtOnce} FOR UPDATE SKIP LOCKED
+            ),
+            made AS (
+                UPDATE deliveries d SET next_attempt_at = now() FROM later l
+                WHERE d.tenant_id = @tenant AND d.tenant_id = l.tenant_id AND d.id = l.id
+                RETURNING d.id
+            )
+            SELECT (SELECT count(*) FROM made)::int, pg_notify('{Notifications.Deliveries}', '')
+            """);
+        command.Parameters.AddWithValue("id", id);
+        command.Parameters.AddWithValue("tenant", tenantId);
+        return (int)(await command.ExecuteScalarAsync(cancellationToken))!;
+    }
+
+    private static async Task EnsureReachableAsync(TriggersDbContext db, Guid subscriptionId, CancellationToken cancellationToken)
+    {
+        var subscription = await db.Subscriptions.Where(s => s.Id == subscriptionId).Select(s => new { s.Enabled, Deleted = s.DeletedAt != null })
+            .SingleAsync(cancellationToken);
+        if (subscription.Deleted)
+            throw new ApiException(ErrorCodes.SubscriptionGone, "The subscription was deleted; nothing can be sent to it.");
+        if (!subscription.Enabled)
+            throw new ApiException(ErrorCodes.SubscriptionDisabled, "Enable the subscription first.");
+    }
+
+    private static async Task<Delivery> FindAsync(TriggersDbContext db, Caller caller, Guid id, CancellationToken cancellationToken) =>
+        await db.Deliveries.FirstOrDefaultAsync(d => d.TenantId == caller.TenantId && d.Id == id, cancellationToken) ?? throw ApiException.NotFound("delivery");
+}
