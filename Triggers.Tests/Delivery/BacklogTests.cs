@@ -15,7 +15,8 @@ public sealed class BacklogTests(PostgresServer postgres) : IAsyncLifetime
     public async ValueTask InitializeAsync()
     {
         _engine = await Engine.CreateAsync(postgres);
-        _pool = new EngineDataSource(Triggers.Core.Storage.Builder(_engine.ConnectionString, "tests").Build());
+        var pool = Triggers.Core.Storage.Builder(_engine.ConnectionString, "tests").Build();
+        _pool = new EngineDataSource(pool, pool);
     }
 
     public async ValueTask DisposeAsync()
