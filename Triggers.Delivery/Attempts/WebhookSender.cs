@@ -90,7 +90,7 @@ internal sealed class WebhookSender(IHttpClientFactory clients, IOptions<Deliver
             RetryAfter: Answer.RetryAfter(response, time.GetUtcNow()),
             ResponseHeaders: Answer.Headers(response));
         if (response.StatusCode == HttpStatusCode.SwitchingProtocols)
-            {
+        {
             return result with
             {
                 Outcome = AttemptOutcome.InvalidResponse,
