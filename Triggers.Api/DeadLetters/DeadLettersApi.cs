@@ -47,8 +47,8 @@ internal static class DeadLettersApi
     {
         var list = ListRequest.Of(context);
         var state = list.OneOf<DeadLetterState>("state");
-        var eventId = list.Id("eventId", TypeId.Event);
-        var subscriptionId = list.Id("subscriptionId", TypeId.Subscription);
+        var eventId = list.Id("eventId");
+        var subscriptionId = list.Id("subscriptionId");
         list.EnsureValid();
 
         var query = db.DeadLetters.Where(d => d.TenantId == caller.TenantId);

@@ -35,7 +35,7 @@ internal static class SubscriptionDocs
     };
 
     public static readonly Operation Change = new("changeSubscription", Group, "Change a subscription",
-        "JSON merge patch (RFC 7396): members that are not there stay. `headers` are replaced as a whole. A disabled subscription gets no "
+        "JSON merge patch (RFC 7396): members that are not there stay. `headers` are merged, name by name; `eventTypes` are replaced. A disabled subscription gets no "
         + "new deliveries; those it has wait until it is enabled again.")
     {
         Body = new(typeof(SubscriptionChange), """{"enabled":false}"""),

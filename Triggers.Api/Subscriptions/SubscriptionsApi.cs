@@ -30,7 +30,7 @@ internal static class SubscriptionsApi
 
     private static async Task<IResult> CreateAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
-        var body = await Body.ReadAsync(context, SubscriptionBody.ReadNew);
+        var body = await Body.ReadAsync(context, SubscriptionBody.Read);
         var enabled = body.Enabled ?? true;
         var secret = NewSecret();
         var subscription = new Subscription
@@ -70,8 +70,9 @@ internal static class SubscriptionsApi
     private static async Task<IResult> ChangeAsync(string id, HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
-        var body = await Body.ReadAsync(context, SubscriptionBody.ReadChange);
-        var headers = body.Headers is null ? null : JsonSerializer.Serialize(body.Headers);
+        var body = await Body.ReadAsync(context, SubscriptionChange.Read);
+        var headers = JsonSerializer.Serialize(body.Headers ?? []);
+        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
         // One statement, so that two changes at once, or a receiver's 410 in between, can't undo each other's parts.
         var changed = await db.Subscriptions.FromSql(
             $"""
@@ -79,7 +80,12 @@ internal static class SubscriptionsApi
                 url = coalesce({body.Url}::text, url),
                 event_types = coalesce({body.EventTypes}::text[], event_types),
                 description = CASE WHEN {body.HasDescription} THEN {body.Description}::text ELSE description END,
-                headers = coalesce({headers}::jsonb, headers),
+                headers = (
+                    SELECT coalesce(jsonb_object_agg(name, value), jsonb_build_object()) FROM (
+                        SELECT key, value FROM jsonb_each(headers)
+                        WHERE NOT {body.RemovesHeaders} AND lower(key) NOT IN (SELECT lower(key) FROM jsonb_each({headers}::jsonb))
+                        UNION ALL SELECT key, value FROM jsonb_each({headers}::jsonb) WHERE value <> 'null'
+                    ) AS merged (name, value)),
                 enabled = coalesce({body.Enabled}::boolean, enabled),
                 disabled_reason = CASE {body.Enabled}::boolean
                     WHEN true THEN NULL
@@ -89,7 +95,11 @@ internal static class SubscriptionsApi
             WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL
             RETURNING *
             """).ToListAsync(cancellationToken);
-        return TypedResults.Ok(SubscriptionView.Of(changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription")));
+        var subscription = changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
+        if (subscription.Headers.Count > SubscriptionBody.MaxHeaders)
+            throw ApiException.Invalid("/headers", $"Together with the headers there are, these are more than {SubscriptionBody.MaxHeaders}.");
+        await transaction.CommitAsync(cancellationToken);
+        return TypedResults.Ok(SubscriptionView.Of(subscription));
     }
 
     private static async Task<IResult> DeleteAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)

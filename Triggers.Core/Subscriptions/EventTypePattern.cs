@@ -10,6 +10,15 @@ public static class EventTypePattern
     /// <summary>The longest type there is.</summary>
     public const int MaxLength = 256;
 
+    /// <summary>The longest pattern there is.</summary>
+    public const int MaxPatternLength = MaxLength + 2;
+
+    /// <summary>What a type looks like, as a regular expression.</summary>
+    public const string OfTypes = "^[A-Za-z0-9._-]{1,256}$";
+
+    /// <summary>What a pattern looks like, as a regular expression.</summary>
+    public const string OfPatterns = @"^(\*|[A-Za-z0-9._-]{1,256}(\.\*)?)$";
+
     /// <summary>Whether the text is a type: 1–256 letters, digits, <c>.</c>, <c>_</c>, <c>-</c>.</summary>
     public static bool IsType(ReadOnlySpan<char> text)
     {

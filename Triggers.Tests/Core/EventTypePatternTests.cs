@@ -1,3 +1,4 @@
+using System.Text.RegularExpressions;
 using CsCheck;
 using Triggers.Core.Subscriptions;
 
@@ -39,6 +40,15 @@ public class EventTypePatternTests
             Assert.True(EventTypePattern.IsPattern(type));
             Assert.True(EventTypePattern.IsPattern($"{type}.*"));
             Assert.False(EventTypePattern.IsType($"{type}.*"));
+        });
+
+    /// <summary>The contract shows the regular expressions; the code does not run them.</summary>
+    [Fact]
+    public void The_regular_expressions_say_the_same() =>
+        Gen.String[Gen.Char["aZ0._-* é"], 0, 6].Sample(text =>
+        {
+            Assert.Equal(Regex.IsMatch(text, EventTypePattern.OfTypes), EventTypePattern.IsType(text));
+            Assert.Equal(Regex.IsMatch(text, EventTypePattern.OfPatterns), EventTypePattern.IsPattern(text));
         });
 
     [Theory]

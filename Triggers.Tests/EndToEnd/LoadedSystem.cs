@@ -61,7 +61,7 @@ internal sealed class LoadedSystem : IAsyncDisposable
         string[] apis = settings.Contains("--replicas=2") ? ["api-1", "api-2"] : ["api"];
         system._apis = [.. apis.Select(api =>
         {
-            var client = new HttpClient { BaseAddress = system._system.UrlOf(api), Timeout = TimeSpan.FromSeconds(5) };
+            var client = new HttpClient(new ContractHandler(new SocketsHttpHandler())) { BaseAddress = system._system.UrlOf(api), Timeout = TimeSpan.FromSeconds(5) };
             client.DefaultRequestHeaders.Add("X-API-Key", Key);
             return client;
         })];
