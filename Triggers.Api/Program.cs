@@ -23,8 +23,7 @@ builder.WebHost.ConfigureKestrel(kestrel =>
     // What a connection holds of a body that nobody reads yet; what is read is counted in BodyMemory.
     kestrel.Limits.MaxRequestBufferSize = 128 * 1024;
 });
-builder.AddServiceDefaults();
-builder.Services.AddApiStorage();
+builder.AddServiceDefaults(ApiServices.PoolDefaults);
 builder.AddEventLog();
 builder.Services.AddKeys();
 builder.AddRedis();

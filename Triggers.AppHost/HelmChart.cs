@@ -1,39 +1,49 @@
 using Aspire.Hosting.Kubernetes;
 using Aspire.Hosting.Kubernetes.Resources;
+using Triggers.AppHost.Stores;
 
 namespace Triggers.AppHost;
 
 /// <summary>What the Helm chart needs beyond what Aspire writes by itself.</summary>
 internal static class HelmChart
 {
-    public static IResourceBuilder<KubernetesEnvironmentResource> AddChart(this IDistributedApplicationBuilder builder, Settings settings) =>
-        builder.AddKubernetesEnvironment("k8s")
+    public static void PublishChart(
+        this IDistributedApplicationBuilder builder,
+        Settings settings,
+        IResourceBuilder<ProjectResource> migrations,
+        IResourceBuilder<ProjectResource> api,
+        IResourceBuilder<ProjectResource> delivery)
+    {
+        if (!builder.PublishesChart())
+            return;
+        var chart = builder.AddKubernetesEnvironment("k8s")
             .WithDashboard(false)
             .WithHelm(helm => helm.WithChartName("triggers").WithReleaseName("triggers"))
-            .WithProperties(chart =>
+            .WithProperties(properties =>
             {
                 // The default is an emptyDir, which goes with its pod.
-                chart.DefaultStorageType = "pvc";
-                chart.DefaultStorageSize = settings.Text("Volumes:Size") ?? "10Gi";
-                chart.DefaultStorageClassName = settings.Text("Volumes:Class");
+                properties.DefaultStorageType = "pvc";
+                properties.DefaultStorageSize = settings["Volumes:Size"] ?? "10Gi";
+                properties.DefaultStorageClassName = settings["Volumes:Class"];
             });
-
-    /// <summary>Only where a host is named. TLS ends here.</summary>
-    public static void AddIngress(
-        this IResourceBuilder<KubernetesEnvironmentResource> chart, Settings settings, IResourceBuilder<ProjectResource> api)
-    {
-        if (settings.Text("Ingress:Host") is not { } host)
+        migrations.PublishAsJob();
+        api.PublishAsService();
+        delivery.PublishAsService();
+        foreach (var store in builder.Resources.OfType<ContainerResource>().ToList())
+            builder.CreateResourceBuilder(store).PublishOnVolume();
+        // Only where a host is named. TLS ends here.
+        if (settings["Ingress:Host"] is not { } host)
             return;
         // A host alone would only be named in the certificate: the rule needs it too.
         var ingress = chart.AddIngress("public").WithHostname(host).WithPath(host, "/", api.GetEndpoint("http"));
-        if (settings.Text("Ingress:Class") is { } name)
+        if (settings["Ingress:Class"] is { } name)
             ingress.WithIngressClass(name);
-        if (settings.Text("Ingress:TlsSecret") is { } secret)
+        if (settings["Ingress:TlsSecret"] is { } secret)
             ingress.WithTls(secret);
     }
 
     /// <summary>Served all the time, also while it is replaced by the next version.</summary>
-    public static void PublishAsService(this IResourceBuilder<ProjectResource> service) =>
+    private static void PublishAsService(this IResourceBuilder<ProjectResource> service) =>
         service.PublishAsKubernetesService(published =>
         {
             var deployment = (Deployment)published.Workload!;
@@ -45,11 +55,11 @@ internal static class HelmChart
         });
 
     /// <summary>Runs once for each release, instead of being kept running.</summary>
-    public static void PublishAsJob(this IResourceBuilder<ProjectResource> service) =>
+    private static void PublishAsJob(this IResourceBuilder<ProjectResource> service) =>
         service.PublishAsKubernetesService(published => published.Workload = new KubernetesJob(service.Resource.Name, published.Workload!.PodTemplate));
 
     /// <summary>On its own directory of the volume, since <c>lost+found</c> is in the other, and open to whatever user the image has.</summary>
-    public static void PublishOnVolume(this IResourceBuilder<ContainerResource> store) =>
+    private static void PublishOnVolume(this IResourceBuilder<ContainerResource> store) =>
         store.PublishAsKubernetesService(published =>
         {
             var pod = published.Workload!.PodTemplate.Spec;

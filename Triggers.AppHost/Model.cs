@@ -10,13 +10,13 @@ internal static class Model
     public static void AddTriggers(this IDistributedApplicationBuilder builder, Settings settings, bool containers)
     {
         StoreKind Kind(string connection) => builder.ExecutionContext.IsPublishMode
-            ? settings.InClusterStores ? StoreKind.Container : StoreKind.Given
-            : settings.Text("ConnectionStrings:" + connection) is not null ? StoreKind.Given
+            ? settings.Is("in-cluster-stores") ? StoreKind.Container : StoreKind.Given
+            : settings["ConnectionStrings:" + connection] is not null ? StoreKind.Given
             : containers ? StoreKind.Container : StoreKind.Local;
 
-        var database = settings.Has("postgres") ? builder.AddTriggersDatabase(settings, Kind("triggersdb")) : null;
-        var redis = settings.Has("redis") ? builder.AddTriggersRedis(settings, Kind("redis")) : null;
-        var kafka = settings.Has("kafka") ? builder.AddTriggersKafka(settings, Kind("kafka")) : null;
+        var database = settings.Stores.Contains("postgres") ? builder.AddTriggersDatabase(settings, Kind("triggersdb")) : null;
+        var redis = settings.Stores.Contains("redis") ? builder.AddTriggersRedis(settings, Kind("redis")) : null;
+        var kafka = settings.Stores.Contains("kafka") ? builder.AddTriggersKafka(settings, Kind("kafka")) : null;
         if (settings.StoresOnly || database is null || redis is null)
             return;
 
@@ -51,7 +51,7 @@ internal static class Model
                 .AsService(settings, replicas: 1)
                 .WithUrlForEndpoint("http", url => url.DisplayText = "Receiver");
             // Webhooks to this machine are refused everywhere else; here the receiver and the developer's own service are on it.
-            delivery.WithEnvironment("Delivery__AllowedNetworks", settings.Text("Delivery:AllowedNetworks") ?? LoopbackNetworks)
+            delivery.WithEnvironment("Delivery__AllowedNetworks", settings["Delivery:AllowedNetworks"] ?? LoopbackNetworks)
                 .WithUrlForEndpoint("http", url => (url.Url, url.DisplayText) = ("/health/ready", "Health"));
             api.WithUrlForEndpoint("http", url => url.DisplayText = "API")
                 .WithUrlForEndpoint("http", _ => new() { Url = "/scalar", DisplayText = "Reference" })
@@ -106,7 +106,7 @@ internal static class Model
         if (project.ApplicationBuilder.ExecutionContext.IsRunMode)
         {
             // One instance listens on the port itself; several share it behind the orchestrator's proxy.
-            var port = settings.Ports[project.Resource.Name];
+            var port = settings.PortOf(project.Resource.Name);
             var client = new HttpClient(new SocketsHttpHandler { UseProxy = false }) { Timeout = TimeSpan.FromSeconds(5) };
             return project.WithHttpEndpoint(port, targetPort: replicas == 1 ? port : null, name: "http", isProxied: replicas > 1)
                 .WithPatientHealthCheck(async cancellation =>
@@ -133,7 +133,15 @@ internal static class Model
         if (configuration["DEBUG_SESSION_PORT"] is not null || configuration["DOTNET_WATCH"] is not null)
             return project;
         var directory = Path.GetDirectoryName(project.Resource.GetProjectMetadata().ProjectPath)!;
-        return project.WithAnnotation(new ExecutableAnnotation { Command = Dotnet.Program, WorkingDirectory = directory })
-            .WithArgs(context => context.Args.Insert(0, Dotnet.AssemblyOf(directory)));
+        return project.WithAnnotation(new ExecutableAnnotation { Command = "dotnet", WorkingDirectory = directory })
+            .WithArgs(context => context.Args.Insert(0, AssemblyIn(directory)));
+    }
+
+    /// <summary>Of a project in this clone, in the configuration that this one was built in.</summary>
+    private static string AssemblyIn(string projectDirectory)
+    {
+        // …/bin/Debug/net10.0/
+        var output = new DirectoryInfo(Path.TrimEndingDirectorySeparator(AppContext.BaseDirectory));
+        return Path.Combine(projectDirectory, "bin", output.Parent!.Name, output.Name, Path.GetFileName(projectDirectory) + ".dll");
     }
 }

@@ -1,4 +1,3 @@
-using System.Text.Json;
 using Microsoft.Extensions.DependencyInjection;
 
 namespace Triggers.AppHost;
@@ -22,14 +21,14 @@ internal static class StartTable
         var (api, receiver) = (Url("api"), Url("receiver"));
         var key = settings.AdminKey();
         var kafka = await ConnectionString("kafka") ?? "off: events are logged in Postgres";
-        var note = settings.Text("Delivery:AllowedNetworks") is null
+        var note = settings["Delivery:AllowedNetworks"] is null
             ? $"  For local development, webhooks may go to this machine (Delivery:AllowedNetworks = {Model.LoopbackNetworks}).{Environment.NewLine}" : "";
         Console.WriteLine($"""
 
               api         {api}   reference: {api}/scalar
               receiver    {receiver}   shows the webhooks sent to {receiver}/hook
               delivery    {Url("delivery")}   health: {Url("delivery")}/health/ready
-              dashboard   {(settings.DashboardEnabled ? settings.DashboardUrl : "off")}
+              dashboard   {(settings.Is("Dashboard:Enabled") ? settings["ASPNETCORE_URLS"] : "off")}
               postgres    {await ConnectionString("triggersdb")}
               redis       {await ConnectionString("redis")}
               kafka       {kafka}
@@ -37,17 +36,13 @@ internal static class StartTable
               admin key   {key}
 
             {note}  Publish an event:
-              {Curl(api, key)}
+              curl -i {api}/events -H "X-API-Key: {key}" --json {Quoted("{\"type\":\"demo.hello\",\"data\":{\"text\":\"world\"}}")}
 
             Ctrl-C stops everything.
             """);
     }
 
-    private static string Curl(string api, string adminKey)
-    {
-        var body = JsonSerializer.Serialize(new { type = "demo.hello", data = new { text = "world" } });
-        // cmd and PowerShell know only double quotes that hold escaped ones.
-        var (quote, quoted) = OperatingSystem.IsWindows() ? ('"', body.Replace("\"", "\\\"", StringComparison.Ordinal)) : ('\'', body);
-        return $"curl -i {api}/events -H \"X-API-Key: {adminKey}\" -H \"Content-Type: application/json\" -d {quote}{quoted}{quote}";
-    }
+    /// <summary>cmd and PowerShell know only double quotes that hold escaped ones.</summary>
+    private static string Quoted(string json) =>
+        OperatingSystem.IsWindows() ? $"\"{json.Replace("\"", "\\\"", StringComparison.Ordinal)}\"" : $"'{json}'";
 }

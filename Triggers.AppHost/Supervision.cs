@@ -1,5 +1,4 @@
-using System.Collections.Concurrent;
-using System.Globalization;
+using System.Text.RegularExpressions;
 using Microsoft.Extensions.Hosting;
 
 namespace Triggers.AppHost;
@@ -8,7 +7,7 @@ namespace Triggers.AppHost;
 /// Starts again what crashes, says what it said last, and ends a start that can't succeed. Aspire shows that a process has ended, and leaves it
 /// at that.
 /// </summary>
-internal sealed class Supervision(
+internal sealed partial class Supervision(
     IServiceProvider services,
     ResourceNotificationService notifications,
     ResourceCommandService commands,
@@ -17,13 +16,11 @@ internal sealed class Supervision(
     Settings settings,
     TimeProvider time)
 {
-    private const int LinesShown = 20;
+    /// <summary>What the services say then, before they name each.</summary>
+    private const string WrongSettings = "can't start with these settings";
 
-    private readonly ConcurrentDictionary<string, Watched> _watched = [];
+    private bool _started;
     private string? _failure;
-
-    /// <summary>Everything was ready once: from now on what ends is started again.</summary>
-    public bool Started { get; set; }
 
     /// <summary>Runs the application to its end.</summary>
     /// <returns>The exit code: 0 after an orderly end, 1 when the start failed.</returns>
@@ -49,27 +46,84 @@ internal sealed class Supervision(
         return Task.CompletedTask;
     }
 
-    private async Task ShowTableAsync()
-    {
-        await StartTable.ShowAsync(services, settings, lifetime.ApplicationStopping);
-        Started = true;
-    }
-
-    private async Task WatchAsync()
-    {
-        await foreach (var e in notifications.WatchAsync(lifetime.ApplicationStopping))
-            if (e.Resource is ProjectResource or ExecutableResource or ContainerResource)
-                See(e);
-    }
-
-    /// <summary>Ends the AppHost with the reason.</summary>
+    /// <summary>Ends a start with the reason.</summary>
     public void Fail(string reason)
     {
-        if (Started || lifetime.ApplicationStopping.IsCancellationRequested || Interlocked.CompareExchange(ref _failure, reason, null) is not null)
+        if (_started || lifetime.ApplicationStopping.IsCancellationRequested || Interlocked.CompareExchange(ref _failure, reason, null) is not null)
             return;
         Console.WriteLine(reason);
         lifetime.StopApplication();
     }
+
+    private async Task ShowTableAsync()
+    {
+        await StartTable.ShowAsync(services, settings, lifetime.ApplicationStopping);
+        _started = true;
+    }
+
+    private async Task WatchAsync()
+    {
+        // By instance.
+        var backoffs = new Dictionary<string, Backoff>();
+        var states = new Dictionary<string, string?>();
+        await foreach (var e in notifications.WatchAsync(lifetime.ApplicationStopping))
+        {
+            if (e.Resource is not (ProjectResource or ExecutableResource or ContainerResource))
+                continue;
+            var (before, state) = (states.GetValueOrDefault(e.ResourceId), e.Snapshot.State?.Text);
+            states[e.ResourceId] = state;
+            if (state == before)
+                continue;
+            backoffs.TryAdd(e.ResourceId, new Backoff(time));
+            if (state == KnownResourceStates.Running)
+                backoffs[e.ResourceId].Started();
+            else if (HasEnded(state) && before is not null && !HasEnded(before) && before != KnownResourceStates.Stopping)
+                Observe(EndedAsync(e, backoffs[e.ResourceId]));
+        }
+    }
+
+    private static bool HasEnded(string? state) => KnownResourceStates.TerminalStates.Contains(state);
+
+    private async Task EndedAsync(ResourceEvent e, Backoff backoff)
+    {
+        var (name, exitCode) = (e.Resource.GetReplicaCount() > 1 ? e.ResourceId : e.Resource.Name, e.Snapshot.ExitCode);
+        if (name == "migrations" && exitCode is 0)
+            return;
+        // The orchestrator has no code for what was killed; a shell has 128 and the signal's number.
+        var killed = exitCode is null or < 0 or > 128;
+        var reason = $"{name} | {(killed ? "was killed" : $"ended with exit code {exitCode}")}{await LastWordsAsync(e.ResourceId)}";
+        // Trying again will not mend a wrong setting, a migration, or a store that ends by itself before everything was ready.
+        if (!killed && (e.Resource is not ProjectResource || name == "migrations" || reason.Contains(WrongSettings, StringComparison.Ordinal)))
+            Fail(reason);
+        if (lifetime.ApplicationStopping.IsCancellationRequested)
+            return;
+        Console.WriteLine(reason);
+        if (!settings.Is("Restarts") || name == "migrations")
+            return;
+        var pause = backoff.Next();
+        Console.WriteLine($"{name} | starting again in {pause.TotalSeconds:0.#} s");
+        await Task.Delay(pause, time, lifetime.ApplicationStopping);
+        var started = await commands.ExecuteCommandAsync(e.ResourceId, KnownResourceCommands.StartCommand, lifetime.ApplicationStopping);
+        Console.WriteLine($"{name} | {(started.Success ? "runs again" : $"could not be started: {started.Message}")}");
+    }
+
+    /// <summary>What it said on standard error, which is where programs say what they die of, or else at all.</summary>
+    private async Task<string> LastWordsAsync(string resource)
+    {
+        var said = new List<LogLine>();
+        await foreach (var lines in logs.GetAllAsync(resource).WithCancellation(lifetime.ApplicationStopping))
+            said.AddRange(lines.Where(line => !line.Content.Contains("[sys]", StringComparison.Ordinal)));
+        var shown = said.Exists(line => line.IsErrorMessage) ? said.Where(line => line.IsErrorMessage).TakeLast(20) : said.TakeLast(5);
+        return said.Count == 0 ? "" : "; its last words:" + string.Concat(shown.Select(line => Environment.NewLine + "    " + Plain().Replace(line.Content, "") switch
+        {
+            { Length: > 240 } text => text[..240] + " …",
+            var text => text,
+        }));
+    }
+
+    /// <summary>The time that the orchestrator puts before a line, and colours.</summary>
+    [GeneratedRegex(@"^\d{4}-\S+Z |\e\[[\d;]*m")]
+    private static partial Regex Plain();
 
     /// <summary>Nobody waits for it, so it is said here what it died of.</summary>
     private async void Observe(Task task)
@@ -83,97 +137,6 @@ internal sealed class Supervision(
             if (!lifetime.ApplicationStopping.IsCancellationRequested)
                 Console.WriteLine(e);
         }
-    }
-
-    private void See(ResourceEvent e)
-    {
-        var watched = _watched.GetOrAdd(e.ResourceId, _ => new Watched(new Backoff(time)));
-        var state = e.Snapshot.State?.Text;
-        if (state == watched.State)
-            return;
-        var before = watched.State;
-        watched.State = state;
-        if (state == KnownResourceStates.Running)
-        {
-            watched.Backoff.Started();
-            if (watched.Crashed)
-                Console.WriteLine($"{NameOf(e)} | runs again");
-            (watched.Crashed, watched.ToldToStop) = (false, false);
-        }
-        else if (state == KnownResourceStates.Stopping)
-        {
-            watched.ToldToStop = true;
-        }
-        else if (KnownResourceStates.TerminalStates.Contains(state) && before is not null && !KnownResourceStates.TerminalStates.Contains(before) && !watched.ToldToStop)
-        {
-            Observe(EndedAsync(e, watched));
-        }
-    }
-
-    private async Task EndedAsync(ResourceEvent e, Watched watched)
-    {
-        var runsToCompletion = e.Resource.Name == "migrations";
-        var exitCode = e.Snapshot.ExitCode;
-        if (runsToCompletion && exitCode is 0)
-            return;
-        // The orchestrator has no code for what was killed; a shell has 128 and the signal's number.
-        var killed = exitCode is null or < 0 or > 128;
-        var reason = $"{NameOf(e)} | {(killed ? "was killed" : $"ended with exit code {exitCode}")}{await LastLinesAsync(e.ResourceId)}";
-        // What ends by itself before it was ever ready has been told something wrong: trying again will not mend it.
-        if (!Started && !killed && e.Resource.Name != "aspire-dashboard")
-            Fail(reason);
-        if (lifetime.ApplicationStopping.IsCancellationRequested)
-            return;
-        Console.WriteLine(reason);
-        if (settings.Restarts && !runsToCompletion)
-            await StartAgainAsync(e, watched);
-    }
-
-    private async Task StartAgainAsync(ResourceEvent e, Watched watched)
-    {
-        watched.Crashed = true;
-        ExecuteCommandResult result;
-        do
-        {
-            var pause = watched.Backoff.Next();
-            Console.WriteLine($"{NameOf(e)} | starting again in {pause.TotalSeconds.ToString(CultureInfo.InvariantCulture)} s");
-            await Task.Delay(pause, time, lifetime.ApplicationStopping);
-            result = await commands.ExecuteCommandAsync(e.ResourceId, KnownResourceCommands.StartCommand, lifetime.ApplicationStopping);
-        }
-        while (!result.Success && KnownResourceStates.TerminalStates.Contains(watched.State));
-    }
-
-    private async Task<string> LastLinesAsync(string resource)
-    {
-        var last = new Queue<LogLine>();
-        await foreach (var lines in logs.GetAllAsync(resource).WithCancellation(lifetime.ApplicationStopping))
-            foreach (var line in lines)
-            {
-                last.Enqueue(line);
-                if (last.Count > LinesShown)
-                    last.Dequeue();
-            }
-        // What a program says of its own end is on standard error.
-        var shown = last.Any(line => line.IsErrorMessage) ? last.Where(line => line.IsErrorMessage) : last.TakeLast(5);
-        return last.Count == 0 ? "" : "; its last words:" + string.Concat(shown.Select(line => $"{Environment.NewLine}    {WithoutTime(line.Content)}"));
-    }
-
-    /// <summary>As in <c>2026-11-27T12:00:00.0000000Z text</c>.</summary>
-    private static string WithoutTime(string line) =>
-        line.IndexOf(' ') is > 0 and var space && DateTimeOffset.TryParse(line[..space], CultureInfo.InvariantCulture, out _) ? line[(space + 1)..] : line;
-
-    /// <summary>Of several instances each has its own.</summary>
-    private static string NameOf(ResourceEvent e) => e.Resource.GetReplicaCount() > 1 ? e.ResourceId : e.Resource.Name;
-
-    private sealed class Watched(Backoff backoff)
-    {
-        public Backoff Backoff { get; } = backoff;
-
-        public string? State { get; set; }
-
-        public bool ToldToStop { get; set; }
-
-        public bool Crashed { get; set; }
     }
 }
 
@@ -190,9 +153,7 @@ internal sealed class Backoff(TimeProvider time)
 
     public TimeSpan Next()
     {
-        if (time.GetElapsedTime(_started) >= TimeSpan.FromMinutes(1))
-            _next = s_shortest;
-        var pause = _next;
+        var pause = time.GetElapsedTime(_started) >= TimeSpan.FromMinutes(1) ? s_shortest : _next;
         _next = pause * 2 < s_longest ? pause * 2 : s_longest;
         return pause;
     }

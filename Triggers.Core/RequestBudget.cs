@@ -18,6 +18,9 @@ public static class RequestBudget
     /// <summary>The same for brokers.</summary>
     public static readonly TimeSpan Produce = TimeSpan.FromSeconds(1.5);
 
+    /// <summary>Waiting for one's turn at the brokers. It comes on top of their time, and is counted where lists wait for what is on its way.</summary>
+    public static readonly TimeSpan Turn = TimeSpan.FromSeconds(1);
+
     /// <summary>Waiting for the projection to store an event that was accepted just now.</summary>
     public static readonly TimeSpan Visibility = TimeSpan.FromSeconds(1.3);
 }

@@ -1,6 +1,6 @@
 using System.Net.Sockets;
 using Npgsql;
-using Triggers.Core;
+using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery;
 
@@ -15,8 +15,9 @@ internal static class Postgres
 /// The pool of the hot path. Its statements go by primary key and by the due index, a few rows at a time, on tables whose size changes
 /// by orders of magnitude within minutes: plans made from yesterday's statistics would scan them, so only index plans are offered.
 /// </summary>
-internal sealed class EngineDataSource(NpgsqlDataSource pool) : IAsyncDisposable
+internal sealed class EngineDataSource(NpgsqlDataSource pool)
 {
+    private const string Name = "engine";
     private const string IndexPlansOnly = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c plan_cache_mode=force_generic_plan";
 
     /// <summary>The pool.</summary>
@@ -28,15 +29,15 @@ internal sealed class EngineDataSource(NpgsqlDataSource pool) : IAsyncDisposable
     /// </summary>
     public void Refused() => Pool.Clear();
 
-    /// <summary>A pool beside the service's own, to the same database.</summary>
-    public static EngineDataSource Create(string connectionString, string applicationName, ILoggerFactory loggers)
+    /// <summary>Adds the pool, beside the service's own and to the same database.</summary>
+    public static void AddTo(WebApplicationBuilder builder)
     {
-        var settings = new NpgsqlConnectionStringBuilder(connectionString);
-        // Only the worker's own connection has state worth clearing, and it goes with the process: no statement is spent on it.
-        settings.NoResetOnClose = true;
-        settings.Options = string.IsNullOrEmpty(settings.Options) ? IndexPlansOnly : $"{settings.Options} {IndexPlansOnly}";
-        return new EngineDataSource(Storage.Builder(settings.ConnectionString, applicationName).UseLoggerFactory(loggers).Build());
+        builder.AddPool(key: Name, configure: settings =>
+        {
+            // Only the worker's own connection has state worth clearing, and it goes with the process: no statement is spent on it.
+            settings.NoResetOnClose = true;
+            settings.Options = string.IsNullOrEmpty(settings.Options) ? IndexPlansOnly : $"{settings.Options} {IndexPlansOnly}";
+        });
+        builder.Services.AddSingleton(provider => new EngineDataSource(provider.GetRequiredKeyedService<NpgsqlDataSource>(Name)));
     }
-
-    public ValueTask DisposeAsync() => Pool.DisposeAsync();
 }

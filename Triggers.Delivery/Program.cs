@@ -14,8 +14,7 @@ var services = builder.Services;
 services.AddOptions<DeliveryOptions>().BindConfiguration("Delivery").ValidateOnStart();
 services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsValidator>();
 services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsRules>();
-services.AddSingleton(provider => EngineDataSource.Create(
-    provider.GetRequiredService<IOptions<StorageOptions>>().Value.ConnectionString!, builder.Environment.ApplicationName, provider.GetRequiredService<ILoggerFactory>()));
+EngineDataSource.AddTo(builder);
 services.AddSingleton<DeliveryMetrics>();
 services.AddSingleton<Subscribers>();
 services.AddSingleton<Wakeups>();

@@ -40,7 +40,8 @@ internal sealed class Wakeups(TimeProvider time)
     /// <summary>Whether something may be due that this process does not know of. Asked once, it is forgotten.</summary>
     public bool TakeSweep() => Interlocked.Exchange(ref _sweep, 0) == 1;
 
-    private void Sweep()
+    /// <summary>Something may be due, or a subscription be other, than this process knows.</summary>
+    public void Sweep()
     {
         Interlocked.Exchange(ref _sweep, 1);
         Dispatch.Set();

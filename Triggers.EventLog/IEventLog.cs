@@ -101,8 +101,15 @@ public enum AppendedEventOutcome
 }
 
 /// <summary>The log can't take events now. Clients get 503 with <c>Retry-After</c>.</summary>
-public sealed class EventLogUnavailableException(string message, Exception? innerException = null) : Exception(message, innerException)
+public class EventLogUnavailableException(string message, Exception? innerException = null) : Exception(message, innerException)
 {
     /// <summary>Whether it is sure that nothing of the request is in the log, nor will be.</summary>
     public bool NothingWasKept { get; init; }
+}
+
+/// <summary>The log can't take events of this tenant now, since too many of them wait already. Clients get 429 with <c>Retry-After</c>.</summary>
+public sealed class TenantLimitException : EventLogUnavailableException
+{
+    /// <summary>Of a request of which nothing is kept.</summary>
+    public TenantLimitException(string message) : base(message) => NothingWasKept = true;
 }

@@ -1,3 +1,4 @@
+using Aspire.Npgsql;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.Configuration;
@@ -14,18 +15,22 @@ namespace Triggers.ServiceDefaults;
 /// <summary>What every service of Triggers has: telemetry, storage, health, orderly start and end.</summary>
 public static class Extensions
 {
+    private const string Database = "triggersdb";
+
     /// <summary>
     /// Adds telemetry, the Postgres pool and EF Core over
     /// <c>ConnectionStrings:triggersdb</c>, health and shutdown. No resilience defaults for HttpClient: a webhook must go out once.
     /// </summary>
-    public static WebApplicationBuilder AddServiceDefaults(this WebApplicationBuilder builder)
+    /// <param name="builder">The service's.</param>
+    /// <param name="poolDefaults">What its pool has where the connection string does not say otherwise, as in <c>Maximum Pool Size=40</c>.</param>
+    public static WebApplicationBuilder AddServiceDefaults(this WebApplicationBuilder builder, string poolDefaults = "")
     {
         var services = builder.Services;
         services.TryAddSingleton(TimeProvider.System);
         // Every statement at Information would drown what matters, and carry data into the logs.
         builder.Logging.AddFilter("Npgsql", LogLevel.Warning).AddFilter("Microsoft.EntityFrameworkCore", LogLevel.Warning);
         builder.AddTelemetry();
-        AddStorage(services, builder.Environment.ApplicationName);
+        builder.AddStorage(poolDefaults);
 
         services.AddOptions<ShutdownOptions>().BindConfiguration("Shutdown").ValidateDataAnnotations().ValidateOnStart();
         services.AddOptions<HostOptions>().Configure<IOptions<ShutdownOptions>>((host, shutdown) =>
@@ -45,20 +50,52 @@ public static class Extensions
         return builder;
     }
 
-    private static void AddStorage(IServiceCollection services, string applicationName)
+    /// <summary>A pool of Postgres connections as all of ours are: defaults below what was given, its metrics in our telemetry, and no span for each statement.</summary>
+    /// <param name="builder">The service's.</param>
+    /// <param name="defaults">More of them, as in <c>Maximum Pool Size=40</c>.</param>
+    /// <param name="key">Of a pool beside the service's own, to the same database; null: the service's own.</param>
+    /// <param name="configure">What is different about it.</param>
+    public static void AddPool(this WebApplicationBuilder builder, string defaults = "", string? key = null, Action<NpgsqlConnectionStringBuilder>? configure = null)
     {
+        void Settings(NpgsqlSettings settings)
+        {
+            // One that is missing is named with every other mistake in the settings, when those are validated.
+            if (builder.Configuration.GetConnectionString(Database) is { Length: > 0 } given)
+                settings.ConnectionString = Storage.WithDefaults($"{defaults};{given}", builder.Environment.ApplicationName);
+            settings.DisableTracing = true;
+            // Ours looks for partitions too.
+            settings.DisableHealthChecks = true;
+        }
+
+        void DataSource(NpgsqlDataSourceBuilder source)
+        {
+            configure?.Invoke(source.ConnectionStringBuilder);
+            source.EnableDynamicJson();
+        }
+
+        if (key is null)
+            builder.AddNpgsqlDataSource(Database, Settings, DataSource);
+        else
+            builder.AddKeyedNpgsqlDataSource(key, Settings, DataSource);
+    }
+
+    private static void AddStorage(this WebApplicationBuilder builder, string poolDefaults)
+    {
+        var services = builder.Services;
         services.AddOptions<StorageOptions>()
-            .Configure<IConfiguration>((options, configuration) => options.ConnectionString = configuration.GetConnectionString("triggersdb"))
+            .Configure<IConfiguration>((options, configuration) => options.ConnectionString = configuration.GetConnectionString(Database))
             .Validate(options => options.Problem is null, "ConnectionStrings:triggersdb must be an Npgsql connection string with a Host and a Database.")
             .ValidateOnStart();
-        services.AddSingleton(provider =>
-        {
-            var builder = Storage.Builder(provider.GetRequiredService<IOptions<StorageOptions>>().Value.ConnectionString!, applicationName);
-            builder.UseLoggerFactory(provider.GetRequiredService<ILoggerFactory>());
-            return builder.Build();
-        });
+        builder.AddPool(poolDefaults);
         services.AddDbContextPool<TriggersDbContext>((provider, options) => options.UseTriggers(provider.GetRequiredService<NpgsqlDataSource>()));
         services.AddPooledDbContextFactory<TriggersDbContext>((provider, options) => options.UseTriggers(provider.GetRequiredService<NpgsqlDataSource>()));
+        builder.EnrichNpgsqlDbContext<TriggersDbContext>(settings =>
+        {
+            // Statements are not safe to send twice; and as for the pool.
+            settings.DisableRetry = true;
+            settings.DisableTracing = true;
+            settings.DisableHealthChecks = true;
+        });
     }
 
     /// <summary>Runs the service; a mistake in the settings ends it with every mistake named on standard error.</summary>

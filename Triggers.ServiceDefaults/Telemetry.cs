@@ -52,7 +52,7 @@ public static class Telemetry
             })
             .WithMetrics(metrics =>
             {
-                metrics.AddMeter("Triggers.*", "Npgsql").AddAspNetCoreInstrumentation().AddRuntimeInstrumentation();
+                metrics.AddMeter("Triggers.*").AddAspNetCoreInstrumentation().AddRuntimeInstrumentation();
                 if (IsPrometheusOn(configuration))
                     metrics.AddPrometheusExporter();
             });

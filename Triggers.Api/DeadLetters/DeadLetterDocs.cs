@@ -33,6 +33,13 @@ internal static class DeadLetterDocs
         Answer = new(typeof(DeadLetterView), Example),
     };
 
+    public static readonly Operation DiscardAll = new("discardDeadLetters", Group, "Give up a subscription's dead letters",
+        "Every unresolved one of the subscription, which may be deleted. `remaining` says that there were too many for one request: send it again.")
+    {
+        Body = new(typeof(DiscardDeadLetters), """{"subscriptionId":"sub_01jd0000000000000000000000"}"""),
+        Answer = new(typeof(DiscardedDeadLetters), """{"discarded":12,"remaining":false}"""),
+    };
+
     public static readonly Operation Discard = new("discardDeadLetter", Group, "Give a dead letter up",
         "It no longer counts. An event with nothing else unresolved is settled, or back in the inbox if nobody ever got it.")
     {

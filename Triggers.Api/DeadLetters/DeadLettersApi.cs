@@ -1,5 +1,7 @@
+using System.Text.Json.Serialization;
 using Microsoft.EntityFrameworkCore;
 using Npgsql;
+using NpgsqlTypes;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Lists;
@@ -32,14 +34,30 @@ internal sealed record DeadLetterView(
         d.ClosedAt);
 }
 
+/// <summary>The body of <c>POST /dead-letters/discard</c>.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+internal sealed record DiscardDeadLetters
+{
+    /// <summary>Whose dead letters are given up; the subscription may be deleted.</summary>
+    [Id(TypeId.Subscription)]
+    public required Guid SubscriptionId { get; init; }
+}
+
+/// <summary>How many dead letters were given up, and whether there are more.</summary>
+internal sealed record DiscardedDeadLetters(int Discarded, bool Remaining);
+
 /// <summary>What failed for good, until somebody deals with it. To replay it is in Replays.</summary>
 internal static class DeadLettersApi
 {
+    private const int DiscardedAtOnce = 500;
+    private static readonly TimeSpan MaxDiscarding = TimeSpan.FromSeconds(0.8);
+
     /// <summary>Maps <c>/dead-letters</c>.</summary>
     public static void MapDeadLetters(this IEndpointRouteBuilder app)
     {
         app.MapGet("/dead-letters", ListAsync).RequireScope(Scopes.EventsRead).WithMetadata(DeadLetterDocs.List);
         app.MapGet("/dead-letters/{id}", GetAsync).RequireScope(Scopes.EventsRead).WithMetadata(DeadLetterDocs.Get);
+        app.MapPost("/dead-letters/discard", DiscardAllAsync).RequireScope(Scopes.EventsWrite).WithMetadata(DeadLetterDocs.DiscardAll);
         app.MapPost("/dead-letters/{id}/discard", DiscardAsync).RequireScope(Scopes.EventsWrite).WithMetadata(DeadLetterDocs.Discard);
     }
 
@@ -69,46 +87,73 @@ internal static class DeadLettersApi
         string id, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, CancellationToken cancellationToken)
     {
         var key = Ids.DeadLetter(id);
-        var letter = await FindAsync(db, caller, key, cancellationToken);
-
-        // The event's row is locked first, as by everything that counts in it. Zero rows changed: somebody else has closed the letter.
-        await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
-        await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
-        await using (var command = new NpgsqlCommand(
-            "SELECT FROM open_events WHERE tenant_id = @tenant AND event_id = @event FOR UPDATE", connection, transaction))
-        {
-            command.Parameters.AddWithValue("tenant", caller.TenantId);
-            command.Parameters.AddWithValue("event", letter.EventId);
-            await command.ExecuteNonQueryAsync(cancellationToken);
-        }
-        await using (var command = new NpgsqlCommand(
-            """
-            UPDATE dead_letters SET state = 'discarded', closed_at = now()
-            WHERE tenant_id = @tenant AND delivery_id = @id AND state IN ('open', 'replaying')
-            """, connection, transaction))
-        {
-            command.Parameters.AddWithValue("tenant", caller.TenantId);
-            command.Parameters.AddWithValue("id", key);
-            if (await command.ExecuteNonQueryAsync(cancellationToken) == 0)
-                throw new ApiException(ErrorCodes.DeadLetterClosed, "It was resolved or discarded before.");
-        }
-        await using (var batch = new NpgsqlBatch(connection, transaction))
-        {
-            foreach (var sql in (string[])
-                [
-                    "UPDATE open_events SET dead = dead - 1 WHERE tenant_id = @tenant AND event_id = @event AND dead > 0",
-                    """
-                    DELETE FROM open_events WHERE tenant_id = @tenant AND event_id = @event
-                        AND open = 0 AND dead = 0 AND (done > 0 OR acknowledged_at IS NOT NULL)
-                    """,
-                ])
-            {
-                batch.BatchCommands.Add(new NpgsqlBatchCommand(sql) { Parameters = { new("tenant", caller.TenantId), new("event", letter.EventId) } });
-            }
-            await batch.ExecuteNonQueryAsync(cancellationToken);
-        }
-        await transaction.CommitAsync(cancellationToken);
+        await FindAsync(db, caller, key, cancellationToken);
+        if (await CloseAsync(dataSource, caller.TenantId, key, null, most: 1, cancellationToken) == 0)
+            throw new ApiException(ErrorCodes.DeadLetterClosed, "It was resolved or discarded before.");
         return TypedResults.Ok(DeadLetterView.Of(await FindAsync(db, caller, key, cancellationToken)));
+    }
+
+    private static async Task<IResult> DiscardAllAsync(
+        HttpContext context, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, TimeProvider time, CancellationToken cancellationToken)
+    {
+        var subscription = await Body.ReadAsync(context, fields =>
+            new DiscardDeadLetters { SubscriptionId = fields.Id("subscriptionId") ?? default });
+        if (!await db.Subscriptions.AnyAsync(s => s.TenantId == caller.TenantId && s.Id == subscription.SubscriptionId, cancellationToken))
+            throw ApiException.NotFound("subscription");
+        var discarded = 0;
+        int last;
+        var started = time.GetTimestamp();
+        do
+        {
+            last = await CloseAsync(dataSource, caller.TenantId, null, subscription.SubscriptionId, DiscardedAtOnce, cancellationToken);
+            discarded += last;
+        }
+        while (last == DiscardedAtOnce && time.GetElapsedTime(started) < MaxDiscarding);
+        return TypedResults.Ok(new DiscardedDeadLetters(discarded, last == DiscardedAtOnce));
+    }
+
+    /// <summary>
+    /// Closes unresolved dead letters, one or a subscription's, and lets their events follow. Rows are locked in the order in which
+    /// completions lock them: the dead letters, then their events.
+    /// </summary>
+    /// <returns>How many were closed.</returns>
+    private static async Task<int> CloseAsync(
+        NpgsqlDataSource dataSource, Guid tenantId, Guid? id, Guid? subscriptionId, int most, CancellationToken cancellationToken)
+    {
+        await using var command = dataSource.CreateCommand(
+            """
+            WITH letters AS MATERIALIZED (
+                SELECT delivery_id FROM dead_letters
+                WHERE tenant_id = @tenant AND state IN ('open', 'replaying') AND (delivery_id = @id OR subscription_id = @subscription)
+                ORDER BY delivery_id LIMIT @most FOR UPDATE
+            ),
+            discarded AS (
+                UPDATE dead_letters d SET state = 'discarded', closed_at = now() FROM letters l
+                WHERE d.tenant_id = @tenant AND d.delivery_id = l.delivery_id
+                RETURNING d.event_id
+            ),
+            counts AS MATERIALIZED (
+                SELECT event_id, count(*)::int AS closed FROM discarded GROUP BY event_id ORDER BY event_id
+            ),
+            locked AS MATERIALIZED (
+                SELECT o.event_id, o.dead - c.closed AS dead,
+                    o.open = 0 AND o.dead = c.closed AND (o.done > 0 OR o.acknowledged_at IS NOT NULL) AS settles
+                FROM counts c JOIN open_events o ON o.tenant_id = @tenant AND o.event_id = c.event_id
+                FOR UPDATE OF o
+            ),
+            settled AS (
+                DELETE FROM open_events o USING locked l WHERE o.tenant_id = @tenant AND o.event_id = l.event_id AND l.settles
+            ),
+            counted AS (
+                UPDATE open_events o SET dead = l.dead FROM locked l WHERE o.tenant_id = @tenant AND o.event_id = l.event_id AND NOT l.settles
+            )
+            SELECT count(*)::int FROM discarded
+            """);
+        command.Parameters.AddWithValue("tenant", tenantId);
+        command.Parameters.Add(new("id", NpgsqlDbType.Uuid) { Value = (object?)id ?? DBNull.Value });
+        command.Parameters.Add(new("subscription", NpgsqlDbType.Uuid) { Value = (object?)subscriptionId ?? DBNull.Value });
+        command.Parameters.AddWithValue("most", most);
+        return (int)(await command.ExecuteScalarAsync(cancellationToken))!;
     }
 
     private static async Task<DeadLetter> FindAsync(TriggersDbContext db, Caller caller, Guid id, CancellationToken cancellationToken) =>

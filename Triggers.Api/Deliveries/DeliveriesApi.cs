@@ -1,3 +1,4 @@
+using System.Data;
 using Microsoft.EntityFrameworkCore;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
@@ -58,6 +59,8 @@ internal static class DeliveriesApi
     private static async Task<IResult> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Delivery(id);
+        // One snapshot: a delivery that ends between the two reads would be pending beside its successful attempt.
+        await using var snapshot = await db.Database.BeginTransactionAsync(IsolationLevel.RepeatableRead, cancellationToken);
         var delivery = await db.Deliveries.FirstOrDefaultAsync(d => d.TenantId == caller.TenantId && d.Id == key, cancellationToken)
             ?? throw ApiException.NotFound("delivery");
         var attempts = await db.Attempts.Where(a => a.DeliveryId == key && a.TenantId == caller.TenantId)

@@ -11,9 +11,10 @@ internal static class ErrorCodes
 {
     public static readonly ErrorCode InvalidRequest = new("invalid_request", 400, "The request is not valid");
     public static readonly ErrorCode MalformedJson = new("malformed_json", 400, "The body is not JSON");
+    public static readonly ErrorCode ReservedEventType = new("reserved_event_type", 400, "The event's type is the system's");
     public static readonly ErrorCode BatchRefused = new("batch_refused", 400, "Every event of the batch was refused");
     public static readonly ErrorCode IdempotencyNotSupported =
-        new("idempotency_not_supported", 400, "Idempotency-Key is honoured only where events are published");
+        new("idempotency_not_supported", 400, "Idempotency-Key is not honoured here");
     public static readonly ErrorCode Unauthenticated = new("unauthenticated", 401, "A valid API key is needed");
     public static readonly ErrorCode Forbidden = new("forbidden", 403, "The API key may not do this");
     public static readonly ErrorCode NotFound = new("not_found", 404, "There is no such thing");
@@ -49,7 +50,7 @@ internal static class ErrorCodes
     /// <summary>All of them, by status.</summary>
     public static readonly IReadOnlyList<ErrorCode> All =
     [
-        InvalidRequest, MalformedJson, BatchRefused, IdempotencyNotSupported, Unauthenticated, Forbidden, NotFound, MethodNotAllowed,
+        InvalidRequest, MalformedJson, ReservedEventType, BatchRefused, IdempotencyNotSupported, Unauthenticated, Forbidden, NotFound, MethodNotAllowed,
         RequestTimeout, ExternalIdConflict, IdempotencyInProgress, DeliveryPending, SubscriptionGone, SubscriptionDisabled,
         DeadLetterClosed, NameTaken, LastAdminKey, UsagePlanInUse, PayloadTooLarge, UnsupportedMediaType, IdempotencyKeyReused, RateLimited,
         QuotaExceeded, TooManyBytes, InternalError, LogUnavailable, StorageUnavailable, Overloaded, EventNotYetVisible, TestNotAttempted,

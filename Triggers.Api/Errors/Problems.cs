@@ -89,6 +89,8 @@ internal sealed partial class Problems(RequestDelegate next, ILogger<Problems> l
                 return WriteAsync(context, problem);
             case BadHttpRequestException bad:
                 return WriteAsync(context, ErrorCodes.OfStatus(bad.StatusCode), bad.Message);
+            case TenantLimitException:
+                return WriteAsync(context, new ApiException(ErrorCodes.TooManyBytes, e.Message) { RetryAfterSeconds = 1 });
             case EventLogUnavailableException:
                 return WriteAsync(context, new ApiException(ErrorCodes.LogUnavailable, e.Message) { RetryAfterSeconds = 1 });
         }

@@ -45,8 +45,8 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, ProjectionProgres
     /// <summary>How long an event may take from getting its id to being committed.</summary>
     private static readonly TimeSpan SafeAge = TimeSpan.FromSeconds(1);
 
-    /// <summary>The same to being in the Kafka log: an append is given up after 1.5 s, and keys may have been reserved before it.</summary>
-    private static readonly TimeSpan SafeAgeOnKafka = TimeSpan.FromSeconds(4);
+    /// <summary>The same to being in the Kafka log: a turn is waited for, then brokers, and keys may have been reserved before.</summary>
+    private static readonly TimeSpan SafeAgeOnKafka = RequestBudget.Turn + RequestBudget.Produce + TimeSpan.FromSeconds(2.5);
 
     /// <summary>Events of a page hold at most this much data together, or the page ends early.</summary>
     private const int MaxPageBytes = 8 * 1024 * 1024;

@@ -46,7 +46,7 @@ internal sealed record BatchItem
         Repeated = repeated ? true : null,
     };
 
-    public static BatchItem Invalid(IReadOnlyList<FieldError> errors) => Refused(ErrorCodes.InvalidRequest, errors);
+    public static BatchItem Invalid(ParsedEvent e) => Refused(e.Code, e.Errors);
 
     public static BatchItem Conflict(IReadOnlyList<FieldError> errors) => Refused(ErrorCodes.ExternalIdConflict, errors);
 

@@ -20,6 +20,9 @@ internal sealed class ParsedEvent
     /// <summary>What is wrong with it; then nothing else of it counts.</summary>
     public List<FieldError> Errors { get; } = [];
 
+    /// <summary>What its refusal is called: more than one mistake is just not valid.</summary>
+    public ErrorCode Code => EventTypePattern.IsSystem(Type) && Errors.Count == 1 ? ErrorCodes.ReservedEventType : ErrorCodes.InvalidRequest;
+
     /// <summary>How many more mistakes the request has room for, beside the first of each event.</summary>
     public required MistakesLeft Room { get; init; }
 
@@ -190,6 +193,8 @@ internal static class EventParser
                 parsed.Type = text ?? "";
                 if (!EventTypePattern.IsType(text))
                     parsed.Refuse(at, "Must be 1 to 256 letters, digits, \".\", \"_\" or \"-\".");
+                else if (EventTypePattern.IsSystem(text))
+                    parsed.Refuse(at, "Types that begin with \"triggers.\" are the system's own.");
                 break;
             case "time":
                 if (text is null)

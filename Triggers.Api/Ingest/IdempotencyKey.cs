@@ -2,7 +2,7 @@ using Triggers.Api.Errors;
 
 namespace Triggers.Api.Ingest;
 
-/// <summary>The header <c>Idempotency-Key</c>: honoured where events are published, refused where it would be ignored.</summary>
+/// <summary>The header <c>Idempotency-Key</c>: honoured where something is made that must not be made twice, refused where it would be ignored.</summary>
 internal sealed class IdempotencyKey(RequestDelegate next)
 {
     public const string Header = "Idempotency-Key";
@@ -31,6 +31,9 @@ internal sealed class IdempotencyKey(RequestDelegate next)
             ? key
             : throw ApiException.Invalid(Header, $"Must be one key of 1 to {MaxLength} printable ASCII characters.");
     }
+
+    /// <summary>Says that an answer repeats an earlier one.</summary>
+    public static void MarkReplayed(HttpResponse response) => response.Headers["Idempotency-Replayed"] = "true";
 
     /// <summary>Marks the operations that honour it.</summary>
     internal sealed class Honoured

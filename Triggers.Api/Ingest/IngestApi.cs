@@ -32,7 +32,7 @@ internal static class IngestApi
         var body = await Body.ReadBytesAsync(context, Body.MaxBytes);
         var parsed = EventParser.ReadOne(body);
         if (parsed.Errors.Count > 0)
-            throw new ApiException(ErrorCodes.InvalidRequest, "The event has mistakes; see errors.", parsed.Errors);
+            throw new ApiException(parsed.Code, "The event has mistakes; see errors.", parsed.Errors);
 
         var firstId = TypeId.NewGuid();
         var result = await AppendAsync(context, caller, log, metrics, key, body, firstId, [NewEvent(parsed, firstId)]);
@@ -41,7 +41,7 @@ internal static class IngestApi
             throw new ApiException(ErrorCodes.ExternalIdConflict, ConflictDetail(appended), [new FieldError("/externalId", ConflictDetail(appended))]);
 
         if (result.Outcome == AppendOutcome.Repeated || appended.Outcome == AppendedEventOutcome.Repeated)
-            MarkReplayed(context);
+            IdempotencyKey.MarkReplayed(context.Response);
         var answer = Accepted(parsed, appended);
         return TypedResults.Accepted($"/events/{answer.Id}", answer);
     }
@@ -64,9 +64,9 @@ internal static class IngestApi
         var items = new BatchItem[parsed.Count];
         var result = events.Count == 0 ? null : await AppendAsync(context, caller, log, metrics, key, body, firstId, events);
         if (result?.Outcome == AppendOutcome.Repeated)
-            MarkReplayed(context);
+            IdempotencyKey.MarkReplayed(context.Response);
         for (int i = 0, next = 0; i < items.Length; i++)
-            items[i] = parsed[i].Errors.Count > 0 ? BatchItem.Invalid(parsed[i].Errors) : Item(parsed[i], i, result!.Events[next++]);
+            items[i] = parsed[i].Errors.Count > 0 ? BatchItem.Invalid(parsed[i]) : Item(parsed[i], i, result!.Events[next++]);
 
         var accepted = items.Count(item => item.Status == BatchItemStatus.Accepted);
         foreach (var item in items.Where(item => item.Code is not null))
@@ -130,8 +130,6 @@ internal static class IngestApi
 
     private static string ConflictDetail(AppendedEvent holder) =>
         $"The event {TypeId.Format(TypeId.Event, holder.Id)} has this externalId, and says something else.";
-
-    private static void MarkReplayed(HttpContext context) => context.Response.Headers["Idempotency-Replayed"] = "true";
 
     /// <summary>Marks the operations whose refusals are counted.</summary>
     internal sealed class TakesEvents

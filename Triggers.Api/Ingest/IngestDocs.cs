@@ -13,8 +13,8 @@ namespace Triggers.Api.Ingest;
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 internal sealed record PublishEvent
 {
-    /// <summary>Dotted name.</summary>
-    [RegularExpression(EventTypePattern.OfTypes)]
+    /// <summary>Dotted name. Types that begin with "triggers." are the system's own.</summary>
+    [RegularExpression(EventTypePattern.OfPublished)]
     public required string Type { get; init; }
 
     /// <summary>Any JSON value, kept and delivered byte for byte.</summary>
@@ -61,7 +61,7 @@ internal static class IngestDocs
             """{"id":"evt_01jd0000000000000000000000","type":"order.created","status":"pending","createdAt":"2026-01-31T09:30:00.123Z","correlationId":"checkout-77"}"""),
         Errors =
         [
-            ErrorCodes.ExternalIdConflict, ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyKeyReused, ErrorCodes.QuotaExceeded,
+            ErrorCodes.ReservedEventType, ErrorCodes.ExternalIdConflict, ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyKeyReused, ErrorCodes.QuotaExceeded,
             ErrorCodes.LogUnavailable,
         ],
     };

@@ -30,6 +30,8 @@ internal static class OpenApiSchemas
             schema.Type &= ~JsonSchemaType.Null;
         if (attributes.OfType<LengthAttribute>().Any() && schema.Type?.HasFlag(JsonSchemaType.String) is true)
             schema.Pattern ??= NoNul;
+        if (attributes.OfType<DurationAttribute>().SingleOrDefault() is { } duration)
+            schema.Pattern = duration.Pattern;
         if (attributes.OfType<IdAttribute>().SingleOrDefault() is { } id)
             (schema.Items as OpenApiSchema ?? schema).Pattern = TypeId.Pattern(id.Prefix);
         if (attributes.OfType<ItemsAttribute>().SingleOrDefault() is { } items && schema.Items is OpenApiSchema item)

@@ -17,7 +17,8 @@ internal static class ReplayDocs
 
     public static readonly Operation OfEvent = new("replayEvent", Group, "Deliver an event again",
         "Without a body: to every enabled subscription that wants its type now and has it not on its way already. With "
-        + "`subscriptionIds`: to those, whatever types they want. Answers the deliveries that were made.")
+        + "`subscriptionIds`: to those, whatever types they want. Answers the deliveries that were made; 409 `delivery_pending` when the "
+        + "event is still on its way to all of them. Of an event one delivery to a subscription is on its way at a time.")
     {
         Body = new(typeof(ReplayEvent), """{"subscriptionIds":["sub_01jd0000000000000000000000"]}"""),
         BodyIsOptional = true,

@@ -8,7 +8,6 @@ using Triggers.Api.Events;
 using Triggers.Api.Inbox;
 using Triggers.Api.Requests;
 using Triggers.Core;
-using Triggers.Core.Tables;
 
 namespace Triggers.Api.Replays;
 
@@ -61,7 +60,8 @@ internal static class ReplaysApi
     private static async Task<IResult> ReplayDeliveryAsync(
         string id, Caller caller, Replayer replayer, TriggersDbContext db, CancellationToken cancellationToken)
     {
-        var made = await replayer.ReplayDeliveryAsync(caller.TenantId, Ids.Delivery(id), cancellationToken) ?? throw ApiException.NotFound("delivery");
+        var made = await replayer.ReplayDeliveryAsync(caller.TenantId, Ids.Delivery(id), asDeadLetter: false, cancellationToken)
+            ?? throw ApiException.NotFound("delivery");
         return await AnswerAsync(db, caller, [made], cancellationToken);
     }
 
@@ -69,11 +69,9 @@ internal static class ReplaysApi
         string id, Caller caller, Replayer replayer, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.DeadLetter(id);
-        var letter = await db.DeadLetters.FirstOrDefaultAsync(d => d.TenantId == caller.TenantId && d.DeliveryId == key, cancellationToken)
-            ?? throw ApiException.NotFound("dead letter");
-        if (letter.State is DeadLetterState.Resolved or DeadLetterState.Discarded)
-            throw new ApiException(ErrorCodes.DeadLetterClosed, "It is closed; replay its event, or its delivery, instead.");
-        var made = await replayer.ReplayDeliveryAsync(caller.TenantId, key, cancellationToken) ?? throw ApiException.NotFound("delivery");
+        if (!await db.DeadLetters.AnyAsync(d => d.TenantId == caller.TenantId && d.DeliveryId == key, cancellationToken))
+            throw ApiException.NotFound("dead letter");
+        var made = await replayer.ReplayDeliveryAsync(caller.TenantId, key, asDeadLetter: true, cancellationToken) ?? throw ApiException.NotFound("dead letter");
         return await AnswerAsync(db, caller, [made], cancellationToken);
     }
 

@@ -129,9 +129,11 @@ internal static class Body
         new(ErrorCodes.PayloadTooLarge, $"At most {maxBytes / 1024} KiB are taken in one request.");
 
     /// <summary>Reads a body that is one JSON object; every mistake in it is answered at once.</summary>
-    public static async Task<T> ReadAsync<T>(HttpContext context, Func<Fields, T> read)
+    public static async Task<T> ReadAsync<T>(HttpContext context, Func<Fields, T> read) => Parse(await ReadBytesAsync(context, MaxBytes), read);
+
+    /// <summary>The same for a body whose bytes were read before.</summary>
+    public static T Parse<T>(ReadOnlyMemory<byte> bytes, Func<Fields, T> read)
     {
-        var bytes = await ReadBytesAsync(context, MaxBytes);
         JsonDocument document;
         try
         {

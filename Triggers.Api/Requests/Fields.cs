@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json;
 using Triggers.Api.Errors;
 using Triggers.Core;
@@ -88,6 +89,19 @@ internal sealed class Fields
         if (element.ValueKind == JsonValueKind.String && StringOf(element) is { } text && Rfc3339.TryParse(text, out var moment))
             return moment;
         Refuse(Pointer(name), "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z.");
+        return null;
+    }
+
+    /// <summary>The duration of a member, as in <c>24:00:00</c> or <c>1.12:30:00</c> (a day and a half, and 30 minutes).</summary>
+    public TimeSpan? Duration(string name)
+    {
+        if (!TryGet(name, out var element, out var limits))
+            return null;
+        var duration = limits.Duration!;
+        // What the framework reads without a colon is days.
+        if (element.ValueKind == JsonValueKind.String && StringOf(element) is { } text && duration.IsMatch(text))
+            return TimeSpan.ParseExact(text, "c", CultureInfo.InvariantCulture);
+        Refuse(Pointer(name), $"Must be a time from 00:00:00 to {duration.MaxDays}.00:00:00, as in 01:30:00.");
         return null;
     }
 

@@ -3,6 +3,7 @@ using System.ComponentModel.DataAnnotations;
 using System.Reflection;
 using System.Runtime.CompilerServices;
 using System.Text.Json;
+using System.Text.RegularExpressions;
 using Triggers.Core;
 
 namespace Triggers.Api.Requests;
@@ -33,6 +34,23 @@ internal sealed class MapAttribute(int maxCount, int maxLength) : Attribute
 
     /// <summary>Whether a null stands for a text that is to be removed (RFC 7396).</summary>
     public bool IsPatch { get; init; }
+}
+
+/// <summary>A duration from nothing to so many whole days (at most 9), as in <c>01:30:00</c> or <c>1.12:00:00</c>.</summary>
+[AttributeUsage(AttributeTargets.Property)]
+internal sealed class DurationAttribute(int maxDays) : Attribute
+{
+    private readonly Regex _shape = new(PatternOf(maxDays), RegexOptions.CultureInvariant);
+
+    public int MaxDays { get; } = maxDays;
+
+    /// <summary>A regular expression, as JSON Schema has them.</summary>
+    public string Pattern => PatternOf(MaxDays);
+
+    public bool IsMatch(string text) => _shape.IsMatch(text) && !text.EndsWith('\n');
+
+    private static string PatternOf(int maxDays) =>
+        $@"^(([0-{maxDays - 1}]\.)?([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{{1,7}})?|{maxDays}\.00:00:00)$";
 }
 
 /// <summary>An id with this prefix, or an array of them. See <see cref="TypeId"/>.</summary>
@@ -68,6 +86,8 @@ internal sealed class MemberLimits(PropertyInfo property)
     public ItemsAttribute? Items { get; } = property.GetCustomAttribute<ItemsAttribute>();
 
     public MapAttribute? Map { get; } = property.GetCustomAttribute<MapAttribute>();
+
+    public DurationAttribute? Duration { get; } = property.GetCustomAttribute<DurationAttribute>();
 
     public string? IdPrefix { get; } = property.GetCustomAttribute<IdAttribute>()?.Prefix;
 

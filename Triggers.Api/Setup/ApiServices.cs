@@ -1,6 +1,7 @@
 using Microsoft.AspNetCore.Http.Json;
 using Triggers.Api.Auth;
 using Triggers.Api.Events;
+using Triggers.Api.Idempotency;
 using Triggers.Api.Inbox;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Redis;
@@ -16,14 +17,11 @@ namespace Triggers.Api.Setup;
 /// <summary>What the API is made of.</summary>
 internal static class ApiServices
 {
-    /// <summary>Storage as requests need it: answers within 2 s or not at all.</summary>
-    public static void AddApiStorage(this IServiceCollection services) =>
-        services.AddOptions<StorageOptions>().PostConfigure(options =>
-            // The later of two equal keys wins: what the settings say goes before these. A cancelled statement is given up at
-            // once, for the request that wanted it has its answer already.
-            options.ConnectionString = options.ConnectionString is null
-                ? null
-                : $"Timeout=1;Cancellation Timeout=100;Maximum Pool Size=40;{options.ConnectionString}");
+    /// <summary>
+    /// Storage as requests need it: answers within 2 s or not at all. A cancelled statement is given up at once, for the request that wanted it
+    /// has its answer already.
+    /// </summary>
+    public const string PoolDefaults = "Timeout=1;Cancellation Timeout=100;Maximum Pool Size=40";
 
     /// <summary>The event log: Kafka where <c>ConnectionStrings:kafka</c> names one, Postgres otherwise. Nothing else knows which.</summary>
     public static void AddEventLog(this WebApplicationBuilder builder)
@@ -82,6 +80,7 @@ internal static class ApiServices
         services.AddSingleton<EventReader>();
         services.AddSingleton<Acknowledger>();
         services.AddSingleton<Replayer>();
+        services.AddFirstAnswers();
         services.AddHosted<InboxSignal>();
         services.AddHosted<WarmUp>();
     }

@@ -44,7 +44,8 @@ internal sealed partial class WarmUp(
         {
             await RunAsync(stoppingToken).WaitAsync(AtMost, stoppingToken);
         }
-        catch (Exception e) when (e is not OperationCanceledException)
+        // Also a deadline of its own requests, on a busy machine.
+        catch (Exception e) when (!stoppingToken.IsCancellationRequested)
         {
             Log.NotWarm(logger, e.Message);
         }

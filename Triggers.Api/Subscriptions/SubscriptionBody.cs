@@ -14,7 +14,7 @@ internal sealed record SubscriptionChange
     public string? Url { get; init; }
 
     /// <summary>As when subscribing; replaced as a whole.</summary>
-    [Length(1, SubscriptionBody.MaxEventTypes), Items(EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfPatterns), NotRemovable]
+    [Length(1, SubscriptionBody.MaxEventTypes), Items(EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfSubscribed), NotRemovable]
     public string[]? EventTypes { get; init; }
 
     /// <summary>As when subscribing; null removes it.</summary>
@@ -64,8 +64,8 @@ internal sealed record SubscriptionBody
     [Length(1, MaxUrlLength), RegularExpression(WebhookAddress.Pattern)]
     public required string Url { get; init; }
 
-    /// <summary>Types or patterns: <c>*</c>, <c>order.created</c>, <c>order.*</c>.</summary>
-    [Length(1, MaxEventTypes), Items(EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfPatterns)]
+    /// <summary>Types or patterns: <c>*</c>, <c>order.created</c>, <c>order.*</c>. None matches a type that begins with <c>triggers.</c>.</summary>
+    [Length(1, MaxEventTypes), Items(EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfSubscribed)]
     public required string[] EventTypes { get; init; }
 
     /// <summary>Free text for people.</summary>
@@ -79,6 +79,13 @@ internal sealed record SubscriptionBody
     [Map(MaxHeaders, MaxHeaderLength, Pattern = WebhookHeaders.OfValues)]
     public Dictionary<string, string>? Headers { get; init; }
 
+    /// <summary>
+    /// A signing secret that the receiver has already, as Standard Webhooks writes them: <c>whsec_</c> and the base64 of 24 to 64 bytes.
+    /// One is made when left out.
+    /// </summary>
+    [Length(1, SigningSecrets.MaxLength), RegularExpression(SigningSecrets.Pattern)]
+    public string? Secret { get; init; }
+
     public static SubscriptionBody Read(Fields fields) => new()
     {
         Url = ReadUrl(fields)!,
@@ -86,6 +93,7 @@ internal sealed record SubscriptionBody
         Description = fields.Text("description"),
         Enabled = fields.Flag("enabled"),
         Headers = ReadHeaders(fields)?.ToDictionary(h => h.Key, h => h.Value!),
+        Secret = SigningSecrets.Read(fields),
     };
 
     /// <summary>The address, as it is to be kept.</summary>
@@ -107,6 +115,8 @@ internal sealed record SubscriptionBody
             // What was no text at all has been refused as that.
             if (patterns[i].Length > 0 && !EventTypePattern.IsPattern(patterns[i]))
                 fields.Refuse($"/eventTypes/{i}", "Must be *, an event type, or a type and .*, as in order.*.");
+            else if (EventTypePattern.IsSystem(patterns[i]))
+                fields.Refuse($"/eventTypes/{i}", "Would match nothing: types that begin with \"triggers.\" are the system's own.");
         }
         return patterns;
     }
@@ -122,4 +132,22 @@ internal sealed record SubscriptionBody
         }
         return headers;
     }
+}
+
+/// <summary>How a subscription's secret is to change; may be left out.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+internal sealed record RotateSecret
+{
+    /// <summary>
+    /// How long the secrets of before sign on, <c>00:00:00</c> to <c>7.00:00:00</c>; <c>1.00:00:00</c> when left out. With
+    /// <c>00:00:00</c> they are revoked at once.
+    /// </summary>
+    [Duration(maxDays: 7)]
+    public TimeSpan? Overlap { get; init; }
+
+    /// <summary>The new secret, if the receiver has one already: <c>whsec_</c> and the base64 of 24 to 64 bytes.</summary>
+    [Length(1, SigningSecrets.MaxLength), RegularExpression(SigningSecrets.Pattern)]
+    public string? Secret { get; init; }
+
+    public static RotateSecret Read(Fields fields) => new() { Overlap = fields.Duration("overlap"), Secret = SigningSecrets.Read(fields) };
 }

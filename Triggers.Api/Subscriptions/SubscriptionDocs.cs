@@ -1,5 +1,6 @@
 using Triggers.Api.Deliveries;
 using Triggers.Api.Errors;
+using Triggers.Api.Ingest;
 using Triggers.Api.Lists;
 using Triggers.Api.OpenApi;
 
@@ -15,8 +16,11 @@ internal static class SubscriptionDocs
 
     public static readonly Operation Create = new("createSubscription", Group, "Subscribe",
         "Every event accepted after this answer whose type matches is sent to the address as a signed webhook (Standard Webhooks). The "
-        + "signing secret is shown here and never again.")
+        + "signing secret, made here unless the request brings one, is shown here and never again: only the same request with the same "
+        + "`Idempotency-Key` gets this answer once more.")
     {
+        Headers = [IdempotencyKey.Parameter],
+        Errors = [ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyKeyReused],
         Body = new(typeof(SubscriptionBody), """{"url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","headers":{"x-team":"warehouse"}}"""),
         Status = 201,
         Answer = new(typeof(SubscriptionWithSecret), Example[..^1] + ""","secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq="}"""),
@@ -49,8 +53,11 @@ internal static class SubscriptionDocs
     };
 
     public static readonly Operation RotateSecret = new("rotateSubscriptionSecret", Group, "Give a subscription a new secret",
-        "For 24 hours webhooks are signed with both, so that the receiver can change over. At most ten secrets are kept.")
+        "For the `overlap`, 24 hours unless the request says otherwise, webhooks are signed with the secrets of before too, so that the receiver can "
+        + "change over. With `00:00:00` a leaked secret is revoked at once. At most ten secrets are kept.")
     {
+        Body = new(typeof(RotateSecret), """{"overlap":"00:00:00"}"""),
+        BodyIsOptional = true,
         Answer = new(typeof(RotatedSecret), """{"secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq=","previousExpiresAt":"2026-02-01T09:30:00Z"}"""),
     };
 

@@ -29,5 +29,5 @@ internal sealed record SubscriptionWithSecret : SubscriptionView
     public string Secret { get; }
 }
 
-/// <summary>A new signing secret; the one before signs beside it until then.</summary>
+/// <summary>A new signing secret; the one before signs beside it until then. Null: no other signs.</summary>
 internal sealed record RotatedSecret(string Secret, DateTimeOffset? PreviousExpiresAt);

@@ -1,8 +1,9 @@
-using System.Security.Cryptography;
 using System.Text.Json;
 using Microsoft.EntityFrameworkCore;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
+using Triggers.Api.Idempotency;
+using Triggers.Api.Ingest;
 using Triggers.Api.Lists;
 using Triggers.Api.Requests;
 using Triggers.Core;
@@ -15,11 +16,15 @@ internal static class SubscriptionsApi
 {
     private const string DisabledByRequest = "requested";
     private const int MaxSecrets = 10;
+    private static readonly TimeSpan DefaultOverlap = TimeSpan.FromHours(24);
+
+    private sealed record NewSubscription(SubscriptionView Subscription, string Secret);
 
     /// <summary>Maps <c>/subscriptions</c>.</summary>
     public static void MapSubscriptions(this IEndpointRouteBuilder app)
     {
-        app.MapPost("/subscriptions", CreateAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Create);
+        app.MapPost("/subscriptions", CreateAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(IdempotencyKey.Honoured.Instance)
+            .WithMetadata(SubscriptionDocs.Create);
         app.MapGet("/subscriptions", ListAsync).RequireScope(Scopes.SubscriptionsRead).WithMetadata(SubscriptionDocs.List);
         app.MapGet("/subscriptions/{id}", GetAsync).RequireScope(Scopes.SubscriptionsRead).WithMetadata(SubscriptionDocs.Get);
         app.MapPatch("/subscriptions/{id}", ChangeAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Change);
@@ -28,11 +33,23 @@ internal static class SubscriptionsApi
         app.MapPost("/subscriptions/{id}/test", SubscriptionTest.SendAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Test);
     }
 
-    private static async Task<IResult> CreateAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<IResult> CreateAsync(
+        HttpContext context, Caller caller, TriggersDbContext db, FirstAnswers answers, CancellationToken cancellationToken)
     {
-        var body = await Body.ReadAsync(context, SubscriptionBody.Read);
+        var key = IdempotencyKey.Of(context.Request);
+        var bytes = await Body.ReadBytesAsync(context, Body.MaxBytes);
+        var body = Body.Parse(bytes, SubscriptionBody.Read);
+        var request = key is null ? null : Fingerprints.OfRequest(key, context.Request.Path, bytes.Span);
+        var (made, repeated) = await answers.OnceAsync(caller.TenantId, request, () => AddAsync(body, caller, db, cancellationToken), cancellationToken);
+        if (repeated)
+            IdempotencyKey.MarkReplayed(context.Response);
+        return TypedResults.Created($"/subscriptions/{made.Subscription.Id}", new SubscriptionWithSecret(made.Subscription, made.Secret));
+    }
+
+    private static async Task<NewSubscription> AddAsync(SubscriptionBody body, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
         var enabled = body.Enabled ?? true;
-        var secret = NewSecret();
+        var secret = body.Secret ?? SigningSecrets.New();
         var subscription = new Subscription
         {
             Id = TypeId.NewGuid(),
@@ -47,8 +64,7 @@ internal static class SubscriptionsApi
         };
         db.Add(subscription);
         await db.SaveChangesAsync(cancellationToken);
-        var view = SubscriptionView.Of(subscription);
-        return TypedResults.Created($"/subscriptions/{view.Id}", new SubscriptionWithSecret(view, secret));
+        return new NewSubscription(SubscriptionView.Of(subscription), secret);
     }
 
     private static async Task<IResult> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
@@ -110,17 +126,21 @@ internal static class SubscriptionsApi
         return deleted > 0 ? TypedResults.NoContent() : throw ApiException.NotFound("subscription");
     }
 
-    private static async Task<IResult> RotateSecretAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<IResult> RotateSecretAsync(string id, HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
-        var secret = NewSecret();
+        var body = await Body.ReadOptionalAsync(context, RotateSecret.Read);
+        var secret = body?.Secret ?? SigningSecrets.New();
+        var overlap = body?.Overlap ?? DefaultOverlap;
         var newest = JsonSerializer.Serialize(new SigningSecret { Secret = secret });
+        // Those of before sign on for the overlap, and no longer than they would have.
         var changed = await db.Subscriptions.FromSql(
             $$"""
             UPDATE subscriptions SET updated_at = now(), secrets = jsonb_build_array({{newest}}::jsonb) || coalesce((
-                SELECT jsonb_agg(CASE WHEN s->>'ExpiresAt' IS NULL THEN jsonb_set(s, '{ExpiresAt}', to_jsonb(now() + interval '24 hours')) ELSE s END ORDER BY place)
-                FROM jsonb_array_elements(secrets) WITH ORDINALITY AS old (s, place)
-                WHERE place < {{MaxSecrets}} AND (s->>'ExpiresAt' IS NULL OR (s->>'ExpiresAt')::timestamptz > now())), '[]')
+                SELECT jsonb_agg(jsonb_set(s, '{ExpiresAt}', to_jsonb(least(expires_at, now() + {{overlap}}))) ORDER BY place)
+                FROM jsonb_array_elements(secrets) WITH ORDINALITY AS old (s, place),
+                    LATERAL (SELECT coalesce((s->>'ExpiresAt')::timestamptz, 'infinity') AS expires_at) e
+                WHERE place < {{MaxSecrets}} AND {{overlap}} > interval '0' AND expires_at > now() AND s->>'Secret' <> {{secret}}), '[]')
             WHERE tenant_id = {{caller.TenantId}} AND id = {{key}} AND deleted_at IS NULL
             RETURNING *
             """).ToListAsync(cancellationToken);
@@ -130,6 +150,4 @@ internal static class SubscriptionsApi
 
     private static IQueryable<Subscription> Living(TriggersDbContext db, Caller caller) =>
         db.Subscriptions.Where(s => s.TenantId == caller.TenantId && s.DeletedAt == null);
-
-    private static string NewSecret() => "whsec_" + Convert.ToBase64String(RandomNumberGenerator.GetBytes(32));
 }

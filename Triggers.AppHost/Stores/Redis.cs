@@ -25,17 +25,17 @@ internal static class Redis
             return builder.AddGivenStore(settings, "redis");
         if (kind == StoreKind.Local)
             return builder.AddGarnet(settings);
-        var redis = builder.AddRedis("redis", port: settings.Ports["redis"]);
+        var redis = builder.AddRedis("redis", port: settings.PortOf("redis"));
         // What is left of a day's quota is in it.
-        return settings.TemporaryData ? redis : redis.WithDataVolume("triggers-redis");
+        return settings.Is("Data:Temporary") ? redis : redis.WithDataVolume("triggers-redis");
     }
 
     private static IResourceBuilder<LocalRedis> AddGarnet(this IDistributedApplicationBuilder builder, Settings settings)
     {
         var package = Path.Combine(settings.CacheDirectory, "garnet-server@" + Version);
-        var redis = new LocalRedis(Dotnet.Program, settings.DataDirectory);
+        var redis = new LocalRedis("dotnet", settings.DataDirectory);
         return builder.AddResource(redis)
-            .WithEndpoint(port: settings.Ports["redis"], targetPort: settings.Ports["redis"], scheme: "tcp", name: "tcp", isProxied: false)
+            .WithEndpoint(port: settings.PortOf("redis"), targetPort: settings.PortOf("redis"), scheme: "tcp", name: "tcp", isProxied: false)
             // It asks for the collector of large servers, which takes memory per core.
             .WithEnvironment("DOTNET_gcServer", "0")
             // Without the transaction mode it runs scripts on one key at once, and the rate limits lose what they count. The sizes: as
@@ -50,7 +50,7 @@ internal static class Redis
                 await connection.GetDatabase().PingAsync();
             })
             .WithIconName("Memory")
-            .PreparedBy((_, log, cancellation) =>
+            .PreparedBy((log, cancellation) =>
                 PackageCache.ProvideAsync(package, "Garnet (116 MB)", work => InstallAsync(work, log, cancellation), cancellation))
             .ExcludeFromManifest();
     }
@@ -63,7 +63,7 @@ internal static class Redis
     {
         try
         {
-            await Tool.RunAsync(Dotnet.Program, ["tool", "install", "garnet-server", "--version", Version, "--tool-path", work], work, log, cancellation);
+            await Tool.RunAsync("dotnet", ["tool", "install", "garnet-server", "--version", Version, "--tool-path", work], work, log, cancellation);
         }
         catch (DistributedApplicationException e)
         {

@@ -40,6 +40,24 @@ public sealed class RetryLinks : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0004_retry_links.sql"));
 }
 
+/// <summary>0005_subscription_revisions.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0005_subscription_revisions")]
+public sealed class SubscriptionRevisions : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0005_subscription_revisions.sql"));
+}
+
+/// <summary>0006_first_answers.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0006_first_answers")]
+public sealed class FirstAnswers : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0006_first_answers.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

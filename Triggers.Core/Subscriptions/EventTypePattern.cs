@@ -2,7 +2,7 @@ namespace Triggers.Core.Subscriptions;
 
 /// <summary>
 /// Event types and the patterns subscriptions name them by. A type is a dotted name, as in <c>order.created</c>. A pattern is
-/// <c>*</c> (every type), a type (that one), or a type and <c>.*</c> (every type below it: <c>order.*</c> matches
+/// <c>*</c> (every type but the system's), a type (that one), or a type and <c>.*</c> (every type below it: <c>order.*</c> matches
 /// <c>order.created</c> and <c>order.item.added</c>, not <c>order</c>).
 /// </summary>
 public static class EventTypePattern
@@ -13,11 +13,22 @@ public static class EventTypePattern
     /// <summary>The longest pattern there is.</summary>
     public const int MaxPatternLength = MaxLength + 2;
 
-    /// <summary>What a type looks like, as a regular expression.</summary>
-    public const string OfTypes = "^[A-Za-z0-9._-]{1,256}$";
+    /// <summary>What a type looks like that somebody may publish, as a regular expression.</summary>
+    public const string OfPublished = @"^(?!triggers\.)[A-Za-z0-9._-]{1,256}$";
 
     /// <summary>What a pattern looks like, as a regular expression.</summary>
     public const string OfPatterns = @"^(\*|[A-Za-z0-9._-]{1,256}(\.\*)?)$";
+
+    /// <summary>What a pattern looks like that somebody may subscribe to, as a regular expression.</summary>
+    public const string OfSubscribed = @"^(\*|(?!triggers\.)[A-Za-z0-9._-]{1,256}(\.\*)?)$";
+
+    private const string SystemPrefix = "triggers.";
+
+    /// <summary>
+    /// Whether a type, or a pattern of types, is the system's own, as <c>triggers.test</c> is. Nobody publishes such a type, and no
+    /// pattern matches it.
+    /// </summary>
+    public static bool IsSystem(ReadOnlySpan<char> typeOrPattern) => typeOrPattern.StartsWith(SystemPrefix, StringComparison.Ordinal);
 
     /// <summary>Whether the text is a type: 1–256 letters, digits, <c>.</c>, <c>_</c>, <c>-</c>.</summary>
     public static bool IsType(ReadOnlySpan<char> text)
@@ -38,10 +49,11 @@ public static class EventTypePattern
 
     /// <summary>Whether a valid pattern matches a valid type. Letter case counts.</summary>
     public static bool Matches(ReadOnlySpan<char> pattern, ReadOnlySpan<char> type) =>
-        pattern is "*"
-        || (pattern.EndsWith(".*")
-            ? type.Length > pattern.Length - 1 && type.StartsWith(pattern[..^1], StringComparison.Ordinal)
-            : pattern.SequenceEqual(type));
+        !IsSystem(type)
+        && (pattern is "*"
+            || (pattern.EndsWith(".*")
+                ? type.Length > pattern.Length - 1 && type.StartsWith(pattern[..^1], StringComparison.Ordinal)
+                : pattern.SequenceEqual(type)));
 
     /// <summary>Whether any of the patterns matches.</summary>
     public static bool MatchesAny(IEnumerable<string> patterns, string type)

@@ -19,6 +19,9 @@ internal sealed record Completion(DueDelivery Delivery, Transition Transition, A
 {
     /// <summary>W3C trace context of the attempt, when it failed, is repeated, and is traced.</summary>
     public string? TraceParent { get; init; }
+
+    /// <summary>The subscription's revision that the attempt was made with; null when the result counts whatever became of the subscription.</summary>
+    public int? Revision { get; init; }
 }
 
 /// <summary>
@@ -29,6 +32,7 @@ internal sealed partial class Completions(
 {
     private const int Capacity = 4_096;
     private const int MaxBatch = 500;
+    private static readonly string Pending = SnakeCase<DeliveryStatus>.Of(DeliveryStatus.Pending);
 
     private readonly Channel<Completion> _queue =
         Channel.CreateBounded<Completion>(new BoundedChannelOptions(Capacity) { SingleReader = true });
@@ -112,6 +116,24 @@ internal sealed partial class Completions(
         var n = batch.Count;
         await using var connection = await dataSource.Pool.OpenConnectionAsync();
         await using var commands = new NpgsqlBatch(connection);
+        var gone = batch.Where(c => c.Transition.SubscriptionIsGone).ToArray();
+        if (gone.Length > 0)
+        {
+            // First, since the lock on the subscription keeps its address as it is until the results are written.
+            commands.BatchCommands.Add(new NpgsqlBatchCommand(
+                """
+                UPDATE subscriptions s SET enabled = false, disabled_reason = 'gone', updated_at = now()
+                FROM (SELECT DISTINCT id, revision FROM unnest(@gone, @revisions) AS g (id, revision) ORDER BY id) g
+                WHERE s.id = g.id AND s.revision = g.revision AND s.enabled
+                """)
+            {
+                Parameters =
+                {
+                    new("gone", NpgsqlDbType.Uuid | NpgsqlDbType.Array) { Value = Array.ConvertAll(gone, c => c.Delivery.SubscriptionId) },
+                    new("revisions", NpgsqlDbType.Integer | NpgsqlDbType.Array) { Value = Array.ConvertAll(gone, c => c.Revision) },
+                },
+            });
+        }
         var command = new NpgsqlBatchCommand(CompleteSql);
         commands.BatchCommands.Add(command);
         Add("tenants", NpgsqlDbType.Uuid, c => c.Delivery.TenantId);
@@ -131,21 +153,16 @@ internal sealed partial class Completions(
         Add("headers", NpgsqlDbType.Text, c => c.Result?.ResponseHeaders is { } h ? JsonSerializer.Serialize(h) : null);
         Add("bodies", NpgsqlDbType.Bytea, c => c.Result?.ResponseBody);
         Add("traces", NpgsqlDbType.Text, c => c.TraceParent);
-        var gone = batch.Where(c => c.Transition.SubscriptionIsGone).Select(c => c.Delivery.SubscriptionId).Distinct().ToArray();
-        if (gone.Length > 0)
-        {
-            var disable = new NpgsqlBatchCommand(
-                "UPDATE subscriptions SET enabled = false, disabled_reason = 'gone', updated_at = now() WHERE id = ANY(@gone) AND enabled");
-            disable.Parameters.Add(new("gone", NpgsqlDbType.Uuid | NpgsqlDbType.Array) { Value = gone });
-            commands.BatchCommands.Add(disable);
-        }
+        Add("subscriptions", NpgsqlDbType.Uuid, c => c.Delivery.SubscriptionId);
+        Add("revisions", NpgsqlDbType.Integer, c => c.Revision);
         var finished = new List<(string Status, string? Reason, long Count)>();
         await using (var reader = await commands.ExecuteReaderAsync())
         {
             while (await reader.ReadAsync())
                 finished.Add((reader.GetString(0), reader.IsDBNull(1) ? null : reader.GetString(1), reader.GetInt64(2)));
         }
-        foreach (var (status, reason, count) in finished)
+        var stale = finished.Exists(f => f.Status == Pending);
+        foreach (var (status, reason, count) in finished.Where(f => f.Status != Pending))
         {
             metrics.Finished(status, count);
             if (reason is not null)
@@ -157,7 +174,10 @@ internal sealed partial class Completions(
         // Only now: a claim made before the row says so would find nothing, and the lane would wait for the sweep.
         foreach (var again in batch.Where(c => c.Transition.Status == DeliveryStatus.Pending))
             lanes.DueIn(again.Delivery.SubscriptionId, again.Transition.Delay);
-        wakeups.Dispatch.Set();
+        if (stale)
+            wakeups.Sweep();
+        else
+            wakeups.Dispatch.Set();
 
         void Add<T>(string name, NpgsqlDbType type, Func<Completion, T> value)
         {
@@ -171,16 +191,21 @@ internal sealed partial class Completions(
     /// <summary>
     /// One statement, so that a crash leaves all of it or none.
     /// A success applies to any pending row; anything else only under the newest claim (the fence). The attempt is recorded always.
+    /// A failure that was obtained with another address, header or secret than the subscription has now decides nothing: due at once.
     /// Then the counts of the event follow, and its row goes when it is settled; that row is locked before it is judged, since
     /// another process may be counting on it at the same moment, and two judgements from old numbers would both be wrong.
-    /// A replay that succeeds resolves the dead letter it repeats; one that dies takes its place; one that is cancelled frees it.
+    /// A replay that succeeds resolves the dead letter of its event and subscription; one that dies takes its place; one that is
+    /// cancelled frees it.
     /// </summary>
     private const string CompleteSql =
         """
         WITH c AS MATERIALIZED (
-            SELECT * FROM unnest(@tenants, @ids, @claims, @statuses, @delays, @failures, @reasons, @attempts, @numbers, @ages, @durations,
-                @outcomes, @errors, @codes, @headers, @bodies, @traces)
-                AS c (tenant_id, id, claim, status, delay, failures, reason, attempt_id, number, age, duration, outcome, error, code, headers, body, trace)
+            SELECT c.*, c.status <> 'succeeded' AND s.revision <> c.revision AND s.deleted_at IS NULL AS stale
+            FROM unnest(@tenants, @ids, @claims, @statuses, @delays, @failures, @reasons, @attempts, @numbers, @ages, @durations,
+                @outcomes, @errors, @codes, @headers, @bodies, @traces, @subscriptions, @revisions)
+                AS c (tenant_id, id, claim, status, delay, failures, reason, attempt_id, number, age, duration, outcome, error, code, headers, body, trace,
+                    subscription_id, revision)
+            JOIN subscriptions s ON s.id = c.subscription_id
         ),
         recorded AS (
             INSERT INTO attempts (delivery_id, claim, tenant_id, id, number, started_at, duration_ms, outcome, error, status_code, response_headers, response_body)
@@ -190,17 +215,18 @@ internal sealed partial class Completions(
         ),
         applied AS (
             UPDATE deliveries d SET
-                status = c.status,
+                status = CASE WHEN c.stale THEN 'pending' ELSE c.status END,
                 claimed_by = NULL,
-                retry_count = d.retry_count + c.failures,
-                next_attempt_at = CASE WHEN c.status = 'pending' THEN clock_timestamp() + c.delay END,
-                finalized_at = CASE WHEN c.status <> 'pending' THEN clock_timestamp() END,
+                retry_count = d.retry_count + CASE WHEN c.stale THEN 0 ELSE c.failures END,
+                next_attempt_at = CASE WHEN c.stale THEN clock_timestamp() WHEN c.status = 'pending' THEN clock_timestamp() + c.delay END,
+                finalized_at = CASE WHEN NOT coalesce(c.stale, false) AND c.status <> 'pending' THEN clock_timestamp() END,
                 last_outcome = coalesce(c.outcome, d.last_outcome),
                 last_status_code = CASE WHEN c.outcome IS NULL THEN d.last_status_code ELSE c.code END,
                 last_trace_parent = coalesce(c.trace, d.last_trace_parent)
             FROM c
             WHERE d.tenant_id = c.tenant_id AND d.id = c.id AND d.status = 'pending' AND (c.status = 'succeeded' OR d.claim = c.claim)
-            RETURNING d.tenant_id, d.id, d.event_id, d.subscription_id, d.status, d.retry_count, d.replay_of, d.last_outcome, d.last_status_code, c.reason
+            RETURNING d.tenant_id, d.id, d.event_id, d.subscription_id, d.status, d.retry_count, d.replay_of, d.last_outcome, d.last_status_code,
+                c.stale, CASE WHEN d.status = 'dead_lettered' THEN c.reason END AS reason
         ),
         died AS (
             INSERT INTO dead_letters (tenant_id, delivery_id, event_id, subscription_id, reason, attempts, last_outcome, last_status_code)
@@ -213,7 +239,7 @@ internal sealed partial class Completions(
                 state = CASE a.status WHEN 'succeeded' THEN 'resolved' WHEN 'dead_lettered' THEN 'discarded' ELSE 'open' END,
                 closed_at = CASE WHEN a.status IN ('succeeded', 'dead_lettered') THEN clock_timestamp() END
             FROM applied a
-            WHERE a.replay_of IS NOT NULL AND l.tenant_id = a.tenant_id AND l.delivery_id = a.replay_of
+            WHERE a.replay_of IS NOT NULL AND l.tenant_id = a.tenant_id AND l.event_id = a.event_id AND l.subscription_id = a.subscription_id
                 AND (a.status = 'succeeded' AND l.state IN ('open', 'replaying')
                     OR a.status IN ('dead_lettered', 'cancelled') AND l.state = 'replaying' AND l.replay_delivery_id = a.id)
             RETURNING l.tenant_id, l.event_id, l.closed_at
@@ -241,7 +267,7 @@ internal sealed partial class Completions(
             UPDATE open_events o SET open = l.open, done = l.done, dead = l.dead FROM locked l
             WHERE o.tenant_id = l.tenant_id AND o.event_id = l.event_id AND NOT (l.open = 0 AND l.dead = 0 AND (l.done > 0 OR l.acknowledged_at IS NOT NULL))
         )
-        SELECT status, reason, count(*) FROM applied WHERE status <> 'pending' GROUP BY status, reason
+        SELECT status, reason, count(*) FROM applied WHERE status <> 'pending' OR stale GROUP BY status, reason
         """;
 
     private static partial class Log

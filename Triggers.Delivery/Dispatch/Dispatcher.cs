@@ -105,7 +105,8 @@ internal sealed partial class Dispatcher(
                     WHERE status = 'pending' AND subscription_id > l.subscription_id
                     ORDER BY subscription_id, next_attempt_at LIMIT 1) n
             )
-            SELECT subscription_id, greatest(extract(epoch FROM next_attempt_at - clock_timestamp()), 0)::float8 FROM lanes
+            SELECT l.subscription_id, CASE WHEN s.deleted_at IS NULL THEN greatest(extract(epoch FROM l.next_attempt_at - clock_timestamp()), 0)::float8 ELSE 0 END
+            FROM lanes l JOIN subscriptions s ON s.id = l.subscription_id
             """);
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
         while (await reader.ReadAsync(cancellationToken))
@@ -175,15 +176,19 @@ internal sealed partial class Dispatcher(
     /// <summary>
     /// Each lane is asked for as many as it can start now, so one with a million due costs no more than one with ten. The rows are
     /// locked inside a materialized CTE: as a plain join the planner may lock more rows than the limit lets through.
+    /// What a deleted subscription still has is claimed whenever it is due, to be cancelled; what is in flight ends by itself.
     /// </summary>
     private const string ClaimSql =
         $"""
         WITH due AS MATERIALIZED (
             SELECT d.tenant_id, d.id, d.claimed_by IS NOT NULL AS timed_out
             FROM unnest(@lanes, @free) AS l (subscription_id, free)
+            JOIN subscriptions s ON s.id = l.subscription_id
             CROSS JOIN LATERAL (
                 SELECT tenant_id, id, claimed_by FROM deliveries
-                WHERE subscription_id = l.subscription_id AND status = 'pending' AND next_attempt_at <= now()
+                WHERE subscription_id = l.subscription_id AND status = 'pending'
+                    AND next_attempt_at <= CASE WHEN s.deleted_at IS NULL THEN now() ELSE 'infinity' END
+                    AND (claimed_by IS NULL OR next_attempt_at <= now())
                 ORDER BY next_attempt_at
                 LIMIT l.free
                 FOR UPDATE SKIP LOCKED) d
@@ -292,6 +297,8 @@ internal sealed partial class Dispatcher(
         {
             // What is not recorded can't be linked to.
             TraceParent = activity is { Recorded: true } && transition.Status == DeliveryStatus.Pending ? activity.Id : null,
+            // A test asks how it is now, and has its answer.
+            Revision = delivery.Test ? null : subscriber.Revision,
         };
     }
 

@@ -3,7 +3,7 @@ using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.Maintenance;
 
-/// <summary>Once an hour: partitions for the days ahead, and idempotency keys whose day is over. Any process may do it.</summary>
+/// <summary>Once an hour: partitions for the days ahead, and idempotency keys, with their answers, whose day is over. Any process may do it.</summary>
 internal sealed partial class Housekeeping(NpgsqlDataSource dataSource, Readiness readiness, TimeProvider time, ILogger<Housekeeping> logger)
     : BackgroundService
 {
@@ -32,16 +32,19 @@ internal sealed partial class Housekeeping(NpgsqlDataSource dataSource, Readines
         await using (var partitions = dataSource.CreateCommand($"SELECT ensure_partitions({DaysAhead})"))
             await partitions.ExecuteNonQueryAsync(cancellationToken);
 
-        // In portions, so that no transaction is long.
+        await DeleteAsync(dataSource, "request_keys", "expires_at < now() AND expires_at < 'infinity'", cancellationToken);
+        await DeleteAsync(dataSource, "first_answers", "expires_at < now()", cancellationToken);
+    }
+
+    /// <summary>In portions, so that no transaction is long.</summary>
+    private static async Task DeleteAsync(NpgsqlDataSource dataSource, string table, string condition, CancellationToken cancellationToken)
+    {
         int deleted;
         do
         {
-            await using var keys = dataSource.CreateCommand(
-                """
-                DELETE FROM request_keys WHERE ctid = ANY(ARRAY(
-                    SELECT ctid FROM request_keys WHERE expires_at < now() AND expires_at < 'infinity' LIMIT 5000 FOR UPDATE SKIP LOCKED))
-                """);
-            deleted = await keys.ExecuteNonQueryAsync(cancellationToken);
+            await using var command = dataSource.CreateCommand(
+                $"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE {condition} LIMIT 5000 FOR UPDATE SKIP LOCKED))");
+            deleted = await command.ExecuteNonQueryAsync(cancellationToken);
         }
         while (deleted == 5000);
     }

@@ -8,7 +8,8 @@ namespace Triggers.Delivery.Projection;
 
 /// <summary>A subscription as delivery needs it. Immutable.</summary>
 internal sealed record Subscriber(
-    Guid Id, Guid TenantId, string Url, string[] EventTypes, Dictionary<string, string> Headers, IReadOnlyList<SigningSecret> Secrets, bool Enabled)
+    Guid Id, Guid TenantId, int Revision, string Url, string[] EventTypes, Dictionary<string, string> Headers,
+    IReadOnlyList<SigningSecret> Secrets, bool Enabled)
 {
     /// <summary>The secrets that sign at that moment, newest first.</summary>
     public IEnumerable<string> SecretsAt(DateTimeOffset now) => Secrets.Where(s => s.ExpiresAt is null || s.ExpiresAt > now).Select(s => s.Secret);
@@ -46,7 +47,11 @@ internal sealed class Subscribers
                 BatchCommands =
                 {
                     new("SELECT version FROM subscriptions_version"),
-                    new("SELECT id, tenant_id, url, event_types, headers::text, secrets::text, enabled FROM subscriptions WHERE deleted_at IS NULL"),
+                    new(
+                        """
+                        SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled
+                        FROM subscriptions WHERE deleted_at IS NULL
+                        """),
                 },
             };
             await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
@@ -57,10 +62,10 @@ internal sealed class Subscribers
             while (await reader.ReadAsync(cancellationToken))
             {
                 all.Add(new Subscriber(
-                    reader.GetGuid(0), reader.GetGuid(1), reader.GetString(2), reader.GetFieldValue<string[]>(3),
-                    JsonSerializer.Deserialize<Dictionary<string, string>>(reader.GetString(4))!,
-                    JsonSerializer.Deserialize<List<SigningSecret>>(reader.GetString(5))!,
-                    reader.GetBoolean(6)));
+                    reader.GetGuid(0), reader.GetGuid(1), reader.GetInt32(2), reader.GetString(3), reader.GetFieldValue<string[]>(4),
+                    JsonSerializer.Deserialize<Dictionary<string, string>>(reader.GetString(5))!,
+                    JsonSerializer.Deserialize<List<SigningSecret>>(reader.GetString(6))!,
+                    reader.GetBoolean(7)));
             }
             if (version >= _snapshot.Version)
                 _snapshot = new Snapshot(version, all.ToFrozenDictionary(s => s.Id), all.Where(s => s.Enabled).ToLookup(s => s.TenantId));

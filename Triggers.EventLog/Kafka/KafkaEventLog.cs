@@ -10,15 +10,16 @@ namespace Triggers.EventLog.Kafka;
 
 /// <summary>
 /// The log whose records are in a Kafka topic. A request without keys touches nothing but Kafka; requests that come together share
-/// produce batches. An answer is given when all brokers that must have the events do.
+/// produce batches. Tenants have a queue each in front of the brokers, served in turn. An answer is given when all brokers that must
+/// have the events do.
 /// </summary>
 public sealed partial class KafkaEventLog(
     IProducer<byte[], byte[]> producer, KafkaTopics topics, NpgsqlDataSource dataSource, TimeProvider time, ILogger<KafkaEventLog> logger)
     : BackgroundService, IEventLog
 {
-    /// <summary>Bounds of what waits for brokers: events, and bytes.</summary>
-    private const int MaxWaitingEvents = 20_000;
-    private const long MaxWaitingBytes = 64 * 1024 * 1024;
+    /// <summary>Bounds of what is handed to the brokers at once; the rest waits for its turn. A single request may exceed them, alone.</summary>
+    private const int MaxInFlightEvents = 20_000;
+    private const long MaxInFlightBytes = 4 * 1024 * 1024;
 
     private const int MaxSettled = 500;
 
@@ -27,8 +28,14 @@ public sealed partial class KafkaEventLog(
     private readonly Channel<IReadOnlyList<RequestKeys.Held>> _settled =
         Channel.CreateUnbounded<IReadOnlyList<RequestKeys.Held>>(new UnboundedChannelOptions { SingleReader = true });
 
-    private long _waitingEvents;
-    private long _waitingBytes;
+    private readonly TenantQueues<PendingProduce> _queues = new();
+
+    // Says that there may be room again.
+    private readonly Channel<bool> _ended =
+        Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite, SingleReader = true });
+
+    private long _inFlightEvents;
+    private long _inFlightBytes;
 
     /// <inheritdoc />
     public async Task<AppendResult> AppendAsync(AppendRequest request, CancellationToken cancellationToken)
@@ -67,43 +74,84 @@ public sealed partial class KafkaEventLog(
             throw new EventLogUnavailableException("Kafka has not answered yet.") { NothingWasKept = true };
         if (request.Events.Count == 0)
             return;
-        var topic = (await topics.Ready).Topic;
-        var bytes = request.Events.Sum(e => (long)e.Data.Length + 512);
-        var waitingEvents = Interlocked.Add(ref _waitingEvents, request.Events.Count);
-        var waitingBytes = Interlocked.Add(ref _waitingBytes, bytes);
+        var pending = new PendingProduce(request);
+        _queues.Enqueue(request.TenantId, pending, pending.Bytes);
         try
         {
-            if (waitingEvents > MaxWaitingEvents || waitingBytes > MaxWaitingBytes)
-                throw new EventLogUnavailableException("The event log can't keep up.") { NothingWasKept = true };
-            var reports = new Reports(request.Events.Count);
-            foreach (var e in request.Events)
-            {
-                var record = new LogRecord(
-                    request.TenantId, e.Id, e.Type, e.ExternalId, e.Source, e.Subject, e.Time, request.CorrelationId, request.TraceParent, e.Data);
-                try
-                {
-                    producer.Produce(topic, record.ToMessage(), report => reports.Add(report.Error, report.Status));
-                }
-                catch (ProduceException<byte[], byte[]> failure)
-                {
-                    reports.Add(failure.Error, PersistenceStatus.NotPersisted);
-                }
-            }
-            var error = await reports.All;
-            if (error is null)
-                return;
-            Log.AppendFailed(logger, request.Events.Count, error.Reason);
-            throw new EventLogUnavailableException($"Kafka did not take the events: {error.Reason}") { NothingWasKept = reports.NothingWasKept };
+            await pending.Taken.Task.WaitAsync(RequestBudget.Turn, time);
         }
-        finally
+        catch (TimeoutException e) when (pending.TryAbandon())
         {
-            Interlocked.Add(ref _waitingEvents, -request.Events.Count);
-            Interlocked.Add(ref _waitingBytes, -bytes);
+            throw new EventLogUnavailableException("The event log did not answer in time.", e) { NothingWasKept = true };
+        }
+        catch (TimeoutException)
+        {
+            // Taken just now.
+        }
+        var error = await pending.Reports.All;
+        if (error is null)
+            return;
+        Log.AppendFailed(logger, request.Events.Count, error.Reason);
+        throw new EventLogUnavailableException($"Kafka did not take the events: {error.Reason}") { NothingWasKept = pending.Reports.NothingWasKept };
+    }
+
+    /// <summary>Hands the brokers what waits, tenant by tenant, as much as they have room for.</summary>
+    private async Task ProduceInTurnAsync()
+    {
+        while (await _queues.WaitToReadAsync())
+        {
+            // Nothing is let in before.
+            var topic = (await topics.Ready).Topic;
+            while (_queues.TryPeek(out var next))
+            {
+                var events = Interlocked.Read(ref _inFlightEvents);
+                if (events > 0 && (events + next.Request.Events.Count > MaxInFlightEvents || Interlocked.Read(ref _inFlightBytes) + next.Bytes > MaxInFlightBytes))
+                {
+                    await _ended.Reader.ReadAsync();
+                    continue;
+                }
+                _queues.Dequeue();
+                if (next.TryTake())
+                    Produce(topic, next);
+            }
         }
     }
 
+    private void Produce(string topic, PendingProduce pending)
+    {
+        var request = pending.Request;
+        Interlocked.Add(ref _inFlightEvents, request.Events.Count);
+        Interlocked.Add(ref _inFlightBytes, pending.Bytes);
+        pending.Reports.All.ContinueWith(
+            _ =>
+            {
+                Interlocked.Add(ref _inFlightEvents, -request.Events.Count);
+                Interlocked.Add(ref _inFlightBytes, -pending.Bytes);
+                _ended.Writer.TryWrite(true);
+            },
+            CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
+        foreach (var e in request.Events)
+        {
+            var record = new LogRecord(
+                request.TenantId, e.Id, e.Type, e.ExternalId, e.Source, e.Subject, e.Time, request.CorrelationId, request.TraceParent, e.Data);
+            try
+            {
+                producer.Produce(topic, record.ToMessage(), report => pending.Reports.Add(report.Error, report.Status));
+            }
+            catch (Exception failure)
+            {
+                // Its own queue is full, or it is closed: this request's trouble, and not that of the tenants after it.
+                pending.Reports.Add((failure as KafkaException)?.Error ?? new Error(ErrorCode.Local_Fail, failure.Message), PersistenceStatus.NotPersisted);
+            }
+        }
+        pending.Taken.TrySetResult();
+    }
+
+    /// <inheritdoc />
+    protected override Task ExecuteAsync(CancellationToken stoppingToken) => Task.WhenAll(ProduceInTurnAsync(), SettleAsync(stoppingToken));
+
     /// <summary>Tells the database which keys are settled; nobody waits for it.</summary>
-    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    private async Task SettleAsync(CancellationToken stoppingToken)
     {
         var batch = new List<RequestKeys.Held>();
         while (await _settled.Reader.WaitToReadAsync(CancellationToken.None))
@@ -130,10 +178,19 @@ public sealed partial class KafkaEventLog(
     /// <inheritdoc />
     public override async Task StopAsync(CancellationToken cancellationToken)
     {
+        _queues.Complete();
         _settled.Writer.TryComplete();
         if (ExecuteTask is { } loop)
             await loop.WaitAsync(cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         await base.StopAsync(cancellationToken);
+    }
+
+    private sealed class PendingProduce(AppendRequest request) : PendingRequest(request)
+    {
+        /// <summary>Ends when the brokers have been handed all of it.</summary>
+        public TaskCompletionSource Taken { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+        public Reports Reports { get; } = new(request.Events.Count);
     }
 
     /// <summary>The delivery reports of one request.</summary>

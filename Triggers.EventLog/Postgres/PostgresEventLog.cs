@@ -1,4 +1,3 @@
-using System.Threading.Channels;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Npgsql;
@@ -10,24 +9,20 @@ namespace Triggers.EventLog.Postgres;
 
 /// <summary>
 /// The log whose records are the rows of <c>events</c>. Requests that arrive while a commit is under way share the next one: one
-/// pipelined batch, one round trip, one flush to disk. The queue in front is bounded, and so is every caller's wait.
+/// pipelined batch, one round trip, one flush to disk. Tenants have a queue each in front of it, served in turn; all are bounded, and so is
+/// every caller's wait.
 /// </summary>
 public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimeProvider time, ILogger<PostgresEventLog> logger)
     : BackgroundService, IEventLog
 {
-    /// <summary>Bounds of what waits: requests, and bytes of event data.</summary>
-    private const int MaxQueuedRequests = 2_000;
-    private const long MaxQueuedBytes = 64 * 1024 * 1024;
-
-    /// <summary>Bounds of one commit. A single request may exceed them, alone.</summary>
+    /// <summary>
+    /// Bounds of one commit. A single request may exceed them, alone: so a small one that comes while a large one is under way waits for
+    /// that, and not for a second large one in its own commit.
+    /// </summary>
     private const int MaxGroupEvents = 1_000;
-    private const long MaxGroupBytes = 8 * 1024 * 1024;
+    private const long MaxGroupBytes = 1024 * 1024;
 
-    private readonly Channel<PendingAppend> _queue =
-        Channel.CreateBounded<PendingAppend>(new BoundedChannelOptions(MaxQueuedRequests) { SingleReader = true });
-
-    private long _queuedBytes;
-
+    private readonly TenantQueues<PendingAppend> _queues = new();
     private readonly RequestKeys _keys = new(dataSource, time);
 
     /// <inheritdoc />
@@ -44,12 +39,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     private async Task<AppendResult?> EnqueueAsync(AppendRequest request, CancellationToken cancellationToken)
     {
         var pending = new PendingAppend(request);
-        if (Interlocked.Add(ref _queuedBytes, pending.Bytes) > MaxQueuedBytes || !_queue.Writer.TryWrite(pending))
-        {
-            Interlocked.Add(ref _queuedBytes, -pending.Bytes);
-            throw new EventLogUnavailableException("The event log can't keep up.");
-        }
-
+        _queues.Enqueue(request.TenantId, pending, pending.Bytes);
         try
         {
             return await pending.Completion.Task.WaitAsync(RequestBudget.Append, time, cancellationToken);
@@ -72,7 +62,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
         var group = new List<PendingAppend>();
-        while (await _queue.Reader.WaitToReadAsync(CancellationToken.None))
+        while (await _queues.WaitToReadAsync())
         {
             TakeGroup(group);
             if (group.Count == 0)
@@ -100,7 +90,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     /// <summary>Ends the loop once the last request has its answer: the server stops accepting before this is called.</summary>
     public override async Task StopAsync(CancellationToken cancellationToken)
     {
-        _queue.Writer.TryComplete();
+        _queues.Complete();
         if (ExecuteTask is { } loop)
             await loop.WaitAsync(cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         await base.StopAsync(cancellationToken);
@@ -133,12 +123,11 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
         group.Clear();
         var events = 0;
         long bytes = 0;
-        while (_queue.Reader.TryPeek(out var next))
+        while (_queues.TryPeek(out var next))
         {
             if (group.Count > 0 && (events + next.Request.Events.Count > MaxGroupEvents || bytes + next.Bytes > MaxGroupBytes))
                 return;
-            _queue.Reader.TryRead(out _);
-            Interlocked.Add(ref _queuedBytes, -next.Bytes);
+            _queues.Dequeue();
             if (!next.TryTake())
                 continue;
             group.Add(next);
@@ -257,20 +246,9 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
                 WHERE i.tenant_id = k.tenant_id AND CASE k.kind WHEN 0 THEN i.first_id ELSE i.id END = k.event_id)
         """;
 
-    /// <summary>A request in the queue; either the writer takes it or its caller gives it up, never both.</summary>
-    private sealed class PendingAppend(AppendRequest request)
+    private sealed class PendingAppend(AppendRequest request) : PendingRequest(request)
     {
-        private int _state;
-
-        public AppendRequest Request { get; } = request;
-
-        public long Bytes { get; } = request.Events.Sum(e => (long)e.Data.Length + 512);
-
         public TaskCompletionSource<AppendResult?> Completion { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
-
-        public bool TryTake() => Interlocked.CompareExchange(ref _state, 1, 0) == 0;
-
-        public void TryAbandon() => Interlocked.CompareExchange(ref _state, 2, 0);
     }
 
     /// <summary>The keys of a group as columns.</summary>

@@ -1,6 +1,8 @@
 using System.Diagnostics;
+using System.Text;
 using System.Text.RegularExpressions;
 using Triggers.AppHost.Stores;
+using Triggers.Tests.Support;
 
 namespace Triggers.Tests.AppHost;
 
@@ -14,19 +16,32 @@ internal sealed class RunningAppHost : IAsyncDisposable
 
     private readonly Process _process;
     private readonly string _mark;
-    private readonly List<string> _said = [];
+    private readonly StringBuilder _said = new();
+    private readonly Task _reading;
+    private int _seen;
 
-    private RunningAppHost(Process process, string mark) => (_process, _mark) = (process, mark);
+    private RunningAppHost(Process process, string mark)
+    {
+        (_process, _mark) = (process, mark);
+        _reading = ReadAsync();
+    }
 
     public int Id => _process.Id;
 
-    public string Said => string.Join(Environment.NewLine, _said);
+    public string Said
+    {
+        get
+        {
+            lock (_said)
+                return _said.ToString();
+        }
+    }
 
     public static RunningAppHost Start(string directory, params string[] arguments)
     {
         var output = new DirectoryInfo(Path.TrimEndingDirectorySeparator(AppContext.BaseDirectory));
-        var assembly = Support.Repository.File("Triggers.AppHost", "bin", output.Parent!.Name, output.Name, "Triggers.AppHost.dll");
-        var info = new ProcessStartInfo(Dotnet.Program,
+        var assembly = Repository.File("Triggers.AppHost", "bin", output.Parent!.Name, output.Name, "Triggers.AppHost.dll");
+        var info = new ProcessStartInfo("dotnet",
         [
             assembly, $"--Data:Directory={directory}", "--Dashboard:Enabled=false", "--Stores=local",
             "--Ports:Api=0", "--Ports:Receiver=0", "--Ports:Kafka=0", "--Kafka:Home=", .. arguments,
@@ -50,17 +65,27 @@ internal sealed class RunningAppHost : IAsyncDisposable
     /// <summary>As the table says, for <c>api</c> or <c>receiver</c>.</summary>
     public string UrlOf(string service) => Regex.Match(Said, $@"^ +{service} +(http://\S+)", RegexOptions.Multiline).Groups[1].Value;
 
-    /// <summary>Reads what it says until a line holds the text.</summary>
+    /// <summary>Waits until it says so, after what was waited for before.</summary>
     public async Task WaitForAsync(string text)
     {
-        using var bound = new CancellationTokenSource(s_bound);
-        while (await _process.StandardOutput.ReadLineAsync(bound.Token) is { } line)
+        if (!await SaysAsync(text))
+            throw new InvalidOperationException($"The AppHost did not say '{text}':{Environment.NewLine}{Said}");
+    }
+
+    /// <returns>False: it ended without.</returns>
+    public async Task<bool> SaysAsync(string text)
+    {
+        var ended = false;
+        int at;
+        await Wait.UntilAsync($"the AppHost says '{text}', or ends", () =>
         {
-            _said.Add(line);
-            if (line.Contains(text, StringComparison.Ordinal))
-                return;
-        }
-        throw new InvalidOperationException($"The AppHost ended without '{text}':{Environment.NewLine}{Said}");
+            ended = _reading.IsCompleted;
+            at = Said.IndexOf(text, _seen, StringComparison.Ordinal);
+            if (at >= 0)
+                _seen = at + text.Length;
+            return at >= 0 || ended;
+        }, s_bound);
+        return Said.AsSpan(0, _seen).EndsWith(text);
     }
 
     public Task TerminateAsync() => SignalAsync("TERM", Id);
@@ -75,10 +100,8 @@ internal sealed class RunningAppHost : IAsyncDisposable
 
     public async Task<int> ExitCodeAsync()
     {
-        using var bound = new CancellationTokenSource(s_bound);
-        while (await _process.StandardOutput.ReadLineAsync(bound.Token) is { } line)
-            _said.Add(line);
-        await _process.WaitForExitAsync(bound.Token);
+        await _reading.WaitAsync(s_bound);
+        await _process.WaitForExitAsync().WaitAsync(s_bound);
         return _process.ExitCode;
     }
 
@@ -111,5 +134,12 @@ internal sealed class RunningAppHost : IAsyncDisposable
             await TerminateAsync();
         await ExitCodeAsync();
         _process.Dispose();
+    }
+
+    private async Task ReadAsync()
+    {
+        while (await _process.StandardOutput.ReadLineAsync() is { } line)
+            lock (_said)
+                _said.AppendLine(line);
     }
 }

@@ -14,11 +14,11 @@ public sealed partial class SettingsTests
         var e = Assert.Throws<DistributedApplicationException>(() =>
             Read("--Ports:Api=many", "--Dashboard:Enabled=perhaps", "--Resources=some", "--replicas=0", "--Stores=cloud", "--Prots:Api=1"));
 
-        Assert.Contains("Ports:api must be a port", e.Message);
+        Assert.Contains("Ports:Api must be a port", e.Message);
         Assert.Contains("Dashboard:Enabled must be true or false", e.Message);
         Assert.Contains("Replicas must be a number from 1 to 9", e.Message);
         Assert.Contains("Resources must be 'all', 'stores' or some of postgres,redis,kafka", e.Message);
-        Assert.Contains("Stores must be 'local' or 'containers'", e.Message);
+        Assert.Contains("Stores must be one of local, containers", e.Message);
         Assert.Contains("Prots:Api is not a setting", e.Message);
     }
 
@@ -40,7 +40,7 @@ public sealed partial class SettingsTests
         var settings = Read(["--Ports:Api=0", .. arguments]);
 
         Assert.Equal(3, settings.Replicas);
-        Assert.Null(settings.Ports["api"]);
+        Assert.Null(settings.PortOf("api"));
         Assert.Empty(settings.ForServices);
     }
 
@@ -75,6 +75,17 @@ public sealed partial class SettingsTests
     }
 
     [Fact]
+    public void Every_section_of_the_services_is_known()
+    {
+        var sources = Directory.GetDirectories(Repository.File(), "Triggers.*").Where(directory => !directory.EndsWith("Tests", StringComparison.Ordinal))
+            .SelectMany(directory => Directory.GetFiles(directory, "*.cs", SearchOption.AllDirectories));
+        var sections = sources.SelectMany(file => BoundSection().Matches(File.ReadAllText(file))).Select(match => match.Groups[1].Value).Distinct().ToList();
+
+        Assert.Contains("Delivery", sections);
+        Assert.All(sections, section => Assert.Single(Read($"--{section}:Something=1").ForServices));
+    }
+
+    [Fact]
     public void A_run_gets_what_launch_settings_would_hold_and_publishing_does_not()
     {
         var run = Settings.Complete(Settings.Parse(["--Ports:Dashboard=18890"]));
@@ -85,12 +96,20 @@ public sealed partial class SettingsTests
     }
 
     [Fact]
-    public void Generated_keys_are_long_plain_and_never_the_same()
+    public void Admin_keys_are_long_plain_kept_private_and_never_the_same()
     {
-        var keys = Enumerable.Range(0, 100).Select(_ => AdminKey.Generate()).ToList();
+        var directories = Enumerable.Range(0, 20).Select(_ => Directory.CreateDirectory(TestDirectory.New()).FullName).ToList();
+        var keys = directories.Select(directory => Read($"--Data:Directory={directory}").AdminKey()).ToList();
 
         Assert.All(keys, key => Assert.Matches("^trg_[0-9A-Za-z]{43}$", key));
-        Assert.Equal(100, keys.Distinct().Count());
+        Assert.Equal(20, keys.Distinct().Count());
+        Assert.Equal(keys, directories.Select(directory => Read($"--Data:Directory={directory}").AdminKey()));
+        Assert.All(directories, directory =>
+        {
+            if (!OperatingSystem.IsWindows())
+                Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(Path.Combine(directory, "admin-key")));
+            Directory.Delete(directory, recursive: true);
+        });
     }
 
     private static Settings Read(params string[] arguments)
@@ -102,4 +121,7 @@ public sealed partial class SettingsTests
     /// <summary>As in <c>| `Delivery:Lease` | 30 s |</c>.</summary>
     [GeneratedRegex(@"^\| `([A-Z]\w+:\w+)`", RegexOptions.Multiline)]
     private static partial Regex SettingInTable();
+
+    [GeneratedRegex(@"BindConfiguration\(""(\w+)")]
+    private static partial Regex BoundSection();
 }

@@ -19,6 +19,11 @@ public class EventTypePatternTests
     [InlineData("order.*", "order.", false)]
     [InlineData("order.*", "orders.created", false)]
     [InlineData("order", "order.created", false)]
+    [InlineData("*", "triggers.test", false)]
+    [InlineData("triggers.*", "triggers.test", false)]
+    [InlineData("triggers.test", "triggers.test", false)]
+    [InlineData("*", "triggers", true)]
+    [InlineData("*", "triggersmith.made", true)]
     public void Patterns_match_what_they_say(string pattern, string type, bool matches) => Assert.Equal(matches, EventTypePattern.Matches(pattern, type));
 
     [Fact]
@@ -45,10 +50,11 @@ public class EventTypePatternTests
     /// <summary>The contract shows the regular expressions; the code does not run them.</summary>
     [Fact]
     public void The_regular_expressions_say_the_same() =>
-        Gen.String[Gen.Char["aZ0._-* é"], 0, 6].Sample(text =>
+        Gen.Select(Gen.OneOf(Gen.Const(""), Gen.Const("triggers"), Gen.Const("triggers.")), Gen.String[Gen.Char["aZ0._-* é"], 0, 6], (start, rest) => start + rest).Sample(text =>
         {
-            Assert.Equal(Regex.IsMatch(text, EventTypePattern.OfTypes), EventTypePattern.IsType(text));
             Assert.Equal(Regex.IsMatch(text, EventTypePattern.OfPatterns), EventTypePattern.IsPattern(text));
+            Assert.Equal(Regex.IsMatch(text, EventTypePattern.OfSubscribed), EventTypePattern.IsPattern(text) && !EventTypePattern.IsSystem(text));
+            Assert.Equal(Regex.IsMatch(text, EventTypePattern.OfPublished), EventTypePattern.IsType(text) && !EventTypePattern.IsSystem(text));
         });
 
     [Theory]

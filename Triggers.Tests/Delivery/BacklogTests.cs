@@ -1,4 +1,3 @@
-using Microsoft.Extensions.Logging.Abstractions;
 using Triggers.Core;
 using Triggers.Core.Tables;
 using Triggers.Delivery;
@@ -16,12 +15,12 @@ public sealed class BacklogTests(PostgresServer postgres) : IAsyncLifetime
     public async ValueTask InitializeAsync()
     {
         _engine = await Engine.CreateAsync(postgres);
-        _pool = EngineDataSource.Create(_engine.ConnectionString, "tests", NullLoggerFactory.Instance);
+        _pool = new EngineDataSource(Triggers.Core.Storage.Builder(_engine.ConnectionString, "tests").Build());
     }
 
     public async ValueTask DisposeAsync()
     {
-        await _pool.DisposeAsync();
+        await _pool.Pool.DisposeAsync();
         await _engine.DisposeAsync();
     }
 

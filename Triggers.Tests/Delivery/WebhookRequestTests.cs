@@ -109,7 +109,7 @@ public class WebhookRequestTests
     private static string Header(HttpRequestMessage request, string name) => Assert.Single(request.Headers.GetValues(name));
 
     private static Subscriber SubscriberWith(params SigningSecret[] secrets) =>
-        new(TypeId.NewGuid(), TypeId.NewGuid(), "https://example.com/hook", ["*"], [], secrets, Enabled: true);
+        new(TypeId.NewGuid(), TypeId.NewGuid(), 1, "https://example.com/hook", ["*"], [], secrets, Enabled: true);
 
     private static DueDelivery DeliveryOf(string data) => new(
         TypeId.NewGuid(), TypeId.NewGuid(), TypeId.NewGuid(), 1, 0, null, false, 0,

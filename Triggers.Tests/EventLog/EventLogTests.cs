@@ -36,6 +36,48 @@ public abstract class EventLogTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task A_tenant_that_floods_the_log_waits_for_itself_and_a_quiet_one_is_always_let_in()
+    {
+        var loud = Engine.Tenant;
+        var quiet = TypeId.NewGuid();
+        var data = Encoding.UTF8.GetBytes($"\"{new string('x', 900_000)}\"");
+        var stop = false;
+        var (accepted, refused) = (0, 0);
+        var flood = Enumerable.Range(0, 20).Select(_ => Task.Run(async () =>
+        {
+            while (!Volatile.Read(ref stop))
+            {
+                try
+                {
+                    await Engine.Log.AppendAsync(Request(loud, 4, data), TestContext.Current.CancellationToken);
+                    Interlocked.Increment(ref accepted);
+                }
+                catch (EventLogUnavailableException)
+                {
+                    Interlocked.Increment(ref refused);
+                    // A client of its own would wait a second.
+                    await Task.Delay(TimeSpan.FromMilliseconds(100), TestContext.Current.CancellationToken);
+                }
+            }
+        })).ToList();
+        await Wait.UntilAsync("the flood is on", () => Volatile.Read(ref accepted) >= 5);
+
+        for (var i = 0; i < 100; i++)
+            await Engine.Log.AppendAsync(Request(quiet, 1, "1"u8.ToArray()), TestContext.Current.CancellationToken);
+
+        Volatile.Write(ref stop, true);
+        await Task.WhenAll(flood);
+        Assert.True(refused > 0, "20 clients hold more than one tenant may");
+    }
+
+    private static AppendRequest Request(Guid tenant, int count, byte[] data)
+    {
+        var first = TypeId.NewGuid();
+        return new AppendRequest(tenant, first, "test", null, null,
+            [.. Enumerable.Range(0, count).Select(i => new NewEvent(TypeId.Add(first, i), "order.created", null, null, null, null, null, data))]);
+    }
+
+    [Fact]
     public async Task The_same_key_with_another_body_is_refused_and_appends_nothing()
     {
         await Engine.Log.AppendAsync(Request(Key("key", "body")), TestContext.Current.CancellationToken);

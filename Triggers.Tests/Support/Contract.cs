@@ -329,6 +329,8 @@ internal sealed partial class Contract
         ^(
             # a host, a port, a reserved header: see WebhookAddress and WebhookHeaders
             (createSubscription|changeSubscription)\ (/url|/headers/.*) | changeSubscription\ /headers |
+            # bits at the end of its base64 that mean nothing
+            (createSubscription|rotateSubscriptionSecret)\ /secret |
             # no such thing, or not this caller's
             (createApiKey|changeApiKey)\ (/tenantId|/usagePlanId) | .*\ \?tenantId | replayEvent\ /subscriptionIds/.* |
             # to come

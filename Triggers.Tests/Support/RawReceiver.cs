@@ -153,8 +153,8 @@ internal sealed class RawReceiver : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         await _stop.CancelAsync();
-        _listener.Stop();
         await _accepting;
+        _listener.Stop();
         _stop.Dispose();
     }
 
@@ -166,8 +166,8 @@ internal sealed class RawReceiver : IAsyncDisposable
             while (true)
             {
                 var socket = await _listener.AcceptSocketAsync(_stop.Token);
-                all.Add(PlayAsync(socket, connections[Math.Min(_connections, connections.Length - 1)]));
-                Interlocked.Increment(ref _connections);
+                var number = Interlocked.Increment(ref _connections);
+                all.Add(PlayAsync(socket, connections[Math.Min(number, connections.Length) - 1]));
             }
         }
         catch (Exception e) when (e is OperationCanceledException or SocketException)

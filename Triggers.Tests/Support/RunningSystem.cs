@@ -8,6 +8,7 @@ using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Diagnostics.HealthChecks;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
+using Triggers.AppHost;
 using Triggers.AppHost.Stores;
 
 namespace Triggers.Tests.Support;
@@ -185,7 +186,7 @@ internal static class SharedStores
 /// <summary>Directories of this test run, where the user that Postgres runs as can reach them.</summary>
 internal static class TestDirectory
 {
-    private static readonly string s_parent = Unix.IsRoot ? "/var/lib/triggers/tests" : Path.GetTempPath();
+    private static readonly string s_parent = Settings.IsRoot ? "/var/lib/triggers/tests" : Path.GetTempPath();
 
     static TestDirectory()
     {
@@ -199,7 +200,7 @@ internal static class TestDirectory
 
     public static string New() => Path.Combine(s_parent, "triggers-" + Guid.NewGuid().ToString("N"));
 
-    /// <summary>Once nobody writes into it any more.</summary>
+    /// <summary>Once the AppHost has let go of it.</summary>
     public static Task DeleteAsync(string directory) => Wait.UntilAsync($"{directory} is let go", () =>
     {
         if (!Directory.Exists(directory))

@@ -83,6 +83,37 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
     }
 
     [Fact]
+    public async Task A_delivery_and_its_attempts_are_read_as_of_one_moment()
+    {
+        var (tenant, subscription, e) = await ArrangeAsync();
+        var id = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
+        await using var connection = await api.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
+        await using var transaction = await connection.BeginTransactionAsync(TestContext.Current.CancellationToken);
+        async Task ExecuteAsync(string sql)
+        {
+            await using var command = new Npgsql.NpgsqlCommand(sql, connection, transaction);
+            await command.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+        }
+
+        // The request has read the delivery, and waits to read its attempts, while the delivery ends.
+        await ExecuteAsync("LOCK TABLE attempts");
+        var asked = tenant.Client.GetAsync($"/deliveries/{id}");
+        await Wait.UntilAsync("the request waits for the attempts", async () =>
+            await api.Rows.ScalarAsync<long>("SELECT count(*) FROM pg_locks WHERE relation = 'attempts'::regclass AND NOT granted") > 0);
+        await ExecuteAsync(
+            $"""
+            UPDATE deliveries SET status = 'succeeded', next_attempt_at = NULL, finalized_at = now() WHERE id = '{Rows.Uuid(id)}';
+            INSERT INTO attempts (delivery_id, claim, tenant_id, id, number, started_at, duration_ms, outcome)
+            VALUES ('{Rows.Uuid(id)}', 1, '{tenant.Key}', '{Rows.Uuid(id)}', 1, now(), 1, 'delivered')
+            """);
+        await transaction.CommitAsync(TestContext.Current.CancellationToken);
+
+        var answer = (await asked).Is(200);
+        Assert.Equal("pending", answer["status"]);
+        Assert.Empty(answer.Json["attempts"]!.AsArray());
+    }
+
+    [Fact]
     public async Task A_replay_is_a_new_delivery_that_names_the_old_one()
     {
         var (tenant, subscription, e) = await ArrangeAsync();
@@ -148,7 +179,7 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
         Assert.Equal([old, null], all.Select(d => d!["replayOf"]?.GetValue<string>()));
 
         // Who has it on its way already gets it anyway.
-        Assert.Empty((await tenant.Client.PostAsync($"/events/{e}/replay", "{}")).Is(202).Json["deliveries"]!.AsArray());
+        (await tenant.Client.PostAsync($"/events/{e}/replay", "{}")).IsProblem(409, "delivery_pending");
         (await tenant.Client.PostAsync($"/events/{e}/replay", $$"""{"subscriptionIds":["{{late}}"]}""")).IsProblem(409, "delivery_pending");
         var named = (await tenant.Client.PostAsync($"/events/{e}/replay", $$"""{"subscriptionIds":["{{uninterested}}","{{uninterested}}"]}""")).Is(202);
         Assert.Equal(uninterested, named.Json["deliveries"]!.AsArray().Single()!["subscriptionId"]!.GetValue<string>());

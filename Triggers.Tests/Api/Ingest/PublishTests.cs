@@ -83,6 +83,19 @@ public sealed class PublishTests(ApiFixture api) : IClassFixture<ApiFixture>
     }
 
     [Fact]
+    public async Task Types_of_the_system_are_refused_by_a_code_of_their_own()
+    {
+        var tenant = await api.NewTenantAsync();
+
+        Assert.Equal(["/type"], (await tenant.Client.PostAsync("/events", """{"type":"triggers.test","data":1}""")).IsProblem(400, "reserved_event_type").Pointers);
+        Assert.Equal(["/type", "/data"], (await tenant.Client.PostAsync("/events", """{"type":"triggers.test"}""")).IsProblem(400, "invalid_request").Pointers);
+        var batch = (await tenant.Client.PostAsync("/events/batch", """{"events":[{"type":"triggers.x.y","data":1},{"type":"triggers","data":1}]}""")).Is(202);
+        Assert.Equal("reserved_event_type", batch.Json["items"]![0]!["code"]!.GetValue<string>());
+        Assert.Equal("accepted", batch.Json["items"]![1]!["status"]!.GetValue<string>());
+        Assert.Equal(["triggers"], (await tenant.Client.GetAsync("/events")).Json["items"]!.AsArray().Select(e => e!["type"]!.GetValue<string>()));
+    }
+
+    [Fact]
     public async Task Every_mistake_is_named_at_once()
     {
         var tenant = await api.NewTenantAsync();

@@ -31,9 +31,10 @@ public sealed class KafkaAwayTests(PostgresServer postgres, KafkaServer shared)
         Assert.Equal("degraded", health["status"]);
         Assert.Equal("unhealthy", health.Json["parts"]!.AsArray().Single(p => p!["name"]!.GetValue<string>() == "kafka")!["status"]!.GetValue<string>());
 
-        // What waits for brokers is bounded: past 20,000 events nobody is made to wait.
+        // What waits for brokers is bounded: of one tenant, past 16 MiB nobody is made to wait.
+        var data = $"\"{new string('x', 1_500)}\"";
         var waiting = await Task.WhenAll(Enumerable.Range(0, 30).Select(async _ =>
-            (await Assert.ThrowsAsync<EventLogUnavailableException>(() => engine.AppendAsync("a", 1_000))).Message));
+            (await Assert.ThrowsAnyAsync<EventLogUnavailableException>(() => engine.AppendAsync("a", 1_000, data))).Message));
         Assert.InRange(waiting.Count(m => m.Contains("can't keep up", StringComparison.Ordinal)), 10, 29);
 
         await kafka.StartAsync();

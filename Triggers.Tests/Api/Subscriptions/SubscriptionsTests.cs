@@ -47,6 +47,8 @@ public sealed class SubscriptionsTests(ApiFixture api) : IClassFixture<ApiFixtur
     [InlineData("""{"url":"https://a.example","eventTypes":[]}""", "/eventTypes")]
     [InlineData("""{"url":"https://a.example","eventTypes":["*","a b"]}""", "/eventTypes/1")]
     [InlineData("""{"url":"https://a.example","eventTypes":["a*"]}""", "/eventTypes/0")]
+    [InlineData("""{"url":"https://a.example","eventTypes":["*","triggers.*"]}""", "/eventTypes/1")]
+    [InlineData("""{"url":"https://a.example","eventTypes":["triggers.test"]}""", "/eventTypes/0")]
     [InlineData("""{"url":"https://a.example","eventTypes":[null]}""", "/eventTypes/0")]
     [InlineData("""{"url":"https://a.example","eventTypes":["*"],"enabled":"yes"}""", "/enabled")]
     [InlineData("""{"url":"https://a.example","eventTypes":["*"],"headers":{"Webhook-Id":"1"}}""", "/headers/Webhook-Id")]
@@ -231,6 +233,73 @@ public sealed class SubscriptionsTests(ApiFixture api) : IClassFixture<ApiFixtur
         Assert.Equal(10, kept.Length);
         Assert.Equal(rotated["secret"], kept[0].Secret);
         Assert.Single(kept, s => s.ExpiresAt is null);
+    }
+
+    [Fact]
+    public async Task A_leaked_secret_is_revoked_at_once()
+    {
+        var tenant = await api.NewTenantAsync();
+        var made = (await tenant.Client.PostAsync("/subscriptions", """{"url":"https://a.example","eventTypes":["*"]}""")).Is(201);
+        await tenant.Client.PostAsync($"/subscriptions/{made.Id}/secret/rotate");
+
+        var rotated = (await tenant.Client.PostAsync($"/subscriptions/{made.Id}/secret/rotate", """{"overlap":"00:00:00"}""")).Is(200);
+
+        Assert.Null(rotated["previousExpiresAt"]);
+        var kept = Assert.Single(await SecretsAsync(made.Id));
+        Assert.Equal((rotated["secret"], null), (kept.Secret, kept.ExpiresAt));
+    }
+
+    [Fact]
+    public async Task An_overlap_shortens_and_never_lengthens_what_earlier_ones_left()
+    {
+        var tenant = await api.NewTenantAsync();
+        var made = (await tenant.Client.PostAsync("/subscriptions", """{"url":"https://a.example","eventTypes":["*"]}""")).Is(201);
+        var hour = (await tenant.Client.PostAsync($"/subscriptions/{made.Id}/secret/rotate", """{"overlap":"01:00:00"}""")).Is(200);
+
+        var week = (await tenant.Client.PostAsync($"/subscriptions/{made.Id}/secret/rotate", """{"overlap":"7.00:00:00"}""")).Is(200);
+
+        var kept = await SecretsAsync(made.Id);
+        Assert.Equal([week["secret"], hour["secret"], made["secret"]], kept.Select(s => s.Secret));
+        Assert.Equal(DateTimeOffset.Parse(hour["previousExpiresAt"]!), kept[2].ExpiresAt);
+        Assert.Equal(TimeSpan.FromDays(7).TotalHours, (kept[1].ExpiresAt!.Value - DateTimeOffset.UtcNow).TotalHours, 0.1);
+    }
+
+    [Fact]
+    public async Task A_secret_that_exists_is_taken()
+    {
+        const string First = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3";
+        const string Second = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+        var tenant = await api.NewTenantAsync();
+        var made = (await tenant.Client.PostAsync("/subscriptions", $$"""{"url":"https://a.example","eventTypes":["*"],"secret":"{{First}}"}""")).Is(201);
+        Assert.Equal(First, made["secret"]);
+
+        Assert.Equal(Second, (await tenant.Client.PostAsync($"/subscriptions/{made.Id}/secret/rotate", $$"""{"secret":"{{Second}}"}""")).Is(200)["secret"]);
+
+        Assert.Equal([Second, First], (await SecretsAsync(made.Id)).Select(s => s.Secret));
+        // One that signs already is there once, as the newest.
+        await tenant.Client.PostAsync($"/subscriptions/{made.Id}/secret/rotate", $$"""{"secret":"{{First}}"}""");
+        Assert.Equal([First, Second], (await SecretsAsync(made.Id)).Select(s => s.Secret));
+    }
+
+    [Theory]
+    [InlineData("""{"overlap":"-00:00:01"}""", "/overlap")]
+    [InlineData("""{"overlap":"7.00:00:01"}""", "/overlap")]
+    [InlineData("""{"overlap":"1h"}""", "/overlap")]
+    [InlineData("""{"overlap":0}""", "/overlap")]
+    [InlineData("""{"secret":"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"}""", "/secret")]
+    [InlineData("""{"secret":"whsec_c2hvcnQ="}""", "/secret")]
+    [InlineData("""{"secret":"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"}""", "/secret")]
+    [InlineData("""{"secret":"whsec_MDEyMzQ1Njc4OWFi Y2RlZjAxMjM0NTY3"}""", "/secret")]
+    [InlineData("""{"secret":"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWZnaGlqa2xtbm9wcXJzdHV2d3h5ekFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFla"}""", "/secret")]
+    [InlineData("""{"all":true}""", "/all")]
+    public async Task A_mistake_in_a_rotation_is_named_and_nothing_is_rotated(string body, string place)
+    {
+        var tenant = await api.NewTenantAsync();
+        var made = (await tenant.Client.PostAsync("/subscriptions", """{"url":"https://a.example","eventTypes":["*"]}""")).Is(201);
+
+        Assert.Equal([place], (await tenant.Client.PostAsync($"/subscriptions/{made.Id}/secret/rotate", body)).IsProblem(400, "invalid_request").Pointers);
+
+        Assert.Equal(made["secret"], Assert.Single(await SecretsAsync(made.Id)).Secret);
     }
 
     [Fact]

@@ -68,7 +68,7 @@ internal sealed class RealSender : IAsyncDisposable
     public Task<AttemptResult> SendAsync(string url, string data = "{}", Dictionary<string, string>? headers = null, CancellationToken cancellationToken = default)
     {
         var e = new EventToSend(TypeId.NewGuid(), "order.created", null, null, null, null, "correlation-1", null, Encoding.UTF8.GetBytes(data));
-        var subscriber = new Subscriber(TypeId.NewGuid(), TypeId.NewGuid(), url, ["*"], headers ?? [],
+        var subscriber = new Subscriber(TypeId.NewGuid(), TypeId.NewGuid(), 1, url, ["*"], headers ?? [],
             [new SigningSecret { Secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=" }], Enabled: true);
         var delivery = new DueDelivery(subscriber.TenantId, TypeId.NewGuid(), subscriber.Id, 1, 0, null, false, 0, e);
         return _services.GetRequiredService<WebhookSender>().SendAsync(delivery, subscriber, 1, null, cancellationToken);
