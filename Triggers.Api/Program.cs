@@ -38,6 +38,7 @@ if (Migration.IsAskedFor(args))
 
 app.Use(next => app.Services.GetRequiredService<WarmUp>().Use(next));
 app.UseMiddleware<Correlation>();
+app.Use(Head.AsGetAsync);
 app.UseMiddleware<Problems>();
 app.UseRouting();
 app.UseOrigins();
@@ -45,7 +46,8 @@ app.UseMiddleware<Authentication>();
 app.UseMiddleware<IdempotencyKey>();
 
 app.MapLiveAndReady();
-var api = app.MapGroup("").AddEndpointFilter(Deadline.EndBeforeAnswerAsync);
+var api = app.MapGroup("").AddEndpointFilter(Deadline.EndBeforeAnswerAsync).AddEndpointFilter(QueryNames.CheckAsync);
+api.MapService();
 api.MapHealth();
 api.MapIngest();
 api.MapEvents();

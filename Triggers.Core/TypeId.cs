@@ -52,6 +52,9 @@ public static class TypeId
             }
         });
 
+    /// <summary>What ids with a prefix look like, as a regular expression.</summary>
+    public static string Pattern(string prefix) => $"^{prefix}_[0-7][0-9a-hjkmnp-tv-z]{{25}}$";
+
     /// <summary>Reads an id with exactly this prefix; false for anything else.</summary>
     public static bool TryParse(string prefix, string? text, out Guid id)
     {

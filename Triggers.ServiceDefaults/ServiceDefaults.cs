@@ -105,13 +105,20 @@ public static class Extensions
     {
         // The host would make every background service first, and report the one mistake that one of them stumbles over.
         var name = app.Environment.ApplicationName;
+        List<BackgroundService> background = [];
+        bool HasDied() => background.Exists(service => service.ExecuteTask is { IsFaulted: true });
         try
         {
             app.Services.GetService<IStartupValidator>()?.Validate();
-            var background = app.Services.GetServices<IHostedService>().OfType<BackgroundService>().ToList();
+            background = app.Services.GetServices<IHostedService>().OfType<BackgroundService>().ToList();
             await app.RunAsync();
             // One that died has made the host stop: in good order, as it seems from outside.
-            return background.Exists(service => service.ExecuteTask is { IsFaulted: true }) ? 1 : Environment.ExitCode;
+            return HasDied() ? 1 : Environment.ExitCode;
+        }
+        // It died before the server was up, which then is not started any more.
+        catch (OperationCanceledException) when (HasDied())
+        {
+            return 1;
         }
         catch (Exception e) when (SettingsMistakes(e) is { Count: > 0 } mistakes)
         {

@@ -1,6 +1,7 @@
 using Triggers.Api.Errors;
 using Triggers.Api.Lists;
 using Triggers.Api.OpenApi;
+using Triggers.Core;
 
 namespace Triggers.Api.ApiKeys;
 
@@ -14,7 +15,7 @@ internal static class ApiKeyDocs
 
     private const string Secret = ""","secret":"trg_Zm9vYmFyYmF6cXV4cXV1eGNvcmdlZ3JhdWx0Z2FycGx5"}""";
 
-    private static readonly Parameter Tenant = new("tenantId", "Another tenant's; for admins alone.", "ten_01jd0000000000000000000000");
+    private static readonly Parameter Tenant = Parameter.Id("tenantId", "Another tenant's; for admins alone.", TypeId.Tenant);
 
     public static readonly Operation Create = new("createApiKey", Group, "Make an API key",
         "The secret is shown here and never again. The scopes must be ones the caller's own key has; `admin` is all of them in its own "

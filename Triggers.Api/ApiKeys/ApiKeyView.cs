@@ -1,5 +1,7 @@
+using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Serialization;
 using Triggers.Api.Auth;
+using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.Tables;
@@ -38,72 +40,79 @@ internal sealed record ApiKeyWithSecret : ApiKeyView
 }
 
 /// <summary>The body of <c>POST /api-keys</c>.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 internal sealed record NewApiKey
 {
-    /// <summary>What people call it, 1–128 characters.</summary>
+    /// <summary>What people call it.</summary>
+    [Length(1, 128)]
     public required string Name { get; init; }
 
     /// <summary>What it may do: none that the caller's own key lacks.</summary>
+    [Length(1, 32), ScopeItems]
     public required string[] Scopes { get; init; }
 
     /// <summary>Not accepted from then on.</summary>
     public DateTimeOffset? ExpiresAt { get; init; }
 
     /// <summary>The usage plan whose limits hold for it; for admins alone. Without it that of the caller's own key.</summary>
+    [Id(TypeId.UsagePlan)]
     public string? UsagePlanId { get; init; }
 
     /// <summary>Sustained requests a second; without it the plan's, or the service's default.</summary>
+    [Range(1, Limit.Max)]
     public int? RequestsPerSecond { get; init; }
 
     /// <summary>How many requests may come at once; without it the plan's, or the service's default.</summary>
+    [Range(1, Limit.Max)]
     public int? Burst { get; init; }
 
     /// <summary>Another tenant's key; for admins alone.</summary>
+    [Id(TypeId.Tenant)]
     public string? TenantId { get; init; }
 
     public static NewApiKey Read(Fields fields, DateTimeOffset now)
     {
-        var tenantId = fields.Id("tenantId", TypeId.Tenant);
-        var planId = fields.Id("usagePlanId", TypeId.UsagePlan);
+        var tenantId = fields.Id("tenantId");
+        var planId = fields.Id("usagePlanId");
         var body = new NewApiKey
         {
-            Name = fields.Text("name", 1, 128, required: true)!,
-            Scopes = [.. fields.Texts("scopes", 1, Auth.Scopes.All.Count, 64, required: true) ?? []],
+            Name = fields.Text("name")!,
+            Scopes = [.. fields.Texts("scopes")?.Distinct() ?? []],
             ExpiresAt = fields.Moment("expiresAt"),
             UsagePlanId = planId is { } plan ? TypeId.Format(TypeId.UsagePlan, plan) : null,
-            RequestsPerSecond = fields.Number("requestsPerSecond", 1, 1_000_000),
-            Burst = fields.Number("burst", 1, 1_000_000),
+            RequestsPerSecond = fields.Number("requestsPerSecond"),
+            Burst = fields.Number("burst"),
             TenantId = tenantId is { } id ? TypeId.Format(TypeId.Tenant, id) : null,
         };
-        for (var i = 0; i < body.Scopes.Length; i++)
-        {
-            if (body.Scopes[i].Length > 0 && !Auth.Scopes.All.Contains(body.Scopes[i]))
-                fields.Refuse($"/scopes/{i}", $"Must be one of {string.Join(", ", Auth.Scopes.All)}.");
-        }
         if (body.ExpiresAt <= now)
             fields.Refuse("/expiresAt", "Must be in the future.");
-        return body with { Scopes = [.. body.Scopes.Distinct()] };
+        return body;
     }
 }
 
 /// <summary>The body of <c>PATCH /api-keys/{id}</c>: what is not there stays, what is null is removed.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 internal sealed record ApiKeyChange
 {
     private static readonly string[] Removable = ["expiresAt", "usagePlanId", "requestsPerSecond", "burst"];
 
-    /// <summary>What people call it, 1–128 characters.</summary>
+    /// <summary>What people call it.</summary>
+    [Length(1, 128), NotRemovable]
     public string? Name { get; init; }
 
     /// <summary>Not accepted from then on; null for never.</summary>
     public DateTimeOffset? ExpiresAt { get; init; }
 
     /// <summary>The usage plan whose limits hold for it; for admins alone.</summary>
+    [Id(TypeId.UsagePlan)]
     public string? UsagePlanId { get; init; }
 
     /// <summary>Sustained requests a second; null takes the plan's, or the service's default.</summary>
+    [Range(1, Limit.Max)]
     public int? RequestsPerSecond { get; init; }
 
     /// <summary>How many requests may come at once; null takes the plan's, or the service's default.</summary>
+    [Range(1, Limit.Max)]
     public int? Burst { get; init; }
 
     /// <summary>Which of them are to change, were it to null.</summary>
@@ -114,16 +123,14 @@ internal sealed record ApiKeyChange
 
     public static ApiKeyChange Read(Fields fields, DateTimeOffset now)
     {
-        if (fields.IsNull("name"))
-            fields.Refuse("/name", "Can't be removed.");
-        var planId = fields.Id("usagePlanId", TypeId.UsagePlan);
+        var planId = fields.Id("usagePlanId");
         var change = new ApiKeyChange
         {
-            Name = fields.Text("name", 1, 128),
+            Name = fields.Text("name"),
             ExpiresAt = fields.Moment("expiresAt"),
             UsagePlanId = planId is { } plan ? TypeId.Format(TypeId.UsagePlan, plan) : null,
-            RequestsPerSecond = fields.Number("requestsPerSecond", 1, 1_000_000),
-            Burst = fields.Number("burst", 1, 1_000_000),
+            RequestsPerSecond = fields.Number("requestsPerSecond"),
+            Burst = fields.Number("burst"),
             Members = Removable.Where(fields.Has).ToHashSet(),
         };
         if (change.ExpiresAt <= now)
@@ -133,8 +140,19 @@ internal sealed record ApiKeyChange
 }
 
 /// <summary>The body of <c>POST /api-keys/{id}/rotate</c>, which may be left out.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 internal sealed record RotateApiKey
 {
-    /// <summary>How long the old key goes on beside the new one: 0 to 604,800, one day unless said.</summary>
+    private const int MaxOverlapSeconds = 7 * 24 * 60 * 60;
+
+    /// <summary>How long the old key goes on beside the new one: one day unless said.</summary>
+    [Range(0, MaxOverlapSeconds)]
     public int? OverlapSeconds { get; init; }
+}
+
+/// <summary>The entries are scopes.</summary>
+[AttributeUsage(AttributeTargets.Property)]
+internal sealed class ScopeItemsAttribute() : ItemsAttribute(maxLength: 64)
+{
+    public override IReadOnlyCollection<string> Values => Auth.Scopes.All;
 }

@@ -14,7 +14,6 @@ namespace Triggers.Api.ApiKeys;
 internal static class ApiKeysApi
 {
     private const int DefaultOverlapSeconds = 24 * 60 * 60;
-    private const int MaxOverlapSeconds = 7 * DefaultOverlapSeconds;
 
     /// <summary>Maps <c>/api-keys</c>.</summary>
     public static void MapApiKeys(this IEndpointRouteBuilder app)
@@ -52,7 +51,7 @@ internal static class ApiKeysApi
     private static async Task<IResult> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
-        var tenant = list.Text("tenantId", 64);
+        var tenant = list.Id("tenantId") is { } id ? TypeId.Format(TypeId.Tenant, id) : null;
         list.EnsureValid();
         var tenantId = await TenantAsync(caller, db, tenant, "?tenantId", cancellationToken);
         var query = db.ApiKeys.Where(k => k.TenantId == tenantId);
@@ -122,7 +121,7 @@ internal static class ApiKeysApi
     private static async Task<IResult> RotateAsync(
         string id, string? tenantId, HttpContext context, Caller caller, TriggersDbContext db, KeyChanges changes, CancellationToken cancellationToken)
     {
-        var body = await Body.ReadOptionalAsync(context, fields => new RotateApiKey { OverlapSeconds = fields.Number("overlapSeconds", 0, MaxOverlapSeconds) });
+        var body = await Body.ReadOptionalAsync(context, fields => new RotateApiKey { OverlapSeconds = fields.Number("overlapSeconds") });
         var old = await FindAsync(id, tenantId, caller, db, cancellationToken);
         EnsureNoMore(caller, old.Scopes);
         var overlap = TimeSpan.FromSeconds(body?.OverlapSeconds ?? DefaultOverlapSeconds);

@@ -19,9 +19,9 @@ internal static class DeadLetterDocs
     {
         Query =
         [
-            new("state", "What became of it.", "open") { Values = SnakeCase<DeadLetterState>.All },
-            new("eventId", "Those of one event.", "evt_01jd0000000000000000000000"),
-            new("subscriptionId", "Those to one subscription.", "sub_01jd0000000000000000000000"),
+            Parameter.OneOf("state", "What became of it.", "open", SnakeCase<DeadLetterState>.All),
+            Parameter.Id("eventId", "Those of one event.", TypeId.Event),
+            Parameter.Id("subscriptionId", "Those to one subscription.", TypeId.Subscription),
             ListParameters.Order, ListParameters.Limit, ListParameters.Cursor,
         ],
         Answer = new(typeof(Page<DeadLetterView>), $$"""{"items":[{{Example}}],"nextCursor":null}"""),

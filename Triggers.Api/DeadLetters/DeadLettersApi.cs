@@ -1,3 +1,4 @@
+using System.Text.Json.Serialization;
 using Microsoft.EntityFrameworkCore;
 using Npgsql;
 using NpgsqlTypes;
@@ -34,9 +35,11 @@ internal sealed record DeadLetterView(
 }
 
 /// <summary>The body of <c>POST /dead-letters/discard</c>.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 internal sealed record DiscardDeadLetters
 {
     /// <summary>Whose dead letters are given up; the subscription may be deleted.</summary>
+    [Id(TypeId.Subscription)]
     public required Guid SubscriptionId { get; init; }
 }
 
@@ -62,8 +65,8 @@ internal static class DeadLettersApi
     {
         var list = ListRequest.Of(context);
         var state = list.OneOf<DeadLetterState>("state");
-        var eventId = list.Id("eventId", TypeId.Event);
-        var subscriptionId = list.Id("subscriptionId", TypeId.Subscription);
+        var eventId = list.Id("eventId");
+        var subscriptionId = list.Id("subscriptionId");
         list.EnsureValid();
 
         var query = db.DeadLetters.Where(d => d.TenantId == caller.TenantId);
@@ -94,7 +97,7 @@ internal static class DeadLettersApi
         HttpContext context, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, TimeProvider time, CancellationToken cancellationToken)
     {
         var subscription = await Body.ReadAsync(context, fields =>
-            new DiscardDeadLetters { SubscriptionId = fields.Id("subscriptionId", TypeId.Subscription, required: true) ?? default });
+            new DiscardDeadLetters { SubscriptionId = fields.Id("subscriptionId") ?? default });
         if (!await db.Subscriptions.AnyAsync(s => s.TenantId == caller.TenantId && s.Id == subscription.SubscriptionId, cancellationToken))
             throw ApiException.NotFound("subscription");
         var discarded = 0;

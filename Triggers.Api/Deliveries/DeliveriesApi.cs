@@ -26,8 +26,8 @@ internal static class DeliveriesApi
     private static async Task<IResult> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
-        var eventId = list.Id("eventId", TypeId.Event);
-        var subscriptionId = list.Id("subscriptionId", TypeId.Subscription);
+        var eventId = list.Id("eventId");
+        var subscriptionId = list.Id("subscriptionId");
         var status = list.OneOf<DeliveryStatus>("status");
         var from = list.IdAt("createdAfter");
         var before = list.IdAt("createdBefore");

@@ -23,9 +23,9 @@ internal static class DeliveryDocs
     {
         Query =
         [
-            new("eventId", "Those of one event.", "evt_01jd0000000000000000000000"),
-            new("subscriptionId", "Those to one subscription.", "sub_01jd0000000000000000000000"),
-            new("status", "Where the delivery stands.", "pending") { Values = SnakeCase<DeliveryStatus>.All },
+            Parameter.Id("eventId", "Those of one event.", TypeId.Event),
+            Parameter.Id("subscriptionId", "Those to one subscription.", TypeId.Subscription),
+            Parameter.OneOf("status", "Where the delivery stands.", "pending", SnakeCase<DeliveryStatus>.All),
             ListParameters.CreatedAfter, ListParameters.CreatedBefore, ListParameters.Order, ListParameters.Limit, ListParameters.Cursor,
         ],
         Answer = Page,

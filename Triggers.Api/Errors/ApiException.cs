@@ -1,3 +1,5 @@
+using Triggers.Api.Ingest;
+
 namespace Triggers.Api.Errors;
 
 /// <summary>Ends a request with an error of the contract.</summary>
@@ -7,8 +9,8 @@ internal sealed class ApiException(ErrorCode code, string detail, IReadOnlyList<
 
     public IReadOnlyList<FieldError> Errors { get; } = errors ?? [];
 
-    /// <summary>Members beside those of every error.</summary>
-    public Dictionary<string, object> Members { get; init; } = [];
+    /// <summary>What became of each event of a batch that was refused as a whole.</summary>
+    public BatchAnswer? Batch { get; init; }
 
     /// <summary>When to come again.</summary>
     public int? RetryAfterSeconds { get; init; }

@@ -19,8 +19,17 @@ internal sealed record Problem(
     string TraceId,
     string CorrelationId)
 {
-    [JsonExtensionData]
-    public Dictionary<string, object>? Members { get; init; }
+    /// <summary>Only with <c>batch_refused</c>: what was wrong with each event.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyList<BatchItem>? Items { get; init; }
+
+    /// <summary>Only with <c>batch_refused</c>: 0.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public int? Accepted { get; init; }
+
+    /// <summary>Only with <c>batch_refused</c>: how many events the batch has.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public int? Refused { get; init; }
 }
 
 /// <summary>The one place that answers errors: ours, the framework's, and those of what we depend on.</summary>
@@ -59,6 +68,8 @@ internal sealed partial class Problems(RequestDelegate next, ILogger<Problems> l
             var code = ErrorCodes.OfStatus(context.Response.StatusCode);
             if (code != ErrorCodes.MethodNotAllowed)
                 context.Response.Headers.Remove("Allow");
+            else if (context.Response.Headers.Allow.ToString() is var allowed && allowed.Contains("GET", StringComparison.Ordinal))
+                context.Response.Headers.Allow = $"{allowed}, HEAD";
             await WriteAsync(context, code, Explain(context, code));
         }
     }
@@ -110,7 +121,7 @@ internal sealed partial class Problems(RequestDelegate next, ILogger<Problems> l
         var problem = new Problem(
             $"urn:triggers:error:{e.Code.Code}", e.Code.Title, e.Code.Status, e.Message, e.Code.Code, e.Errors,
             Activity.Current?.TraceId.ToHexString() ?? context.TraceIdentifier, context.CorrelationId())
-        { Members = e.Members.Count > 0 ? e.Members : null };
+        { Items = e.Batch?.Items, Accepted = e.Batch?.Accepted, Refused = e.Batch?.Refused };
         return response.WriteAsJsonAsync(problem, Json.Options, "application/problem+json", CancellationToken.None);
     }
 

@@ -1,6 +1,9 @@
+using Triggers.Api.Ingest;
 using Triggers.Api.Lists;
 using Triggers.Api.OpenApi;
+using Triggers.Api.Requests;
 using Triggers.Core;
+using Triggers.Core.Subscriptions;
 
 namespace Triggers.Api.Events;
 
@@ -12,7 +15,8 @@ internal static class EventDocs
     public const string Example =
         """{"id":"evt_01jd0000000000000000000000","type":"order.created","status":"pending","createdAt":"2026-01-31T09:30:00.123Z","correlationId":"checkout-77","externalId":"order-1042","source":"shop","subject":"orders/1042","time":"2026-01-31T09:29:59Z","data":{"orderId":1042}}""";
 
-    public static readonly Parameter Type = new("type", "An event type, or a pattern of types: `order.*` is every type below `order`.", "order.created");
+    public static readonly Parameter Type = Parameter.Text("type",
+        "An event type, or a pattern of types: `order.*` is every type below `order`.", "order.created", EventTypePattern.MaxPatternLength, EventTypePattern.OfPatterns);
 
     public static readonly Operation List = new("listEvents", Group, "List events",
         "Newest first unless `order=asc`. A page ends early when its events hold more than 8 MiB. With `order=asc`, a full page that "
@@ -21,11 +25,11 @@ internal static class EventDocs
         Query =
         [
             Type,
-            new("status", "Where the event stands.", "pending") { Values = SnakeCase<EventStatus>.All },
-            new("source", "Exactly this source.", "shop"),
-            new("subject", "Exactly this subject.", "orders/1042"),
-            new("correlationId", "Everything one request caused.", "checkout-77"),
-            new("externalId", "The producer's own name for it: at most one event.", "order-1042"),
+            Parameter.OneOf("status", "Where the event stands.", "pending", SnakeCase<EventStatus>.All),
+            Parameter.Text("source", "Exactly this source.", "shop", EventParser.MaxTextLength),
+            Parameter.Text("subject", "Exactly this subject.", "orders/1042", EventParser.MaxTextLength),
+            Parameter.Text("correlationId", "Everything one request caused.", "checkout-77", Correlation.MaxLength),
+            Parameter.Text("externalId", "The producer's own name for it: at most one event.", "order-1042", EventParser.MaxTextLength),
             ListParameters.CreatedAfter, ListParameters.CreatedBefore, ListParameters.Order, ListParameters.Limit, ListParameters.Cursor,
         ],
         Answer = new(typeof(Page<EventView>), $$"""{"items":[{{Example}}],"nextCursor":null}"""),

@@ -32,17 +32,17 @@ internal static class EventsApi
         HttpContext context, Caller caller, EventReader reader, TimeProvider time, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
-        var type = list.Text("type", EventTypePattern.MaxLength + 2);
+        var type = list.Text("type");
         if (type is not null && !EventTypePattern.IsPattern(type))
             throw ApiException.Invalid("?type", "Must be an event type, or a pattern as in order.*.");
-        var externalId = list.Text("externalId", EventParser.MaxTextLength);
+        var externalId = list.Text("externalId");
         var filter = new EventFilter(caller.TenantId, list.Limit)
         {
             Type = type,
             Status = list.OneOf<EventStatus>("status"),
-            Source = list.Text("source", EventParser.MaxTextLength),
-            Subject = list.Text("subject", EventParser.MaxTextLength),
-            CorrelationId = list.Text("correlationId", 128),
+            Source = list.Text("source"),
+            Subject = list.Text("subject"),
+            CorrelationId = list.Text("correlationId"),
             ExternalKeyHash = externalId is null ? null : Fingerprints.HashOf(externalId),
             From = list.IdAt("createdAfter"),
             Before = list.IdAt("createdBefore"),

@@ -1,3 +1,5 @@
+using System.ComponentModel.DataAnnotations;
+using System.Text.Json.Serialization;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Events;
@@ -9,7 +11,13 @@ using Triggers.Core.Subscriptions;
 namespace Triggers.Api.Inbox;
 
 /// <summary>The body of <c>POST /inbox/acknowledge</c>.</summary>
-internal sealed record AcknowledgeMany(Guid[] Ids);
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+internal sealed record AcknowledgeMany
+{
+    /// <summary>Of events.</summary>
+    [Length(1, InboxApi.MaxIds), Id(TypeId.Event)]
+    public required Guid[] Ids { get; init; }
+}
 
 /// <summary>What became of acknowledging many events.</summary>
 internal sealed record AcknowledgedMany(IReadOnlyList<AcknowledgedItem> Items);
@@ -23,7 +31,8 @@ internal static class InboxApi
     /// <summary>The most events acknowledged in one request.</summary>
     public const int MaxIds = 1_000;
 
-    private const int MaxWaitSeconds = 30;
+    /// <summary>The longest wait for an event.</summary>
+    public const int MaxWaitSeconds = 30;
 
     private static readonly TimeSpan FirstPause = TimeSpan.FromMilliseconds(25);
     private static readonly TimeSpan LongestPause = TimeSpan.FromMilliseconds(400);
@@ -40,10 +49,10 @@ internal static class InboxApi
     private static async Task<IResult> ListAsync(HttpContext context, Caller caller, EventReader reader, InboxSignal signal, TimeProvider time)
     {
         var list = ListRequest.Of(context, newestFirst: false);
-        var type = list.Text("type", EventTypePattern.MaxLength + 2);
+        var type = list.Text("type");
         if (type is not null && !EventTypePattern.IsPattern(type))
             throw ApiException.Invalid("?type", "Must be an event type, or a pattern as in order.*.");
-        var wait = TimeSpan.FromSeconds(list.Number("wait", 0, MaxWaitSeconds) ?? 0);
+        var wait = TimeSpan.FromSeconds(list.Number("wait"));
         list.EnsureValid();
 
         var filter = new EventFilter(caller.TenantId, list.Limit) { InboxOnly = true, Type = type, After = list.After };
@@ -95,7 +104,7 @@ internal static class InboxApi
     private static async Task<IResult> AcknowledgeManyAsync(
         HttpContext context, Caller caller, Acknowledger acknowledger, CancellationToken cancellationToken)
     {
-        var body = await Body.ReadAsync(context, fields => new AcknowledgeMany(fields.Ids("ids", TypeId.Event, MaxIds, required: true)!));
+        var body = await Body.ReadAsync(context, fields => new AcknowledgeMany { Ids = fields.Ids("ids")! });
         var result = await acknowledger.AcknowledgeAsync(caller.TenantId, body.Ids, cancellationToken);
         return TypedResults.Ok(new AcknowledgedMany(
             [.. body.Ids.Select(id => new AcknowledgedItem(TypeId.Format(TypeId.Event, id), result[id]))]));

@@ -18,7 +18,7 @@ internal static class InboxDocs
         Query =
         [
             EventDocs.Type,
-            new("wait", "Seconds to wait for an event when there is none, 0 to 30; 0 unless said.", "20", ParameterType.Number),
+            Parameter.Number("wait", "Seconds to wait for an event when there is none.", 0, InboxApi.MaxWaitSeconds, ifLeftOut: 0),
             ListParameters.Limit, ListParameters.Cursor,
         ],
         Answer = new(typeof(Page<EventView>), $$"""{"items":[{{EventDocs.Example}}],"nextCursor":null}"""),

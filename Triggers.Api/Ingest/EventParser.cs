@@ -205,7 +205,7 @@ internal static class EventParser
                     parsed.Refuse(at, "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z.");
                 break;
             default:
-                if (text is not null && (text.Length is 0 or > MaxTextLength || text.Contains('\0')))
+                if (text is not null && (!Fields.IsText(text, 1, MaxTextLength)))
                     parsed.Refuse(at, $"Must be text of 1 to {MaxTextLength} characters, none of them NUL.");
                 else if (name == "externalId")
                     parsed.ExternalId = text;

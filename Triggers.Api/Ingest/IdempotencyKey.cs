@@ -9,6 +9,11 @@ internal sealed class IdempotencyKey(RequestDelegate next)
 
     private const int MaxLength = 255;
 
+    /// <summary>What the contract says about it.</summary>
+    public static readonly OpenApi.Parameter Parameter = OpenApi.Parameter.Text(Header,
+        "For 24 hours the same key with the same path and body answers as the first time did, marked with `Idempotency-Replayed: true`; with another "
+        + "body it is refused.", "order-1042-created", MaxLength, "^[ -~]+$");
+
     public Task InvokeAsync(HttpContext context)
     {
         var isWrite = context.Request.Method is not ("GET" or "HEAD" or "OPTIONS");

@@ -75,7 +75,7 @@ internal static class IngestApi
         {
             throw new ApiException(ErrorCodes.BatchRefused, "No event of the batch was accepted; see items.")
             {
-                Members = new() { ["items"] = items, ["accepted"] = 0, ["refused"] = items.Length },
+                Batch = new BatchAnswer(items, 0, items.Length),
             };
         }
         return TypedResults.Accepted((string?)null, new BatchAnswer(items, accepted, items.Length - accepted));

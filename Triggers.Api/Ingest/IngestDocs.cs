@@ -1,49 +1,60 @@
+using System.ComponentModel.DataAnnotations;
+using System.Text.Json.Serialization;
 using Triggers.Api.Errors;
 using Triggers.Api.OpenApi;
 using Triggers.Api.Requests;
+using Triggers.Core.Subscriptions;
 
 namespace Triggers.Api.Ingest;
 
+// Read by EventParser, which has its limits from the same places.
+
 /// <summary>An event to publish.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 internal sealed record PublishEvent
 {
-    /// <summary>Dotted name: 1–256 letters, digits, ".", "_", "-". Types that begin with "triggers." are the system's own.</summary>
+    /// <summary>Dotted name. Types that begin with "triggers." are the system's own.</summary>
+    [RegularExpression(EventTypePattern.OfPublished)]
     public required string Type { get; init; }
 
     /// <summary>Any JSON value, kept and delivered byte for byte.</summary>
     public required RawJson Data { get; init; }
 
     /// <summary>The producer's own name for the event, unique per tenant for as long as the event is kept.</summary>
+    [Length(1, EventParser.MaxTextLength)]
     public string? ExternalId { get; init; }
 
     /// <summary>Where it comes from.</summary>
+    [Length(1, EventParser.MaxTextLength)]
     public string? Source { get; init; }
 
     /// <summary>What it is about.</summary>
+    [Length(1, EventParser.MaxTextLength)]
     public string? Subject { get; init; }
 
     /// <summary>When it happened, RFC 3339.</summary>
     public DateTimeOffset? Time { get; init; }
 }
 
-/// <summary>Events to publish, 1 to 1,000.</summary>
-internal sealed record PublishBatch(IReadOnlyList<PublishEvent> Events);
+/// <summary>Events to publish.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+internal sealed record PublishBatch
+{
+    /// <summary>One that has mistakes is refused alone.</summary>
+    [Length(1, IngestApi.MaxBatchEvents)]
+    public required IReadOnlyList<PublishEvent> Events { get; init; }
+}
 
 /// <summary>What the contract says about publishing.</summary>
 internal static class IngestDocs
 {
     private const string Group = "Publish";
 
-    /// <summary>The header <c>Idempotency-Key</c>.</summary>
-    public static readonly Parameter Key = new(IdempotencyKey.Header,
-        "1–255 printable ASCII characters. For 24 hours the same key with the same path and body answers as the first time did, marked "
-        + "with `Idempotency-Replayed: true`; with another body it is refused.", "order-1042-created");
-
     public static readonly Operation Publish = new("publishEvent", Group, "Publish an event",
         "Answers once the event is durable. At most 1 MiB. An event with an `externalId` that was accepted before, with the same "
         + "content, answers as the first did; with other content it is refused.")
     {
-        Headers = [Key],
+        Headers = [IdempotencyKey.Parameter],
         Body = new(typeof(PublishEvent), """{"type":"order.created","data":{"orderId":1042},"externalId":"order-1042","subject":"orders/1042"}"""),
         Status = 202,
         Answer = new(typeof(AcceptedEvent),
@@ -60,7 +71,7 @@ internal static class IngestDocs
         + "its place, as in `/events/3/type`. When every event is refused the answer is 400 `batch_refused`, with the same `items`. "
         + "A batch counts as many requests as it has events, though never more than the key's burst; a quota must have room for all of it.")
     {
-        Headers = [Key],
+        Headers = [IdempotencyKey.Parameter],
         Body = new(typeof(PublishBatch), """{"events":[{"type":"order.created","data":{"orderId":1042}},{"type":"order paid","data":null}]}"""),
         Status = 202,
         Answer = new(typeof(BatchAnswer),

@@ -13,34 +13,19 @@ namespace Triggers.Api.Lists;
 /// </summary>
 internal sealed class ListRequest
 {
-    private const int MaxLimit = 200;
-    private const int DefaultLimit = 50;
-
     private readonly HttpContext _context;
+    private readonly Dictionary<string, Parameter> _parameters;
     private readonly FieldErrors _errors = new("The query has mistakes; see errors.");
 
     private ListRequest(HttpContext context, bool newestFirst)
     {
         _context = context;
-        var operation = context.GetEndpoint()!.Metadata.GetRequiredMetadata<Operation>();
-        var known = operation.Query.Select(p => p.Name).ToHashSet(StringComparer.Ordinal);
-        foreach (var (name, values) in context.Request.Query)
-        {
-            if (!known.Contains(name))
-                Refuse(name, "There is no such parameter here.");
-            else if (values.Count > 1)
-                Refuse(name, "The parameter comes twice.");
-        }
+        _parameters = context.GetEndpoint()!.Metadata.GetRequiredMetadata<Operation>().Query.ToDictionary(p => p.Name);
+        QueryNames.Check(context, _errors);
 
-        Limit = Number("limit", 1, MaxLimit) ?? DefaultLimit;
-        NewestFirst = Text("order", 4) switch
-        {
-            null => newestFirst,
-            "desc" => true,
-            "asc" => false,
-            _ => Refuse<bool>("order", "Must be desc (newest first) or asc."),
-        };
-        if (Text("cursor", 1024) is { } cursor)
+        Limit = Number(ListParameters.Limit.Name);
+        NewestFirst = _parameters.ContainsKey(ListParameters.Order.Name) && OneOf(ListParameters.Order.Name) is { } order ? order == "desc" : newestFirst;
+        if (Text(ListParameters.Cursor.Name) is { } cursor)
             After = Cursor.TryRead(cursor, Filters, out var after) ? after : Refuse<Guid?>("cursor", "Is no cursor of a list with these filters.");
     }
 
@@ -66,45 +51,50 @@ internal sealed class ListRequest
     public void EnsureValid() => _errors.ThrowIfAny();
 
     /// <summary>A parameter's text.</summary>
-    public string? Text(string name, int maxLength)
+    public string? Text(string name)
     {
-        if (!_context.Request.Query.TryGetValue(name, out var values) || values is not [{ } text])
+        if (Raw(name) is not { } text)
             return null;
-        if (text.Length > 0 && text.Length <= maxLength && !text.Contains('\0'))
-            return text;
-        return Refuse<string?>(name, $"Must be text of 1 to {maxLength} characters.");
+        var max = _parameters[name].MaxLength;
+        return Fields.IsText(text, 1, max) ? text : Refuse<string?>(name, $"Must be text of 1 to {max} characters.");
     }
 
-    /// <summary>A parameter that is a whole number.</summary>
-    public int? Number(string name, int min, int max)
+    /// <summary>A parameter that is a whole number; what it is otherwise when it is left out.</summary>
+    public int Number(string name)
     {
-        if (Text(name, 16) is not { } text)
-            return null;
+        var (min, max, ifLeftOut) = _parameters[name].Range;
+        if (Raw(name) is not { } text)
+            return ifLeftOut;
         return int.TryParse(text, System.Globalization.NumberStyles.None, null, out var number) && number >= min && number <= max
             ? number
-            : Refuse<int?>(name, $"Must be a whole number from {min} to {max}.");
+            : Refuse<int>(name, $"Must be a whole number from {min} to {max}.");
     }
 
     /// <summary>A parameter that is an id.</summary>
-    public Guid? Id(string name, string prefix)
+    public Guid? Id(string name)
     {
-        if (Text(name, 64) is not { } text)
+        if (Raw(name) is not { } text)
             return null;
+        var prefix = _parameters[name].IdPrefix!;
         return TypeId.TryParse(prefix, text, out var id) ? id : Refuse<Guid?>(name, $"Must be an id that begins with {prefix}_.");
     }
 
     /// <summary>A parameter that is one of a few words.</summary>
-    public T? OneOf<T>(string name) where T : struct, Enum
+    public T? OneOf<T>(string name) where T : struct, Enum =>
+        OneOf(name) is { } text && SnakeCase<T>.TryParse(text, out var value) ? value : null;
+
+    private string? OneOf(string name)
     {
-        if (Text(name, 64) is not { } text)
+        if (Raw(name) is not { } text)
             return null;
-        return SnakeCase<T>.TryParse(text, out var value) ? value : Refuse<T?>(name, $"Must be one of {string.Join(", ", SnakeCase<T>.All)}.");
+        var values = _parameters[name].Values;
+        return values.Contains(text) ? text : Refuse<string>(name, $"Must be one of {string.Join(", ", values)}.");
     }
 
     /// <summary>The smallest id made at or after the moment in a parameter. Ids know their millisecond.</summary>
     public Guid? IdAt(string name)
     {
-        if (Text(name, 64) is not { } text)
+        if (Raw(name) is not { } text)
             return null;
         if (!Rfc3339.TryParse(text, out var moment))
             return Refuse<Guid?>(name, "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z; a + must be written %2B.");
@@ -145,6 +135,9 @@ internal sealed class ListRequest
     public Page<TView> Answer<TRow, TView>(List<TRow> rows, Func<TRow, TView> view, Func<TRow, Guid> id) =>
         Answer([.. rows.Take(Limit).Select(view)], rows.Count > Limit ? id(rows[Limit - 1]) : null);
 
+    // What comes twice has been refused as that.
+    private string? Raw(string name) => _context.Request.Query.TryGetValue(name, out var values) && values is [{ } text] ? text : null;
+
     private void Refuse(string name, string detail) => _errors.Add("?" + Fields.Shorten(name), detail);
 
     private T? Refuse<T>(string name, string detail)
@@ -162,13 +155,13 @@ internal sealed record Page<T>(IReadOnlyList<T> Items, string? NextCursor);
 /// <summary>The parameters that lists share.</summary>
 internal static class ListParameters
 {
-    public static readonly Parameter Limit = new("limit", "Items on a page, 1 to 200; 50 unless said.", "50", ParameterType.Number);
+    public static readonly Parameter Limit = Parameter.Number("limit", "Items on a page.", 1, 200, ifLeftOut: 50);
 
-    public static readonly Parameter Cursor = new("cursor", "`nextCursor` of the page before. It belongs to the same filters.", "eyJmIjoiQUJDIn0");
+    public static readonly Parameter Cursor = Parameter.Text("cursor", "`nextCursor` of the page before. It belongs to the same filters.", "eyJmIjoiQUJDIn0", 1_024);
 
-    public static readonly Parameter Order = new("order", "`desc`, the newest first, unless `asc`.", "desc") { Values = ["desc", "asc"] };
+    public static readonly Parameter Order = Parameter.OneOf("order", "`desc`, the newest first, unless `asc`.", "desc", ["desc", "asc"]);
 
-    public static readonly Parameter CreatedAfter = new("createdAfter", "Made at this moment or later (RFC 3339).", "2026-01-31T00:00:00Z", ParameterType.Moment);
+    public static readonly Parameter CreatedAfter = Parameter.Moment("createdAfter", "Made at this moment or later (RFC 3339).", "2026-01-31T00:00:00Z");
 
-    public static readonly Parameter CreatedBefore = new("createdBefore", "Made before this moment (RFC 3339).", "2026-02-01T00:00:00Z", ParameterType.Moment);
+    public static readonly Parameter CreatedBefore = Parameter.Moment("createdBefore", "Made before this moment (RFC 3339).", "2026-02-01T00:00:00Z");
 }

@@ -1,8 +1,12 @@
+using System.ComponentModel.DataAnnotations;
+using System.Globalization;
+using System.Reflection;
 using System.Text.Json.Nodes;
 using System.Text.Json.Serialization.Metadata;
 using Microsoft.OpenApi;
 using Triggers.Api.Errors;
 using Triggers.Api.Requests;
+using Triggers.Core;
 
 namespace Triggers.Api.OpenApi;
 
@@ -15,6 +19,54 @@ internal static class OpenApiSchemas
         "code":"invalid_request","errors":[{"pointer":"/type","detail":"Must be 1 to 256 letters, digits, \".\", \"_\" or \"-\"."}],
         "traceId":"0af7651916cd43dd8448eb211c80319c","correlationId":"checkout-77"}
         """;
+
+    private const string NoNul = "^[^\\u0000]*$";
+
+    /// <summary>What the attributes of a member say that the generator does not know.</summary>
+    public static void Limit(OpenApiSchema schema, ICustomAttributeProvider member)
+    {
+        var attributes = member.GetCustomAttributes(inherit: true);
+        if (attributes.Any(a => a is NotRemovableAttribute))
+            schema.Type &= ~JsonSchemaType.Null;
+        if (attributes.OfType<LengthAttribute>().Any() && schema.Type?.HasFlag(JsonSchemaType.String) is true)
+            schema.Pattern ??= NoNul;
+        if (attributes.OfType<DurationAttribute>().SingleOrDefault() is { } duration)
+            schema.Pattern = duration.Pattern;
+        if (attributes.OfType<IdAttribute>().SingleOrDefault() is { } id)
+            (schema.Items as OpenApiSchema ?? schema).Pattern = TypeId.Pattern(id.Prefix);
+        if (attributes.OfType<ItemsAttribute>().SingleOrDefault() is { } items && schema.Items is OpenApiSchema item)
+        {
+            item.MinLength = 1;
+            item.MaxLength = items.MaxLength;
+            item.Pattern = items.Pattern;
+            if (items.Values is { } values)
+                (item.Enum, item.MinLength, item.MaxLength) = ([.. values.Select(v => JsonValue.Create(v))], null, null);
+        }
+        if (attributes.OfType<MapAttribute>().SingleOrDefault() is { } map && schema.AdditionalProperties is OpenApiSchema value)
+        {
+            schema.MaxProperties = map.MaxCount;
+            value.Type = JsonSchemaType.String | (map.IsPatch ? JsonSchemaType.Null : default);
+            value.MaxLength = map.MaxLength;
+            value.Pattern = map.Pattern;
+        }
+    }
+
+    /// <summary>What a parameter may be.</summary>
+    public static OpenApiSchema Of(Parameter parameter) => parameter.Type switch
+    {
+        ParameterType.Number => new OpenApiSchema
+        {
+            Type = JsonSchemaType.Integer,
+            Minimum = parameter.Range.Min.ToString(CultureInfo.InvariantCulture),
+            Maximum = parameter.Range.Max.ToString(CultureInfo.InvariantCulture),
+            Default = JsonValue.Create(parameter.Range.Default),
+        },
+        ParameterType.Moment => new OpenApiSchema { Type = JsonSchemaType.String, Format = "date-time" },
+        ParameterType.Id => new OpenApiSchema { Type = JsonSchemaType.String, Pattern = TypeId.Pattern(parameter.IdPrefix!) },
+        ParameterType.OneOf => new OpenApiSchema { Type = JsonSchemaType.String, Enum = [.. parameter.Values.Select(v => JsonValue.Create(v))] },
+        ParameterType.Text => new OpenApiSchema { Type = JsonSchemaType.String, MinLength = 1, MaxLength = parameter.MaxLength, Pattern = parameter.Pattern ?? NoNul },
+        _ => new OpenApiSchema { Type = JsonSchemaType.String },
+    };
 
     public static void Correct(OpenApiSchema schema, JsonTypeInfo type)
     {

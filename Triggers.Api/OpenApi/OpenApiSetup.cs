@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using Microsoft.AspNetCore.Mvc.ApiExplorer;
 using Microsoft.AspNetCore.OpenApi;
 using Microsoft.OpenApi;
 using Scalar.AspNetCore;
@@ -22,12 +23,20 @@ internal static class OpenApiSetup
     private const string BearerKey = "ApiKeyBearer";
 
     /// <summary>Adds the document.</summary>
-    public static void AddContract(this IServiceCollection services) => services.AddOpenApi("v1", options =>
+    public static void AddContract(this IServiceCollection services)
+    {
+        services.AddSingleton<ContractDocument>();
+        services.AddOpenApi(ContractDocument.Name, Configure);
+    }
+
+    private static void Configure(OpenApiOptions options)
     {
         options.OpenApiVersion = OpenApiSpecVersion.OpenApi3_1;
         options.AddSchemaTransformer((schema, context, _) =>
         {
             OpenApiSchemas.Correct(schema, context.JsonTypeInfo);
+            if (context.JsonPropertyInfo?.AttributeProvider is { } member)
+                OpenApiSchemas.Limit(schema, member);
             return Task.CompletedTask;
         });
         options.AddOperationTransformer(DescribeAsync);
@@ -36,12 +45,12 @@ internal static class OpenApiSetup
             Finish(document);
             return Task.CompletedTask;
         });
-    });
+    }
 
     /// <summary>Maps the document and Scalar.</summary>
     public static void MapContract(this IEndpointRouteBuilder app)
     {
-        app.MapOpenApi().AllowAnonymous();
+        app.MapGet(ContractDocument.Path, ContractDocument.GetAsync).AllowAnonymous().ExcludeFromDescription();
         app.MapScalarApiReference(options => options
             .WithTitle("Triggers")
             .DisableDefaultFonts()
@@ -63,6 +72,7 @@ internal static class OpenApiSetup
         document.Tags = document.Paths.Values.SelectMany(path => (path.Operations ?? []).Values).SelectMany(operation => operation.Tags ?? new HashSet<OpenApiTagReference>())
             .Select(tag => tag.Reference.Id!).Distinct().Select(name => new OpenApiTag { Name = name }).ToHashSet();
         document.Components ??= new OpenApiComponents();
+        document.Components.Headers = AllHeaders();
         document.Components.SecuritySchemes = new Dictionary<string, IOpenApiSecurityScheme>
         {
             [HeaderKey] = new OpenApiSecurityScheme { Type = SecuritySchemeType.ApiKey, In = ParameterLocation.Header, Name = "X-API-Key" },
@@ -86,7 +96,7 @@ internal static class OpenApiSetup
         operation.RequestBody = about.Body is null ? null : new OpenApiRequestBody
         {
             Required = !about.BodyIsOptional,
-            Content = await ContentAsync(about.Body, "application/json", context, cancellationToken),
+            Content = await ContentAsync(about.Body, BodyTypes(context.Description.HttpMethod), context, cancellationToken),
         };
         operation.Security = scope is null ? [] :
         [
@@ -98,14 +108,15 @@ internal static class OpenApiSetup
         operation.Responses[about.Status.ToString()] = new OpenApiResponse
         {
             Description = about.Status switch { 201 => "Made.", 202 => "Accepted.", 204 => "Done.", _ => "OK." },
-            Content = about.Answer is null ? null : await ContentAsync(about.Answer, "application/json", context, cancellationToken),
+            Content = about.Answer is null ? null : await ContentAsync(about.Answer, [Body.MediaType], context, cancellationToken),
             Headers = Headers(about, document, scope is not null),
         };
-        foreach (var errors in Errors(about, scope is not null, context.Description.RelativePath!).GroupBy(e => e.Status).OrderBy(g => g.Key))
+        foreach (var errors in Errors(about, scope is not null, context.Description).GroupBy(e => e.Status).OrderBy(g => g.Key))
         {
             operation.Responses[errors.Key.ToString()] = new OpenApiResponse
             {
                 Description = string.Join("\n", errors.Select(e => $"- `{e.Code}`: {e.Title}.")),
+                Headers = Headers(document, [Correlation.Header, .. ErrorHeaders([.. errors])]),
                 // Without an example: the schema has one, and this comes a dozen times in every operation.
                 Content = new Dictionary<string, OpenApiMediaType>
                 {
@@ -115,24 +126,33 @@ internal static class OpenApiSetup
         }
     }
 
-    private static IEnumerable<ErrorCode> Errors(Operation about, bool needsKey, string path)
+    // Both for PATCH: a merge patch (RFC 7396) has a media type of its own, and many clients send plain JSON.
+    private static string[] BodyTypes(string? method) => HttpMethods.IsPatch(method!) ? [Body.PatchMediaType, Body.MediaType] : [Body.MediaType];
+
+    private static IEnumerable<string> ErrorHeaders(ErrorCode[] errors)
+    {
+        if (errors.Contains(ErrorCodes.Unauthenticated))
+            yield return "WWW-Authenticate";
+        if (errors[0].Status is 429 or 503)
+            yield return "Retry-After";
+    }
+
+    private static IEnumerable<ErrorCode> Errors(Operation about, bool needsKey, ApiDescription description)
     {
         IEnumerable<ErrorCode> errors = [.. about.Errors, ErrorCodes.InternalError];
         if (needsKey)
-            errors = errors.Concat([ErrorCodes.Unauthenticated, ErrorCodes.Forbidden, ErrorCodes.RateLimited, ErrorCodes.StorageUnavailable]);
+            errors = errors.Concat([ErrorCodes.InvalidRequest, ErrorCodes.Unauthenticated, ErrorCodes.Forbidden, ErrorCodes.RateLimited, ErrorCodes.StorageUnavailable]);
         if (about.Body is not null)
         {
             errors = errors.Concat(
             [
-                ErrorCodes.InvalidRequest, ErrorCodes.MalformedJson, ErrorCodes.RequestTimeout, ErrorCodes.PayloadTooLarge, ErrorCodes.UnsupportedMediaType,
+                ErrorCodes.MalformedJson, ErrorCodes.RequestTimeout, ErrorCodes.PayloadTooLarge, ErrorCodes.UnsupportedMediaType,
                 ErrorCodes.TooManyBytes, ErrorCodes.Overloaded,
             ]);
         }
-        else if (about.Query.Count > 0)
-            errors = errors.Append(ErrorCodes.InvalidRequest);
-        if (about.Body is not null && !about.Headers.Any(h => h.Name == IdempotencyKey.Header))
+        if (!HttpMethods.IsGet(description.HttpMethod!) && !about.Headers.Contains(IdempotencyKey.Parameter))
             errors = errors.Append(ErrorCodes.IdempotencyNotSupported);
-        if (path.Contains('{'))
+        if (description.RelativePath!.Contains('{'))
             errors = errors.Append(ErrorCodes.NotFound);
         return errors.Distinct().OrderBy(e => ErrorCodes.All.ToList().IndexOf(e));
     }
@@ -155,53 +175,63 @@ internal static class OpenApiSetup
         foreach (var parameter in about.Headers)
             yield return Describe(parameter, ParameterLocation.Header);
         yield return Describe(
-            new Parameter(Correlation.Header, "Ties together everything this request causes: at most 128 letters, digits and `._:-`. Made when left out.", "checkout-77"),
+            Parameter.AnyText(Correlation.Header,
+                $"Ties together everything this request causes: at most {Correlation.MaxLength} letters, digits and `._:-`; anything else is replaced. Made when left out.",
+                "checkout-77"),
             ParameterLocation.Header);
     }
 
-    private static OpenApiParameter Describe(Parameter parameter, ParameterLocation place)
+    private static OpenApiParameter Describe(Parameter parameter, ParameterLocation place) => new()
     {
-        var schema = new OpenApiSchema { Type = parameter.Type == ParameterType.Number ? JsonSchemaType.Integer : JsonSchemaType.String };
-        if (parameter.Type == ParameterType.Moment)
-            schema.Format = "date-time";
-        if (parameter.Values.Count > 0)
-            schema.Enum = [.. parameter.Values.Select(v => JsonValue.Create(v))];
-        return new OpenApiParameter
-        {
-            Name = parameter.Name,
-            In = place,
-            Description = parameter.Description,
-            Schema = schema,
-            Example = parameter.Type == ParameterType.Number ? JsonNode.Parse(parameter.Example) : JsonValue.Create(parameter.Example),
-        };
-    }
+        Name = parameter.Name,
+        In = place,
+        Description = parameter.Description,
+        Schema = OpenApiSchemas.Of(parameter),
+        Example = parameter.Type == ParameterType.Number ? JsonNode.Parse(parameter.Example) : JsonValue.Create(parameter.Example),
+    };
 
     private static Dictionary<string, IOpenApiHeader> Headers(Operation about, OpenApiDocument document, bool needsKey)
     {
-        var headers = new Dictionary<string, IOpenApiHeader>();
-        void Add(string name, string description) =>
-            headers[name] = new OpenApiHeader { Description = description, Schema = new OpenApiSchema { Type = JsonSchemaType.String } };
-
-        Add(Correlation.Header, "The request's correlation id.");
+        List<string> names = [Correlation.Header];
         if (needsKey)
-        {
-            Add(RateLimits.PolicyHeader, "The key's limits. `default`: `q` requests at once, refilled over `w` seconds; with a quota also `events-per-day`.");
-            Add(RateLimits.Header, "What is left of them: `r` now, all of it in `t` seconds.");
-        }
+            names.AddRange([RateLimits.PolicyHeader, RateLimits.Header]);
         if (about.Status is 201 || about.Id == IngestDocs.Publish.Id || about.Id == ReplayDocs.CreateJob.Id || about.Id == DeliveryDocs.SendNow.Id)
-            Add("Location", "Where it is, relative.");
-        if (about.Query.Any(p => p.Name == "cursor"))
-            Add("Link", "The next page, relative, as `rel=\"next\"`.");
-        if (about.Headers.Any(h => h.Name == IdempotencyKey.Header))
-            Add("Idempotency-Replayed", "`true` when this repeats an earlier answer.");
-        return headers;
+            names.Add("Location");
+        if (about.IsList)
+            names.Add("Link");
+        if (about.Headers.Contains(IdempotencyKey.Parameter))
+            names.Add("Idempotency-Replayed");
+        return Headers(document, names);
+    }
+
+    private static Dictionary<string, IOpenApiHeader> Headers(OpenApiDocument document, IEnumerable<string> names) =>
+        names.ToDictionary(name => name, name => (IOpenApiHeader)new OpenApiHeaderReference(name, document));
+
+    // Once for all answers.
+    private static Dictionary<string, IOpenApiHeader> AllHeaders()
+    {
+        static IOpenApiHeader Header(string description, bool required, OpenApiSchema? schema = null) =>
+            new OpenApiHeader { Description = description, Required = required, Schema = schema ?? new OpenApiSchema { Type = JsonSchemaType.String } };
+
+        return new Dictionary<string, IOpenApiHeader>
+        {
+            [Correlation.Header] = Header("The request's correlation id.", true),
+            [RateLimits.PolicyHeader] = Header("The key's limits. `default`: `q` requests at once, refilled over `w` seconds; with a quota also `events-per-day`.", true),
+            [RateLimits.Header] = Header("What is left of them: `r` now, all of it in `t` seconds.", true),
+            ["Location"] = Header("Where it is, relative.", true),
+            ["Link"] = Header("The next page, relative, as `rel=\"next\"`.", false),
+            ["Idempotency-Replayed"] = Header("`true` when this repeats an earlier answer.", false),
+            ["Retry-After"] = Header("When to come again, in seconds.", true, new OpenApiSchema { Type = JsonSchemaType.Integer, Minimum = "1" }),
+            ["WWW-Authenticate"] = Header("How to authenticate.", true),
+        };
     }
 
     private static async Task<Dictionary<string, OpenApiMediaType>> ContentAsync(
-        Payload payload, string mediaType, OpenApiOperationTransformerContext context, CancellationToken cancellationToken) => new()
-        {
-            [mediaType] = new() { Schema = await SchemaAsync(payload.Type, context, cancellationToken), Example = JsonNode.Parse(payload.Example) },
-        };
+        Payload payload, string[] mediaTypes, OpenApiOperationTransformerContext context, CancellationToken cancellationToken)
+    {
+        var schema = await SchemaAsync(payload.Type, context, cancellationToken);
+        return mediaTypes.ToDictionary(type => type, _ => new OpenApiMediaType { Schema = schema, Example = JsonNode.Parse(payload.Example) });
+    }
 
     private static async Task<OpenApiSchemaReference> SchemaAsync(
         Type type, OpenApiOperationTransformerContext context, CancellationToken cancellationToken)

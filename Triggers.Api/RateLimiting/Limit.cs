@@ -5,7 +5,14 @@ namespace Triggers.Api.RateLimiting;
 /// <param name="PerSecond">How fast its bucket fills.</param>
 /// <param name="Burst">What its bucket holds.</param>
 /// <param name="EventsPerDay">Events it may publish in a day (UTC); null for any number.</param>
-internal readonly record struct Limit(Guid KeyId, int PerSecond, int Burst, int? EventsPerDay);
+internal readonly record struct Limit(Guid KeyId, int PerSecond, int Burst, int? EventsPerDay)
+{
+    /// <summary>The most requests, in a second or at once.</summary>
+    public const int Max = 1_000_000;
+
+    /// <summary>The highest quota.</summary>
+    public const int MaxEventsPerDay = 2_000_000_000;
+}
 
 /// <summary>What is asked of a limit, all or nothing. Nothing at all: only to see how it stands.</summary>
 /// <param name="Tokens">From the bucket.</param>

@@ -57,7 +57,7 @@ internal static class ReplayDocs
         + "behind it. No event is delivered twice by one replay. A dead letter of an event that is delivered is `replaying`. A subscription has one "
         + "replay at a time.")
     {
-        Headers = [IngestDocs.Key],
+        Headers = [IdempotencyKey.Parameter],
         Body = new(typeof(NewReplayJob), """{"subscriptionId":"sub_01jd0000000000000000000000","from":"2026-01-31T09:00:00Z","to":"2026-01-31T12:00:00Z"}"""),
         Status = 202,
         Answer = new(typeof(ReplayJobView), JobExample),
@@ -72,8 +72,8 @@ internal static class ReplayDocs
     {
         Query =
         [
-            new("status", "Where it stands.", "running") { Values = SnakeCase<ReplayJobStatus>.All },
-            new("subscriptionId", "Those to one subscription.", "sub_01jd0000000000000000000000"),
+            Parameter.OneOf("status", "Where it stands.", "running", SnakeCase<ReplayJobStatus>.All),
+            Parameter.Id("subscriptionId", "Those to one subscription.", TypeId.Subscription),
             ListParameters.Order, ListParameters.Limit, ListParameters.Cursor,
         ],
         Answer = new(typeof(Page<ReplayJobView>), $$"""{"items":[{{JobExample}}],"nextCursor":null}"""),

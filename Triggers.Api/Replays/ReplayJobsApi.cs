@@ -1,3 +1,5 @@
+using System.ComponentModel.DataAnnotations;
+using System.Text.Json.Serialization;
 using Microsoft.EntityFrameworkCore;
 using Npgsql;
 using Triggers.Api.Auth;
@@ -13,11 +15,13 @@ using Triggers.Core.Tables;
 namespace Triggers.Api.Replays;
 
 /// <summary>The events of a range of time to deliver to a subscription.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 internal sealed record NewReplayJob
 {
     private const int MaxEventTypes = 100;
 
     /// <summary>To whom; an enabled one.</summary>
+    [Id(TypeId.Subscription)]
     public required Guid SubscriptionId { get; init; }
 
     /// <summary>Events accepted from then on, RFC 3339.</summary>
@@ -26,7 +30,8 @@ internal sealed record NewReplayJob
     /// <summary>Events accepted before then, RFC 3339; now when left out, or later than now.</summary>
     public DateTimeOffset? To { get; init; }
 
-    /// <summary>1–100 types or patterns, whatever types the subscription wants; those that it wants when left out.</summary>
+    /// <summary>Types or patterns, whatever types the subscription wants; those that it wants when left out.</summary>
+    [Length(1, MaxEventTypes), Items(EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfSubscribed)]
     public string[]? EventTypes { get; init; }
 
     /// <summary>
@@ -40,10 +45,10 @@ internal sealed record NewReplayJob
     {
         var body = new NewReplayJob
         {
-            SubscriptionId = fields.Id("subscriptionId", TypeId.Subscription, required: true) ?? default,
-            From = fields.Moment("from", required: true) ?? default,
+            SubscriptionId = fields.Id("subscriptionId") ?? default,
+            From = fields.Moment("from") ?? default,
             To = fields.Moment("to"),
-            EventTypes = fields.Texts("eventTypes", 1, MaxEventTypes, EventTypePattern.MaxLength + 2),
+            EventTypes = fields.Texts("eventTypes"),
             Include = fields.OneOf<ReplayInclude>("include"),
         };
         for (var i = 0; i < body.EventTypes?.Length; i++)
@@ -156,7 +161,7 @@ internal static class ReplayJobsApi
     {
         var list = ListRequest.Of(context);
         var status = list.OneOf<ReplayJobStatus>("status");
-        var subscriptionId = list.Id("subscriptionId", TypeId.Subscription);
+        var subscriptionId = list.Id("subscriptionId");
         list.EnsureValid();
 
         var query = db.ReplayJobs.Where(j => j.TenantId == caller.TenantId);

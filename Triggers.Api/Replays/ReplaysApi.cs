@@ -1,3 +1,5 @@
+using System.ComponentModel.DataAnnotations;
+using System.Text.Json.Serialization;
 using Microsoft.EntityFrameworkCore;
 using Triggers.Api.Auth;
 using Triggers.Api.Deliveries;
@@ -10,9 +12,11 @@ using Triggers.Core;
 namespace Triggers.Api.Replays;
 
 /// <summary>The body of <c>POST /events/{id}/replay</c>, which may be left out.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 internal sealed record ReplayEvent
 {
-    /// <summary>To whom, at most 100; without it to every enabled subscription that wants the event's type now.</summary>
+    /// <summary>To whom; without it to every enabled subscription that wants the event's type now.</summary>
+    [Length(1, ReplaysApi.MaxSubscriptions), Id(TypeId.Subscription)]
     public Guid[]? SubscriptionIds { get; init; }
 }
 
@@ -22,7 +26,8 @@ internal sealed record Replayed(IReadOnlyList<DeliveryView> Deliveries);
 /// <summary>Delivers again what was delivered, or failed, before.</summary>
 internal static class ReplaysApi
 {
-    private const int MaxSubscriptions = 100;
+    /// <summary>The most subscriptions named in one request.</summary>
+    public const int MaxSubscriptions = 100;
 
     /// <summary>Maps the <c>replay</c> of events, deliveries and dead letters.</summary>
     public static void MapReplays(this IEndpointRouteBuilder app)
@@ -37,7 +42,7 @@ internal static class ReplaysApi
     {
         var key = Ids.Event(id);
         var body = await Body.ReadOptionalAsync(context, fields =>
-            new ReplayEvent { SubscriptionIds = fields.Ids("subscriptionIds", TypeId.Subscription, MaxSubscriptions)?.Distinct().ToArray() });
+            new ReplayEvent { SubscriptionIds = fields.Ids("subscriptionIds")?.Distinct().ToArray() });
         var started = time.GetTimestamp();
         // Before the projection has seen the event it would come twice: once by it, once by us.
         for (var pause = TimeSpan.FromMilliseconds(20); await reader.IsProjectedAsync(caller.TenantId, key, context.RequestAborted) == false; pause *= 2)

@@ -2,6 +2,7 @@ using System.Buffers;
 using System.Net.Http.Headers;
 using System.Text.Json;
 using System.Text.Unicode;
+using Microsoft.AspNetCore.Connections;
 using Microsoft.AspNetCore.Http.Features;
 using Microsoft.Extensions.Options;
 using Triggers.Api.Auth;
@@ -12,6 +13,12 @@ namespace Triggers.Api.Requests;
 /// <summary>Reads request bodies, whole and bounded.</summary>
 internal static class Body
 {
+    /// <summary>What bodies are.</summary>
+    public const string MediaType = "application/json";
+
+    /// <summary>What bodies of PATCH are, too.</summary>
+    public const string PatchMediaType = "application/merge-patch+json";
+
     /// <summary>The deepest nesting of a body.</summary>
     public const int MaxDepth = 64;
 
@@ -20,15 +27,18 @@ internal static class Body
 
     private const int FirstBuffer = 16 * 1024;
 
-    /// <summary>The body's bytes: plain, UTF-8, <c>application/json</c>, at most <paramref name="maxBytes"/>.</summary>
+    /// <summary>
+    /// The body's bytes: plain, UTF-8, <c>application/json</c> (a PATCH also <c>application/merge-patch+json</c>), at most
+    /// <paramref name="maxBytes"/>. A byte order mark at its beginning is left out.
+    /// </summary>
     public static async Task<ReadOnlyMemory<byte>> ReadBytesAsync(HttpContext context, int maxBytes)
     {
         var request = context.Request;
-        if (!MediaTypeHeaderValue.TryParse(request.ContentType, out var type)
-            || !string.Equals(type.MediaType, "application/json", StringComparison.OrdinalIgnoreCase)
-            || type.CharSet is { } charset && !charset.Trim('"').Equals("utf-8", StringComparison.OrdinalIgnoreCase))
+        var isPatch = HttpMethods.IsPatch(request.Method);
+        if (!IsJson(request.ContentType, isPatch))
         {
-            throw new ApiException(ErrorCodes.UnsupportedMediaType, "Content-Type must be application/json, in UTF-8.");
+            throw new ApiException(ErrorCodes.UnsupportedMediaType,
+                $"Content-Type must be {MediaType}{(isPatch ? $" or {PatchMediaType}" : "")}, in UTF-8.");
         }
         if (request.Headers.ContentEncoding is [not (null or "" or "identity"), ..])
             throw new ApiException(ErrorCodes.UnsupportedMediaType, "Content-Encoding is not supported: send the body as it is.");
@@ -47,6 +57,8 @@ internal static class Body
         {
             var body = await ReadInTimeAsync(context, maxBytes, share);
             deadline.Resume();
+            if (body.Span.StartsWith("\uFEFF"u8))
+                body = body[3..];
             return Utf8.IsValid(body.Span) ? body : throw new ApiException(ErrorCodes.MalformedJson, "The body is not valid UTF-8.");
         }
         catch (ApiException)
@@ -69,6 +81,11 @@ internal static class Body
         catch (OperationCanceledException) when (!context.RequestAborted.IsCancellationRequested)
         {
             throw new ApiException(ErrorCodes.RequestTimeout, $"The body was not there after {atMost.TotalSeconds:0} s.");
+        }
+        catch (IOException e) when (e is not (BadHttpRequestException or ConnectionResetException) && !context.RequestAborted.IsCancellationRequested)
+        {
+            // A chunk whose size is larger than any number; the server has no status for it.
+            throw new ApiException(ErrorCodes.InvalidRequest, "The chunks of the body can't be read.");
         }
     }
 
@@ -99,6 +116,14 @@ internal static class Body
                 return body.AsMemory(0, length);
         }
     }
+
+    // A parameter may be empty, as in "application/json;" (RFC 9110, 5.6.6); the parser wants none of these.
+    private static bool IsJson(string? contentType, bool isPatch) =>
+        MediaTypeHeaderValue.TryParse(string.Join(';', (contentType ?? "").Split(';').Where(part => !string.IsNullOrWhiteSpace(part))), out var type)
+        && (Is(type.MediaType, MediaType) || isPatch && Is(type.MediaType, PatchMediaType))
+        && (type.CharSet?.Trim('"') is not { } charset || Is(charset, "utf-8") || Is(charset, "utf8"));
+
+    private static bool Is(string? text, string other) => string.Equals(text, other, StringComparison.OrdinalIgnoreCase);
 
     private static ApiException TooLarge(int maxBytes) =>
         new(ErrorCodes.PayloadTooLarge, $"At most {maxBytes / 1024} KiB are taken in one request.");

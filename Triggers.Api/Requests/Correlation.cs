@@ -12,6 +12,9 @@ internal sealed class Correlation(RequestDelegate next, ILogger<Correlation> log
 {
     public const string Header = "X-Correlation-ID";
 
+    /// <summary>The longest one that is taken.</summary>
+    public const int MaxLength = 128;
+
     private static readonly SearchValues<char> Allowed =
         SearchValues.Create("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-");
 
@@ -20,7 +23,7 @@ internal sealed class Correlation(RequestDelegate next, ILogger<Correlation> log
     public async Task InvokeAsync(HttpContext context)
     {
         var given = context.Request.Headers[Header];
-        var id = given is [{ Length: > 0 and <= 128 } one] && !one.AsSpan().ContainsAnyExcept(Allowed) ? one : Guid.CreateVersion7().ToString("N");
+        var id = given is [{ Length: > 0 and <= MaxLength } one] && !one.AsSpan().ContainsAnyExcept(Allowed) ? one : Guid.CreateVersion7().ToString("N");
         context.Items[ItemKey] = id;
         context.Response.Headers[Header] = id;
         Activity.Current?.SetTag("triggers.correlation_id", id);

@@ -5,23 +5,29 @@ using Triggers.Core;
 
 namespace Triggers.Api.Requests;
 
-/// <summary>The members of a JSON object in a request: read by name, every mistake remembered with its pointer, unknown ones refused.</summary>
+/// <summary>
+/// The members of a JSON object in a request: read by name, held to the limits that the record of the body declares, every mistake
+/// remembered with its pointer, unknown ones refused.
+/// </summary>
 internal sealed class Fields
 {
+    // Long enough for whatever somebody takes for one of our ids to be told what it should look like.
+    private const int MaxIdLength = 64;
+
+    private readonly Type _body;
     private readonly Dictionary<string, JsonElement> _members = new(StringComparer.Ordinal);
     private readonly HashSet<string> _asked = new(StringComparer.Ordinal);
     private readonly FieldErrors _errors = new("The body has mistakes; see errors.");
 
-    private Fields()
-    {
-    }
+    private Fields(Type body) => _body = body;
 
     /// <summary>Reads an object with <paramref name="read"/>, and refuses it with every mistake that was found.</summary>
+    /// <typeparam name="T">The record whose attributes are the limits.</typeparam>
     public static T Read<T>(JsonElement root, Func<Fields, T> read)
     {
         if (root.ValueKind != JsonValueKind.Object)
             throw ApiException.Invalid("", "The body must be a JSON object.");
-        var fields = new Fields();
+        var fields = new Fields(typeof(T));
         foreach (var member in root.EnumerateObject())
         {
             var name = NameOf(member);
@@ -48,21 +54,14 @@ internal sealed class Fields
     /// <summary>Whether the member is there, were it null.</summary>
     public bool Has(string name) => _members.ContainsKey(name);
 
-    /// <summary>Whether the member is there, and null.</summary>
-    public bool IsNull(string name) => _members.TryGetValue(name, out var element) && element.ValueKind == JsonValueKind.Null;
-
     /// <summary>The text of a member, null when it is not there or null.</summary>
-    public string? Text(string name, int min, int max, bool required = false)
-    {
-        if (!TryGet(name, required, out var element))
-            return null;
-        return TextOf(element, Pointer(name), min, max);
-    }
+    public string? Text(string name) =>
+        TryGet(name, out var element, out var limits) ? TextOf(element, Pointer(name), limits.Length.Min, limits.Length.Max) : null;
 
     /// <summary>The truth of a member.</summary>
     public bool? Flag(string name)
     {
-        if (!TryGet(name, false, out var element))
+        if (!TryGet(name, out var element, out _))
             return null;
         if (element.ValueKind is JsonValueKind.True or JsonValueKind.False)
             return element.GetBoolean();
@@ -70,23 +69,24 @@ internal sealed class Fields
         return null;
     }
 
-    /// <summary>The whole number of a member.</summary>
-    public int? Number(string name, int min, int max, bool required = false)
+    /// <summary>The whole number of a member, were it written as 1.0 or 1e3.</summary>
+    public int? Number(string name)
     {
-        if (!TryGet(name, required, out var element))
+        if (!TryGet(name, out var element, out var limits))
             return null;
-        if (element.ValueKind == JsonValueKind.Number && element.TryGetInt32(out var number) && number >= min && number <= max)
-            return number;
+        var (min, max) = limits.Range;
+        if (element.ValueKind == JsonValueKind.Number && element.TryGetDecimal(out var number) && number >= min && number <= max && decimal.IsInteger(number))
+            return (int)number;
         Refuse(Pointer(name), $"Must be a whole number from {min} to {max}.");
         return null;
     }
 
     /// <summary>The moment of a member.</summary>
-    public DateTimeOffset? Moment(string name, bool required = false)
+    public DateTimeOffset? Moment(string name)
     {
-        if (Text(name, 1, 64, required) is not { } text)
+        if (!TryGet(name, out var element, out _))
             return null;
-        if (Rfc3339.TryParse(text, out var moment))
+        if (element.ValueKind == JsonValueKind.String && StringOf(element) is { } text && Rfc3339.TryParse(text, out var moment))
             return moment;
         Refuse(Pointer(name), "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z.");
         return null;
@@ -95,68 +95,74 @@ internal sealed class Fields
     /// <summary>The value of a member that has few.</summary>
     public T? OneOf<T>(string name) where T : struct, Enum
     {
-        if (Text(name, 0, 64) is not { } text)
+        if (!TryGet(name, out var element, out _))
             return null;
-        if (SnakeCase<T>.TryParse(text, out var value))
+        if (element.ValueKind == JsonValueKind.String && StringOf(element) is { } text && SnakeCase<T>.TryParse(text, out var value))
             return value;
         Refuse(Pointer(name), $"Must be one of {string.Join(", ", SnakeCase<T>.All)}.");
         return null;
     }
 
     /// <summary>The duration of a member, as in <c>24:00:00</c> or <c>1.12:30:00</c> (a day and a half, and 30 minutes).</summary>
-    public TimeSpan? Duration(string name, TimeSpan max)
+    public TimeSpan? Duration(string name)
     {
-        if (Text(name, 1, 32) is not { } text)
+        if (!TryGet(name, out var element, out var limits))
             return null;
-        if (TimeSpan.TryParseExact(text, "c", CultureInfo.InvariantCulture, out var duration) && duration >= TimeSpan.Zero && duration <= max)
-            return duration;
-        Refuse(Pointer(name), $"Must be a time from 00:00:00 to {max:c}, as in 01:30:00.");
+        var duration = limits.Duration!;
+        // What the framework reads without a colon is days.
+        if (element.ValueKind == JsonValueKind.String && StringOf(element) is { } text && duration.IsMatch(text))
+            return TimeSpan.ParseExact(text, "c", CultureInfo.InvariantCulture);
+        Refuse(Pointer(name), $"Must be a time from 00:00:00 to {duration.MaxDays}.00:00:00, as in 01:30:00.");
         return null;
     }
 
     /// <summary>The texts of a member that is an array; what is no text is refused, and empty here.</summary>
-    public string[]? Texts(string name, int minCount, int maxCount, int maxLength, bool required = false)
-    {
-        if (!TryGet(name, required, out var element))
-            return null;
-        if (element.ValueKind != JsonValueKind.Array || element.GetArrayLength() < minCount || element.GetArrayLength() > maxCount)
-        {
-            Refuse(Pointer(name), $"Must be an array of {minCount} to {maxCount}.");
-            return null;
-        }
-        return [.. element.EnumerateArray().Select((item, i) => TextOf(item, $"{Pointer(name)}/{i}", 1, maxLength) ?? "")];
-    }
+    public string[]? Texts(string name) =>
+        TryGet(name, out var element, out var limits) ? TextsOf(name, element, limits, limits.Items!.MaxLength) : null;
 
-    /// <summary>The ids of a member that is an array; null entries stand for what is no id.</summary>
-    public Guid[]? Ids(string name, string prefix, int maxCount, bool required = false)
-    {
-        var texts = Texts(name, 1, maxCount, 64, required);
-        return texts is null ? null : [.. texts.Select((text, i) => IdOf(text, prefix, $"{Pointer(name)}/{i}"))];
-    }
+    /// <summary>The ids of a member that is an array.</summary>
+    public Guid[]? Ids(string name) =>
+        TryGet(name, out var element, out var limits) && TextsOf(name, element, limits, MaxIdLength) is { } texts
+            ? [.. texts.Select((text, i) => IdOf(text, limits.IdPrefix!, $"{Pointer(name)}/{i}"))]
+            : null;
 
     /// <summary>The id of a member.</summary>
-    public Guid? Id(string name, string prefix, bool required = false) =>
-        Text(name, 1, 64, required) is { } text ? IdOf(text, prefix, Pointer(name)) : null;
+    public Guid? Id(string name) =>
+        TryGet(name, out var element, out var limits) && TextOf(element, Pointer(name), 1, MaxIdLength) is { } text
+            ? IdOf(text, limits.IdPrefix!, Pointer(name))
+            : null;
 
-    /// <summary>The texts by name of a member that is an object.</summary>
-    public Dictionary<string, string>? Map(string name, int maxCount, int maxLength)
+    /// <summary>The texts by name of a member that is an object; in a merge patch also null, for those to be removed.</summary>
+    public Dictionary<string, string?>? Map(string name)
     {
-        if (!TryGet(name, false, out var element))
+        if (!TryGet(name, out var element, out var limits))
             return null;
+        var (maxCount, maxLength) = (limits.Map!.MaxCount, limits.Map.MaxLength);
         if (element.ValueKind != JsonValueKind.Object || element.GetPropertyCount() > maxCount)
         {
             Refuse(Pointer(name), $"Must be an object of at most {maxCount} members.");
             return null;
         }
-        var map = new Dictionary<string, string>(StringComparer.OrdinalIgnoreCase);
+        var map = new Dictionary<string, string?>(StringComparer.OrdinalIgnoreCase);
         foreach (var member in element.EnumerateObject())
         {
             var key = NameOf(member) ?? "";
             var pointer = Pointer(name) + Pointer(key);
-            if (TextOf(member.Value, pointer, 0, maxLength) is { } value && !map.TryAdd(key, value))
+            var isRemoval = limits.Map.IsPatch && member.Value.ValueKind == JsonValueKind.Null;
+            var value = isRemoval ? null : TextOf(member.Value, pointer, 0, maxLength);
+            if ((isRemoval || value is not null) && !map.TryAdd(key, value))
                 Refuse(pointer, "The name comes twice; letter case does not count.");
         }
         return map;
+    }
+
+    private string[]? TextsOf(string name, JsonElement element, MemberLimits limits, int maxLength)
+    {
+        var (min, max) = limits.Length;
+        if (element.ValueKind == JsonValueKind.Array && element.GetArrayLength() >= min && element.GetArrayLength() <= max)
+            return [.. element.EnumerateArray().Select((item, i) => OneOf(TextOf(item, $"{Pointer(name)}/{i}", 1, maxLength), limits, $"{Pointer(name)}/{i}") ?? "")];
+        Refuse(Pointer(name), $"Must be an array of {min} to {max}.");
+        return null;
     }
 
     private Guid IdOf(string text, string prefix, string pointer)
@@ -167,33 +173,51 @@ internal sealed class Fields
         return id;
     }
 
-    private bool TryGet(string name, bool required, out JsonElement element)
+    private bool TryGet(string name, out JsonElement element, out MemberLimits limits)
     {
         _asked.Add(name);
-        if (_members.TryGetValue(name, out element) && element.ValueKind != JsonValueKind.Null)
+        limits = MemberLimits.Of(_body, name);
+        var isThere = _members.TryGetValue(name, out element);
+        if (isThere && element.ValueKind != JsonValueKind.Null)
             return true;
-        if (required)
+        if (limits.IsRequired)
             Refuse(Pointer(name), "Is required.");
+        else if (isThere && !limits.IsRemovable)
+            Refuse(Pointer(name), "Can't be removed.");
         return false;
+    }
+
+    private string? OneOf(string? text, MemberLimits limits, string pointer)
+    {
+        if (text is null || limits.Items?.Values is not { } values || values.Contains(text))
+            return text;
+        Refuse(pointer, $"Must be one of {string.Join(", ", values)}.");
+        return null;
     }
 
     private string? TextOf(JsonElement element, string pointer, int min, int max)
     {
-        string? text = null;
+        if (element.ValueKind == JsonValueKind.String && StringOf(element) is { } text && IsText(text, min, max))
+            return text;
+        Refuse(pointer, $"Must be text of {min} to {max} characters.");
+        return null;
+    }
+
+    /// <summary>Whether a text is as long as it may be, in characters as people and JSON Schema count them, and none of them is NUL.</summary>
+    public static bool IsText(string text, int min, int max) =>
+        text.Length >= min && (text.Length <= max || text.Length <= 2L * max && text.EnumerateRunes().Count() <= max) && !text.Contains('\0');
+
+    // Null for half of a surrogate pair.
+    private static string? StringOf(JsonElement element)
+    {
         try
         {
-            text = element.ValueKind == JsonValueKind.String ? element.GetString() : null;
+            return element.GetString();
         }
         catch (InvalidOperationException)
         {
-            // Half of a surrogate pair.
-        }
-        if (text is null || text.Length < min || text.Length > max || text.Contains('\0'))
-        {
-            Refuse(pointer, $"Must be text of {min} to {max} characters.");
             return null;
         }
-        return text;
     }
 
     private static string? NameOf(JsonProperty member)

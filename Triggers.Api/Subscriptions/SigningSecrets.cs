@@ -6,6 +6,12 @@ namespace Triggers.Api.Subscriptions;
 /// <summary>Secrets of Standard Webhooks: <c>whsec_</c> and the base64 of 24 to 64 bytes.</summary>
 internal static class SigningSecrets
 {
+    /// <summary>More than the longest.</summary>
+    public const int MaxLength = 256;
+
+    /// <summary>What one looks like, as a regular expression.</summary>
+    public const string Pattern = "^whsec_[A-Za-z0-9+/]{32,88}={0,2}$";
+
     private const string Prefix = "whsec_";
     private const int MinBytes = 24;
     private const int MaxBytes = 64;
@@ -16,7 +22,7 @@ internal static class SigningSecrets
     /// <summary>The one that a client brings; null without one, or after it was refused.</summary>
     public static string? Read(Fields fields)
     {
-        if (fields.Text("secret", 1, 256) is not { } text)
+        if (fields.Text("secret") is not { } text)
             return null;
         if (IsSecret(text))
             return text;

@@ -1,126 +1,153 @@
+using System.ComponentModel.DataAnnotations;
+using System.Text.Json.Serialization;
 using Triggers.Api.Requests;
 using Triggers.Core.Subscriptions;
 
 namespace Triggers.Api.Subscriptions;
 
 /// <summary>What is to change; what is not there stays.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 internal sealed record SubscriptionChange
 {
     /// <summary>As when subscribing.</summary>
+    [Length(1, SubscriptionBody.MaxUrlLength), RegularExpression(WebhookAddress.Pattern), NotRemovable]
     public string? Url { get; init; }
 
     /// <summary>As when subscribing; replaced as a whole.</summary>
+    [Length(1, SubscriptionBody.MaxEventTypes), Items(EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfSubscribed), NotRemovable]
     public string[]? EventTypes { get; init; }
 
     /// <summary>As when subscribing; null removes it.</summary>
+    [Length(0, SubscriptionBody.MaxDescriptionLength)]
     public string? Description { get; init; }
 
     /// <summary>A disabled subscription gets no new deliveries, and those it has wait.</summary>
+    [NotRemovable]
     public bool? Enabled { get; init; }
 
-    /// <summary>As when subscribing; replaced as a whole, null removes them.</summary>
-    public Dictionary<string, string>? Headers { get; init; }
-}
+    /// <summary>As when subscribing; merged name by name (letter case does not count), null removes one, or all of them.</summary>
+    [Map(SubscriptionBody.MaxHeaders, SubscriptionBody.MaxHeaderLength, Pattern = WebhookHeaders.OfValues, IsPatch = true)]
+    public Dictionary<string, string?>? Headers { get; init; }
 
-/// <summary>How a subscription's secret is to change; may be left out.</summary>
-internal sealed record RotateSecret
-{
-    /// <summary>The longest that a secret signs on beside the one that follows it.</summary>
-    private static readonly TimeSpan MaxOverlap = TimeSpan.FromDays(7);
+    /// <summary>Whether the description is to change, were it to null.</summary>
+    internal bool HasDescription { get; init; }
 
-    /// <summary>How long the secrets of before sign on, <c>00:00:00</c> to <c>7.00:00:00</c>; <c>1.00:00:00</c> when left out. With
-    /// <c>00:00:00</c> they are revoked at once.</summary>
-    public TimeSpan? Overlap { get; init; }
+    /// <summary>Whether the headers there are go.</summary>
+    internal bool RemovesHeaders { get; init; }
 
-    /// <summary>The new secret, if the receiver has one already: <c>whsec_</c> and the base64 of 24 to 64 bytes.</summary>
-    public string? Secret { get; init; }
-
-    /// <summary>Reads the body.</summary>
-    public static RotateSecret Read(Fields fields) => new() { Overlap = fields.Duration("overlap", MaxOverlap), Secret = SigningSecrets.Read(fields) };
+    public static SubscriptionChange Read(Fields fields) => new()
+    {
+        Url = SubscriptionBody.ReadUrl(fields),
+        EventTypes = SubscriptionBody.ReadEventTypes(fields),
+        HasDescription = fields.Has("description"),
+        Description = fields.Text("description"),
+        Enabled = fields.Flag("enabled"),
+        Headers = SubscriptionBody.ReadHeaders(fields),
+        RemovesHeaders = fields.Has("headers") && fields.Map("headers") is null,
+    };
 }
 
 /// <summary>What a client says a subscription is.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 internal sealed record SubscriptionBody
 {
-    private const int MaxUrlLength = 2_048;
-    private const int MaxEventTypes = 100;
-    private const int MaxHeaders = 20;
-    private const int MaxHeaderLength = 4_096;
+    public const int MaxUrlLength = 2_048;
+    public const int MaxEventTypes = 100;
+    public const int MaxDescriptionLength = 1_000;
+    public const int MaxHeaders = 20;
+    public const int MaxHeaderLength = 4_096;
 
     /// <summary>
-    /// Where webhooks go: http or https, at most 2,048 characters, neither user name nor fragment. Path and query are sent byte for
-    /// byte as given; an international host name is kept and shown as punycode.
+    /// Where webhooks go: http or https, neither user name nor fragment. Path and query are sent byte for byte as given; an international
+    /// host name is kept and shown as punycode.
     /// </summary>
+    [Length(1, MaxUrlLength), RegularExpression(WebhookAddress.Pattern)]
     public required string Url { get; init; }
 
-    /// <summary>1–100 types or patterns: <c>*</c>, <c>order.created</c>, <c>order.*</c>. None matches a type that begins with <c>triggers.</c>.</summary>
+    /// <summary>Types or patterns: <c>*</c>, <c>order.created</c>, <c>order.*</c>. None matches a type that begins with <c>triggers.</c>.</summary>
+    [Length(1, MaxEventTypes), Items(EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfSubscribed)]
     public required string[] EventTypes { get; init; }
 
-    /// <summary>Free text for people, at most 1,000 characters.</summary>
+    /// <summary>Free text for people.</summary>
+    [Length(0, MaxDescriptionLength)]
     public string? Description { get; init; }
 
-    /// <summary>A disabled subscription gets no new deliveries, and those it has wait.</summary>
+    /// <summary>A disabled subscription gets no new deliveries, and those it has wait. True unless said.</summary>
     public bool? Enabled { get; init; }
 
-    /// <summary>Sent with every webhook, at most 20.</summary>
+    /// <summary>Sent with every webhook. A name is a token of at most 128 characters, and none that a webhook, or the network, has already.</summary>
+    [Map(MaxHeaders, MaxHeaderLength, Pattern = WebhookHeaders.OfValues)]
     public Dictionary<string, string>? Headers { get; init; }
 
     /// <summary>
     /// A signing secret that the receiver has already, as Standard Webhooks writes them: <c>whsec_</c> and the base64 of 24 to 64 bytes.
     /// One is made when left out.
     /// </summary>
+    [Length(1, SigningSecrets.MaxLength), RegularExpression(SigningSecrets.Pattern)]
     public string? Secret { get; init; }
 
-    /// <summary>Whether the description is to change, were it to null.</summary>
-    internal bool HasDescription { get; init; }
-
-    /// <summary>Reads the body of a POST.</summary>
-    public static SubscriptionBody ReadNew(Fields fields) => Read(fields, required: true) with { Secret = SigningSecrets.Read(fields) };
-
-    /// <summary>Reads the body of a PATCH (RFC 7396).</summary>
-    public static SubscriptionBody ReadChange(Fields fields)
+    public static SubscriptionBody Read(Fields fields) => new()
     {
-        foreach (var name in (string[])["url", "eventTypes", "enabled"])
-        {
-            if (fields.IsNull(name))
-                fields.Refuse(Fields.Pointer(name), "Can't be removed.");
-        }
-        var change = Read(fields, required: false);
-        return fields.IsNull("headers") ? change with { Headers = [] } : change;
+        Url = ReadUrl(fields)!,
+        EventTypes = ReadEventTypes(fields)!,
+        Description = fields.Text("description"),
+        Enabled = fields.Flag("enabled"),
+        Headers = ReadHeaders(fields)?.ToDictionary(h => h.Key, h => h.Value!),
+        Secret = SigningSecrets.Read(fields),
+    };
+
+    /// <summary>The address, as it is to be kept.</summary>
+    public static string? ReadUrl(Fields fields)
+    {
+        if (fields.Text("url") is not { } url)
+            return null;
+        if (WebhookAddress.TryNormalize(url, out var address, out var problem))
+            return address;
+        fields.Refuse("/url", problem);
+        return null;
     }
 
-    private static SubscriptionBody Read(Fields fields, bool required)
+    public static string[]? ReadEventTypes(Fields fields)
     {
-        var body = new SubscriptionBody
-        {
-            Url = fields.Text("url", 1, MaxUrlLength, required)!,
-            EventTypes = fields.Texts("eventTypes", 1, MaxEventTypes, EventTypePattern.MaxLength + 2, required)!,
-            HasDescription = fields.Has("description"),
-            Description = fields.Text("description", 0, 1_000),
-            Enabled = fields.Flag("enabled"),
-            Headers = fields.Map("headers", MaxHeaders, MaxHeaderLength),
-        };
-        if (body.Url is not null)
-        {
-            if (WebhookAddress.TryNormalize(body.Url, out var address, out var problem))
-                body = body with { Url = address };
-            else
-                fields.Refuse("/url", problem);
-        }
-        for (var i = 0; i < body.EventTypes?.Length; i++)
+        var patterns = fields.Texts("eventTypes");
+        for (var i = 0; i < patterns?.Length; i++)
         {
             // What was no text at all has been refused as that.
-            if (body.EventTypes[i].Length > 0 && !EventTypePattern.IsPattern(body.EventTypes[i]))
+            if (patterns[i].Length > 0 && !EventTypePattern.IsPattern(patterns[i]))
                 fields.Refuse($"/eventTypes/{i}", "Must be *, an event type, or a type and .*, as in order.*.");
-            else if (EventTypePattern.IsSystem(body.EventTypes[i]))
+            else if (EventTypePattern.IsSystem(patterns[i]))
                 fields.Refuse($"/eventTypes/{i}", "Would match nothing: types that begin with \"triggers.\" are the system's own.");
         }
+        return patterns;
+    }
+
+    public static Dictionary<string, string?>? ReadHeaders(Fields fields)
+    {
+        var headers = fields.Map("headers");
         using var request = new HttpRequestMessage();
-        foreach (var (name, value) in body.Headers ?? [])
+        foreach (var (name, value) in headers ?? [])
         {
-            if (WebhookHeaders.Add(request.Headers, name, value) is { } problem)
+            if (value is not null && WebhookHeaders.Add(request.Headers, name, value) is { } problem)
                 fields.Refuse("/headers" + Fields.Pointer(name), problem);
         }
-        return body;
+        return headers;
     }
+}
+
+/// <summary>How a subscription's secret is to change; may be left out.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+internal sealed record RotateSecret
+{
+    /// <summary>
+    /// How long the secrets of before sign on, <c>00:00:00</c> to <c>7.00:00:00</c>; <c>1.00:00:00</c> when left out. With
+    /// <c>00:00:00</c> they are revoked at once.
+    /// </summary>
+    [Duration(maxDays: 7)]
+    public TimeSpan? Overlap { get; init; }
+
+    /// <summary>The new secret, if the receiver has one already: <c>whsec_</c> and the base64 of 24 to 64 bytes.</summary>
+    [Length(1, SigningSecrets.MaxLength), RegularExpression(SigningSecrets.Pattern)]
+    public string? Secret { get; init; }
+
+    public static RotateSecret Read(Fields fields) => new() { Overlap = fields.Duration("overlap"), Secret = SigningSecrets.Read(fields) };
 }

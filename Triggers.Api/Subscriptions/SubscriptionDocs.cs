@@ -19,7 +19,7 @@ internal static class SubscriptionDocs
         + "signing secret, made here unless the request brings one, is shown here and never again: only the same request with the same "
         + "`Idempotency-Key` gets this answer once more.")
     {
-        Headers = [IngestDocs.Key],
+        Headers = [IdempotencyKey.Parameter],
         Errors = [ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyKeyReused],
         Body = new(typeof(SubscriptionBody), """{"url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","headers":{"x-team":"warehouse"}}"""),
         Status = 201,
@@ -39,8 +39,9 @@ internal static class SubscriptionDocs
     };
 
     public static readonly Operation Change = new("changeSubscription", Group, "Change a subscription",
-        "JSON merge patch (RFC 7396): members that are not there stay. `headers` are replaced as a whole. A disabled subscription gets no "
-        + "new deliveries; those it has wait until it is enabled again. What was published meanwhile is delivered by a replay (`POST /replays`).")
+        "JSON merge patch (RFC 7396): members that are not there stay. `headers` are merged, name by name; `eventTypes` are replaced. A disabled "
+        + "subscription gets no new deliveries; those it has wait until it is enabled again. What was published meanwhile is delivered by a replay "
+        + "(`POST /replays`).")
     {
         Body = new(typeof(SubscriptionChange), """{"enabled":false}"""),
         Answer = new(typeof(SubscriptionView), Example.Replace("\"enabled\":true,\"disabledReason\":null", "\"enabled\":false,\"disabledReason\":\"requested\"")),

@@ -38,7 +38,7 @@ internal static class SubscriptionsApi
     {
         var key = IdempotencyKey.Of(context.Request);
         var bytes = await Body.ReadBytesAsync(context, Body.MaxBytes);
-        var body = Body.Parse(bytes, SubscriptionBody.ReadNew);
+        var body = Body.Parse(bytes, SubscriptionBody.Read);
         var request = key is null ? null : Fingerprints.OfRequest(key, context.Request.Path, bytes.Span);
         var (made, repeated) = await answers.OnceAsync(caller.TenantId, request, () => AddAsync(body, caller, db, cancellationToken), cancellationToken);
         if (repeated)
@@ -86,8 +86,9 @@ internal static class SubscriptionsApi
     private static async Task<IResult> ChangeAsync(string id, HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
-        var body = await Body.ReadAsync(context, SubscriptionBody.ReadChange);
-        var headers = body.Headers is null ? null : JsonSerializer.Serialize(body.Headers);
+        var body = await Body.ReadAsync(context, SubscriptionChange.Read);
+        var headers = JsonSerializer.Serialize(body.Headers ?? []);
+        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
         // One statement, so that two changes at once, or a receiver's 410 in between, can't undo each other's parts.
         var changed = await db.Subscriptions.FromSql(
             $"""
@@ -95,7 +96,12 @@ internal static class SubscriptionsApi
                 url = coalesce({body.Url}::text, url),
                 event_types = coalesce({body.EventTypes}::text[], event_types),
                 description = CASE WHEN {body.HasDescription} THEN {body.Description}::text ELSE description END,
-                headers = coalesce({headers}::jsonb, headers),
+                headers = (
+                    SELECT coalesce(jsonb_object_agg(name, value), jsonb_build_object()) FROM (
+                        SELECT key, value FROM jsonb_each(headers)
+                        WHERE NOT {body.RemovesHeaders} AND lower(key) NOT IN (SELECT lower(key) FROM jsonb_each({headers}::jsonb))
+                        UNION ALL SELECT key, value FROM jsonb_each({headers}::jsonb) WHERE value <> 'null'
+                    ) AS merged (name, value)),
                 enabled = coalesce({body.Enabled}::boolean, enabled),
                 disabled_reason = CASE {body.Enabled}::boolean
                     WHEN true THEN NULL
@@ -105,7 +111,11 @@ internal static class SubscriptionsApi
             WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL
             RETURNING *
             """).ToListAsync(cancellationToken);
-        return TypedResults.Ok(SubscriptionView.Of(changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription")));
+        var subscription = changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
+        if (subscription.Headers.Count > SubscriptionBody.MaxHeaders)
+            throw ApiException.Invalid("/headers", $"Together with the headers there are, these are more than {SubscriptionBody.MaxHeaders}.");
+        await transaction.CommitAsync(cancellationToken);
+        return TypedResults.Ok(SubscriptionView.Of(subscription));
     }
 
     private static async Task<IResult> DeleteAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)

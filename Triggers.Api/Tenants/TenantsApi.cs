@@ -1,3 +1,5 @@
+using System.ComponentModel.DataAnnotations;
+using System.Text.Json.Serialization;
 using Microsoft.EntityFrameworkCore;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
@@ -10,8 +12,13 @@ using Triggers.Core.Tables;
 namespace Triggers.Api.Tenants;
 
 /// <summary>The body of <c>POST /tenants</c>.</summary>
-/// <param name="Name">Unique, 1–128 characters.</param>
-internal sealed record NewTenant(string Name);
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+internal sealed record NewTenant
+{
+    /// <summary>Unique.</summary>
+    [Length(1, 128)]
+    public required string Name { get; init; }
+}
 
 /// <summary>A tenant as clients see it.</summary>
 internal sealed record TenantView(string Id, string Name, DateTimeOffset CreatedAt)
@@ -51,7 +58,7 @@ internal static class TenantsApi
 
     private static async Task<IResult> CreateAsync(HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
     {
-        var body = await Body.ReadAsync(context, fields => new NewTenant(fields.Text("name", 1, 128, required: true)!));
+        var body = await Body.ReadAsync(context, fields => new NewTenant { Name = fields.Text("name")! });
         var made = await db.Tenants.FromSql(
             $"INSERT INTO tenants (id, name) VALUES ({TypeId.NewGuid()}, {body.Name}) ON CONFLICT (name) DO NOTHING RETURNING *").ToListAsync(cancellationToken);
         const string taken = "There is a tenant with this name.";

@@ -1,9 +1,12 @@
+using System.ComponentModel.DataAnnotations;
+using System.Text.Json.Serialization;
 using Microsoft.EntityFrameworkCore;
 using Npgsql;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Lists;
 using Triggers.Api.OpenApi;
+using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.Tables;
@@ -11,63 +14,65 @@ using Triggers.Core.Tables;
 namespace Triggers.Api.UsagePlans;
 
 /// <summary>What a client says a usage plan is.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 internal sealed record UsagePlanBody
 {
-    private const int MaxEventsPerDay = 2_000_000_000;
-
-    /// <summary>Unique, 1–128 characters.</summary>
+    /// <summary>Unique.</summary>
+    [Length(1, 128)]
     public required string Name { get; init; }
 
-    /// <summary>Sustained requests a second of each key, 1 to 1,000,000.</summary>
-    public required int? RequestsPerSecond { get; init; }
+    /// <summary>Sustained requests a second of each key.</summary>
+    [Range(1, Limit.Max)]
+    public required int RequestsPerSecond { get; init; }
 
-    /// <summary>How many requests may come at once, 1 to 1,000,000.</summary>
-    public required int? Burst { get; init; }
+    /// <summary>How many requests may come at once.</summary>
+    [Range(1, Limit.Max)]
+    public required int Burst { get; init; }
 
-    /// <summary>Events each key may publish in a day (UTC), 1 to 2,000,000,000; without it any number.</summary>
+    /// <summary>Events each key may publish in a day (UTC); without it any number.</summary>
+    [Range(1, Limit.MaxEventsPerDay)]
+    public int? EventsPerDay { get; init; }
+
+    public static UsagePlanBody Read(Fields fields) => new()
+    {
+        Name = fields.Text("name")!,
+        RequestsPerSecond = fields.Number("requestsPerSecond") ?? 0,
+        Burst = fields.Number("burst") ?? 0,
+        EventsPerDay = fields.Number("eventsPerDay"),
+    };
+}
+
+/// <summary>What of a usage plan is to change; what is not there stays.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+internal sealed record UsagePlanChange
+{
+    /// <summary>Unique.</summary>
+    [Length(1, 128), NotRemovable]
+    public string? Name { get; init; }
+
+    /// <summary>As when making it.</summary>
+    [Range(1, Limit.Max), NotRemovable]
+    public int? RequestsPerSecond { get; init; }
+
+    /// <summary>As when making it.</summary>
+    [Range(1, Limit.Max), NotRemovable]
+    public int? Burst { get; init; }
+
+    /// <summary>As when making it; null removes the quota.</summary>
+    [Range(1, Limit.MaxEventsPerDay)]
     public int? EventsPerDay { get; init; }
 
     /// <summary>Whether the quota is to change, were it to none.</summary>
     internal bool HasEventsPerDay { get; init; }
 
-    /// <summary>Reads the body of a POST.</summary>
-    public static UsagePlanBody ReadNew(Fields fields) => Read(fields, required: true);
-
-    /// <summary>Reads the body of a PATCH (RFC 7396).</summary>
-    public static UsagePlanBody ReadChange(Fields fields)
+    public static UsagePlanChange Read(Fields fields) => new()
     {
-        foreach (var name in (string[])["name", "requestsPerSecond", "burst"])
-        {
-            if (fields.IsNull(name))
-                fields.Refuse(Fields.Pointer(name), "Can't be removed.");
-        }
-        return Read(fields, required: false);
-    }
-
-    private static UsagePlanBody Read(Fields fields, bool required) => new()
-    {
-        Name = fields.Text("name", 1, 128, required)!,
-        RequestsPerSecond = fields.Number("requestsPerSecond", 1, 1_000_000, required),
-        Burst = fields.Number("burst", 1, 1_000_000, required),
-        EventsPerDay = fields.Number("eventsPerDay", 1, MaxEventsPerDay),
+        Name = fields.Text("name"),
+        RequestsPerSecond = fields.Number("requestsPerSecond"),
+        Burst = fields.Number("burst"),
+        EventsPerDay = fields.Number("eventsPerDay"),
         HasEventsPerDay = fields.Has("eventsPerDay"),
     };
-}
-
-/// <summary>What of a usage plan is to change; what is not there stays.</summary>
-internal sealed record UsagePlanChange
-{
-    /// <summary>Unique, 1–128 characters.</summary>
-    public string? Name { get; init; }
-
-    /// <summary>As when making it.</summary>
-    public int? RequestsPerSecond { get; init; }
-
-    /// <summary>As when making it.</summary>
-    public int? Burst { get; init; }
-
-    /// <summary>As when making it; null removes the quota.</summary>
-    public int? EventsPerDay { get; init; }
 }
 
 /// <summary>A usage plan as clients see it.</summary>
@@ -131,7 +136,7 @@ internal static class UsagePlansApi
 
     private static async Task<IResult> CreateAsync(HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
     {
-        var body = await Body.ReadAsync(context, UsagePlanBody.ReadNew);
+        var body = await Body.ReadAsync(context, UsagePlanBody.Read);
         var made = await db.UsagePlans.FromSql(
             $"""
             INSERT INTO usage_plans (id, name, requests_per_second, burst, events_per_day)
@@ -161,7 +166,7 @@ internal static class UsagePlansApi
         string id, HttpContext context, TriggersDbContext db, KeyChanges changes, CancellationToken cancellationToken)
     {
         var key = Ids.UsagePlan(id);
-        var body = await Body.ReadAsync(context, UsagePlanBody.ReadChange);
+        var body = await Body.ReadAsync(context, UsagePlanChange.Read);
         try
         {
             var changed = await db.UsagePlans.FromSql(

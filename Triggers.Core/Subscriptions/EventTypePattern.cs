@@ -10,6 +10,18 @@ public static class EventTypePattern
     /// <summary>The longest type there is.</summary>
     public const int MaxLength = 256;
 
+    /// <summary>The longest pattern there is.</summary>
+    public const int MaxPatternLength = MaxLength + 2;
+
+    /// <summary>What a type looks like that somebody may publish, as a regular expression.</summary>
+    public const string OfPublished = @"^(?!triggers\.)[A-Za-z0-9._-]{1,256}$";
+
+    /// <summary>What a pattern looks like, as a regular expression.</summary>
+    public const string OfPatterns = @"^(\*|[A-Za-z0-9._-]{1,256}(\.\*)?)$";
+
+    /// <summary>What a pattern looks like that somebody may subscribe to, as a regular expression.</summary>
+    public const string OfSubscribed = @"^(\*|(?!triggers\.)[A-Za-z0-9._-]{1,256}(\.\*)?)$";
+
     private const string SystemPrefix = "triggers.";
 
     /// <summary>

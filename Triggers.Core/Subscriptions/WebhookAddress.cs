@@ -9,6 +9,9 @@ namespace Triggers.Core.Subscriptions;
 /// </summary>
 public static class WebhookAddress
 {
+    /// <summary>What an address looks like, as a regular expression. It says less than <see cref="TryNormalize"/>.</summary>
+    public const string Pattern = "^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]";
+
     private const int MaxHostLength = 253;
 
     // Otherwise Uri writes paths anew (%7E becomes ~, /a/../b becomes /b), which breaks signatures in query strings.

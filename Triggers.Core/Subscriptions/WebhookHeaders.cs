@@ -9,6 +9,9 @@ namespace Triggers.Core.Subscriptions;
 /// </summary>
 public static class WebhookHeaders
 {
+    /// <summary>What a value looks like, as a regular expression.</summary>
+    public const string OfValues = "^[ -~]*$";
+
     private const int MaxNameLength = 128;
 
     private static readonly SearchValues<char> TokenChars =

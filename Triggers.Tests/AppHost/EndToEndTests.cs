@@ -54,7 +54,7 @@ public sealed class EndToEndTests
 
     private static HttpClient Client(Uri address)
     {
-        var client = new HttpClient { BaseAddress = address };
+        var client = new HttpClient(new ContractHandler(new SocketsHttpHandler())) { BaseAddress = address };
         client.DefaultRequestHeaders.Add("X-API-Key", Key);
         return client;
     }

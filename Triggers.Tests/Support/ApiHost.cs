@@ -88,7 +88,7 @@ internal sealed class ApiClient : IDisposable
     {
         // As clients in the wild do; what the server makes of it is what is tested.
         var handler = new SocketsHttpHandler { RequestHeaderEncodingSelector = (_, _) => Encoding.UTF8 };
-        _http = new HttpClient(handler) { BaseAddress = address, Timeout = TimeSpan.FromSeconds(60) };
+        _http = new HttpClient(new ContractHandler(handler)) { BaseAddress = address, Timeout = TimeSpan.FromSeconds(60) };
         if (key is not null)
             _http.DefaultRequestHeaders.Add("X-API-Key", key);
     }
@@ -120,7 +120,7 @@ internal sealed class ApiClient : IDisposable
             (int)response.StatusCode,
             text,
             response.Content.Headers.ContentType?.MediaType,
-            response.Headers.ToDictionary(h => h.Key, h => string.Join(",", h.Value), StringComparer.OrdinalIgnoreCase));
+            response.Headers.Concat(response.Content.Headers).ToDictionary(h => h.Key, h => string.Join(",", h.Value), StringComparer.OrdinalIgnoreCase));
     }
 
     /// <summary>Waits until the API is ready.</summary>

@@ -184,9 +184,11 @@ public abstract class IdempotencyTests(ApiFixture api)
     {
         var tenant = await api.NewTenantAsync();
 
-        (await tenant.Client.PostAsync("/subscriptions", """{"url":"https://a.example","eventTypes":["*"]}""", ("Idempotency-Key", "k")))
+        var before = (await tenant.Client.GetAsync("/api-keys")).Ids;
+
+        (await tenant.Client.PostAsync("/api-keys", """{"name":"k","scopes":["events:read"]}""", ("Idempotency-Key", "k")))
             .IsProblem(400, "idempotency_not_supported");
-        Assert.Empty((await tenant.Client.GetAsync("/subscriptions")).Ids);
+        Assert.Equal(before, (await tenant.Client.GetAsync("/api-keys")).Ids);
     }
 
     private async Task<string[]> ListAsync(TestTenant tenant, string path)

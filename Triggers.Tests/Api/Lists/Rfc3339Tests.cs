@@ -12,6 +12,10 @@ public sealed class Rfc3339Tests
     [InlineData("2026-01-31T09:30:00.123456789Z", "2026-01-31T09:30:00.1234560")]
     [InlineData("2026-01-31T10:30:00+01:00", "2026-01-31T09:30:00.0000000")]
     [InlineData("2026-01-31T00:30:00-09:00", "2026-01-31T09:30:00.0000000")]
+    [InlineData("2026-02-01T09:15:00+23:45", "2026-01-31T09:30:00.0000000")]
+    [InlineData("2026-01-31T09:30:00-00:00", "2026-01-31T09:30:00.0000000")]
+    [InlineData("2016-12-31T23:59:60Z", "2017-01-01T00:00:00.0000000")]
+    [InlineData("2016-12-31T15:59:60.5-08:00", "2017-01-01T00:00:00.5000000")]
     public void Times_are_read_to_the_microsecond(string text, string utc)
     {
         Assert.True(Rfc3339.TryParse(text, out var moment));
@@ -36,7 +40,7 @@ public sealed class Rfc3339Tests
     public void What_we_write_we_read() =>
         Gen.DateTimeOffset.Sample(moment =>
         {
-            var text = System.Text.Json.JsonSerializer.Deserialize<string>(System.Text.Json.JsonSerializer.Serialize(moment, Json.Options))!;
+            var text = System.Text.Json.JsonSerializer.Deserialize<string>(System.Text.Json.JsonSerializer.Serialize(moment, Triggers.Api.Requests.Json.Options))!;
             return Rfc3339.TryParse(text, out var read) && Math.Abs((read - moment).Ticks) < TimeSpan.TicksPerMicrosecond;
         });
 }

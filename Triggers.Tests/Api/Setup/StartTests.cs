@@ -64,7 +64,7 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
 
         await Wait.UntilAsync("both are waited for", () =>
             logs.Lines.Any(line => line.Message.StartsWith("Waiting for the database", StringComparison.Ordinal))
-            && logs.Lines.Any(line => line.Message.StartsWith("Not listening for changed keys", StringComparison.Ordinal)));
+            && logs.Lines.Any(line => line.Message.StartsWith("Waits, and is tried again", StringComparison.Ordinal)));
 
         Assert.DoesNotContain(logs.Lines, line => line.Level > LogLevel.Information);
         Assert.Equal([LogLevel.Information, LogLevel.Warning], new[] { 14, 15 }.Select(seconds => Readiness.LevelOfWaiting(TimeSpan.FromSeconds(seconds))));

@@ -82,12 +82,44 @@ public sealed class SubscriptionsTests(ApiFixture api) : IClassFixture<ApiFixtur
         Assert.Equal("https://b.example", rest["url"]);
         Assert.Null(rest.Json["description"]);
         Assert.Equal("""["b","c.*"]""", rest.Json["eventTypes"]!.ToJsonString());
-        Assert.Equal("""{"y":"2"}""", rest.Json["headers"]!.ToJsonString());
+        Assert.Equal("""{"x":"1","y":"2"}""", rest.Json["headers"]!.ToJsonString());
 
         Assert.Equal("{}", (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"headers":null}""")).Is(200).Json["headers"]!.ToJsonString());
         Assert.Equal(["/url", "/eventTypes", "/enabled"],
             (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"url":null,"eventTypes":null,"enabled":null}""")).IsProblem(400, "invalid_request").Pointers);
         Assert.Equal(["/id"], (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"id":"x"}""")).IsProblem(400, "invalid_request").Pointers);
+    }
+
+    [Theory]
+    [InlineData("""{"X-Team":null}""", """{"b":"2"}""")]
+    [InlineData("""{"x-team":"new"}""", """{"b":"2","x-team":"new"}""")]
+    [InlineData("""{"c":"3","B":null,"unknown":null}""", """{"c":"3","x-team":"1"}""")]
+    [InlineData("{}", """{"b":"2","x-team":"1"}""")]
+    public async Task Headers_are_merged_name_by_name(string patch, string merged)
+    {
+        var tenant = await api.NewTenantAsync();
+        var id = (await tenant.Client.PostAsync("/subscriptions",
+            """{"url":"https://a.example","eventTypes":["a"],"headers":{"x-team":"1","b":"2"}}""")).Is(201).Id;
+
+        var changed = (await tenant.Client.PatchAsync($"/subscriptions/{id}", $$"""{"headers":{{patch}}}""")).Is(200);
+
+        Assert.Equal(
+            JsonNode.Parse(merged)!.AsObject().OrderBy(h => h.Key).Select(h => $"{h.Key}: {h.Value}"),
+            changed.Json["headers"]!.AsObject().OrderBy(h => h.Key).Select(h => $"{h.Key}: {h.Value}"));
+    }
+
+    [Fact]
+    public async Task Headers_are_no_more_than_20_after_a_merge_either()
+    {
+        var tenant = await api.NewTenantAsync();
+        string Headers(int from, int count) => "{" + string.Join(",", Enumerable.Range(from, count).Select(i => $"\"x-{i}\":\"1\"")) + "}";
+        var id = (await tenant.Client.PostAsync("/subscriptions",
+            $$"""{"url":"https://a.example","eventTypes":["a"],"headers":{{Headers(0, 15)}}}""")).Is(201).Id;
+
+        Assert.Equal(["/headers"],
+            (await tenant.Client.PatchAsync($"/subscriptions/{id}", $$"""{"url":"https://b.example","headers":{{Headers(15, 6)}}}""")).IsProblem(400, "invalid_request").Pointers);
+        Assert.Equal("https://a.example", (await tenant.Client.GetAsync($"/subscriptions/{id}"))["url"]);
+        (await tenant.Client.PatchAsync($"/subscriptions/{id}", $$"""{"headers":{{Headers(10, 10)}}}""")).Is(200);
     }
 
     [Fact]
