@@ -1,3 +1,4 @@
+using Triggers.Api.Errors;
 using Triggers.Api.Ingest;
 using Triggers.Api.Lists;
 using Triggers.Api.OpenApi;
@@ -33,6 +34,7 @@ internal static class EventDocs
             ListParameters.CreatedAfter, ListParameters.CreatedBefore, ListParameters.Order, ListParameters.Limit, ListParameters.Cursor,
         ],
         Answer = new(typeof(Page<EventView>), $$"""{"items":[{{Example}}],"nextCursor":null}"""),
+        Errors = [ErrorCodes.EventNotYetVisible],
     };
 
     public static readonly Operation Get = new("getEvent", Group, "Get an event",
@@ -41,5 +43,6 @@ internal static class EventDocs
         + "until it is acknowledged.")
     {
         Answer = new(typeof(EventDetail), Example[..^1] + ""","deliveries":{"pending":1,"succeeded":0,"deadLettered":0,"cancelled":0}}"""),
+        Errors = [ErrorCodes.EventNotYetVisible],
     };
 }

@@ -1,4 +1,5 @@
 using Triggers.Api.Auth;
+using Triggers.Api.Errors;
 using Triggers.Api.OpenApi;
 using Triggers.Core;
 using Triggers.ServiceDefaults;
@@ -15,6 +16,7 @@ internal static class HealthApi
         + "`/health/live` and `/health/ready` are for orchestrators.")
     {
         Answer = new(typeof(HealthReport), """{"status":"healthy","parts":[{"name":"postgres","status":"healthy","detail":null}]}"""),
+        Errors = [ErrorCodes.StorageUnavailable],
     };
 
     /// <summary>Maps <c>GET /health</c>.</summary>

@@ -332,7 +332,9 @@ internal sealed partial class Contract
             # bits at the end of its base64 that mean nothing
             (createSubscription|rotateSubscriptionSecret)\ /secret |
             # no such thing, or not this caller's
-            (createApiKey|changeApiKey)\ (/tenantId|/usagePlanId) | .*\ \?tenantId | replayEvent\ /subscriptionIds/.* |
+            (createApiKey|changeApiKey)\ (/tenantId|/usagePlanId) | .*\ \?tenantId | replayEvent\ /subscriptionIds/.* | createReplay\ /subscriptionId |
+            # in an order, and before now
+            createReplay\ (/from|/to) |
             # to come
             (createApiKey|changeApiKey)\ /expiresAt |
             # of another list

@@ -63,7 +63,7 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
         await using var host = new ApiHost(await postgres.CreateDatabaseAsync(), logs, ("ConnectionStrings:redis", $"{redis},connectTimeout=500"));
 
         await Wait.UntilAsync("both are waited for", () =>
-            logs.Lines.Any(line => line.Message.StartsWith("Waiting for the database", StringComparison.Ordinal))
+            logs.Lines.Any(line => line.Message.StartsWith("The database does not have", StringComparison.Ordinal))
             && logs.Lines.Any(line => line.Message.StartsWith("Waits, and is tried again", StringComparison.Ordinal)));
 
         Assert.DoesNotContain(logs.Lines, line => line.Level > LogLevel.Information);
