@@ -105,6 +105,7 @@ public static class Extensions
     {
         // The host would make every background service first, and report the one mistake that one of them stumbles over.
         var name = app.Environment.ApplicationName;
+        var stopping = app.Lifetime.ApplicationStopping;
         List<BackgroundService> background = [];
         bool HasDied() => background.Exists(service => service.ExecuteTask is { IsFaulted: true });
         try
@@ -115,10 +116,10 @@ public static class Extensions
             // One that died has made the host stop: in good order, as it seems from outside.
             return HasDied() ? 1 : Environment.ExitCode;
         }
-        // It died before the server was up, which then is not started any more.
-        catch (OperationCanceledException) when (HasDied())
+        // The end came before the server was up, which then is not started any more.
+        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
         {
-            return 1;
+            return HasDied() ? 1 : Environment.ExitCode;
         }
         catch (Exception e) when (SettingsMistakes(e) is { Count: > 0 } mistakes)
         {

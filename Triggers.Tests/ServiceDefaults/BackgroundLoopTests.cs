@@ -91,8 +91,8 @@ public sealed class BackgroundLoopTests
         await work.ExecuteTask!.WaitAsync(Wait.Long, TestContext.Current.CancellationToken);
 
         Assert.Equal(
-            [(LogLevel.Warning, "Waits, and is tried again until it works: no answer"), (LogLevel.Information, "Works again after")],
-            logs.Lines.Select(line => (line.Level, line.Message.Split(" 0.")[0])));
+            [(LogLevel.Warning, "Waits, and is tried again until it works: no answer"), (LogLevel.Information, "Works again")],
+            logs.Lines.Select(line => (line.Level, line.Message.Split(" after ")[0])));
     }
 
     private static async Task<int> RunAsync(Work work, Func<bool>? stopWhen = null)
