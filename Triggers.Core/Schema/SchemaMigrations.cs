@@ -40,6 +40,15 @@ public sealed class RetryLinks : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0004_retry_links.sql"));
 }
 
+/// <summary>0010_queue_and_history.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0010_queue_and_history")]
+public sealed class QueueAndHistory : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0010_queue_and_history.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)
