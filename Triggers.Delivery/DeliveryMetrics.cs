@@ -21,7 +21,7 @@ internal sealed class DeliveryMetrics
     private readonly ConcurrentDictionary<(string Log, int Partition), (long Events, double Seconds)> _lags = new();
     private readonly Histogram<int> _batchSize;
     private readonly Histogram<double> _batchDuration, _attemptDuration, _toFirstAttempt, _toDelivered;
-    private readonly Counter<long> _finished, _deadLetters, _leasesExpired, _setAside;
+    private readonly Counter<long> _staleConnections, _finished, _deadLetters, _leasesExpired, _setAside;
     private readonly UpDownCounter<long> _active;
     private volatile Backlog? _backlog;
 
@@ -39,6 +39,7 @@ internal sealed class DeliveryMetrics
 
         _active = meter.CreateUpDownCounter<long>("triggers.delivery.attempts.active", "{attempt}", "Webhook requests under way in this process.");
         _attemptDuration = meter.CreateHistogram("triggers.delivery.attempt.duration", "s", "How long a webhook request took, by `outcome`; the count counts attempts.", advice: Requests);
+        _staleConnections = meter.CreateCounter<long>("triggers.delivery.connections.stale", "{connection}", "Kept-alive connections that turned out to be closed when a webhook went out on them; each time it was sent once more, on a fresh one, within the same attempt.");
         _finished = meter.CreateCounter<long>("triggers.delivery.finished", "{delivery}", "Deliveries that reached a final state, by `status`: `succeeded`, `dead_lettered` or `cancelled`.");
         _toFirstAttempt = meter.CreateHistogram("triggers.delivery.accept_to_first_attempt", "s", "From the acceptance of an event to the start of a delivery's first attempt; without replays and tests.", advice: SinceAccept);
         _toDelivered = meter.CreateHistogram("triggers.delivery.accept_to_delivered", "s", "From the acceptance of an event to the receiver's 2xx; without replays and tests.", advice: SinceAccept);
@@ -86,6 +87,9 @@ internal sealed class DeliveryMetrics
 
     /// <summary>It ended, or was broken off.</summary>
     public void AttemptEnded() => _active.Add(-1);
+
+    /// <summary>A kept-alive connection was closed, and the request goes out once more on a fresh one.</summary>
+    public void StaleConnection() => _staleConnections.Add(1);
 
     /// <summary>The first attempt of a delivery starts.</summary>
     public void FirstAttempt(TimeSpan sinceAcceptance) => _toFirstAttempt.Record(sinceAcceptance.TotalSeconds);

@@ -1,4 +1,5 @@
 using System.ComponentModel.DataAnnotations;
+using System.Globalization;
 using System.Net;
 using Microsoft.Extensions.Options;
 
@@ -29,6 +30,12 @@ public sealed class DeliveryOptions
     /// </summary>
     public string AllowedNetworks { get; set; } = "";
 
+    /// <summary>Networks that webhooks are never sent to, as CIDR ranges separated by commas. They win over <see cref="AllowedNetworks"/>.</summary>
+    public string DeniedNetworks { get; set; } = "";
+
+    /// <summary>Ports that webhooks may be sent to, and ranges of them, separated by commas.</summary>
+    public string AllowedPorts { get; set; } = "80,443,1024-65535";
+
     /// <summary>When to try again, and when to give up.</summary>
     [ValidateObjectMembers]
     public Retries.RetryOptions Retry { get; set; } = new();
@@ -48,6 +55,23 @@ public sealed class DeliveryOptions
         }
         return true;
     }
+
+    internal static bool TryParsePorts(string text, out IReadOnlyList<(int First, int Last)> ports)
+    {
+        var parsed = new List<(int, int)>();
+        ports = parsed;
+        foreach (var part in text.Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries))
+        {
+            var ends = part.Split('-');
+            if (ends.Length > 2 || !TryParsePort(ends[0], out var first) || !TryParsePort(ends[^1], out var last) || first > last)
+                return false;
+            parsed.Add((first, last));
+        }
+        return parsed.Count > 0;
+    }
+
+    private static bool TryParsePort(string text, out int port) =>
+        int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out port) && port is > 0 and <= ushort.MaxValue;
 }
 
 /// <summary>The rules between settings; the ranges are on the settings themselves.</summary>
@@ -61,6 +85,10 @@ internal sealed class DeliveryOptionsRules : IValidateOptions<DeliveryOptions>
         var failures = new List<string>();
         if (!DeliveryOptions.TryParseNetworks(options.AllowedNetworks, out _))
             failures.Add($"Delivery:AllowedNetworks must be CIDR ranges separated by commas; it is '{options.AllowedNetworks}'.");
+        if (!DeliveryOptions.TryParseNetworks(options.DeniedNetworks, out _))
+            failures.Add($"Delivery:DeniedNetworks must be CIDR ranges separated by commas; it is '{options.DeniedNetworks}'.");
+        if (!DeliveryOptions.TryParsePorts(options.AllowedPorts, out _))
+            failures.Add($"Delivery:AllowedPorts must be ports from 1 to 65535 and ranges, as in 80,443,1024-65535; it is '{options.AllowedPorts}'.");
         if (options.ConnectTimeout > options.AttemptTimeout)
             failures.Add($"Delivery:ConnectTimeout ({options.ConnectTimeout}) must not exceed Delivery:AttemptTimeout ({options.AttemptTimeout}).");
         if (options.Lease <= options.AttemptTimeout + DeliveryOptions.LeaseMargin)

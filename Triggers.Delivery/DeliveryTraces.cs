@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Triggers.Core;
+using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Attempts;
 using Triggers.Delivery.Dispatch;
@@ -61,7 +62,7 @@ internal static class DeliveryTraces
         activity.SetTag("http.request.method", "POST");
         if (number > 1)
             activity.SetTag("http.request.resend_count", number - 1);
-        if (Uri.TryCreate(url, UriKind.Absolute, out var address))
+        if (WebhookAddress.TryParse(url, out var address))
         {
             activity.SetTag("url.full", WithoutSecrets(address));
             activity.SetTag("server.address", address.IdnHost);
@@ -97,5 +98,5 @@ internal static class DeliveryTraces
 
     /// <summary>An address with neither user nor query, where receivers like to put their tokens.</summary>
     internal static string WithoutSecrets(Uri url) =>
-        url.GetComponents(UriComponents.SchemeAndServer | UriComponents.Path, UriFormat.UriEscaped) + (url.Query.Length > 1 ? "?*" : "");
+        url.GetComponents(UriComponents.SchemeAndServer, UriFormat.UriEscaped) + url.AbsolutePath + (url.Query.Length > 1 ? "?*" : "");
 }

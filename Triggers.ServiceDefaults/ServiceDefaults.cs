@@ -23,7 +23,7 @@ public static class Extensions
         var services = builder.Services;
         services.TryAddSingleton(TimeProvider.System);
         // Every statement at Information would drown what matters, and carry data into the logs.
-        builder.Logging.AddFilter("Npgsql", LogLevel.Warning).AddFilter("Polly", LogLevel.Warning).AddFilter("Microsoft.EntityFrameworkCore", LogLevel.Warning);
+        builder.Logging.AddFilter("Npgsql", LogLevel.Warning).AddFilter("Microsoft.EntityFrameworkCore", LogLevel.Warning);
         builder.AddTelemetry();
         AddStorage(services, builder.Environment.ApplicationName);
 

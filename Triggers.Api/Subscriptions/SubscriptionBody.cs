@@ -1,4 +1,3 @@
-using System.Buffers;
 using Triggers.Api.Requests;
 using Triggers.Core.Subscriptions;
 
@@ -31,19 +30,10 @@ internal sealed record SubscriptionBody
     private const int MaxHeaders = 20;
     private const int MaxHeaderLength = 4_096;
 
-    private static readonly SearchValues<char> TokenChars =
-        SearchValues.Create("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz");
-
-    // What the request itself, or the network between, has the say about.
-    private static readonly HashSet<string> ReservedHeaders = new(StringComparer.OrdinalIgnoreCase)
-    {
-        "host", "connection", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive", "expect", "date", "via", "forwarded",
-        "proxy-connection", "proxy-authorization", "accept-encoding", "user-agent", "traceparent", "tracestate", "baggage", "x-correlation-id",
-    };
-
-    private static readonly string[] ReservedPrefixes = ["webhook-", "triggers-", "content-"];
-
-    /// <summary>Where webhooks go: http or https, at most 2,048 characters, neither user name nor fragment.</summary>
+    /// <summary>
+    /// Where webhooks go: http or https, at most 2,048 characters, neither user name nor fragment. Path and query are sent byte for
+    /// byte as given; an international host name is kept and shown as punycode.
+    /// </summary>
     public required string Url { get; init; }
 
     /// <summary>1–100 types or patterns: <c>*</c>, <c>order.created</c>, <c>order.*</c>.</summary>
@@ -87,38 +77,25 @@ internal sealed record SubscriptionBody
             Enabled = fields.Flag("enabled"),
             Headers = fields.Map("headers", MaxHeaders, MaxHeaderLength),
         };
-        if (body.Url is not null && !IsWebhookUrl(body.Url))
-            fields.Refuse("/url", "Must be an absolute http or https address without user name and fragment.");
+        if (body.Url is not null)
+        {
+            if (WebhookAddress.TryNormalize(body.Url, out var address, out var problem))
+                body = body with { Url = address };
+            else
+                fields.Refuse("/url", problem);
+        }
         for (var i = 0; i < body.EventTypes?.Length; i++)
         {
             // What was no text at all has been refused as that.
             if (body.EventTypes[i].Length > 0 && !EventTypePattern.IsPattern(body.EventTypes[i]))
                 fields.Refuse($"/eventTypes/{i}", "Must be *, an event type, or a type and .*, as in order.*.");
         }
+        using var request = new HttpRequestMessage();
         foreach (var (name, value) in body.Headers ?? [])
         {
-            if (name.Length is 0 or > 128 || name.AsSpan().ContainsAnyExcept(TokenChars))
-                fields.Refuse("/headers" + Fields.Pointer(name), "Is not a header name.");
-            else if (ReservedHeaders.Contains(name) || ReservedPrefixes.Any(p => name.StartsWith(p, StringComparison.OrdinalIgnoreCase)))
-                fields.Refuse("/headers" + Fields.Pointer(name), "This header is not the subscription's to set.");
-            if (value.Any(c => c is < ' ' or > '~'))
-                fields.Refuse("/headers" + Fields.Pointer(name), "Must be printable ASCII.");
+            if (WebhookHeaders.Add(request.Headers, name, value) is { } problem)
+                fields.Refuse("/headers" + Fields.Pointer(name), problem);
         }
         return body;
-    }
-
-    private static bool IsWebhookUrl(string url) =>
-        url.All(c => c is > ' ' and <= '~' and not '\\' and not '#')
-        && Uri.TryCreate(url, UriKind.Absolute, out var uri)
-        && (uri.Scheme == Uri.UriSchemeHttp || uri.Scheme == Uri.UriSchemeHttps)
-        && uri.Host.Length > 0
-        // Even an empty user name, which the Uri would hide.
-        && !AuthorityOf(url).Contains('@');
-
-    private static ReadOnlySpan<char> AuthorityOf(ReadOnlySpan<char> url)
-    {
-        var rest = url[(url.IndexOf("://") + 3)..];
-        var end = rest.IndexOfAny('/', '?');
-        return end < 0 ? rest : rest[..end];
     }
 }

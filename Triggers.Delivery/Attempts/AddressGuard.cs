@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Sockets;
+using Microsoft.Extensions.Options;
 
 namespace Triggers.Delivery.Attempts;
 
@@ -7,7 +8,7 @@ namespace Triggers.Delivery.Attempts;
 /// Keeps webhooks out of the network we run in. The check is made on the address that is connected to, after the name was
 /// resolved, so a name that changes its mind changes nothing.
 /// </summary>
-public sealed class AddressGuard(IReadOnlyList<IPNetwork> allowedNetworks)
+public sealed partial class AddressGuard
 {
     // IANA special-purpose registries: what is not globally reachable, and what leads to other addresses (6to4, Teredo, NAT64).
     private static readonly IPNetwork[] RefusedIPv4 =
@@ -17,6 +18,8 @@ public sealed class AddressGuard(IReadOnlyList<IPNetwork> allowedNetworks)
             "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
             "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24",
             "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+            // Public by its number, and yet a cloud's inside: Azure answers machines there with their settings.
+            "168.63.129.16/32",
         }.Select(IPNetwork.Parse),
     ];
 
@@ -25,12 +28,33 @@ public sealed class AddressGuard(IReadOnlyList<IPNetwork> allowedNetworks)
     private static readonly IPNetwork[] RefusedIPv6 =
         [.. new[] { "2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20" }.Select(IPNetwork.Parse)];
 
-    /// <summary>Whether a webhook may be sent to this address.</summary>
+    private readonly IReadOnlyList<IPNetwork> _allowed, _denied;
+    private readonly IReadOnlyList<(int First, int Last)> _ports;
+    private readonly ILogger<AddressGuard> _logger;
+
+    /// <summary>A guard with the networks and ports of <c>Delivery:*</c>, which have been validated.</summary>
+    public AddressGuard(IOptions<DeliveryOptions> options, ILogger<AddressGuard> logger)
+    {
+        var settings = options.Value;
+        _ = DeliveryOptions.TryParseNetworks(settings.AllowedNetworks, out _allowed);
+        _ = DeliveryOptions.TryParseNetworks(settings.DeniedNetworks, out _denied);
+        _ = DeliveryOptions.TryParsePorts(settings.AllowedPorts, out _ports);
+        _logger = logger;
+        if (_allowed.Count > 0)
+            Log.NetworksAllowed(logger, settings.AllowedNetworks);
+    }
+
+    /// <summary>Whether a webhook may be sent to this port.</summary>
+    public bool AllowsPort(int port) => _ports.Any(range => port >= range.First && port <= range.Last);
+
+    /// <summary>Whether a webhook may be sent to this address: not if it is denied, else if it is allowed or public.</summary>
     public bool Allows(IPAddress address)
     {
         if (address.IsIPv4MappedToIPv6)
             address = address.MapToIPv4();
-        if (allowedNetworks.Any(network => network.Contains(address)))
+        if (_denied.Any(network => network.Contains(address)))
+            return false;
+        if (_allowed.Any(network => network.Contains(address)))
             return true;
         return address.AddressFamily switch
         {
@@ -41,15 +65,26 @@ public sealed class AddressGuard(IReadOnlyList<IPNetwork> allowedNetworks)
     }
 
     /// <summary>Resolves, checks, connects: for <see cref="SocketsHttpHandler.ConnectCallback"/>.</summary>
-    /// <exception cref="AddressRefusedException">The name has addresses, and none of them is one we may call.</exception>
+    /// <exception cref="AddressRefusedException">The port, or every address of the name, is one we may not call.</exception>
     /// <exception cref="SocketException">The name has no address, or nobody answers.</exception>
     public async ValueTask<Stream> ConnectAsync(SocketsHttpConnectionContext context, CancellationToken cancellationToken)
     {
         var endpoint = context.DnsEndPoint;
-        var addresses = await Dns.GetHostAddressesAsync(endpoint.Host, cancellationToken);
+        if (!AllowsPort(endpoint.Port))
+        {
+            Log.PortRefused(_logger, endpoint.Host, endpoint.Port);
+            throw new AddressRefusedException($"webhooks may not be sent to port {endpoint.Port}");
+        }
+        // The resolver takes some addresses for mistakes (0.0.0.0, ::) before the guard could see them.
+        var addresses = IPAddress.TryParse(endpoint.Host, out var literal) ? [literal] : await Dns.GetHostAddressesAsync(endpoint.Host, cancellationToken);
         var allowed = Array.FindAll(addresses, Allows);
         if (allowed.Length == 0)
-            throw addresses.Length == 0 ? new SocketException((int)SocketError.HostNotFound) : new AddressRefusedException(endpoint.Host, addresses[0]);
+        {
+            if (addresses.Length == 0)
+                throw new SocketException((int)SocketError.HostNotFound);
+            Log.AddressRefused(_logger, endpoint.Host, addresses[0]);
+            throw new AddressRefusedException("the address is not one that webhooks may be sent to");
+        }
 
         var socket = new Socket(SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
         try
@@ -63,8 +98,21 @@ public sealed class AddressGuard(IReadOnlyList<IPNetwork> allowedNetworks)
             throw;
         }
     }
+
+    // What a name resolved to, and which setting has the say, is for who runs this and not for who subscribes.
+    private static partial class Log
+    {
+        [LoggerMessage(EventId = 1, Level = LogLevel.Information, Message = "Webhooks may be sent to {Networks}, beside public addresses")]
+        public static partial void NetworksAllowed(ILogger logger, string networks);
+
+        [LoggerMessage(EventId = 2, Level = LogLevel.Information,
+            Message = "Refused to send to {Host}: it is {Address}, which is not public, or is denied; see Delivery:AllowedNetworks and Delivery:DeniedNetworks")]
+        public static partial void AddressRefused(ILogger logger, string host, IPAddress address);
+
+        [LoggerMessage(EventId = 3, Level = LogLevel.Information, Message = "Refused to send to {Host}: port {Port} is not in Delivery:AllowedPorts")]
+        public static partial void PortRefused(ILogger logger, string host, int port);
+    }
 }
 
-/// <summary>The guard refused every address of a name.</summary>
-public sealed class AddressRefusedException(string host, IPAddress address)
-    : Exception($"{host} is {address}, which is not a public address; Delivery:AllowedNetworks opens networks");
+/// <summary>The guard refused to connect. The message is for the subscription's owner: it names neither addresses nor settings.</summary>
+public sealed class AddressRefusedException(string message) : Exception(message);

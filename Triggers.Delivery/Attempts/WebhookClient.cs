@@ -1,51 +1,47 @@
 using Microsoft.Extensions.Options;
 using Polly;
+using Polly.Telemetry;
 
 namespace Triggers.Delivery.Attempts;
 
 /// <summary>The HttpClient that webhooks go out by.</summary>
-internal static partial class WebhookClient
+internal static class WebhookClient
 {
     /// <summary>
-    /// No redirects, no cookies, no proxy, no trace headers but ours, and no retry: sending again is the schedule's business, in the
-    /// database. The resilience handler bounds the time to the headers; the sender bounds the whole attempt.
+    /// No redirects, no cookies, no proxy, no trace headers but ours, and no retry but that of a connection found closed: sending
+    /// again is the schedule's business, in the database. The resilience handler bounds the time to the headers; the sender bounds
+    /// the whole attempt.
     /// </summary>
     public static void AddWebhookClient(this IServiceCollection services)
     {
-        services.AddSingleton(provider =>
-        {
-            var options = provider.GetRequiredService<IOptions<DeliveryOptions>>().Value;
-            _ = DeliveryOptions.TryParseNetworks(options.AllowedNetworks, out var networks);
-            if (networks.Count > 0)
-                Log.NetworksAllowed(provider.GetRequiredService<ILogger<AddressGuard>>(), options.AllowedNetworks);
-            return new AddressGuard(networks);
-        });
+        services.AddSingleton<AddressGuard>();
         services.AddSingleton<WebhookSender>();
-        services.AddHttpClient(WebhookSender.ClientName, client => client.Timeout = Timeout.InfiniteTimeSpan)
-            .ConfigurePrimaryHttpMessageHandler(provider => new SocketsHttpHandler
-            {
-                AllowAutoRedirect = false,
-                UseCookies = false,
-                UseProxy = false,
-                ActivityHeadersPropagator = null,
-                AutomaticDecompression = System.Net.DecompressionMethods.None,
-                ConnectTimeout = provider.GetRequiredService<IOptions<DeliveryOptions>>().Value.ConnectTimeout,
-                // Names are resolved, and the guard asked, again at least this often.
-                PooledConnectionLifetime = TimeSpan.FromMinutes(2),
-                MaxResponseHeadersLength = 32,
-                MaxResponseDrainSize = 64 * 1024,
-                ConnectCallback = provider.GetRequiredService<AddressGuard>().ConnectAsync,
-            })
+        // A receiver's timeout is no error of ours: it is a result, and the dispatcher's line says so.
+        services.Configure<TelemetryOptions>(telemetry => telemetry.SeverityProvider = _ => ResilienceEventSeverity.Debug);
+        var webhooks = services.AddHttpClient(WebhookSender.ClientName, client => client.Timeout = Timeout.InfiniteTimeSpan)
+            // Names are resolved, and the guard asked, again at least this often.
+            .ConfigurePrimaryHttpMessageHandler(provider => Sockets(provider, connectionLifetime: TimeSpan.FromMinutes(2)))
             // Connections live in the handler, which renews them itself.
             .SetHandlerLifetime(Timeout.InfiniteTimeSpan)
-            .RemoveAllLoggers()
-            .AddResilienceHandler("attempt", (pipeline, context) =>
-                pipeline.AddTimeout(context.ServiceProvider.GetRequiredService<IOptions<DeliveryOptions>>().Value.AttemptTimeout));
+            .RemoveAllLoggers();
+        webhooks.AddResilienceHandler("attempt", (pipeline, context) =>
+            pipeline.AddTimeout(context.ServiceProvider.GetRequiredService<IOptions<DeliveryOptions>>().Value.AttemptTimeout));
+        webhooks.AddHttpMessageHandler(provider => new StaleConnectionHandler(
+            fresh: Sockets(provider, connectionLifetime: TimeSpan.Zero), provider.GetRequiredService<DeliveryMetrics>()));
     }
 
-    private static partial class Log
+    private static SocketsHttpHandler Sockets(IServiceProvider provider, TimeSpan connectionLifetime) => new()
     {
-        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Webhooks may be sent to {Networks}, beside public addresses")]
-        public static partial void NetworksAllowed(ILogger logger, string networks);
-    }
+        AllowAutoRedirect = false,
+        UseCookies = false,
+        UseProxy = false,
+        ActivityHeadersPropagator = null,
+        AutomaticDecompression = System.Net.DecompressionMethods.None,
+        ConnectTimeout = provider.GetRequiredService<IOptions<DeliveryOptions>>().Value.ConnectTimeout,
+        PooledConnectionLifetime = connectionLifetime,
+        MaxResponseHeadersLength = 32,
+        MaxResponseDrainSize = 64 * 1024,
+        ConnectCallback = provider.GetRequiredService<AddressGuard>().ConnectAsync,
+        PlaintextStreamFilter = (context, _) => ValueTask.FromResult<Stream>(new WebhookConnection(context.PlaintextStream)),
+    };
 }

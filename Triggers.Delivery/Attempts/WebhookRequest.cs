@@ -3,6 +3,7 @@ using System.Net.Http.Headers;
 using System.Reflection;
 using System.Text.Json;
 using Triggers.Core;
+using Triggers.Core.Subscriptions;
 using Triggers.Delivery.Dispatch;
 using Triggers.Delivery.Projection;
 
@@ -24,16 +25,14 @@ internal static class WebhookRequest
         var id = TypeId.Format(TypeId.Event, delivery.Event.Id);
         var timestamp = now.ToUnixTimeSeconds();
 
-        if (!Uri.TryCreate(subscriber.Url, UriKind.Absolute, out var url) || url.Scheme is not ("http" or "https"))
-            throw new FormatException("The subscription's url is not an http or https address.");
-        var request = new HttpRequestMessage(HttpMethod.Post, url)
+        var request = new HttpRequestMessage(HttpMethod.Post, WebhookAddress.Parse(subscriber.Url))
         {
             Content = new ReadOnlyMemoryContent(body) { Headers = { ContentType = Json } },
         };
         foreach (var (name, value) in subscriber.Headers)
         {
-            if (!request.Headers.TryAddWithoutValidation(name, value))
-                throw new FormatException($"The subscription's header {name} can't be sent.");
+            if (WebhookHeaders.Add(request.Headers, name, value) is { } problem)
+                throw new FormatException($"The subscription's header {name} can't be sent: {problem}");
         }
         request.Headers.UserAgent.Add(UserAgent);
         Add("webhook-id", id);
@@ -48,7 +47,12 @@ internal static class WebhookRequest
             Add("traceparent", traceParent);
         return request;
 
-        void Add(string name, string value) => request.Headers.TryAddWithoutValidation(name, value);
+        void Add(string name, string value)
+        {
+            // Some of it comes from the log, which others may write to.
+            if (!WebhookHeaders.IsValue(value) || !request.Headers.TryAddWithoutValidation(name, value))
+                throw new FormatException($"The event's {name} can't be sent in a header.");
+        }
     }
 
     /// <summary><c>{"id","type","timestamp","source"?,"subject"?,"externalId"?,"data"}</c>, with <c>data</c> byte for byte as it was received.</summary>

@@ -286,7 +286,7 @@ internal sealed partial class Dispatcher(
         {
             Log.Failed(logger, TypeId.Format(TypeId.Delivery, delivery.Id), TypeId.Format(TypeId.Event, delivery.Event.Id),
                 TypeId.Format(TypeId.Subscription, delivery.SubscriptionId), number, SnakeCase<AttemptOutcome>.Of(result.Outcome),
-                result.StatusCode, SnakeCase<DeliveryStatus>.Of(transition.Status), transition.Delay.TotalSeconds);
+                result.Cause, SnakeCase<DeliveryStatus>.Of(transition.Status), transition.Delay.TotalSeconds);
         }
         return new Completion(delivery, transition, result, number, started)
         {
@@ -311,8 +311,8 @@ internal sealed partial class Dispatcher(
         public static partial void Broken(ILogger logger, Exception exception, string deliveryId);
 
         [LoggerMessage(EventId = 3, Level = LogLevel.Information,
-            Message = "delivery.attempted {DeliveryId} of {EventId} to {SubscriptionId}: attempt {Attempt} ended {Outcome} {StatusCode}, now {Status}, due in {DelaySeconds} s")]
+            Message = "delivery.attempted {DeliveryId} of {EventId} to {SubscriptionId}: attempt {Attempt} ended {Outcome} ({Cause}), now {Status}, due in {DelaySeconds} s")]
         public static partial void Failed(ILogger logger, string deliveryId, string eventId, string subscriptionId, int attempt, string outcome,
-            int? statusCode, string status, double delaySeconds);
+            string cause, string status, double delaySeconds);
     }
 }

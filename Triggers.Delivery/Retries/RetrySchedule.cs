@@ -40,7 +40,8 @@ public sealed class RetryOptions
 /// | outcome                                                        | then                                                  |
 /// | 2xx                                                            | succeeded                                             |
 /// | 410                                                            | cancelled, and the subscription is disabled           |
-/// | 408, 425, 429, 5xx, timeout, refused or broken connection, DNS, TLS, not HTTP | retry, up to MaxAttempts: `exhausted`  |
+/// | 408, 425, 429, 5xx, no status code at all (< 200, > 599)       | retry, up to MaxAttempts: `exhausted`                 |
+/// | timeout, refused or broken connection, DNS, TLS, not HTTP      | the same                                              |
 /// | other 3xx, 4xx                                                 | retry, up to MaxRejectedAttempts: `rejected`          |
 /// | refused by the guard, request can't be made                    | dead letter at once: `undeliverable`                  |
 /// </remarks>
@@ -60,7 +61,8 @@ public static class RetrySchedule
         {
             AttemptOutcome.Delivered => (0, ""),
             AttemptOutcome.RefusedByGuard or AttemptOutcome.InvalidRequest => (0, DeadLetterReasons.Undeliverable),
-            AttemptOutcome.HttpStatus when statusCode is 408 or 425 or 429 or >= 500 => (options.MaxAttempts, DeadLetterReasons.Exhausted),
+            // What is no status code at all counts as 5xx (RFC 9110, 15).
+            AttemptOutcome.HttpStatus when statusCode is 408 or 425 or 429 or >= 500 or < 200 => (options.MaxAttempts, DeadLetterReasons.Exhausted),
             AttemptOutcome.HttpStatus => (options.MaxRejectedAttempts, DeadLetterReasons.Rejected),
             _ => (options.MaxAttempts, DeadLetterReasons.Exhausted),
         };

@@ -1,12 +1,15 @@
 using System.Net;
 using CsCheck;
+using Microsoft.Extensions.Logging.Abstractions;
+using Microsoft.Extensions.Options;
+using Triggers.Delivery;
 using Triggers.Delivery.Attempts;
 
 namespace Triggers.Tests.Delivery;
 
 public class AddressGuardTests
 {
-    private static readonly AddressGuard Closed = new([]);
+    private static readonly AddressGuard Closed = Guard(new());
 
     private static readonly string[] PrivateNetworks = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "169.254.0.0/16", "100.64.0.0/10"];
 
@@ -28,6 +31,8 @@ public class AddressGuardTests
     [InlineData("224.0.0.1")]
     [InlineData("240.0.0.1")]
     [InlineData("255.255.255.255")]
+    [InlineData("168.63.129.16")]
+    [InlineData("::ffff:168.63.129.16")]
     [InlineData("::")]
     [InlineData("::1")]
     [InlineData("::ffff:127.0.0.1")]
@@ -50,6 +55,8 @@ public class AddressGuardTests
     [Theory]
     [InlineData("1.1.1.1")]
     [InlineData("8.8.8.8")]
+    [InlineData("168.63.129.15")]
+    [InlineData("168.63.129.17")]
     [InlineData("172.15.255.255")]
     [InlineData("172.32.0.1")]
     [InlineData("100.63.255.255")]
@@ -61,13 +68,51 @@ public class AddressGuardTests
     [Fact]
     public void Allowed_networks_open_themselves_and_nothing_else()
     {
-        var guard = new AddressGuard([IPNetwork.Parse("127.0.0.0/8"), IPNetwork.Parse("::1/128")]);
+        var guard = Guard(new() { AllowedNetworks = "127.0.0.0/8,::1/128" });
 
         Assert.True(guard.Allows(IPAddress.Parse("127.0.0.1")));
         Assert.True(guard.Allows(IPAddress.Parse("::ffff:127.0.0.1")));
         Assert.True(guard.Allows(IPAddress.IPv6Loopback));
         Assert.False(guard.Allows(IPAddress.Parse("10.0.0.1")));
         Assert.False(guard.Allows(IPAddress.Parse("169.254.169.254")));
+    }
+
+    [Fact]
+    public void Denied_networks_win_over_public_and_allowed_ones()
+    {
+        var guard = Guard(new() { AllowedNetworks = "10.0.0.0/8", DeniedNetworks = "10.1.0.0/16, 8.8.8.0/24, 2606:4700::/32" });
+
+        Assert.True(guard.Allows(IPAddress.Parse("10.0.0.1")));
+        Assert.False(guard.Allows(IPAddress.Parse("10.1.0.1")));
+        Assert.False(guard.Allows(IPAddress.Parse("::ffff:10.1.0.1")));
+        Assert.False(guard.Allows(IPAddress.Parse("8.8.8.8")));
+        Assert.True(guard.Allows(IPAddress.Parse("8.8.4.4")));
+        Assert.False(guard.Allows(IPAddress.Parse("2606:4700:4700::1111")));
+    }
+
+    [Fact]
+    public void Ports_are_those_of_the_web_and_above_1023_unless_others_are_allowed()
+    {
+        Assert.Equal([true, true, false, false, false, true, true], new[] { 80, 443, 1, 22, 1023, 1024, 65535 }.Select(Closed.AllowsPort));
+        var guard = Guard(new() { AllowedPorts = "443, 8000-8999" });
+        Assert.Equal([true, false, false, true, true, false], new[] { 443, 80, 7999, 8000, 8999, 9000 }.Select(guard.AllowsPort));
+    }
+
+    [Theory]
+    [InlineData("AllowedNetworks", "10.0.0.0")]
+    [InlineData("DeniedNetworks", "10.0.0.0/33")]
+    [InlineData("AllowedPorts", "")]
+    [InlineData("AllowedPorts", "0")]
+    [InlineData("AllowedPorts", "65536")]
+    [InlineData("AllowedPorts", "9-8")]
+    [InlineData("AllowedPorts", "1-2-3")]
+    [InlineData("AllowedPorts", "http")]
+    public void A_setting_that_makes_no_sense_is_named(string setting, string value)
+    {
+        var options = new DeliveryOptions();
+        typeof(DeliveryOptions).GetProperty(setting)!.SetValue(options, value);
+
+        Assert.StartsWith($"Delivery:{setting} ", Assert.Single(new DeliveryOptionsRules().Validate(null, options).Failures!), StringComparison.Ordinal);
     }
 
     [Fact]
@@ -90,4 +135,6 @@ public class AddressGuardTests
                 Assert.True(parsed.Contains(address));
                 Assert.False(Closed.Allows(address));
             });
+
+    private static AddressGuard Guard(DeliveryOptions options) => new(Options.Create(options), NullLogger<AddressGuard>.Instance);
 }

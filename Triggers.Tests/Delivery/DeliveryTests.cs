@@ -185,7 +185,11 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
     }
 
     [Theory]
-    [InlineData("http://127.0.0.1:1", "connection_refused")]
+    [InlineData("http://127.0.0.1:1024", "connection_refused")]
+    [InlineData("http://127.0.0.1:22", "refused_by_guard")]
+    [InlineData("http://0.0.0.0/", "refused_by_guard")]
+    [InlineData("http://[::]:8080/", "refused_by_guard")]
+    [InlineData("http://[::ffff:a9fe:a9fe]/", "refused_by_guard")]
     [InlineData("http://no-such-name.invalid", "dns_failure")]
     public async Task Failures_before_the_request_are_told_apart(string url, string outcome)
     {

@@ -36,6 +36,14 @@ public sealed class SubscriptionsTests(ApiFixture api) : IClassFixture<ApiFixtur
     [InlineData("""{"url":"https://a.example/#","eventTypes":["*"]}""", "/url")]
     [InlineData("""{"url":"https://a.example/ b","eventTypes":["*"]}""", "/url")]
     [InlineData("""{"url":"https:///x","eventTypes":["*"]}""", "/url")]
+    [InlineData("""{"url":"https://a.example:0/","eventTypes":["*"]}""", "/url")]
+    [InlineData("""{"url":"https://a.example:65536/","eventTypes":["*"]}""", "/url")]
+    [InlineData("""{"url":"https://[fe80::1%25eth0]/","eventTypes":["*"]}""", "/url")]
+    [InlineData("""{"url":"https://a..example/","eventTypes":["*"]}""", "/url")]
+    [InlineData("""{"url":"https://a.example/\u00fc","eventTypes":["*"]}""", "/url")]
+    [InlineData("""{"url":"https://a.example/a\\b","eventTypes":["*"]}""", "/url")]
+    [InlineData("""{"url":"https://a.example","eventTypes":["*"],"headers":{"Last-Modified":"x"}}""", "/headers/Last-Modified")]
+    [InlineData("""{"url":"https://a.example","eventTypes":["*"],"headers":{"expires":"x"}}""", "/headers/expires")]
     [InlineData("""{"url":"https://a.example","eventTypes":[]}""", "/eventTypes")]
     [InlineData("""{"url":"https://a.example","eventTypes":["*","a b"]}""", "/eventTypes/1")]
     [InlineData("""{"url":"https://a.example","eventTypes":["a*"]}""", "/eventTypes/0")]
@@ -78,6 +86,43 @@ public sealed class SubscriptionsTests(ApiFixture api) : IClassFixture<ApiFixtur
         Assert.Equal(["/url", "/eventTypes", "/enabled"],
             (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"url":null,"eventTypes":null,"enabled":null}""")).IsProblem(400, "invalid_request").Pointers);
         Assert.Equal(["/id"], (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"id":"x"}""")).IsProblem(400, "invalid_request").Pointers);
+    }
+
+    [Fact]
+    public async Task What_can_not_be_sent_is_refused_in_a_change_too()
+    {
+        var tenant = await api.NewTenantAsync();
+        var id = await tenant.Client.SubscribeAsync();
+
+        Assert.Equal(["/headers/Last-Modified"],
+            (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"headers":{"Last-Modified":"x"}}""")).IsProblem(400, "invalid_request").Pointers);
+        Assert.Equal(["/url"], (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"url":"https://a.example:0/"}""")).IsProblem(400, "invalid_request").Pointers);
+    }
+
+    [Theory]
+    [InlineData("https://b\u00fccher.example:8443/%7Eme/../x?q=%zz", "https://xn--bcher-kva.example:8443/%7Eme/../x?q=%zz")]
+    [InlineData("https://B\u00dcCHER.example", "https://xn--bcher-kva.example")]
+    [InlineData("https://\u65e5\u672c\u8a9e.jp?x", "https://xn--wgv71a119e.jp?x")]
+    [InlineData("https://xn--bcher-kva.example/", "https://xn--bcher-kva.example/")]
+    public async Task An_address_is_kept_as_given_with_an_international_host_as_punycode(string given, string kept)
+    {
+        var tenant = await api.NewTenantAsync();
+
+        var made = (await tenant.Client.PostAsync("/subscriptions", $$"""{"url":"{{given}}","eventTypes":["*"]}""")).Is(201);
+        Assert.Equal(kept, made["url"]);
+        Assert.Equal(kept, (await tenant.Client.PatchAsync($"/subscriptions/{made.Id}", $$"""{"url":"{{given}}"}""")).Is(200)["url"]);
+    }
+
+    [Theory]
+    // Composed it is another name; without its composition this one would be sent to a stranger.
+    [InlineData("https://bu\u0308cher.example/")]
+    [InlineData("https://\uff11\uff12\uff17.0.0.1/")]
+    public async Task AHost_name_that_would_have_to_be_normalized_is_refused_with_the_reason(string url)
+    {
+        var tenant = await api.NewTenantAsync();
+
+        Assert.Contains("punycode",
+            (await tenant.Client.PostAsync("/subscriptions", $$"""{"url":"{{url}}","eventTypes":["*"]}""")).IsProblem(400, "invalid_request").Text, StringComparison.Ordinal);
     }
 
     [Fact]

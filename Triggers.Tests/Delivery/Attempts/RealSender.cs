@@ -1,0 +1,82 @@
+using System.Diagnostics.Metrics;
+using System.Security.Cryptography.X509Certificates;
+using System.Text;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Logging;
+using Triggers.Core;
+using Triggers.Core.Tables;
+using Triggers.Delivery;
+using Triggers.Delivery.Attempts;
+using Triggers.Delivery.Dispatch;
+using Triggers.Delivery.Projection;
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.Delivery.Attempts;
+
+/// <summary>The sender as the service has it, with its HttpClient, guard and metrics, and nothing around it.</summary>
+internal sealed class RealSender : IAsyncDisposable
+{
+    private readonly ServiceProvider _services;
+    private readonly MeterListener _listener = new();
+    private long _stale;
+
+    /// <param name="settings">What differs from the defaults, in which this machine may be sent to.</param>
+    /// <param name="trusted">A root that certificates may come from.</param>
+    public RealSender(Action<DeliveryOptions>? settings = null, X509Certificate2? trusted = null)
+    {
+        var services = new ServiceCollection();
+        services.AddLogging(logging => logging.AddProvider(Logs).SetMinimumLevel(LogLevel.Trace));
+        services.AddMetrics();
+        services.AddSingleton(TimeProvider.System);
+        services.AddSingleton(new Lanes(1, TimeProvider.System));
+        services.AddSingleton<Subscribers>();
+        services.AddSingleton<DeliveryMetrics>();
+        services.AddOptions<DeliveryOptions>().Configure(options =>
+        {
+            options.AllowedNetworks = "127.0.0.0/8";
+            settings?.Invoke(options);
+        });
+        services.AddWebhookClient();
+        if (trusted is not null)
+        {
+            services.AddHttpClient(WebhookSender.ClientName).ConfigurePrimaryHttpMessageHandler((handler, _) =>
+                ((SocketsHttpHandler)handler).SslOptions.CertificateChainPolicy = new X509ChainPolicy
+                {
+                    TrustMode = X509ChainTrustMode.CustomRootTrust,
+                    CustomTrustStore = { trusted },
+                    RevocationMode = X509RevocationMode.NoCheck,
+                });
+        }
+        _services = services.BuildServiceProvider();
+        var meters = _services.GetRequiredService<IMeterFactory>();
+        _listener.InstrumentPublished = (instrument, listener) =>
+        {
+            if (instrument.Meter.Scope == meters && instrument.Name == "triggers.delivery.connections.stale")
+                listener.EnableMeasurementEvents(instrument);
+        };
+        _listener.SetMeasurementEventCallback<long>((_, count, _, _) => Interlocked.Add(ref _stale, count));
+        _listener.Start();
+    }
+
+    /// <summary>What it wrote to the log.</summary>
+    public CapturedLogs Logs { get; } = new();
+
+    /// <summary>How many requests were repeated because a kept-alive connection was closed.</summary>
+    public long StaleConnections => Interlocked.Read(ref _stale);
+
+    /// <summary>Makes one attempt.</summary>
+    public Task<AttemptResult> SendAsync(string url, string data = "{}", Dictionary<string, string>? headers = null, CancellationToken cancellationToken = default)
+    {
+        var e = new EventToSend(TypeId.NewGuid(), "order.created", null, null, null, null, "correlation-1", null, Encoding.UTF8.GetBytes(data));
+        var subscriber = new Subscriber(TypeId.NewGuid(), TypeId.NewGuid(), url, ["*"], headers ?? [],
+            [new SigningSecret { Secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=" }], Enabled: true);
+        var delivery = new DueDelivery(subscriber.TenantId, TypeId.NewGuid(), subscriber.Id, 1, 0, null, false, 0, e);
+        return _services.GetRequiredService<WebhookSender>().SendAsync(delivery, subscriber, 1, null, cancellationToken);
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        _listener.Dispose();
+        await _services.DisposeAsync();
+    }
+}
