@@ -23,7 +23,7 @@ public sealed record NewDelivery(Guid TenantId, Guid Id, Guid EventId, Guid Subs
 
 /// <summary>
 /// The statements on <c>delivery_queue</c>: what comes into it, who takes what from it, and when. What leaves it is in
-/// <see cref="Completion"/>.
+/// <see cref="DeliveryResults"/>.
 /// </summary>
 public static class DeliveryQueue
 {

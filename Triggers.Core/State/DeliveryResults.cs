@@ -24,7 +24,7 @@ public sealed record AttemptMade(
 /// <param name="Claim">The claim it was held under.</param>
 /// <param name="Status">The state it goes to; pending stays pending, at another time.</param>
 /// <param name="Attempt">What was tried; null when nothing was.</param>
-public sealed record Result(Guid TenantId, Guid Id, Guid EventId, int Claim, DeliveryStatus Status, AttemptMade? Attempt)
+public sealed record DeliveryResult(Guid TenantId, Guid Id, Guid EventId, int Claim, DeliveryStatus Status, AttemptMade? Attempt)
 {
     /// <summary>For pending: how long from now it is due again.</summary>
     public TimeSpan Delay { get; init; }
@@ -46,13 +46,13 @@ public sealed record Result(Guid TenantId, Guid Id, Guid EventId, int Claim, Del
 /// The statements by which deliveries end, or are put off. A success applies to any row of the queue; anything else only under the
 /// newest claim. An attempt that was made is recorded always.
 /// </summary>
-public static class Completion
+public static class DeliveryResults
 {
     /// <summary>
     /// What applies any number of results, to be run as one transaction. Each is a delivery of its own, and they are in the order of
     /// tenant and id, as everybody locks them. The results of the commands together are rows of status, reason and count.
     /// </summary>
-    public static IEnumerable<NpgsqlBatchCommand> Apply(IReadOnlyList<Result> results)
+    public static IEnumerable<NpgsqlBatchCommand> Apply(IReadOnlyList<DeliveryResult> results)
     {
         var put = results.Where(r => r.Status == DeliveryStatus.Pending).ToList();
         var ended = results.Where(r => r.Status != DeliveryStatus.Pending).ToList();
@@ -149,7 +149,7 @@ public static class Completion
         FROM c WHERE q.tenant_id = c.tenant_id AND q.id = c.id AND q.claim = c.claim
         """;
 
-    private static NpgsqlBatchCommand With(string sql, List<Result> results)
+    private static NpgsqlBatchCommand With(string sql, List<DeliveryResult> results)
     {
         var command = new NpgsqlBatchCommand(sql);
         var parameters = command.Parameters;
