@@ -1,10 +1,10 @@
 using Microsoft.EntityFrameworkCore;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
-using Triggers.Api.Events;
 using Triggers.Api.Lists;
 using Triggers.Api.Requests;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Core.Tables;
 
 namespace Triggers.Api.Deliveries;
@@ -67,7 +67,7 @@ internal static class DeliveriesApi
 
     private static IQueryable<Delivery> OfEvent(IQueryable<Delivery> query, Guid eventId)
     {
-        var floor = EventReader.DeliveriesFrom(eventId);
+        var floor = EventState.FirstDelivery(eventId);
         return query.Where(d => d.EventId == eventId && d.Id >= floor);
     }
 

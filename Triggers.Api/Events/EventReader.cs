@@ -4,6 +4,7 @@ using Npgsql;
 using Triggers.Api.Inbox;
 using Triggers.Api.Requests;
 using Triggers.Core;
+using Triggers.Core.State;
 
 namespace Triggers.Api.Events;
 
@@ -37,8 +38,8 @@ internal record EventView(
 }
 
 /// <summary>
-/// Reads events with their status. An event has a row in <c>open_events</c> while it is not settled; one that the projection has
-/// not reached yet has none either, and is known by its place in the log.
+/// Reads events with their status, which <see cref="EventState"/> derives. One that the projection has not reached yet is known by its
+/// place in the log.
 /// </summary>
 internal sealed class EventReader(NpgsqlDataSource dataSource, ProjectionProgress? progress = null)
 {
@@ -51,17 +52,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, ProjectionProgres
     /// <summary>Events of a page hold at most this much data together, or the page ends early.</summary>
     private const int MaxPageBytes = 8 * 1024 * 1024;
 
-    private const string Position = "(SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0)";
-
-    /// <summary>Whether an event, as <c>e</c> with its open row as <c>o</c>, is not projected yet.</summary>
-    private const string NotProjected = $"coalesce(e.seq >= {Position} AND o.event_id IS NULL, false)";
-
     private const string Columns = "e.id, e.type, e.correlation_id, e.external_id, e.source, e.subject, e.time, e.data";
-
-    private const string Status =
-        $"CASE WHEN o.dead > 0 THEN 'dead_lettered' WHEN o.event_id IS NOT NULL OR {NotProjected} THEN 'pending' ELSE 'delivered' END";
-
-    private const string Open = "open_events o ON o.tenant_id = e.tenant_id AND o.event_id = e.id";
 
     /// <summary>One event; null when the tenant has none with this id. One that was accepted just now is waited for.</summary>
     public async Task<EventView?> FindAsync(Guid tenantId, Guid id, CancellationToken cancellationToken)
@@ -78,7 +69,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, ProjectionProgres
     private async Task<EventView?> FindStoredAsync(Guid tenantId, Guid id, CancellationToken cancellationToken)
     {
         await using var command = dataSource.CreateCommand(
-            $"SELECT {Columns}, {Status} FROM events e LEFT JOIN {Open} WHERE e.tenant_id = @tenant AND e.id = @id");
+            $"SELECT {Columns}, {EventState.Status} FROM events e WHERE e.tenant_id = @tenant AND e.id = @id");
         command.Parameters.AddWithValue("tenant", tenantId);
         command.Parameters.AddWithValue("id", id);
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
@@ -89,7 +80,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, ProjectionProgres
     public async Task<bool?> IsProjectedAsync(Guid tenantId, Guid id, CancellationToken cancellationToken)
     {
         await using var command = dataSource.CreateCommand(
-            $"SELECT NOT {NotProjected} FROM events e LEFT JOIN {Open} WHERE e.tenant_id = @tenant AND e.id = @id");
+            $"SELECT NOT {EventState.IsUnprojected} FROM events e WHERE e.tenant_id = @tenant AND e.id = @id");
         command.Parameters.AddWithValue("tenant", tenantId);
         command.Parameters.AddWithValue("id", id);
         return await command.ExecuteScalarAsync(cancellationToken) as bool?;
@@ -102,21 +93,15 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, ProjectionProgres
             """
             SELECT count(*) FILTER (WHERE status = 'pending'), count(*) FILTER (WHERE status = 'succeeded'),
                 count(*) FILTER (WHERE status = 'dead_lettered'), count(*) FILTER (WHERE status = 'cancelled')
-            FROM deliveries WHERE tenant_id = @tenant AND event_id = @id AND id >= @floor
+            FROM all_deliveries WHERE tenant_id = @tenant AND event_id = @id AND id >= @floor
             """);
         command.Parameters.AddWithValue("tenant", tenantId);
         command.Parameters.AddWithValue("id", eventId);
-        command.Parameters.AddWithValue("floor", DeliveriesFrom(eventId));
+        command.Parameters.AddWithValue("floor", EventState.FirstDelivery(eventId));
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
         await reader.ReadAsync(cancellationToken);
         return new DeliverySummary(reader.GetInt32(0), reader.GetInt32(1), reader.GetInt32(2), reader.GetInt32(3));
     }
-
-    /// <summary>
-    /// The smallest id a delivery of the event can have: it is made after the event, by a clock that may be a little behind. It spares
-    /// the days before.
-    /// </summary>
-    public static Guid DeliveriesFrom(Guid eventId) => TypeId.At(TypeId.CreatedAt(eventId).AddHours(-1));
 
     /// <summary>
     /// A page of a list in the order of time, which ends where it is certain that nothing older is still on its way: ids are made before
@@ -175,20 +160,33 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, ProjectionProgres
             parameters.AddWithValue(name, value);
         }
 
-        var join = "LEFT";
-        if (filter.InboxOnly || filter.Status == EventStatus.DeadLettered)
-            join = "INNER";
+        // Few events are open: beginning with those, in the order of the page, spares reading the many that are not.
+        var from = "events e";
         if (filter.InboxOnly)
-            where.Append(" AND o.acknowledged_at IS NULL AND o.dead = 0");
-        where.Append(filter.Status switch
         {
-            null => "",
-            EventStatus.DeadLettered => " AND o.dead > 0",
-            EventStatus.Delivered => $" AND o.event_id IS NULL AND NOT {NotProjected}",
-            // Few events are open: beginning with those spares reading the many that are not.
-            _ => $" AND e.id IN (SELECT event_id FROM open_events WHERE tenant_id = @tenant AND dead = 0 UNION ALL "
-                + $"SELECT id FROM events WHERE tenant_id = @tenant AND seq >= {Position}) AND (o.event_id IS NOT NULL OR {NotProjected})",
-        });
+            from = $"({EventState.OpenEvents}) o JOIN events e ON e.tenant_id = @tenant AND e.id = o.event_id";
+            where.Append($" AND {EventState.IsInInbox}");
+        }
+        else if (filter.Status == EventStatus.Pending)
+        {
+            from = $"""
+                ({EventState.OpenEvents} UNION SELECT id FROM events WHERE tenant_id = @tenant AND seq >= {EventState.Position}) o
+                JOIN events e ON e.tenant_id = @tenant AND e.id = o.event_id
+                """;
+            where.Append($" AND {EventState.Status} = 'pending'");
+        }
+        else if (filter.Status == EventStatus.DeadLettered)
+        {
+            from = """
+                (SELECT DISTINCT event_id FROM dead_letters WHERE tenant_id = @tenant AND state IN ('open', 'replaying')) o
+                JOIN events e ON e.tenant_id = @tenant AND e.id = o.event_id
+                """;
+            where.Append($" AND {EventState.Status} = 'dead_lettered'");
+        }
+        else if (filter.Status == EventStatus.Delivered)
+        {
+            where.Append($" AND {EventState.Status} = 'delivered'");
+        }
         if (filter.Type is not null and not "*")
             And(filter.Type.EndsWith(".*", StringComparison.Ordinal) ? filter.Type[..^1] : filter.Type, "type",
                 filter.Type.EndsWith(".*", StringComparison.Ordinal) ? "starts_with(e.type, @type) AND length(e.type) > length(@type)" : "e.type = @type");
@@ -207,7 +205,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, ProjectionProgres
         return $"""
             SELECT e.id, e.type, e.correlation_id, e.external_id, e.source, e.subject, e.time, e.data, e.status, e.found FROM (
                 SELECT *, count(*) OVER () AS found, sum(octet_length(data)) OVER (ORDER BY id {order}) - octet_length(data) AS bytes_before FROM (
-                    SELECT {Columns}, {Status} AS status FROM events e {join} JOIN {Open} WHERE {where} ORDER BY e.id {order} LIMIT @limit
+                    SELECT {Columns}, {EventState.Status} AS status FROM {from} WHERE {where} ORDER BY e.id {order} LIMIT @limit
                 ) e
             ) e WHERE bytes_before < @bytes ORDER BY e.id {order}
             """;

@@ -72,7 +72,7 @@ internal sealed partial class DeadLetterPublisher(
             return 0;
         await Task.WhenAll(letters.ConvertAll(l => producer.ProduceAsync(options.Value.DeadLettersTopic, l.Message, CancellationToken.None)));
 
-        await using (var mark = new NpgsqlBatch(connection) { BatchCommands = { DeadLetterState.Publish(letters.ConvertAll(l => (l.TenantId, l.DeliveryId))) } })
+        await using (var mark = new NpgsqlBatch(connection) { BatchCommands = { DeadLetterChanges.Publish(letters.ConvertAll(l => (l.TenantId, l.DeliveryId))) } })
             await mark.ExecuteNonQueryAsync(cancellationToken);
         await transaction.CommitAsync(cancellationToken);
         return letters.Count;

@@ -4,7 +4,7 @@ using NpgsqlTypes;
 namespace Triggers.Core.State;
 
 /// <summary>What becomes of dead letters, but for what the end of their replay makes of them, which is in <see cref="DeliveryResults"/>.</summary>
-public static class DeadLetterState
+public static class DeadLetterChanges
 {
     /// <summary>Those dead letters that are not closed wait for how their replays end. Under the locks of their events.</summary>
     /// <param name="replays">The new deliveries.</param>
