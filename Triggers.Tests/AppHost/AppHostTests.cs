@@ -1,9 +1,8 @@
-using System.Diagnostics;
 using System.Net;
 using System.Net.Http.Json;
 using System.Net.Sockets;
 using System.Text.Json;
-using Triggers.AppHost.Processes;
+using Npgsql;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.AppHost;
@@ -15,7 +14,8 @@ public sealed class AppHostCollection;
 [Collection(nameof(AppHostCollection))]
 public sealed class AppHostTests : IDisposable
 {
-    private static readonly TimeSpan s_fiveSeconds = TimeSpan.FromSeconds(5);
+    /// <summary>What the orchestrator takes to end everything after its AppHost was killed: told to at once, killed after 6 s.</summary>
+    private static readonly TimeSpan s_orchestratorsEnd = TimeSpan.FromSeconds(15);
 
     private readonly string _directory = TestDirectory.New();
     private readonly HttpClient _client = new();
@@ -27,11 +27,9 @@ public sealed class AppHostTests : IDisposable
     {
         const string Key = "trg_0123456789012345678901234567890123456789012";
         await using var host = await RunningAppHost.StartAndWaitAsync(_directory, "--Auth:BootstrapAdminKey=" + Key);
-        var record = host.Record;
-        Assert.Equal(["api", "delivery", "postgres", "receiver", "redis"], record.Processes.Keys.Order());
-        Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(record, Key));
+        Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(host, Key));
         Assert.Contains(Key, host.Said);
-        Assert.Equal(HttpStatusCode.OK, (await _client.GetAsync(record.Addresses["receiver"], Cancellation)).StatusCode);
+        Assert.Equal(HttpStatusCode.OK, (await _client.GetAsync(host.UrlOf("receiver"), Cancellation)).StatusCode);
 
         await using (var second = RunningAppHost.Start(_directory))
         {
@@ -39,68 +37,60 @@ public sealed class AppHostTests : IDisposable
             Assert.Contains($"already runs on {_directory} (process {host.Id})", second.Said);
         }
 
-        foreach (var crashed in new[] { "api", "postgres" })
+        foreach (var (crashed, program) in new[] { ("api", "Triggers.Api.dll"), ("postgres", "/postgres"), ("redis", "GarnetServer.dll") })
         {
-            Unix.Signal(record.Processes[crashed].Id, Unix.SIGKILL);
-            await host.WaitForAsync($"{crashed} | ended by signal 9");
-            await host.WaitForAsync($"{crashed} | is back");
+            await RunningAppHost.SignalAsync("KILL", program == "/postgres" ? Triggers.AppHost.Stores.LocalPostgres.RunningOn(_directory)!.Value : host.ProcessOf(program));
+            await host.WaitForAsync($"{crashed} | was killed");
+            await host.WaitForAsync($"{crashed} | starting again in 0.5 s");
+            await host.WaitForAsync($"{crashed} | runs again");
         }
-        Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(record, Key));
+        Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(host, Key));
 
-        var processes = host.Record.Processes;
         // Twice, as with `dotnet run`, where the whole process group gets the signal and it is passed on too.
-        host.Terminate();
-        host.Terminate();
+        await host.TerminateAsync();
+        await host.TerminateAsync();
         Assert.Equal(0, await host.ExitCodeAsync());
-        Assert.Empty(await processes.LeftAfterAsync(TimeSpan.Zero));
-        Assert.DoesNotContain("dashboard", processes.Keys);
+        await LeavesNothingAsync(host);
     }
 
     [Fact]
-    public async Task After_SIGKILL_nothing_is_left_within_five_seconds_and_the_data_lasts_until_it_is_dropped()
+    public async Task After_SIGKILL_nothing_is_left_and_the_data_lasts_until_it_is_dropped()
     {
         string key;
         await using (var host = await RunningAppHost.StartAndWaitAsync(_directory))
         {
             key = AdminKey();
-            Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(host.Record, key));
-            var processes = new Dictionary<string, ProcessIdentity>(host.Record.Processes) { ["guard"] = host.Record.Guard! };
-            host.Kill();
-            Assert.Empty(await processes.LeftAfterAsync(s_fiveSeconds));
-        }
-
-        Dictionary<string, ProcessIdentity> leftovers;
-        await using (var host = await RunningAppHost.StartAndWaitAsync(_directory))
-        {
+            Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(host, key));
+            await host.KillAsync();
+            // While the orchestrator is still ending what the killed one has started.
+            await using var next = await RunningAppHost.StartAndWaitAsync(_directory);
+            Assert.Contains("Waiting for what is left of the previous run to end", next.Said);
             Assert.Equal(key, AdminKey());
-            Assert.Equal(1, await CountEventsAsync(host.Record, key));
-            leftovers = host.Record.Processes;
-            var guard = host.Record.Guard!;
-            // At once, so that neither can tidy up after the other.
-            Unix.Signal(guard.Id, Unix.SIGKILL);
-            host.Kill();
+            Assert.Equal(1, await CountEventsAsync(next, key));
+            await LeavesNothingAsync(host);
         }
-        Assert.Contains(leftovers.Values, p => p.IsAlive);
 
         await using (var host = await RunningAppHost.StartAndWaitAsync(_directory, "--reset"))
         {
-            Assert.Empty(await leftovers.LeftAfterAsync(TimeSpan.Zero));
-            Assert.Contains("left over from a run that was killed", host.Said);
             Assert.NotEqual(key, AdminKey());
-            Assert.Equal(0, await CountEventsAsync(host.Record, AdminKey()));
+            Assert.Equal(0, await CountEventsAsync(host, AdminKey()));
         }
     }
 
     [Fact]
-    public async Task A_killed_guard_ends_the_AppHost_which_ends_the_rest()
+    public async Task A_session_that_somebody_left_open_does_not_keep_Postgres_from_an_orderly_end()
     {
         await using var host = await RunningAppHost.StartAndWaitAsync(_directory);
-        var record = host.Record;
+        var connectionString = System.Text.RegularExpressions.Regex.Match(host.Said, "postgres +(Host=.*)").Groups[1].Value;
+        await using var session = new NpgsqlConnection(connectionString + ";Pooling=false");
+        await session.OpenAsync(Cancellation);
 
-        Unix.Signal(record.Guard!.Id, Unix.SIGKILL);
+        await host.TerminateAsync();
+        Assert.Equal(0, await host.ExitCodeAsync());
 
-        Assert.NotEqual(0, await host.ExitCodeAsync());
-        Assert.Empty(await record.Processes.LeftAfterAsync(TimeSpan.Zero));
+        await LeavesNothingAsync(host);
+        // Only an orderly end takes the file away.
+        Assert.False(File.Exists(Path.Combine(_directory, "postgres", "postmaster.pid")));
     }
 
     [Fact]
@@ -114,7 +104,29 @@ public sealed class AppHostTests : IDisposable
 
         Assert.Equal(1, await host.ExitCodeAsync());
         Assert.Contains($"Port {port}, which receiver wants, is in use", host.Said);
-        Assert.Contains("--Ports:Receiver=", host.Said);
+        Assert.Contains("--Ports:receiver=", host.Said);
+    }
+
+    [Fact]
+    public async Task A_wrong_setting_of_a_service_ends_the_start_with_what_is_wrong()
+    {
+        await using var host = RunningAppHost.Start(_directory, "--Delivery:LaneConcurrency=0");
+
+        Assert.Equal(1, await host.ExitCodeAsync());
+        Assert.Contains("delivery | ended with exit code 1", host.Said);
+        Assert.Contains("Delivery:LaneConcurrency", host.Said);
+        Assert.DoesNotContain("Ctrl-C stops everything", host.Said);
+        await LeavesNothingAsync(host);
+    }
+
+    [Fact]
+    public async Task A_setting_that_nobody_knows_ends_the_start_before_anything_is_started()
+    {
+        await using var host = RunningAppHost.Start(_directory, "--Prots:api=1");
+
+        Assert.Equal(1, await host.ExitCodeAsync());
+        Assert.Contains("Prots:api is not a setting", host.Said);
+        Assert.False(Directory.Exists(_directory));
     }
 
     [Fact]
@@ -125,10 +137,11 @@ public sealed class AppHostTests : IDisposable
 
         await using (var host = await RunningAppHost.StartAndWaitAsync(_directory, $"--ConnectionStrings:triggersdb={database}"))
         {
-            Assert.DoesNotContain("postgres", host.Record.Processes.Keys);
-            Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(host.Record, AdminKey()));
+            Assert.DoesNotContain(host.Processes(), process => process.Command.Contains("bin/postgres", StringComparison.Ordinal));
+            Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(host, AdminKey()));
         }
-        Assert.True(await Postgres.AnswersAsync(database, Cancellation));
+        await using (var connection = new NpgsqlConnection(database))
+            await connection.OpenAsync(Cancellation);
 
         await server.StopImmediateAsync();
         await using var without = RunningAppHost.Start(_directory, $"--ConnectionStrings:triggersdb={database}");
@@ -139,45 +152,29 @@ public sealed class AppHostTests : IDisposable
     [Fact]
     public async Task Of_two_started_at_once_one_runs_and_the_other_says_so_and_harms_nothing()
     {
-        RunningAppHost[] hosts = [RunningAppHost.Start(_directory, "--Resources=redis"), RunningAppHost.Start(_directory, "--Resources=redis")];
+        RunningAppHost[] hosts = [RunningAppHost.Start(_directory), RunningAppHost.Start(_directory)];
         await using var first = hosts[0];
         await using var second = hosts[1];
 
-        var ready = await Task.WhenAll(hosts.Select(host => host.SaysAsync(line => line == "ready")));
-
-        var running = Assert.Single(hosts, host => ready[Array.IndexOf(hosts, host)]);
-        var refused = Assert.Single(hosts, host => host != running);
-        Assert.Equal(1, await refused.ExitCodeAsync());
-        Assert.Contains($"already runs on {_directory} (process {running.Id})", refused.Said);
-        Assert.Equal(running.Id, running.Record.AppHost!.Id);
-        Assert.True(running.Record.Guard!.IsAlive);
-        Assert.True(Assert.Single(running.Record.Processes).Value.IsAlive);
-    }
-
-    [Fact]
-    public async Task With_two_replicas_each_has_its_address_and_what_one_API_takes_is_delivered()
-    {
-        await using var receiver = await TestReceiver.StartAsync();
-        await using var host = await RunningAppHost.StartAndWaitAsync(_directory, "--replicas=2", $"--Kafka:Home={KafkaServer.Home}");
-        var record = host.Record;
-        Assert.Equal(KafkaServer.Home is not null, record.Addresses.ContainsKey("kafka"));
-        foreach (var name in new[] { "api-1", "api-2", "delivery-1", "delivery-2" })
+        var refused = await await Task.WhenAny(hosts.Select(async host =>
         {
-            Assert.Matches($"{name} +{record.Addresses[name]}", host.Said);
-            await Wait.UntilAsync($"{name} is ready", () => HealthProbe.IsOkAsync(record.Addresses[name] + "/health/ready", Cancellation));
-        }
+            await host.WaitForAsync("already runs on");
+            return host;
+        }));
 
-        var subscription = new { url = receiver.Url + "/hook", eventTypes = new[] { "test.*" } };
-        Assert.Equal(HttpStatusCode.Created, await PostAsync(record.Addresses["api-1"] + "/subscriptions", subscription, AdminKey()));
-        Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(record, AdminKey(), "api-2"));
-
-        await Wait.UntilAsync("the webhook came", () => receiver.Received.Count == 1);
+        Assert.Equal(1, await refused.ExitCodeAsync());
+        var running = refused == first ? second : first;
+        await running.WaitForAsync("Ctrl-C stops everything.");
+        Assert.Equal(HttpStatusCode.Accepted, await PublishAsync(running, AdminKey()));
     }
+
+    private static async Task LeavesNothingAsync(RunningAppHost host) =>
+        await Wait.UntilAsync($"nothing of the run is left", () => host.Processes().Count == 0, s_orchestratorsEnd);
 
     private string AdminKey() => File.ReadAllText(Path.Combine(_directory, "admin-key"));
 
-    private Task<HttpStatusCode> PublishAsync(RunRecord.Content record, string key, string api = "api") =>
-        PostAsync(record.Addresses[api] + "/events", new { type = "test.started", data = new { } }, key);
+    private Task<HttpStatusCode> PublishAsync(RunningAppHost host, string key) =>
+        PostAsync(host.UrlOf("api") + "/events", new { type = "test.started", data = new { } }, key);
 
     private async Task<HttpStatusCode> PostAsync(string url, object body, string key)
     {
@@ -190,16 +187,23 @@ public sealed class AppHostTests : IDisposable
                 Content = JsonContent.Create(body),
                 Headers = { { "X-API-Key", key } },
             };
-            using var response = await _client.SendAsync(request, Cancellation);
-            status = response.StatusCode;
+            try
+            {
+                using var response = await _client.SendAsync(request, Cancellation);
+                status = response.StatusCode;
+            }
+            catch (HttpRequestException)
+            {
+                // It is being started again.
+            }
             return status != HttpStatusCode.ServiceUnavailable;
         });
         return status;
     }
 
-    private async Task<int> CountEventsAsync(RunRecord.Content record, string key)
+    private async Task<int> CountEventsAsync(RunningAppHost host, string key)
     {
-        using var request = new HttpRequestMessage(HttpMethod.Get, record.Addresses["api"] + "/events") { Headers = { { "X-API-Key", key } } };
+        using var request = new HttpRequestMessage(HttpMethod.Get, host.UrlOf("api") + "/events") { Headers = { { "X-API-Key", key } } };
         using var response = (await _client.SendAsync(request, Cancellation)).EnsureSuccessStatusCode();
         return (await response.Content.ReadFromJsonAsync<JsonElement>(Cancellation)).GetProperty("items").GetArrayLength();
     }

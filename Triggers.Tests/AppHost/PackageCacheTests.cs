@@ -1,6 +1,6 @@
-using System.Security.Cryptography;
-using Triggers.AppHost;
-using Triggers.AppHost.Processes;
+using System.Text.Json;
+using Aspire.Hosting;
+using Triggers.AppHost.Stores;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.AppHost;
@@ -9,46 +9,66 @@ public sealed class PackageCacheTests : IDisposable
 {
     private readonly string _directory = Directory.CreateDirectory(TestDirectory.New()).FullName;
 
+    private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
+
     [Fact]
-    public async Task A_file_with_another_checksum_is_refused()
+    public async Task A_package_is_fetched_once_and_used_from_then_on()
     {
-        var file = Path.Combine(_directory, "package.tgz");
-        await File.WriteAllTextAsync(file, "content", TestContext.Current.CancellationToken);
-        var good = new NpmPackage("name", "1.0.0", "sha512-" + Convert.ToBase64String(SHA512.HashData("content"u8)));
+        var package = Path.Combine(_directory, "tool@1.0");
+        var fetched = 0;
+        Task<string> FetchAsync(string work)
+        {
+            fetched++;
+            File.WriteAllText(Path.Combine(Directory.CreateDirectory(Path.Combine(work, "unpacked")).FullName, "program"), "");
+            return Task.FromResult(Path.Combine(work, "unpacked"));
+        }
 
-        await PackageCache.VerifyAsync(good, file, TestContext.Current.CancellationToken);
-        await File.AppendAllTextAsync(file, "!", TestContext.Current.CancellationToken);
-        var e = await Assert.ThrowsAsync<AppHostException>(() => PackageCache.VerifyAsync(good, file, TestContext.Current.CancellationToken));
+        await Task.WhenAll(Enumerable.Range(0, 4).Select(_ => PackageCache.ProvideAsync(package, "a tool", FetchAsync, Cancellation)));
 
-        Assert.Contains("name@1.0.0 is not what it should be", e.Message);
+        Assert.Equal(1, fetched);
+        Assert.True(File.Exists(Path.Combine(package, "program")));
+        Assert.Equal(["tool@1.0", "tool@1.0.lock"], Directory.GetFileSystemEntries(_directory).Select(Path.GetFileName).Order());
     }
 
     [Fact]
-    public async Task A_tool_with_another_content_is_refused()
+    public async Task Half_a_package_is_none()
+    {
+        var package = Path.Combine(_directory, "tool@1.0");
+
+        await Assert.ThrowsAsync<IOException>(() => PackageCache.ProvideAsync(package, "a tool", work =>
+        {
+            File.WriteAllText(Path.Combine(work, "part"), "");
+            throw new IOException("The line is dead.");
+        }, Cancellation));
+
+        Assert.Equal(["tool@1.0.lock"], Directory.GetFileSystemEntries(_directory).Select(Path.GetFileName));
+    }
+
+    [Fact]
+    public void PostgreSQL_is_pinned_for_every_system_with_the_checksum_that_npm_holds_it_to()
+    {
+        using var locked = JsonDocument.Parse(File.ReadAllText(Repository.File("Triggers.AppHost", "Stores", "npm", "package-lock.json")));
+        var packages = locked.RootElement.GetProperty("packages").EnumerateObject().Where(package => package.Name.Length > 0).ToList();
+
+        Assert.Equal(
+            ["darwin-arm64", "darwin-x64", "linux-arm64", "linux-x64", "windows-x64"], packages.Select(package => package.Name.Split('/')[^1]).Order());
+        Assert.All(packages, package =>
+        {
+            Assert.Equal(Postgres.Version, package.Value.GetProperty("version").GetString());
+            Assert.StartsWith("sha512-", package.Value.GetProperty("integrity").GetString());
+        });
+    }
+
+    [Fact]
+    public async Task A_Garnet_with_another_content_is_refused()
     {
         var metadata = Path.Combine(_directory, ".nupkg.metadata");
-        await File.WriteAllTextAsync(metadata, """{"version": 2, "contentHash": "good=="}""", TestContext.Current.CancellationToken);
+        await File.WriteAllTextAsync(metadata, """{"version": 2, "contentHash": "good=="}""", Cancellation);
 
-        Garnet.Verify(new ToolPackage("tool", "1.0.0", "good=="), metadata);
-        var e = Assert.Throws<AppHostException>(() => Garnet.Verify(new ToolPackage("tool", "1.0.0", "better=="), metadata));
+        Redis.Verify(metadata, "good==");
+        var e = Assert.Throws<DistributedApplicationException>(() => Redis.Verify(metadata, "better=="));
 
-        Assert.Contains("tool 1.0.0 is not what it should be", e.Message);
-    }
-
-    [Fact]
-    public void Listed_links_are_made_and_stay_good_when_the_directory_moves()
-    {
-        var lib = Directory.CreateDirectory(Path.Combine(_directory, "package", "native", "lib", "deep")).Parent!.FullName;
-        File.WriteAllText(Path.Combine(lib, "libz.so.1.2"), "library");
-        File.WriteAllText(Path.Combine(_directory, "package", "native", "pg-symlinks.json"), """
-            [{"source":"native/lib/libz.so.1.2","target":"native/lib/libz.so.1"},{"source":"native/lib/libz.so.1.2","target":"native/lib/deep/libz.so"}]
-            """);
-
-        PackageCache.LinkLibraries(Path.Combine(_directory, "package"));
-        Directory.Move(Path.Combine(_directory, "package"), Path.Combine(_directory, "moved"));
-
-        Assert.Equal("library", File.ReadAllText(Path.Combine(_directory, "moved", "native", "lib", "libz.so.1")));
-        Assert.Equal("library", File.ReadAllText(Path.Combine(_directory, "moved", "native", "lib", "deep", "libz.so")));
+        Assert.Contains("is not what it should be", e.Message);
     }
 
     [Fact]
@@ -59,7 +79,7 @@ public sealed class PackageCacheTests : IDisposable
         Assert.NotNull(first);
         Assert.Null(FileLock.Try(path));
         var waited = new TaskCompletionSource();
-        var second = FileLock.WaitAsync(path, TimeSpan.FromMinutes(1), waited.SetResult, TimeProvider.System, TestContext.Current.CancellationToken);
+        var second = FileLock.WaitAsync(path, waited.SetResult, Cancellation);
         await waited.Task;
 
         await first.DisposeAsync();

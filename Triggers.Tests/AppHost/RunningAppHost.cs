@@ -1,38 +1,43 @@
 using System.Diagnostics;
-using Triggers.AppHost.Processes;
+using System.Text.RegularExpressions;
+using Triggers.AppHost.Stores;
 
 namespace Triggers.Tests.AppHost;
 
 /// <summary>The real AppHost, started as a process on free ports and without the dashboard.</summary>
 internal sealed class RunningAppHost : IAsyncDisposable
 {
-    private static readonly TimeSpan s_bound = TimeSpan.FromMinutes(2);
+    /// <summary>Inherited by whatever a run starts, and by what that starts.</summary>
+    private const string Mark = "TRIGGERS_TEST_RUN";
+
+    private static readonly TimeSpan s_bound = TimeSpan.FromMinutes(3);
 
     private readonly Process _process;
+    private readonly string _mark;
     private readonly List<string> _said = [];
 
-    private RunningAppHost(Process process, string directory) => (_process, Directory) = (process, directory);
-
-    public string Directory { get; }
+    private RunningAppHost(Process process, string mark) => (_process, _mark) = (process, mark);
 
     public int Id => _process.Id;
 
     public string Said => string.Join(Environment.NewLine, _said);
 
-    public RunRecord.Content Record => RunRecord.Read(Directory) ?? throw new InvalidOperationException($"Nothing runs:{Environment.NewLine}{Said}");
-
     public static RunningAppHost Start(string directory, params string[] arguments)
     {
-        var info = new ProcessStartInfo(Clone.Dotnet,
+        var output = new DirectoryInfo(Path.TrimEndingDirectorySeparator(AppContext.BaseDirectory));
+        var assembly = Support.Repository.File("Triggers.AppHost", "bin", output.Parent!.Name, output.Name, "Triggers.AppHost.dll");
+        var info = new ProcessStartInfo(Dotnet.Program,
         [
-            Clone.AssemblyOf("Triggers.AppHost"), $"--Data:Directory={directory}", "--Dashboard:Enabled=false", "--Guard:EndsWithParent=true",
+            assembly, $"--Data:Directory={directory}", "--Dashboard:Enabled=false", "--Stores=local",
             "--Ports:Api=0", "--Ports:Receiver=0", "--Ports:Kafka=0", "--Kafka:Home=", .. arguments,
         ])
         {
             RedirectStandardOutput = true,
             UseShellExecute = false,
         };
-        return new RunningAppHost(Process.Start(info)!, directory);
+        var mark = Guid.NewGuid().ToString("N");
+        info.Environment[Mark] = mark;
+        return new RunningAppHost(Process.Start(info)!, mark);
     }
 
     public static async Task<RunningAppHost> StartAndWaitAsync(string directory, params string[] arguments)
@@ -42,30 +47,31 @@ internal sealed class RunningAppHost : IAsyncDisposable
         return host;
     }
 
+    /// <summary>As the table says, for <c>api</c> or <c>receiver</c>.</summary>
+    public string UrlOf(string service) => Regex.Match(Said, $@"^ +{service} +(http://\S+)", RegexOptions.Multiline).Groups[1].Value;
+
     /// <summary>Reads what it says until a line holds the text.</summary>
     public async Task WaitForAsync(string text)
-    {
-        if (!await SaysAsync(line => line.Contains(text, StringComparison.Ordinal)))
-            throw new InvalidOperationException($"The AppHost ended without '{text}':{Environment.NewLine}{Said}");
-    }
-
-    /// <summary>Reads what it says until the line.</summary>
-    /// <returns>False: it ended without.</returns>
-    public async Task<bool> SaysAsync(Func<string, bool> isIt)
     {
         using var bound = new CancellationTokenSource(s_bound);
         while (await _process.StandardOutput.ReadLineAsync(bound.Token) is { } line)
         {
             _said.Add(line);
-            if (isIt(line))
-                return true;
+            if (line.Contains(text, StringComparison.Ordinal))
+                return;
         }
-        return false;
+        throw new InvalidOperationException($"The AppHost ended without '{text}':{Environment.NewLine}{Said}");
     }
 
-    public void Terminate() => Unix.Signal(Id, Unix.SIGTERM);
+    public Task TerminateAsync() => SignalAsync("TERM", Id);
 
-    public void Kill() => Unix.Signal(Id, Unix.SIGKILL);
+    public Task KillAsync() => SignalAsync("KILL", Id);
+
+    public static async Task SignalAsync(string signal, int process)
+    {
+        using var kill = Process.Start("kill", [$"-{signal}", $"{process}"]);
+        await kill.WaitForExitAsync(TestContext.Current.CancellationToken);
+    }
 
     public async Task<int> ExitCodeAsync()
     {
@@ -76,30 +82,34 @@ internal sealed class RunningAppHost : IAsyncDisposable
         return _process.ExitCode;
     }
 
+    /// <summary>Processes of this run that are alive, but for the AppHost: their ids, and how they were started.</summary>
+    public IReadOnlyList<(int Id, string Command)> Processes()
+    {
+        var found = new List<(int, string)>();
+        foreach (var directory in Directory.GetDirectories("/proc").Where(directory => int.TryParse(Path.GetFileName(directory), out _)))
+        {
+            try
+            {
+                var id = int.Parse(Path.GetFileName(directory));
+                if (id != Id && File.ReadAllText(Path.Combine(directory, "environ")).Contains($"{Mark}={_mark}", StringComparison.Ordinal))
+                    found.Add((id, File.ReadAllText(Path.Combine(directory, "cmdline")).Replace('\0', ' ')));
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                // It ended just now, or is somebody else's.
+            }
+        }
+        return found;
+    }
+
+    /// <summary>One of <see cref="Processes"/>, by the end of its program's name.</summary>
+    public int ProcessOf(string program) => Processes().First(process => process.Command.Split(' ').Any(word => word.EndsWith(program, StringComparison.Ordinal))).Id;
+
     public async ValueTask DisposeAsync()
     {
         if (!_process.HasExited)
-            Terminate();
+            await TerminateAsync();
         await ExitCodeAsync();
         _process.Dispose();
-    }
-}
-
-/// <summary>Processes, seen from outside.</summary>
-internal static class ProcessExpectations
-{
-    /// <summary>Waits until all are gone, the bound at most.</summary>
-    /// <returns>Those that are left.</returns>
-    public static async Task<IReadOnlyList<string>> LeftAfterAsync(this IReadOnlyDictionary<string, ProcessIdentity> processes, TimeSpan bound)
-    {
-        var started = Stopwatch.GetTimestamp();
-        using var looks = new PeriodicTimer(TimeSpan.FromMilliseconds(50));
-        while (true)
-        {
-            var left = processes.Where(p => p.Value.IsAlive).Select(p => p.Key).ToList();
-            if (left.Count == 0 || Stopwatch.GetElapsedTime(started) > bound)
-                return left;
-            await looks.WaitForNextTickAsync(TestContext.Current.CancellationToken);
-        }
     }
 }

@@ -1,5 +1,5 @@
+using System.Diagnostics;
 using System.Text.Json;
-using Triggers.AppHost.Processes;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.EndToEnd;
@@ -113,18 +113,20 @@ public sealed class DrillTests
         await using var system = await LoadedSystem.StartAsync(kafka: true, null, "--replicas=2");
         Assert.NotNull(await system.PublishAsync());
         await system.ArrivedAsync();
-        await using var database = Triggers.Core.Storage.Builder(system.Addresses["triggersdb"], "tests").Build();
+        await using var database = Triggers.Core.Storage.Builder(await system.ConnectionStringAsync("triggersdb"), "tests").Build();
         const string reserved = "SELECT event_id FROM request_keys WHERE kind = 0 AND busy_until IS NOT NULL";
         async Task<Guid?> ReservedAsync() => await database.CreateCommand(reserved).ExecuteScalarAsync() as Guid?;
 
         // The broker stands still: what is reserved can't be appended.
         var broker = system.ProcessOf("kafka");
-        Unix.Signal(broker, OperatingSystem.IsMacOS() ? 17 : 19); // SIGSTOP
+        using (var stop = Process.Start("kill", ["-STOP", $"{broker}"]))
+            await stop.WaitForExitAsync(TestContext.Current.CancellationToken);
         var first = system.PublishAsync(system.Apis[0], "the key");
         await Wait.UntilAsync("the key is reserved", async () => await ReservedAsync() is not null);
         var id = await ReservedAsync();
         await system.KillAsync("api-1");
-        Unix.Signal(broker, OperatingSystem.IsMacOS() ? 19 : 18); // SIGCONT
+        using (var go = Process.Start("kill", ["-CONT", $"{broker}"]))
+            await go.WaitForExitAsync(TestContext.Current.CancellationToken);
         Assert.Null(await first);
 
         string? retried = null;

@@ -4,7 +4,6 @@ using System.Net.Http.Json;
 using System.Text;
 using System.Text.Json;
 using Confluent.Kafka;
-using Triggers.AppHost.Processes;
 using Triggers.Bench;
 using Triggers.Tests.Support;
 
@@ -24,14 +23,13 @@ internal sealed class LoadedSystem : IAsyncDisposable
     private const int Partitions = 6;
     public static readonly TimeSpan Patience = TimeSpan.FromMinutes(2);
 
-    private readonly string _directory = TestDirectory.New();
     private readonly ConcurrentQueue<DateTimeOffset> _accepts = new();
     private readonly ConcurrentBag<TimeSpan> _refusals = [];
     private readonly ConcurrentBag<HttpStatusCode> _wrongAnswers = [];
     private readonly List<Kill> _kills = [];
     private readonly List<DateTimeOffset> _returns = [];
     private readonly CancellationTokenSource _stop = new();
-    private GuardProcess _guard = null!;
+    private RunningSystem _system = null!;
     private WebhookReceiver _receiver = null!;
     private HttpClient[] _apis = [];
     private Task[] _load = [];
@@ -51,18 +49,19 @@ internal sealed class LoadedSystem : IAsyncDisposable
     public static async Task<LoadedSystem> StartAsync(bool kafka, Func<Microsoft.AspNetCore.Http.HttpContext, Task>? respond = null, params string[] settings)
     {
         var system = new LoadedSystem();
-        system._guard = GuardProcess.Start(Programs.Copy(system._directory),
+        system._system = await RunningSystem.CreateAsync(onDemand: false,
         [
-            $"--Data:Directory={system._directory}", "--Data:Temporary=true", "--Dashboard:Enabled=false", "--Ports:Api=0", "--Ports:Receiver=0", "--Ports:Kafka=0",
             $"--Kafka:Home={(kafka ? KafkaServer.Home : "")}", $"--Kafka:Partitions={Partitions}", "--Kafka:TopicPrefix=triggers.",
             $"--Auth:BootstrapAdminKey={Key}", "--Delivery:Retry:BaseDelay=00:00:00.2", "--Delivery:Retry:Factor=1", "--Delivery:Retry:MaxAttempts=50",
             // Ten minutes: what is taken over sooner than that was not saved by its lease.
             "--Delivery:Lease=00:10:00", .. settings,
-        ], captureOutput: true);
-        await system._guard.ExpectAsync("Ctrl-C stops everything.", Patience);
-        system._apis = [.. system.Addresses.Where(a => a.Key.StartsWith("api", StringComparison.Ordinal)).OrderBy(a => a.Key).Select(a =>
+        ]);
+        foreach (var service in new[] { "api", "delivery" })
+            await system._system.ReadyAsync(service);
+        string[] apis = settings.Contains("--replicas=2") ? ["api-1", "api-2"] : ["api"];
+        system._apis = [.. apis.Select(api =>
         {
-            var client = new HttpClient { BaseAddress = new Uri(a.Value), Timeout = TimeSpan.FromSeconds(5) };
+            var client = new HttpClient { BaseAddress = system._system.UrlOf(api), Timeout = TimeSpan.FromSeconds(5) };
             client.DefaultRequestHeaders.Add("X-API-Key", Key);
             return client;
         })];
@@ -77,11 +76,10 @@ internal sealed class LoadedSystem : IAsyncDisposable
         return system;
     }
 
-    /// <summary>Addresses and connection strings, by name.</summary>
-    public Dictionary<string, string> Addresses => RunRecord.Read(_directory)!.Addresses;
+    public Task<string> ConnectionStringAsync(string store) => _system.ConnectionStringAsync(store);
 
     /// <summary>The id of a running process.</summary>
-    public int ProcessOf(string name) => RunRecord.Read(_directory)!.Processes[name].Id;
+    public int ProcessOf(string name) => _system.ProcessOf(name);
 
     /// <summary>Publishes from now on, about 200 events a second, each to the next API process.</summary>
     public void StartLoad() => _load = [.. Enumerable.Range(0, 4).Select(_ => PublishUntilStoppedAsync())];
@@ -89,12 +87,12 @@ internal sealed class LoadedSystem : IAsyncDisposable
     public async Task KillAsync(string name)
     {
         _kills.Add(new Kill(name, TimeProvider.System.GetUtcNow()));
-        await TellAsync($"kill {name}");
+        await _system.KillAsync(name);
     }
 
     public async Task StartAsync(string name)
     {
-        await TellAsync($"start {name}");
+        await _system.StartAsync(name);
         _returns.Add(TimeProvider.System.GetUtcNow());
     }
 
@@ -108,8 +106,8 @@ internal sealed class LoadedSystem : IAsyncDisposable
     /// <summary>Waits until Postgres knows all that is in Kafka, and says how many events it then has.</summary>
     public async Task<long> StoredAsync()
     {
-        await using var database = Triggers.Core.Storage.Builder(Addresses["triggersdb"], "tests").Build();
-        using var consumer = new ConsumerBuilder<byte[], byte[]>(new ConsumerConfig { BootstrapServers = Addresses["kafka"], GroupId = "tests" }).Build();
+        await using var database = Triggers.Core.Storage.Builder(await ConnectionStringAsync("triggersdb"), "tests").Build();
+        using var consumer = new ConsumerBuilder<byte[], byte[]>(new ConsumerConfig { BootstrapServers = await ConnectionStringAsync("kafka"), GroupId = "tests" }).Build();
         await Wait.UntilAsync("the log is read to its end", async () =>
         {
             var end = Enumerable.Range(0, Partitions).Sum(p => consumer.QueryWatermarkOffsets(new("triggers.events", p), TimeSpan.FromSeconds(10)).High.Value);
@@ -183,9 +181,7 @@ internal sealed class LoadedSystem : IAsyncDisposable
     {
         await _stop.CancelAsync();
         await Task.WhenAll(_load);
-        _guard.Tell("stop");
-        await _guard.WaitAsync().WaitAsync(Patience);
-        _guard.Dispose();
+        await _system.DisposeAsync();
         foreach (var api in _apis)
             api.Dispose();
         if (_receiver is not null)
@@ -200,12 +196,6 @@ internal sealed class LoadedSystem : IAsyncDisposable
             await PublishAsync();
             await pace.WaitForNextTickAsync(CancellationToken.None);
         }
-    }
-
-    private async Task TellAsync(string command)
-    {
-        _guard.Tell(command);
-        await _guard.ExpectAsync("done", Patience);
     }
 
     /// <summary>

@@ -11,9 +11,9 @@ internal static class ApiProcess
     /// <returns>Its exit code, and all it said.</returns>
     public static async Task<(int ExitCode, string Said)> RunAsync(string[] arguments, params (string Key, string Value)[] environment)
     {
-        // …/Triggers.Tests/bin/<engine>/<configuration>/<framework>/
+        // …/Triggers.Tests/bin/<configuration>/<framework>/
         var output = new DirectoryInfo(AppContext.BaseDirectory);
-        var root = output.Parent!.Parent!.Parent!.Parent!.Parent!.FullName;
+        var root = output.Parent!.Parent!.Parent!.Parent!.FullName;
         var start = new ProcessStartInfo("dotnet")
         {
             RedirectStandardOutput = true,

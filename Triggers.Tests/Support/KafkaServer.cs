@@ -1,16 +1,14 @@
-using Triggers.AppHost;
-
 [assembly: AssemblyFixture(typeof(Triggers.Tests.Support.KafkaServer))]
 
 namespace Triggers.Tests.Support;
 
 /// <summary>
-/// A real Kafka of one broker, from <c>KAFKA_HOME</c>. Test classes take the one of the run as a constructor parameter; it starts when
-/// the first of them asks for its address. Tests that crash it start their own with <see cref="StartOwnAsync"/> and dispose of it.
+/// A real Kafka of one broker, from <c>KAFKA_HOME</c>, as the AppHost starts it. Test classes take the one of the run as a constructor parameter; it
+/// starts when the first of them asks for its address. Tests that crash it start their own with <see cref="StartOwnAsync"/> and dispose of it.
 /// </summary>
 public sealed class KafkaServer : IAsyncDisposable
 {
-    private readonly StoreGuard _guard = new(Topology.Kafka);
+    private RunningSystem? _own;
 
     /// <summary>The Kafka distribution; null when there is none.</summary>
     public static string? Home { get; } =
@@ -25,19 +23,19 @@ public sealed class KafkaServer : IAsyncDisposable
     /// <summary>A server of its own, to be stopped and started by its test.</summary>
     public static async Task<KafkaServer> StartOwnAsync()
     {
-        var server = new KafkaServer();
-        await server._guard.StartedAsync();
+        var server = new KafkaServer { _own = await RunningSystem.CreateAsync(onDemand: false, "--Resources=kafka") };
+        await server._own.ReadyAsync("kafka");
         return server;
     }
 
     /// <summary>As in <c>127.0.0.1:9092</c>.</summary>
-    public Task<string> ConnectionStringAsync() => _guard.ConnectionStringAsync(Topology.Kafka);
+    public async Task<string> ConnectionStringAsync() => await (_own ?? await SharedStores.StartedAsync("kafka")).ConnectionStringAsync("kafka");
 
     /// <summary>Kills it at once; it stays down until <see cref="StartAsync"/>.</summary>
-    public Task StopImmediateAsync() => _guard.KillAsync(Topology.Kafka);
+    public Task StopImmediateAsync() => _own!.KillAsync("kafka");
 
     /// <summary>Starts it again on the same data and port, and waits until it takes records.</summary>
-    public Task StartAsync() => _guard.StartAsync(Topology.Kafka);
+    public Task StartAsync() => _own!.StartAsync("kafka");
 
-    public ValueTask DisposeAsync() => _guard.DisposeAsync();
+    public ValueTask DisposeAsync() => _own?.DisposeAsync() ?? new(SharedStores.StopAsync());
 }

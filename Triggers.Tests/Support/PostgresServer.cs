@@ -1,23 +1,22 @@
 using Npgsql;
-using Triggers.AppHost;
 
 [assembly: AssemblyFixture(typeof(Triggers.Tests.Support.PostgresServer))]
 
 namespace Triggers.Tests.Support;
 
 /// <summary>
-/// A real PostgreSQL. Test classes take the one of the run as a constructor parameter; it starts when the first of them asks for a
-/// database. Tests that crash Postgres start their own with <see cref="StartOwnAsync"/> and dispose of it.
+/// A real PostgreSQL, as the AppHost starts it. Test classes take the one of the run as a constructor parameter; it starts when the first of them
+/// asks for a database. Tests that crash Postgres start their own with <see cref="StartOwnAsync"/> and dispose of it.
 /// </summary>
 public sealed class PostgresServer : IAsyncDisposable
 {
-    private readonly StoreGuard _guard = new(Topology.Postgres);
+    private RunningSystem? _own;
 
     /// <summary>A server of its own, to be stopped and started by its test.</summary>
     public static async Task<PostgresServer> StartOwnAsync()
     {
-        var server = new PostgresServer();
-        await server._guard.StartedAsync();
+        var server = new PostgresServer { _own = await RunningSystem.CreateAsync(onDemand: false, "--Resources=postgres") };
+        await server._own.ReadyAsync("postgres");
         return server;
     }
 
@@ -38,19 +37,21 @@ public sealed class PostgresServer : IAsyncDisposable
     public Task<string> ReserveDatabaseAsync() => ConnectionStringAsync("test_" + Guid.NewGuid().ToString("N"));
 
     /// <summary>Kills Postgres at once, as a crash of the machine would; it stays down until <see cref="StartAsync"/>.</summary>
-    public Task StopImmediateAsync() => _guard.KillAsync(Topology.Postgres);
+    public Task StopImmediateAsync() => _own!.KillAsync("postgres");
 
     /// <summary>Starts it again on the same data and port, and waits until it has recovered.</summary>
-    public Task StartAsync() => _guard.StartAsync(Topology.Postgres);
+    public Task StartAsync() => _own!.StartAsync("postgres");
 
     /// <summary>Stops it and deletes its data.</summary>
     public async ValueTask DisposeAsync()
     {
-        if (_guard.IsStarted)
-            NpgsqlConnection.ClearAllPools();
-        await _guard.DisposeAsync();
+        NpgsqlConnection.ClearAllPools();
+        await (_own is null ? SharedStores.StopAsync() : _own.DisposeAsync().AsTask());
     }
 
-    private async Task<string> ConnectionStringAsync(string database) =>
-        new NpgsqlConnectionStringBuilder(await _guard.ConnectionStringAsync(Topology.Database)) { Database = database }.ConnectionString;
+    private async Task<string> ConnectionStringAsync(string database)
+    {
+        var system = _own ?? await SharedStores.StartedAsync("postgres");
+        return new NpgsqlConnectionStringBuilder(await system.ConnectionStringAsync("postgres")) { Database = database }.ConnectionString;
+    }
 }

@@ -1,5 +1,4 @@
 using Npgsql;
-using Triggers.AppHost.Processes;
 
 namespace Triggers.Tests.Support;
 
@@ -41,22 +40,6 @@ public sealed class PostgresServerTests(PostgresServer shared)
         await server.StartAsync();
 
         Assert.Equal(42, await QueryAsync(database, "SELECT value FROM kept"));
-    }
-
-    [Fact]
-    public async Task Nothing_is_left_when_the_test_run_is_gone()
-    {
-        var directory = TestDirectory.New();
-        using var guard = GuardProcess.Start(Clone.AssemblyOf("Triggers.AppHost"), ["--Resources=postgres", $"--Data:Directory={directory}", "--Data:Temporary=true"], captureOutput: true);
-        await guard.ExpectAsync("ready", TimeSpan.FromMinutes(1));
-        var postgres = RunRecord.Read(directory)!.Processes["postgres"];
-
-        // What the guard sees when the process that started it dies.
-        guard.Abandon();
-        await guard.WaitAsync().WaitAsync(TimeSpan.FromSeconds(5), Cancellation);
-
-        Assert.False(postgres.IsAlive);
-        Assert.False(Directory.Exists(directory));
     }
 
     private static async Task<object?> QueryAsync(string connectionString, string sql)

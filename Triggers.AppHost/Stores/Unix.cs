@@ -1,25 +1,11 @@
 using System.Runtime.InteropServices;
 
-namespace Triggers.AppHost.Processes;
+namespace Triggers.AppHost.Stores;
 
 /// <summary>The few system calls that .NET has no name for. None of them is made on Windows.</summary>
 internal static partial class Unix
 {
-    public const int SIGINT = 2;
-    public const int SIGQUIT = 3;
-    public const int SIGKILL = 9;
-    public const int SIGTERM = 15;
-
-    public static bool IsRoot { get; } = !OperatingSystem.IsWindows() && geteuid() == 0;
-
-    /// <summary>The process that started this one, or the one that inherited it.</summary>
-    public static int Parent => getppid();
-
-    /// <summary>Leaves the terminal's session, so that Ctrl-C and a closed terminal reach only the AppHost.</summary>
-    public static void StartSession() => _ = setsid();
-
-    /// <summary>A process that is already gone is no error.</summary>
-    public static void Signal(int process, int signal) => _ = kill(process, signal);
+    public static bool IsRoot { get; } = !OperatingSystem.IsWindows() && Environment.IsPrivilegedProcess;
 
     public static void GiveToNobody(string path)
     {
@@ -50,18 +36,6 @@ internal static partial class Unix
                 return (unchecked((uint)long.Parse(user)), unchecked((uint)long.Parse(group)));
         return (65534, 65534);
     }
-
-    [LibraryImport("libc")]
-    private static partial uint geteuid();
-
-    [LibraryImport("libc")]
-    private static partial int getppid();
-
-    [LibraryImport("libc")]
-    private static partial int setsid();
-
-    [LibraryImport("libc")]
-    private static partial int kill(int process, int signal);
 
     [LibraryImport("libc", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
     private static partial int chown(string path, uint user, uint group);

@@ -1,12 +1,12 @@
 using Aspire.Hosting.Kubernetes;
 using Aspire.Hosting.Kubernetes.Resources;
 
-namespace Triggers.AppHost.Aspire;
+namespace Triggers.AppHost;
 
 /// <summary>What the Helm chart needs beyond what Aspire writes by itself.</summary>
-internal static class Publishing
+internal static class HelmChart
 {
-    public static IResourceBuilder<KubernetesEnvironmentResource> AddChart(this IDistributedApplicationBuilder builder, AspireSettings settings) =>
+    public static IResourceBuilder<KubernetesEnvironmentResource> AddChart(this IDistributedApplicationBuilder builder, Settings settings) =>
         builder.AddKubernetesEnvironment("k8s")
             .WithDashboard(false)
             .WithHelm(helm => helm.WithChartName("triggers").WithReleaseName("triggers"))
@@ -20,7 +20,7 @@ internal static class Publishing
 
     /// <summary>Only where a host is named. TLS ends here.</summary>
     public static void AddIngress(
-        this IResourceBuilder<KubernetesEnvironmentResource> chart, AspireSettings settings, IResourceBuilder<ProjectResource> api)
+        this IResourceBuilder<KubernetesEnvironmentResource> chart, Settings settings, IResourceBuilder<ProjectResource> api)
     {
         if (settings.Text("Ingress:Host") is not { } host)
             return;

@@ -1,0 +1,139 @@
+using Triggers.AppHost.Stores;
+
+namespace Triggers.AppHost;
+
+/// <summary>What runs, and wired to what.</summary>
+internal static class Model
+{
+    public const string LoopbackNetworks = "127.0.0.0/8,::1/128";
+
+    public static void AddTriggers(this IDistributedApplicationBuilder builder, Settings settings, bool containers)
+    {
+        StoreKind Kind(string connection) => builder.ExecutionContext.IsPublishMode
+            ? settings.InClusterStores ? StoreKind.Container : StoreKind.Given
+            : settings.Text("ConnectionStrings:" + connection) is not null ? StoreKind.Given
+            : containers ? StoreKind.Container : StoreKind.Local;
+
+        var database = settings.Has("postgres") ? builder.AddTriggersDatabase(settings, Kind("triggersdb")) : null;
+        var redis = settings.Has("redis") ? builder.AddTriggersRedis(settings, Kind("redis")) : null;
+        var kafka = settings.Has("kafka") ? builder.AddTriggersKafka(settings, Kind("kafka")) : null;
+        if (settings.StoresOnly || database is null || redis is null)
+            return;
+
+        // Generated once, and kept beside the data; published, it is asked for.
+        var adminKey = builder.AddParameter("admin-key", () => settings.AdminKey(), secret: true);
+
+        // Database and tables are made once, before anything that uses them.
+        var migrations = builder.AddProject<Projects.Triggers_Api>("migrations", launchProfileName: null)
+            .AsProgram(settings)
+            .WithArgs("--migrate")
+            .WithReference(database).WaitFor(database);
+
+        var api = builder.AddProject<Projects.Triggers_Api>("api", launchProfileName: null)
+            .AsProgram(settings)
+            .AsService(settings, replicas: settings.Replicas)
+            .WithReference(database).WaitForCompletion(migrations)
+            .WithReference(redis).WaitFor(redis)
+            .WithKafka(kafka)
+            .WithEnvironment("Auth__BootstrapAdminKey", adminKey)
+            .WithExternalHttpEndpoints();
+
+        var delivery = builder.AddProject<Projects.Triggers_Delivery>("delivery", launchProfileName: null)
+            .AsProgram(settings)
+            .AsService(settings, replicas: settings.Replicas)
+            .WithReference(database).WaitForCompletion(migrations)
+            .WithKafka(kafka);
+
+        if (builder.ExecutionContext.IsRunMode)
+        {
+            builder.AddProject<Projects.Triggers_Receiver>("receiver", launchProfileName: null)
+                .AsProgram(settings)
+                .AsService(settings, replicas: 1)
+                .WithUrlForEndpoint("http", url => url.DisplayText = "Receiver");
+            // Webhooks to this machine are refused everywhere else; here the receiver and the developer's own service are on it.
+            delivery.WithEnvironment("Delivery__AllowedNetworks", settings.Text("Delivery:AllowedNetworks") ?? LoopbackNetworks)
+                .WithUrlForEndpoint("http", url => (url.Url, url.DisplayText) = ("/health/ready", "Health"));
+            api.WithUrlForEndpoint("http", url => url.DisplayText = "API")
+                .WithUrlForEndpoint("http", _ => new() { Url = "/scalar", DisplayText = "Reference" })
+                .WithSampleEventCommand(adminKey)
+                .WithRedriveCommand(adminKey);
+            if (Kind("triggersdb") != StoreKind.Given)
+                database.WithResetCommand(kafka, migrations, api, delivery);
+        }
+#if HELM_CHART
+        else
+        {
+            builder.PublishChart(settings, migrations, api, delivery);
+        }
+#endif
+    }
+
+    private static IResourceBuilder<ProjectResource> WithKafka(
+        this IResourceBuilder<ProjectResource> project, IResourceBuilder<IResourceWithConnectionString>? kafka) =>
+        kafka is null ? project : project.WithReference(kafka).WaitFor(kafka);
+
+    /// <summary>One of our own programs: how it is started, and what all of them are told.</summary>
+    private static IResourceBuilder<ProjectResource> AsProgram(this IResourceBuilder<ProjectResource> project, Settings settings)
+    {
+        var builder = project.ApplicationBuilder;
+        // Only connection strings: the services read nothing else. It must come before the references.
+        project.WithReferenceEnvironment(ReferenceEnvironmentInjectionFlags.ConnectionString);
+        if (builder.ExecutionContext.IsRunMode)
+        {
+#pragma warning disable ASPIRECERTIFICATES001 // Everything is plain HTTP on this machine: no certificate, and no warning that there is none.
+            project.WithoutHttpsCertificate()
+#pragma warning restore ASPIRECERTIFICATES001
+                .StartedDirectly()
+                // The orchestrator does not pass on the AppHost's own.
+                .WithEnvironment("ASPNETCORE_ENVIRONMENT", builder.Environment.EnvironmentName)
+                .WithEnvironment("DOTNET_ENVIRONMENT", builder.Environment.EnvironmentName)
+                // Aspire asks for both. With the first, a service that ends after the dashboard waits for it until it is killed; the second takes the place of
+                // Telemetry:SampleRatio.
+                .WithEnvironment("OTEL_DOTNET_EXPERIMENTAL_OTLP_RETRY", "")
+                .WithEnvironment("OTEL_TRACES_SAMPLER", "");
+            foreach (var (key, value) in settings.Telemetry())
+                project.WithEnvironment(key, value);
+        }
+        foreach (var (key, value) in settings.ForServices)
+            project.WithEnvironment(key, value);
+        return project;
+    }
+
+    /// <summary>Runs on, serves HTTP, and says whether it is well.</summary>
+    private static IResourceBuilder<ProjectResource> AsService(this IResourceBuilder<ProjectResource> project, Settings settings, int replicas)
+    {
+        project.WithReplicas(replicas);
+        if (project.ApplicationBuilder.ExecutionContext.IsRunMode)
+        {
+            // One instance listens on the port itself; several share it behind the orchestrator's proxy.
+            var port = settings.Ports[project.Resource.Name];
+            var client = new HttpClient(new SocketsHttpHandler { UseProxy = false }) { Timeout = TimeSpan.FromSeconds(5) };
+            return project.WithHttpEndpoint(port, targetPort: replicas == 1 ? port : null, name: "http", isProxied: replicas > 1)
+                .WithPatientHealthCheck(async cancellation =>
+                {
+                    using var answer = await client.GetAsync(project.GetEndpoint("http").Url + "/health/ready", cancellation);
+                    answer.EnsureSuccessStatusCode();
+                });
+        }
+#pragma warning disable ASPIREPROBES001
+        // It asks the stores, and says so in time when one doesn't answer.
+        return project.WithHttpEndpoint(name: "http")
+            .WithHttpProbe(ProbeType.Readiness, "/health/ready", timeoutSeconds: 5, endpointName: "http")
+            .WithHttpProbe(ProbeType.Liveness, "/health/live", timeoutSeconds: 5, endpointName: "http");
+#pragma warning restore ASPIREPROBES001
+    }
+
+    /// <summary>
+    /// Its output by `dotnet`: `dotnet run`, which the orchestrator would use, takes 1.4 s of processor time and stays in between. A debugger and
+    /// `dotnet watch` have ways of their own.
+    /// </summary>
+    private static IResourceBuilder<ProjectResource> StartedDirectly(this IResourceBuilder<ProjectResource> project)
+    {
+        var configuration = project.ApplicationBuilder.Configuration;
+        if (configuration["DEBUG_SESSION_PORT"] is not null || configuration["DOTNET_WATCH"] is not null)
+            return project;
+        var directory = Path.GetDirectoryName(project.Resource.GetProjectMetadata().ProjectPath)!;
+        return project.WithAnnotation(new ExecutableAnnotation { Command = Dotnet.Program, WorkingDirectory = directory })
+            .WithArgs(context => context.Args.Insert(0, Dotnet.AssemblyOf(directory)));
+    }
+}

@@ -1,0 +1,105 @@
+using System.Text.RegularExpressions;
+using Aspire.Hosting;
+using Microsoft.Extensions.Configuration;
+using Triggers.AppHost;
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.AppHost;
+
+public sealed partial class SettingsTests
+{
+    [Fact]
+    public void Every_mistake_is_named_at_once()
+    {
+        var e = Assert.Throws<DistributedApplicationException>(() =>
+            Read("--Ports:Api=many", "--Dashboard:Enabled=perhaps", "--Resources=some", "--replicas=0", "--Stores=cloud", "--Prots:Api=1"));
+
+        Assert.Contains("Ports:api must be a port", e.Message);
+        Assert.Contains("Dashboard:Enabled must be true or false", e.Message);
+        Assert.Contains("Replicas must be a number from 1 to 9", e.Message);
+        Assert.Contains("Resources must be 'all', 'stores' or some of postgres,redis,kafka", e.Message);
+        Assert.Contains("Stores must be 'local' or 'containers'", e.Message);
+        Assert.Contains("Prots:Api is not a setting", e.Message);
+    }
+
+    [Theory]
+    [InlineData("--Prots:api=1")]
+    [InlineData("--Ports:app=1")]
+    [InlineData("--Deliver:LaneConcurrency=1")]
+    [InlineData("--rest")]
+    [InlineData("rest")]
+    public void What_nobody_knows_is_not_ignored(string argument) =>
+        Assert.Contains(argument.TrimStart('-').Split('=')[0], Assert.Throws<DistributedApplicationException>(() => Read(argument)).Message);
+
+    [Theory]
+    [InlineData("--replicas", "3")]
+    [InlineData("--replicas=3")]
+    [InlineData("--Replicas=3")]
+    public void Replicas_may_be_one_word_or_two(params string[] arguments)
+    {
+        var settings = Read(["--Ports:Api=0", .. arguments]);
+
+        Assert.Equal(3, settings.Replicas);
+        Assert.Null(settings.Ports["api"]);
+        Assert.Empty(settings.ForServices);
+    }
+
+    [Fact]
+    public void Stores_can_be_started_one_by_one()
+    {
+        Assert.Equal(["redis", "kafka"], Read("--Resources=redis,kafka").Stores);
+        Assert.Equal(["postgres", "redis", "kafka"], Read("--Resources=stores").Stores);
+        Assert.False(Read().StoresOnly);
+    }
+
+    [Fact]
+    public void Settings_that_are_not_the_AppHosts_go_to_the_services()
+    {
+        var settings = Read("--Delivery:Retry:MaxAttempts=3", "--Kafka:Partitions=6", "--Kafka:Home=/kafka", "--Ports:Api=0", "--OTEL_TRACES_SAMPLER=always_off");
+
+        Assert.Equal(["Delivery__Retry__MaxAttempts", "Kafka__Partitions", "OTEL_TRACES_SAMPLER"], settings.ForServices.Keys.Order());
+        Assert.Equal("/kafka", settings.KafkaHome);
+    }
+
+    [Fact]
+    public void Every_documented_setting_is_known()
+    {
+        var documented = SettingInTable().Matches(File.ReadAllText(Repository.File("docs", "operations.md"))).Select(match => match.Groups[1].Value).ToList();
+
+        Assert.InRange(documented.Count, 15, 200);
+        Assert.All(documented, setting => Read(setting switch
+        {
+            "Dashboard:Enabled" => $"--{setting}=true",
+            _ => $"--{setting}=1",
+        }));
+    }
+
+    [Fact]
+    public void A_run_gets_what_launch_settings_would_hold_and_publishing_does_not()
+    {
+        var run = Settings.Complete(Settings.Parse(["--Ports:Dashboard=18890"]));
+
+        Assert.Contains("--ASPIRE_ALLOW_UNSECURED_TRANSPORT=true", run);
+        Assert.Contains("--ASPNETCORE_URLS=http://localhost:18890", run);
+        Assert.Equal(["--publisher=manifest", "--with-kafka=true"], Settings.Complete(Settings.Parse(["--publisher", "manifest", "--with-kafka"])));
+    }
+
+    [Fact]
+    public void Generated_keys_are_long_plain_and_never_the_same()
+    {
+        var keys = Enumerable.Range(0, 100).Select(_ => AdminKey.Generate()).ToList();
+
+        Assert.All(keys, key => Assert.Matches("^trg_[0-9A-Za-z]{43}$", key));
+        Assert.Equal(100, keys.Distinct().Count());
+    }
+
+    private static Settings Read(params string[] arguments)
+    {
+        var parsed = Settings.Parse(arguments);
+        return new Settings(new ConfigurationBuilder().AddCommandLine(Settings.Complete(parsed)).Build(), parsed, Repository.File("Triggers.AppHost"));
+    }
+
+    /// <summary>As in <c>| `Delivery:Lease` | 30 s |</c>.</summary>
+    [GeneratedRegex(@"^\| `([A-Z]\w+:\w+)`", RegexOptions.Multiline)]
+    private static partial Regex SettingInTable();
+}
