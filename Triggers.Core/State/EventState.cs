@@ -9,9 +9,9 @@ namespace Triggers.Core.State;
 /// </summary>
 /// <remarks>
 /// An event is settled when everybody has it who is to get it, or when somebody acknowledged it. Nothing keeps the count: what is not
-/// settled is in one of three small tables. A delivery in the queue, or not being projected yet, makes it pending; else an unresolved
-/// dead letter makes it dead-lettered; else a row of the inbox, that it is pending; else it is delivered. A replay leaves the event where
-/// it stands until it ends: what is settled is not opened again by one, and a dead letter remains unresolved during its own.
+/// settled is in one of three small tables. An unresolved dead letter makes it dead-lettered; else a delivery in the queue, a place in the
+/// inbox, or not being projected yet makes it pending; else it is delivered. A replay leaves the event where it stands until it ends: what
+/// is settled is not opened again by one, and a dead letter remains unresolved during its own.
 /// </remarks>
 public static class EventState
 {
@@ -39,7 +39,7 @@ public static class EventState
 
     /// <summary>The name of its state.</summary>
     public const string Status =
-        $"CASE WHEN {IsQueued} OR {IsUnprojected} THEN 'pending' WHEN {IsDeadLettered} THEN 'dead_lettered' WHEN {IsUnclaimed} THEN 'pending' ELSE 'delivered' END";
+        $"CASE WHEN {IsDeadLettered} THEN 'dead_lettered' WHEN {IsQueued} OR {IsUnprojected} OR {IsUnclaimed} THEN 'pending' ELSE 'delivered' END";
 
     /// <summary>
     /// Ids of a tenant's events (<c>@tenant</c>) that may be in the inbox, or pending and projected, oldest first, each once: what they
