@@ -1,10 +1,14 @@
 using Microsoft.Extensions.Options;
 using Triggers.Delivery;
 using Triggers.Delivery.Attempts;
+using Triggers.Delivery.Completion;
 using Triggers.Delivery.DeadLetters;
 using Triggers.Delivery.Dispatch;
 using Triggers.Delivery.Maintenance;
 using Triggers.Delivery.Projection;
+using Triggers.Delivery.Subscriptions;
+using Triggers.Delivery.Waking;
+using Triggers.Delivery.Workers;
 using Triggers.ServiceDefaults;
 
 var builder = WebApplication.CreateBuilder(args);
@@ -26,6 +30,7 @@ services.AddWebhookClient();
 // They stop in the reverse order: no new work, then the attempts in flight, then their results, then the worker's entry.
 services.AddHostedSingleton<WorkerRegistration>();
 services.AddHostedSingleton<Completions>();
+services.AddSingleton<Attempter>();
 services.AddHostedSingleton<Dispatcher>();
 services.AddSingleton<Projection>();
 services.AddHostedSingleton<PostgresProjector>();

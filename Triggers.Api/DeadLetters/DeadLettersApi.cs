@@ -5,6 +5,7 @@ using Triggers.Api.Errors;
 using Triggers.Api.Lists;
 using Triggers.Api.Requests;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Core.Tables;
 
 namespace Triggers.Api.DeadLetters;
@@ -52,12 +53,15 @@ internal static class DeadLettersApi
         list.EnsureValid();
 
         var query = db.DeadLetters.Where(d => d.TenantId == caller.TenantId);
-        if (state is not null)
-            query = query.Where(d => d.State == state);
         if (eventId is not null)
             query = query.Where(d => d.EventId == eventId);
         if (subscriptionId is not null)
             query = query.Where(d => d.SubscriptionId == subscriptionId);
+        // The unresolved have an index of their own.
+        if (state is DeadLetterState.Open or DeadLetterState.Replaying)
+            query = query.Where(d => d.State == DeadLetterState.Open || d.State == DeadLetterState.Replaying);
+        if (state is not null)
+            return TypedResults.Ok(list.Answer(await list.ScanAsync(query, d => d.State == state, d => d.DeliveryId, cancellationToken), DeadLetterView.Of));
         var rows = await list.Page(query, d => d.DeliveryId).ToListAsync(cancellationToken);
         return TypedResults.Ok(list.Answer(rows, DeadLetterView.Of, d => d.DeliveryId));
     }
@@ -71,42 +75,16 @@ internal static class DeadLettersApi
         var key = Ids.DeadLetter(id);
         var letter = await FindAsync(db, caller, key, cancellationToken);
 
-        // The event's row is locked first, as by everything that counts in it. Zero rows changed: somebody else has closed the letter.
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
-        await using (var command = new NpgsqlCommand(
-            "SELECT FROM open_events WHERE tenant_id = @tenant AND event_id = @event FOR UPDATE", connection, transaction))
+        await using (var discard = new NpgsqlBatch(connection) { BatchCommands = { EventState.Lock([letter.EventId]), DeadLetterChanges.Discard(caller.TenantId, key) } })
         {
-            command.Parameters.AddWithValue("tenant", caller.TenantId);
-            command.Parameters.AddWithValue("event", letter.EventId);
-            await command.ExecuteNonQueryAsync(cancellationToken);
-        }
-        await using (var command = new NpgsqlCommand(
-            """
-            UPDATE dead_letters SET state = 'discarded', closed_at = now()
-            WHERE tenant_id = @tenant AND delivery_id = @id AND state IN ('open', 'replaying')
-            """, connection, transaction))
-        {
-            command.Parameters.AddWithValue("tenant", caller.TenantId);
-            command.Parameters.AddWithValue("id", key);
-            if (await command.ExecuteNonQueryAsync(cancellationToken) == 0)
+            await discard.ExecuteNonQueryAsync(cancellationToken);
+            if (discard.BatchCommands[1].RecordsAffected == 0)
                 throw new ApiException(ErrorCodes.DeadLetterClosed, "It was resolved or discarded before.");
         }
-        await using (var batch = new NpgsqlBatch(connection, transaction))
-        {
-            foreach (var sql in (string[])
-                [
-                    "UPDATE open_events SET dead = dead - 1 WHERE tenant_id = @tenant AND event_id = @event AND dead > 0",
-                    """
-                    DELETE FROM open_events WHERE tenant_id = @tenant AND event_id = @event
-                        AND open = 0 AND dead = 0 AND (done > 0 OR acknowledged_at IS NOT NULL)
-                    """,
-                ])
-            {
-                batch.BatchCommands.Add(new NpgsqlBatchCommand(sql) { Parameters = { new("tenant", caller.TenantId), new("event", letter.EventId) } });
-            }
-            await batch.ExecuteNonQueryAsync(cancellationToken);
-        }
+        await using (var settle = new NpgsqlBatch(connection) { BatchCommands = { EventState.Settle([(caller.TenantId, letter.EventId)]) } })
+            await settle.ExecuteNonQueryAsync(cancellationToken);
         await transaction.CommitAsync(cancellationToken);
         return TypedResults.Ok(DeadLetterView.Of(await FindAsync(db, caller, key, cancellationToken)));
     }

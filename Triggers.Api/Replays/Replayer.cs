@@ -1,6 +1,7 @@
 using Npgsql;
 using Triggers.Api.Errors;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 
@@ -12,19 +13,18 @@ namespace Triggers.Api.Replays;
 /// </summary>
 internal sealed class Replayer(NpgsqlDataSource dataSource)
 {
-    private sealed record Repetition(Guid Id, Guid EventId, Guid SubscriptionId, Guid? ReplayOf, bool Test);
-
     /// <summary>Repeats one delivery.</summary>
     /// <returns>The id of the new one; null when the tenant has no such delivery.</returns>
     public async Task<Guid?> ReplayDeliveryAsync(Guid tenantId, Guid deliveryId, CancellationToken cancellationToken)
     {
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
-        Repetition repetition;
+        NewDelivery repetition;
         await using (var command = new NpgsqlCommand(
             """
-            SELECT d.event_id, d.subscription_id, d.status, d.test, s.enabled, s.deleted_at IS NOT NULL
-            FROM deliveries d JOIN subscriptions s ON s.id = d.subscription_id
+            SELECT d.event_id, d.subscription_id, d.status, d.test, s.enabled, s.deleted_at IS NOT NULL,
+                coalesce((SELECT octet_length(data) FROM events e WHERE e.tenant_id = @tenant AND e.id = d.event_id), 0)
+            FROM all_deliveries d JOIN subscriptions s ON s.id = d.subscription_id
             WHERE d.tenant_id = @tenant AND d.id = @id FOR SHARE OF s
             """, connection, transaction))
         {
@@ -36,9 +36,13 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
             if (SnakeCase<DeliveryStatus>.Parse(reader.GetString(2)) == DeliveryStatus.Pending)
                 throw new ApiException(ErrorCodes.DeliveryPending, "It still has attempts ahead of it; only what has ended can be replayed.");
             EnsureReachable(reader.GetGuid(1), enabled: reader.GetBoolean(4), deleted: reader.GetBoolean(5));
-            repetition = new Repetition(TypeId.NewGuid(), reader.GetGuid(0), reader.GetGuid(1), deliveryId, reader.GetBoolean(3));
+            repetition = new NewDelivery(tenantId, TypeId.NewGuid(), reader.GetGuid(0), reader.GetGuid(1), reader.GetInt32(6))
+            {
+                ReplayOf = deliveryId,
+                Test = reader.GetBoolean(3),
+            };
         }
-        await InsertAsync(connection, tenantId, [repetition], cancellationToken);
+        await InsertAsync(connection, [repetition], cancellationToken);
         await transaction.CommitAsync(cancellationToken);
         return repetition.Id;
     }
@@ -55,14 +59,15 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
     {
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
-        var repetitions = new List<Repetition>();
+        var repetitions = new List<NewDelivery>();
         var found = new HashSet<Guid>();
         await using (var command = new NpgsqlCommand(
             """
-            SELECT s.id, s.enabled, s.deleted_at IS NOT NULL, s.event_types, d.id, d.status
+            SELECT s.id, s.enabled, s.deleted_at IS NOT NULL, s.event_types, d.id, d.status,
+                coalesce((SELECT octet_length(data) FROM events WHERE tenant_id = @tenant AND id = @event), 0)
             FROM subscriptions s
             LEFT JOIN LATERAL (
-                SELECT id, status FROM deliveries
+                SELECT id, status FROM all_deliveries
                 WHERE tenant_id = @tenant AND event_id = @event AND subscription_id = s.id AND id >= @floor
                 ORDER BY id DESC LIMIT 1
             ) d ON true
@@ -72,7 +77,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
         {
             command.Parameters.AddWithValue("tenant", tenantId);
             command.Parameters.AddWithValue("event", eventId);
-            command.Parameters.AddWithValue("floor", Events.EventReader.DeliveriesFrom(eventId));
+            command.Parameters.AddWithValue("floor", EventState.FirstDelivery(eventId));
             command.Parameters.AddWithValue("all", subscriptionIds is null);
             command.Parameters.AddWithValue("ids", subscriptionIds ?? []);
             await using var reader = await command.ExecuteReaderAsync(cancellationToken);
@@ -93,14 +98,17 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
                 {
                     continue;
                 }
-                repetitions.Add(new Repetition(TypeId.NewGuid(), eventId, subscriptionId, reader.IsDBNull(4) ? null : reader.GetGuid(4), Test: false));
+                repetitions.Add(new NewDelivery(tenantId, TypeId.NewGuid(), eventId, subscriptionId, reader.GetInt32(6))
+                {
+                    ReplayOf = reader.IsDBNull(4) ? null : reader.GetGuid(4),
+                });
             }
         }
 
         var missing = Array.FindIndex(subscriptionIds ?? [], id => !found.Contains(id));
         if (missing >= 0)
             throw ApiException.Invalid($"/subscriptionIds/{missing}", "There is no such subscription.");
-        await InsertAsync(connection, tenantId, repetitions, cancellationToken);
+        await InsertAsync(connection, repetitions, cancellationToken);
         await transaction.CommitAsync(cancellationToken);
         return [.. repetitions.Select(r => r.Id)];
     }
@@ -114,39 +122,20 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
             throw new ApiException(ErrorCodes.SubscriptionDisabled, $"Enable the subscription {id} first.");
     }
 
-    private static async Task InsertAsync(NpgsqlConnection connection, Guid tenantId, List<Repetition> repetitions, CancellationToken cancellationToken)
+    private static async Task InsertAsync(NpgsqlConnection connection, List<NewDelivery> repetitions, CancellationToken cancellationToken)
     {
         if (repetitions.Count == 0)
             return;
-        await using var batch = new NpgsqlBatch(connection);
-        void Add(string sql)
+        await using var batch = new NpgsqlBatch(connection)
         {
-            batch.BatchCommands.Add(new NpgsqlBatchCommand(sql)
+            BatchCommands =
             {
-                Parameters =
-                {
-                    new("tenant", tenantId),
-                    new("ids", repetitions.Select(r => r.Id).ToArray()),
-                    new("events", repetitions.Select(r => r.EventId).ToArray()),
-                    new("subscriptions", repetitions.Select(r => r.SubscriptionId).ToArray()),
-                    new("replayed", repetitions.Select(r => r.ReplayOf).ToArray()),
-                    new("tests", repetitions.Select(r => r.Test).ToArray()),
-                },
-            });
-        }
-
-        Add("UPDATE open_events SET open = open + cardinality(@ids) WHERE tenant_id = @tenant AND event_id = @events[1]");
-        Add("""
-            INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, next_attempt_at, replay_of, test)
-            SELECT @tenant, r.id, r.event_id, r.subscription_id, now(), r.replay_of, r.test
-            FROM unnest(@ids, @events, @subscriptions, @replayed, @tests) AS r (id, event_id, subscription_id, replay_of, test)
-            """);
-        Add("""
-            UPDATE dead_letters d SET state = 'replaying', replay_delivery_id = r.id
-            FROM unnest(@ids, @replayed) AS r (id, replay_of)
-            WHERE d.tenant_id = @tenant AND d.delivery_id = r.replay_of AND d.state IN ('open', 'replaying')
-            """);
-        batch.BatchCommands.Add(new NpgsqlBatchCommand($"SELECT pg_notify('{Notifications.Deliveries}', '')"));
+                EventState.Lock(repetitions.ConvertAll(r => r.EventId)),
+                DeliveryQueue.Enqueue(repetitions),
+                DeadLetterChanges.Replay(repetitions),
+                new($"SELECT pg_notify('{Notifications.Deliveries}', '')"),
+            },
+        };
         await batch.ExecuteNonQueryAsync(cancellationToken);
     }
 }

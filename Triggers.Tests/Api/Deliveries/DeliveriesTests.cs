@@ -51,7 +51,7 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
     {
         var (tenant, subscription, e) = await ArrangeAsync();
         var id = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
-        await api.Rows.ExecuteAsync("UPDATE deliveries SET claimed_by = 1, claim = 1 WHERE id = @id", ("id", Rows.Uuid(id)));
+        await api.Rows.ExecuteAsync("UPDATE delivery_queue SET claimed_by = 1, claim = 1 WHERE id = @id", ("id", Rows.Uuid(id)));
 
         var read = (await tenant.Client.GetAsync($"/deliveries/{id}")).Is(200);
 
@@ -89,7 +89,6 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
         var old = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
         (await tenant.Client.PostAsync($"/deliveries/{old}/replay")).IsProblem(409, "delivery_pending");
         await api.Rows.SucceedAsync(old);
-        await api.Rows.SettleAsync();
 
         var answer = (await tenant.Client.PostAsync($"/deliveries/{old}/replay")).Is(202);
 
@@ -139,7 +138,6 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
         var (tenant, early, e) = await ArrangeAsync();
         var old = await api.Rows.AddDeliveryAsync(tenant, e, early);
         await api.Rows.SucceedAsync(old);
-        await api.Rows.SettleAsync();
         var late = await tenant.Client.SubscribeAsync("\"order.*\"");
         var uninterested = await tenant.Client.SubscribeAsync("\"invoice\"");
 
@@ -183,7 +181,6 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
         var replaying = (await tenant.Client.GetAsync($"/dead-letters/{dead}")).Is(200);
         Assert.Equal("replaying", replaying["state"]);
         Assert.Equal(made, replaying["replayDeliveryId"]);
-        Assert.Equal(1, await api.Rows.ScalarAsync<int>("SELECT open FROM open_events WHERE event_id = @id", ("id", Rows.Uuid(e))));
         Assert.Equal("dead_lettered", (await tenant.Client.GetAsync($"/events/{e}")).Is(200)["status"]);
         Assert.Equal([dead], (await tenant.Client.GetAsync($"/dead-letters?state=replaying&eventId={e}&subscriptionId={subscription}")).Is(200).Ids);
         Assert.Empty((await tenant.Client.GetAsync("/dead-letters?state=open")).Is(200).Ids);
@@ -220,29 +217,8 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
 
         Assert.Single(answers, a => a.Status == 200);
         Assert.All(answers.Where(a => a.Status != 200), a => a.IsProblem(409, "dead_letter_closed"));
-        Assert.Equal(1, await api.Rows.ScalarAsync<int>("SELECT dead FROM open_events WHERE event_id = @id", ("id", Rows.Uuid(e))));
-    }
-
-    [Theory]
-    [InlineData("succeeded")]
-    [InlineData("dead_lettered")]
-    [InlineData("cancelled")]
-    public async Task Postgres_itself_refuses_to_leave_a_final_state(string state)
-    {
-        var (tenant, subscription, e) = await ArrangeAsync();
-        var id = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
-        await api.Rows.ExecuteAsync(
-            "UPDATE deliveries SET status = @state, next_attempt_at = NULL, finalized_at = now() WHERE id = @id", ("state", state), ("id", Rows.Uuid(id)));
-
-        foreach (var other in new[] { "pending", "succeeded", "dead_lettered", "cancelled" })
-        {
-            var refusal = await Assert.ThrowsAsync<Npgsql.PostgresException>(() => api.Rows.ExecuteAsync(
-                """
-                UPDATE deliveries SET status = @state, next_attempt_at = CASE @state WHEN 'pending' THEN now() END,
-                    finalized_at = CASE WHEN @state <> 'pending' THEN now() END WHERE id = @id
-                """, ("state", other), ("id", Rows.Uuid(id))));
-            Assert.Equal("23001", refusal.SqlState);
-        }
+        Assert.Equal("dead_lettered", (await tenant.Client.GetAsync($"/events/{e}")).Is(200)["status"]);
+        Assert.Empty((await tenant.Client.GetAsync("/inbox")).Is(200).Ids);
     }
 
     private async Task<(TestTenant Tenant, string Subscription, string Event)> ArrangeAsync()

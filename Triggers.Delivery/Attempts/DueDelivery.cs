@@ -1,4 +1,4 @@
-namespace Triggers.Delivery.Dispatch;
+namespace Triggers.Delivery.Attempts;
 
 /// <summary>A delivery this process has claimed.</summary>
 /// <param name="TenantId">Whose it is.</param>
