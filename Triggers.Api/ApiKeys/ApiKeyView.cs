@@ -13,7 +13,6 @@ internal record ApiKeyView(
     string Name,
     string Prefix,
     IReadOnlyList<string> Scopes,
-    string? UsagePlanId,
     int? RequestsPerSecond,
     int? Burst,
     DateTimeOffset? ExpiresAt,
@@ -23,7 +22,6 @@ internal record ApiKeyView(
 {
     public static ApiKeyView Of(ApiKey k) => new(
         TypeId.Format(TypeId.ApiKey, k.Id), TypeId.Format(TypeId.Tenant, k.TenantId), k.Name, k.Prefix, k.Scopes,
-        k.UsagePlanId is { } plan ? TypeId.Format(TypeId.UsagePlan, plan) : null,
         k.RequestsPerSecond, k.Burst, k.ExpiresAt, k.LastUsedAt, k.RevokedAt, k.CreatedAt);
 }
 
@@ -46,16 +44,13 @@ internal sealed record NewApiKey
     /// <summary>What it may do: none that the caller's own key lacks.</summary>
     public required string[] Scopes { get; init; }
 
-    /// <summary>Not accepted from then on.</summary>
+    /// <summary>Not accepted from then on; without it as long as the caller's own key, or for ever if a <c>tenant:admin</c> makes it.</summary>
     public DateTimeOffset? ExpiresAt { get; init; }
 
-    /// <summary>The usage plan whose limits hold for it; for admins alone. Without it that of the caller's own key.</summary>
-    public string? UsagePlanId { get; init; }
-
-    /// <summary>Sustained requests a second; without it the plan's, or the service's default.</summary>
+    /// <summary>Sustained requests a second, within those of its tenant; without it that of the tenant.</summary>
     public int? RequestsPerSecond { get; init; }
 
-    /// <summary>How many requests may come at once; without it the plan's, or the service's default.</summary>
+    /// <summary>How many requests may come at once, within those of its tenant; without it two seconds' worth.</summary>
     public int? Burst { get; init; }
 
     /// <summary>Another tenant's key; for admins alone.</summary>
@@ -64,13 +59,11 @@ internal sealed record NewApiKey
     public static NewApiKey Read(Fields fields, DateTimeOffset now)
     {
         var tenantId = fields.Id("tenantId", TypeId.Tenant);
-        var planId = fields.Id("usagePlanId", TypeId.UsagePlan);
         var body = new NewApiKey
         {
             Name = fields.Text("name", 1, 128, required: true)!,
             Scopes = [.. fields.Texts("scopes", 1, Auth.Scopes.All.Count, 64, required: true) ?? []],
             ExpiresAt = fields.Moment("expiresAt"),
-            UsagePlanId = planId is { } plan ? TypeId.Format(TypeId.UsagePlan, plan) : null,
             RequestsPerSecond = fields.Number("requestsPerSecond", 1, 1_000_000),
             Burst = fields.Number("burst", 1, 1_000_000),
             TenantId = tenantId is { } id ? TypeId.Format(TypeId.Tenant, id) : null,
@@ -89,21 +82,18 @@ internal sealed record NewApiKey
 /// <summary>The body of <c>PATCH /api-keys/{id}</c>: what is not there stays, what is null is removed.</summary>
 internal sealed record ApiKeyChange
 {
-    private static readonly string[] Removable = ["expiresAt", "usagePlanId", "requestsPerSecond", "burst"];
+    private static readonly string[] Removable = ["expiresAt", "requestsPerSecond", "burst"];
 
     /// <summary>What people call it, 1–128 characters.</summary>
     public string? Name { get; init; }
 
-    /// <summary>Not accepted from then on; null for never.</summary>
+    /// <summary>Not accepted from then on; null for ever.</summary>
     public DateTimeOffset? ExpiresAt { get; init; }
 
-    /// <summary>The usage plan whose limits hold for it; for admins alone.</summary>
-    public string? UsagePlanId { get; init; }
-
-    /// <summary>Sustained requests a second; null takes the plan's, or the service's default.</summary>
+    /// <summary>Sustained requests a second; null takes that of the tenant.</summary>
     public int? RequestsPerSecond { get; init; }
 
-    /// <summary>How many requests may come at once; null takes the plan's, or the service's default.</summary>
+    /// <summary>How many requests may come at once; null takes two seconds' worth.</summary>
     public int? Burst { get; init; }
 
     /// <summary>Which of them are to change, were it to null.</summary>
@@ -112,16 +102,21 @@ internal sealed record ApiKeyChange
     /// <summary>Whether a limit is to change.</summary>
     internal bool HasLimits => Members.Contains("requestsPerSecond") || Members.Contains("burst");
 
+    /// <summary>What of a key it would loosen, that only an administrator may; null for nothing.</summary>
+    internal string? Loosens(ApiKey key) =>
+        Members.Contains("expiresAt") && (ExpiresAt ?? DateTimeOffset.MaxValue) > (key.ExpiresAt ?? DateTimeOffset.MaxValue) ? "expiresAt"
+        : Members.Contains("requestsPerSecond") && (RequestsPerSecond ?? int.MaxValue) > (key.RequestsPerSecond ?? int.MaxValue) ? "requestsPerSecond"
+        : Members.Contains("burst") && (Burst ?? int.MaxValue) > (key.Burst ?? int.MaxValue) ? "burst"
+        : null;
+
     public static ApiKeyChange Read(Fields fields, DateTimeOffset now)
     {
         if (fields.IsNull("name"))
             fields.Refuse("/name", "Can't be removed.");
-        var planId = fields.Id("usagePlanId", TypeId.UsagePlan);
         var change = new ApiKeyChange
         {
             Name = fields.Text("name", 1, 128),
             ExpiresAt = fields.Moment("expiresAt"),
-            UsagePlanId = planId is { } plan ? TypeId.Format(TypeId.UsagePlan, plan) : null,
             RequestsPerSecond = fields.Number("requestsPerSecond", 1, 1_000_000),
             Burst = fields.Number("burst", 1, 1_000_000),
             Members = Removable.Where(fields.Has).ToHashSet(),

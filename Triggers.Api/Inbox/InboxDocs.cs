@@ -21,6 +21,7 @@ internal static class InboxDocs
             new("wait", "Seconds to wait for an event when there is none, 0 to 30; 0 unless said.", "20", ParameterType.Number),
             ListParameters.Limit, ListParameters.Cursor,
         ],
+        Errors = [ErrorCodes.TooManyConcurrent],
         Answer = new(typeof(Page<EventView>), $$"""{"items":[{{EventDocs.Example}}],"nextCursor":null}"""),
     };
 

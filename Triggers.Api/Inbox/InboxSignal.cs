@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using Npgsql;
 using Triggers.Api.Errors;
 using Triggers.Core;
@@ -13,10 +14,11 @@ internal sealed partial class InboxSignal(
     NpgsqlDataSource dataSource, Readiness readiness, IHostApplicationLifetime lifetime, TimeProvider time, ILogger<InboxSignal> logger)
     : BackgroundService
 {
-    private volatile TaskCompletionSource _next = NewSignal();
+    // Of tenants that somebody has waited for since their last signal.
+    private readonly ConcurrentDictionary<Guid, TaskCompletionSource> _next = new();
 
-    /// <summary>Ends at the next signal. To be taken before looking, so that nothing falls between looking and waiting.</summary>
-    public Task Next => _next.Task;
+    /// <summary>Ends at the tenant's next signal. To be taken before looking, so that nothing falls between looking and waiting.</summary>
+    public Task NextOf(Guid tenantId) => _next.GetOrAdd(tenantId, static _ => new(TaskCreationOptions.RunContinuationsAsynchronously)).Task;
 
     /// <summary>Whether nobody should wait any longer.</summary>
     public bool IsEnding => readiness.Draining;
@@ -31,7 +33,7 @@ internal sealed partial class InboxSignal(
             try
             {
                 await using var connection = await dataSource.OpenConnectionAsync(stoppingToken);
-                connection.Notification += (_, _) => WakeAll();
+                connection.Notification += (_, notification) => Wake(notification.Payload);
                 await using (var listen = new NpgsqlCommand($"LISTEN {Notifications.Events}; LISTEN {Notifications.Inbox}", connection))
                     await listen.ExecuteNonQueryAsync(stoppingToken);
                 // What was said before we listened.
@@ -47,9 +49,25 @@ internal sealed partial class InboxSignal(
         }
     }
 
-    private void WakeAll() => Interlocked.Exchange(ref _next, NewSignal()).TrySetResult();
+    private void Wake(string payload)
+    {
+        if (!Notifications.TryReadTenants(payload, out var tenants))
+            WakeAll();
+        foreach (var tenant in tenants)
+            Wake(tenant);
+    }
 
-    private static TaskCompletionSource NewSignal() => new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private void WakeAll()
+    {
+        foreach (var tenant in _next.Keys)
+            Wake(tenant);
+    }
+
+    private void Wake(Guid tenantId)
+    {
+        if (_next.TryRemove(tenantId, out var signal))
+            signal.TrySetResult();
+    }
 
     private static partial class Log
     {

@@ -23,7 +23,7 @@ internal static class ReplayDocs
         BodyIsOptional = true,
         Status = 202,
         Answer = Answer,
-        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.EventNotYetVisible],
+        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.EventNotYetVisible, ErrorCodes.QuotaExceeded],
     };
 
     public static readonly Operation OfDelivery = new("replayDelivery", Group, "Repeat a delivery",
@@ -31,7 +31,7 @@ internal static class ReplayDocs
     {
         Status = 202,
         Answer = Answer,
-        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled],
+        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.QuotaExceeded],
     };
 
     public static readonly Operation OfDeadLetter = new("replayDeadLetter", Group, "Repeat a dead letter's delivery",
@@ -40,6 +40,6 @@ internal static class ReplayDocs
     {
         Status = 202,
         Answer = Answer,
-        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.DeadLetterClosed],
+        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.DeadLetterClosed, ErrorCodes.QuotaExceeded],
     };
 }

@@ -19,17 +19,20 @@ internal static class SubscriptionDocs
     {
         Body = new(typeof(SubscriptionBody), """{"url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","headers":{"x-team":"warehouse"}}"""),
         Status = 201,
+        Errors = [ErrorCodes.LimitReached],
         Answer = new(typeof(SubscriptionWithSecret), Example[..^1] + ""","secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq="}"""),
     };
 
-    public static readonly Operation List = new("listSubscriptions", Group, "List subscriptions", "Without their secrets.")
+    public static readonly Operation List = new("listSubscriptions", Group, "List subscriptions",
+        "Without their secrets. The values of `headers` are `***` unless the key has `subscriptions:write`.")
     {
         Query = [ListParameters.Order, ListParameters.Limit, ListParameters.Cursor],
         Answer = new(typeof(Page<SubscriptionView>), $$"""{"items":[{{Example}}],"nextCursor":null}"""),
     };
 
     public static readonly Operation Get = new("getSubscription", Group, "Get a subscription",
-        "`disabledReason` is `requested`, or `gone` after the receiver answered 410.")
+        "`disabledReason` is `requested`, or `gone` after the receiver answered 410. The values of `headers` are `***` unless the key has "
+        + "`subscriptions:write`.")
     {
         Answer = new(typeof(SubscriptionView), Example),
     };
@@ -58,6 +61,6 @@ internal static class SubscriptionDocs
         "Sends one event of type `triggers.test` to this subscription only, once, and answers with the attempt, whatever came of it.")
     {
         Answer = new(typeof(SubscriptionTestResult), $$"""{"eventId":"evt_01jd0000000000000000000000","deliveryId":"dlv_01jd0000000000000000000000","attempt":{{DeliveryDocs.AttemptExample}}}"""),
-        Errors = [ErrorCodes.SubscriptionDisabled, ErrorCodes.TestNotAttempted],
+        Errors = [ErrorCodes.SubscriptionDisabled, ErrorCodes.TooManyConcurrent, ErrorCodes.QuotaExceeded, ErrorCodes.TestNotAttempted],
     };
 }

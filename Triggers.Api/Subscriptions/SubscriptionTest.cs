@@ -4,6 +4,7 @@ using Npgsql;
 using Triggers.Api.Auth;
 using Triggers.Api.Deliveries;
 using Triggers.Api.Errors;
+using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 
@@ -20,7 +21,8 @@ internal static class SubscriptionTest
     private static readonly TimeSpan LongestPause = TimeSpan.FromMilliseconds(250);
 
     public static async Task<IResult> SendAsync(
-        string id, HttpContext context, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, TimeProvider time)
+        string id, HttpContext context, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, ConcurrencyLimits limits,
+        TimeProvider time)
     {
         var key = Ids.Subscription(id);
         var subscription = await db.Subscriptions.Select(s => new { s.Id, s.TenantId, s.Enabled, s.DeletedAt })
@@ -29,6 +31,7 @@ internal static class SubscriptionTest
         if (!subscription.Enabled)
             throw new ApiException(ErrorCodes.SubscriptionDisabled, "Enable it first: a disabled subscription is sent nothing.");
 
+        using var place = limits.Test(key);
         var eventId = TypeId.NewGuid();
         var deliveryId = TypeId.NewGuid();
         await InsertAsync(dataSource, context, caller.TenantId, key, eventId, deliveryId);

@@ -1,10 +1,13 @@
 using System.Security.Cryptography;
 using System.Text.Json;
 using Microsoft.EntityFrameworkCore;
+using Microsoft.Extensions.Options;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Lists;
+using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
+using Triggers.Api.Setup;
 using Triggers.Core;
 using Triggers.Core.Tables;
 
@@ -25,12 +28,14 @@ internal static class SubscriptionsApi
         app.MapPatch("/subscriptions/{id}", ChangeAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Change);
         app.MapDelete("/subscriptions/{id}", DeleteAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Delete);
         app.MapPost("/subscriptions/{id}/secret/rotate", RotateSecretAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.RotateSecret);
-        app.MapPost("/subscriptions/{id}/test", SubscriptionTest.SendAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Test);
+        app.MapPost("/subscriptions/{id}/test", SubscriptionTest.SendAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(new CostsEvents(1)).WithMetadata(SubscriptionDocs.Test);
     }
 
-    private static async Task<IResult> CreateAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<IResult> CreateAsync(
+        HttpContext context, Caller caller, TriggersDbContext db, IOptions<CapOptions> caps, CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, SubscriptionBody.ReadNew);
+        EnsureWithin(caps.Value, body.EventTypes.Length, body.Headers?.Count ?? 0);
         var enabled = body.Enabled ?? true;
         var secret = NewSecret();
         var subscription = new Subscription
@@ -45,9 +50,13 @@ internal static class SubscriptionsApi
             Enabled = enabled,
             DisabledReason = enabled ? null : DisabledByRequest,
         };
+        await using var transaction = await db.LockTenantAsync(caller.TenantId, cancellationToken);
+        await Living(db, caller).EnsureRoomAsync(caps.Value.SubscriptionsPerTenant, "subscriptions of a tenant; delete one first", cancellationToken);
         db.Add(subscription);
         await db.SaveChangesAsync(cancellationToken);
-        var view = SubscriptionView.Of(subscription);
+        if (transaction is not null)
+            await transaction.CommitAsync(cancellationToken);
+        var view = SubscriptionView.Of(subscription, caller);
         return TypedResults.Created($"/subscriptions/{view.Id}", new SubscriptionWithSecret(view, secret));
     }
 
@@ -57,20 +66,22 @@ internal static class SubscriptionsApi
         list.EnsureValid();
         var query = Living(db, caller);
         var rows = await list.Page(query, s => s.Id).ToListAsync(cancellationToken);
-        return TypedResults.Ok(list.Answer(rows, SubscriptionView.Of, s => s.Id));
+        return TypedResults.Ok(list.Answer(rows, s => SubscriptionView.Of(s, caller), s => s.Id));
     }
 
     private static async Task<IResult> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         var found = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken);
-        return TypedResults.Ok(SubscriptionView.Of(found ?? throw ApiException.NotFound("subscription")));
+        return TypedResults.Ok(SubscriptionView.Of(found ?? throw ApiException.NotFound("subscription"), caller));
     }
 
-    private static async Task<IResult> ChangeAsync(string id, HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<IResult> ChangeAsync(
+        string id, HttpContext context, Caller caller, TriggersDbContext db, IOptions<CapOptions> caps, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         var body = await Body.ReadAsync(context, SubscriptionBody.ReadChange);
+        EnsureWithin(caps.Value, body.EventTypes?.Length ?? 0, body.Headers?.Count ?? 0);
         var headers = body.Headers is null ? null : JsonSerializer.Serialize(body.Headers);
         // One statement, so that two changes at once, or a receiver's 410 in between, can't undo each other's parts.
         var changed = await db.Subscriptions.FromSql(
@@ -89,7 +100,7 @@ internal static class SubscriptionsApi
             WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL
             RETURNING *
             """).ToListAsync(cancellationToken);
-        return TypedResults.Ok(SubscriptionView.Of(changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription")));
+        return TypedResults.Ok(SubscriptionView.Of(changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription"), caller));
     }
 
     private static async Task<IResult> DeleteAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
@@ -116,6 +127,14 @@ internal static class SubscriptionsApi
             """).ToListAsync(cancellationToken);
         var subscription = changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
         return TypedResults.Ok(new RotatedSecret(secret, subscription.Secrets.ElementAtOrDefault(1)?.ExpiresAt));
+    }
+
+    private static void EnsureWithin(CapOptions caps, int eventTypes, int headers)
+    {
+        if (eventTypes > caps.EventTypesPerSubscription)
+            throw ApiException.Invalid("/eventTypes", $"Must be an array of 1 to {caps.EventTypesPerSubscription}.");
+        if (headers > caps.HeadersPerSubscription)
+            throw ApiException.Invalid("/headers", $"Must be an object of at most {caps.HeadersPerSubscription} members.");
     }
 
     private static IQueryable<Subscription> Living(TriggersDbContext db, Caller caller) =>

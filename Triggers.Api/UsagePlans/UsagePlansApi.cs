@@ -13,22 +13,32 @@ namespace Triggers.Api.UsagePlans;
 /// <summary>What a client says a usage plan is.</summary>
 internal sealed record UsagePlanBody
 {
-    private const int MaxEventsPerDay = 2_000_000_000;
+    private const int MaxNumber = 2_000_000_000;
+    private static readonly string[] Removable = ["eventsPerSecond", "bytesPerSecond", "eventsPerDay"];
 
     /// <summary>Unique, 1–128 characters.</summary>
     public required string Name { get; init; }
 
-    /// <summary>Sustained requests a second of each key, 1 to 1,000,000.</summary>
+    /// <summary>Sustained requests a second of each tenant, 1 to 1,000,000.</summary>
     public required int? RequestsPerSecond { get; init; }
 
     /// <summary>How many requests may come at once, 1 to 1,000,000.</summary>
     public required int? Burst { get; init; }
 
-    /// <summary>Events each key may publish in a day (UTC), 1 to 2,000,000,000; without it any number.</summary>
+    /// <summary>
+    /// Sustained events a second, 1 to 1,000,000; without it any number. A larger batch is let in when as many have come as come in a
+    /// second, and paid for by the time after it.
+    /// </summary>
+    public int? EventsPerSecond { get; init; }
+
+    /// <summary>Sustained bytes of events a second, 1,024 to 2,000,000,000; without it any number. A larger body as with events.</summary>
+    public int? BytesPerSecond { get; init; }
+
+    /// <summary>Events each tenant may publish, or ask to be delivered again, in a day (UTC), 1 to 2,000,000,000; without it any number.</summary>
     public int? EventsPerDay { get; init; }
 
-    /// <summary>Whether the quota is to change, were it to none.</summary>
-    internal bool HasEventsPerDay { get; init; }
+    /// <summary>Which of them are to change, were it to none.</summary>
+    internal IReadOnlySet<string> Members { get; init; } = new HashSet<string>();
 
     /// <summary>Reads the body of a POST.</summary>
     public static UsagePlanBody ReadNew(Fields fields) => Read(fields, required: true);
@@ -49,8 +59,10 @@ internal sealed record UsagePlanBody
         Name = fields.Text("name", 1, 128, required)!,
         RequestsPerSecond = fields.Number("requestsPerSecond", 1, 1_000_000, required),
         Burst = fields.Number("burst", 1, 1_000_000, required),
-        EventsPerDay = fields.Number("eventsPerDay", 1, MaxEventsPerDay),
-        HasEventsPerDay = fields.Has("eventsPerDay"),
+        EventsPerSecond = fields.Number("eventsPerSecond", 1, 1_000_000),
+        BytesPerSecond = fields.Number("bytesPerSecond", 1_024, MaxNumber),
+        EventsPerDay = fields.Number("eventsPerDay", 1, MaxNumber),
+        Members = Removable.Where(fields.Has).ToHashSet(),
     };
 }
 
@@ -66,31 +78,37 @@ internal sealed record UsagePlanChange
     /// <summary>As when making it.</summary>
     public int? Burst { get; init; }
 
+    /// <summary>As when making it; null for any number.</summary>
+    public int? EventsPerSecond { get; init; }
+
+    /// <summary>As when making it; null for any number.</summary>
+    public int? BytesPerSecond { get; init; }
+
     /// <summary>As when making it; null removes the quota.</summary>
     public int? EventsPerDay { get; init; }
 }
 
 /// <summary>A usage plan as clients see it.</summary>
-internal sealed record UsagePlanView(string Id, string Name, int RequestsPerSecond, int Burst, int? EventsPerDay, DateTimeOffset CreatedAt)
+internal sealed record UsagePlanView(
+    string Id, string Name, int RequestsPerSecond, int Burst, int? EventsPerSecond, int? BytesPerSecond, int? EventsPerDay, DateTimeOffset CreatedAt)
 {
     public static UsagePlanView Of(UsagePlan p) =>
-        new(TypeId.Format(TypeId.UsagePlan, p.Id), p.Name, p.RequestsPerSecond, p.Burst, p.EventsPerDay, p.CreatedAt);
+        new(TypeId.Format(TypeId.UsagePlan, p.Id), p.Name, p.RequestsPerSecond, p.Burst, p.EventsPerSecond, p.BytesPerSecond, p.EventsPerDay, p.CreatedAt);
 }
 
-/// <summary>Limits with a name, for keys of any tenant. For admin keys alone.</summary>
+/// <summary>Limits with a name, for any tenant. For the platform's admin alone.</summary>
 internal static class UsagePlansApi
 {
     private const string Group = "Usage plans";
     private const string Taken = "There is a usage plan with this name.";
 
     private const string Example =
-        """{"id":"pln_01jd0000000000000000000000","name":"starter","requestsPerSecond":50,"burst":100,"eventsPerDay":100000,"createdAt":"2026-01-31T09:30:00Z"}""";
+        """{"id":"pln_01jd0000000000000000000000","name":"starter","requestsPerSecond":50,"burst":100,"eventsPerSecond":200,"bytesPerSecond":null,"eventsPerDay":100000,"createdAt":"2026-01-31T09:30:00Z"}""";
 
     private static readonly Operation Create = new("createUsagePlan", Group, "Make a usage plan",
-        "Give it to a key with `usagePlanId` at `/api-keys`. Each key has the limits for itself; its own `requestsPerSecond` and `burst` "
-        + "take precedence.")
+        "Give it to a tenant with `usagePlanId` at `/tenants`. Each tenant has the limits for itself, all its keys together.")
     {
-        Body = new(typeof(UsagePlanBody), """{"name":"starter","requestsPerSecond":50,"burst":100,"eventsPerDay":100000}"""),
+        Body = new(typeof(UsagePlanBody), """{"name":"starter","requestsPerSecond":50,"burst":100,"eventsPerSecond":200,"eventsPerDay":100000}"""),
         Status = 201,
         Answer = new(typeof(UsagePlanView), Example),
         Errors = [ErrorCodes.NameTaken],
@@ -105,15 +123,15 @@ internal static class UsagePlansApi
     private static readonly Operation Get = new("getUsagePlan", Group, "Get a usage plan", "By its id.") { Answer = new(typeof(UsagePlanView), Example) };
 
     private static readonly Operation Change = new("changeUsagePlan", Group, "Change a usage plan",
-        "JSON merge patch (RFC 7396): members that are not there stay. It holds for every key with this plan within seconds; what they have used "
-        + "today counts.")
+        "JSON merge patch (RFC 7396): members that are not there stay. It holds for every tenant with this plan within seconds; what they have "
+        + "used today counts.")
     {
         Body = new(typeof(UsagePlanChange), """{"requestsPerSecond":100,"burst":200}"""),
         Answer = new(typeof(UsagePlanView), Example.Replace("50,", "100,").Replace("\"burst\":100", "\"burst\":200")),
         Errors = [ErrorCodes.NameTaken],
     };
 
-    private static readonly Operation Delete = new("deleteUsagePlan", Group, "Delete a usage plan", "One that no valid key has any more.")
+    private static readonly Operation Delete = new("deleteUsagePlan", Group, "Delete a usage plan", "One that no tenant has any more.")
     {
         Status = 204,
         Errors = [ErrorCodes.UsagePlanInUse],
@@ -134,8 +152,8 @@ internal static class UsagePlansApi
         var body = await Body.ReadAsync(context, UsagePlanBody.ReadNew);
         var made = await db.UsagePlans.FromSql(
             $"""
-            INSERT INTO usage_plans (id, name, requests_per_second, burst, events_per_day)
-            VALUES ({TypeId.NewGuid()}, {body.Name}, {body.RequestsPerSecond}, {body.Burst}, {body.EventsPerDay})
+            INSERT INTO usage_plans (id, name, requests_per_second, burst, events_per_second, bytes_per_second, events_per_day)
+            VALUES ({TypeId.NewGuid()}, {body.Name}, {body.RequestsPerSecond}, {body.Burst}, {body.EventsPerSecond}, {body.BytesPerSecond}, {body.EventsPerDay})
             ON CONFLICT (name) DO NOTHING RETURNING *
             """).ToListAsync(cancellationToken);
         var view = UsagePlanView.Of(made.SingleOrDefault() ?? throw NameTaken());
@@ -170,7 +188,9 @@ internal static class UsagePlansApi
                     name = coalesce({body.Name}::text, name),
                     requests_per_second = coalesce({body.RequestsPerSecond}::int, requests_per_second),
                     burst = coalesce({body.Burst}::int, burst),
-                    events_per_day = CASE WHEN {body.HasEventsPerDay} THEN {body.EventsPerDay}::int ELSE events_per_day END
+                    events_per_second = CASE WHEN {body.Members.Contains("eventsPerSecond")} THEN {body.EventsPerSecond}::int ELSE events_per_second END,
+                    bytes_per_second = CASE WHEN {body.Members.Contains("bytesPerSecond")} THEN {body.BytesPerSecond}::int ELSE bytes_per_second END,
+                    events_per_day = CASE WHEN {body.Members.Contains("eventsPerDay")} THEN {body.EventsPerDay}::int ELSE events_per_day END
                 WHERE id = {key}
                 RETURNING *
                 """).ToListAsync(cancellationToken);
@@ -188,9 +208,8 @@ internal static class UsagePlansApi
     {
         var key = Ids.UsagePlan(id);
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
-        // Keys are never deleted; those that are over must not keep a plan for ever.
-        await db.Database.ExecuteSqlAsync(
-            $"UPDATE api_keys SET usage_plan_id = NULL WHERE usage_plan_id = {key} AND (revoked_at IS NOT NULL OR expires_at <= now())", cancellationToken);
+        // A plan that keys had before plans were the tenants'.
+        await db.Database.ExecuteSqlAsync($"UPDATE api_keys SET usage_plan_id = NULL WHERE usage_plan_id = {key}", cancellationToken);
         try
         {
             if (await db.Database.ExecuteSqlAsync($"DELETE FROM usage_plans WHERE id = {key}", cancellationToken) == 0)
@@ -198,7 +217,7 @@ internal static class UsagePlansApi
         }
         catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.ForeignKeyViolation)
         {
-            throw new ApiException(ErrorCodes.UsagePlanInUse, "Give the keys that have it another plan, or none, first.");
+            throw new ApiException(ErrorCodes.UsagePlanInUse, "Give the tenants that have it another plan, or none, first.");
         }
         await transaction.CommitAsync(cancellationToken);
         return TypedResults.NoContent();

@@ -40,6 +40,15 @@ public sealed class RetryLinks : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0004_retry_links.sql"));
 }
 
+/// <summary>0006_tenant_plans.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0006_tenant_plans")]
+public sealed class TenantPlans : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0006_tenant_plans.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)
