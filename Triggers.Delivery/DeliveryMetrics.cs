@@ -3,9 +3,8 @@ using System.Diagnostics.Metrics;
 using Triggers.Core;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Attempts;
-using Triggers.Delivery.Dispatch;
 using Triggers.Delivery.Maintenance;
-using Triggers.Delivery.Projection;
+using Triggers.Delivery.Subscriptions;
 
 namespace Triggers.Delivery;
 

@@ -4,6 +4,7 @@ using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Requests;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Core.Tables;
 
 namespace Triggers.Api.Deliveries;
@@ -25,7 +26,7 @@ internal static class SendNow
         var delivery = await FindAsync(db, caller, key, cancellationToken);
         await EnsureReachableAsync(db, delivery.SubscriptionId, cancellationToken);
         // What is in flight is being sent now.
-        await MakeDueAsync(dataSource, "id = @id AND tenant_id = @tenant", caller.TenantId, key, cancellationToken);
+        await MakeDueAsync(dataSource, caller.TenantId, key, null, cancellationToken);
         delivery = await FindAsync(db, caller, key, cancellationToken);
         return delivery.Status == DeliveryStatus.Pending
             ? TypedResults.Accepted($"/deliveries/{id}", DeliveryView.Of(delivery))
@@ -44,7 +45,7 @@ internal static class SendNow
         var started = time.GetTimestamp();
         do
         {
-            last = await MakeDueAsync(dataSource, "subscription_id = @id", caller.TenantId, key, cancellationToken);
+            last = await MakeDueAsync(dataSource, caller.TenantId, null, key, cancellationToken);
             made += last;
         }
         while (last == AtOnce && time.GetElapsedTime(started) < AtMost);
@@ -52,26 +53,11 @@ internal static class SendNow
     }
 
     private static async Task<int> MakeDueAsync(
-        NpgsqlDataSource dataSource, string which, Guid tenantId, Guid id, CancellationToken cancellationToken)
+        NpgsqlDataSource dataSource, Guid tenantId, Guid? id, Guid? subscriptionId, CancellationToken cancellationToken)
     {
-        // What somebody is working on at this moment is not waited for: it is being sent, or has just been.
-        await using var command = dataSource.CreateCommand(
-            $"""
-            WITH later AS MATERIALIZED (
-                SELECT tenant_id, id FROM deliveries
-                WHERE {which} AND status = 'pending' AND claimed_by IS NULL AND next_attempt_at > now()
-                ORDER BY next_attempt_at LIMIT {AtOnce} FOR UPDATE SKIP LOCKED
-            ),
-            made AS (
-                UPDATE deliveries d SET next_attempt_at = now() FROM later l
-                WHERE d.tenant_id = @tenant AND d.tenant_id = l.tenant_id AND d.id = l.id
-                RETURNING d.id
-            )
-            SELECT (SELECT count(*) FROM made)::int, pg_notify('{Notifications.Deliveries}', '')
-            """);
-        command.Parameters.AddWithValue("id", id);
-        command.Parameters.AddWithValue("tenant", tenantId);
-        return (int)(await command.ExecuteScalarAsync(cancellationToken))!;
+        await using var batch = dataSource.CreateBatch();
+        batch.BatchCommands.Add(DeliveryQueue.SendNow(tenantId, id, subscriptionId, AtOnce));
+        return (int)(await batch.ExecuteScalarAsync(cancellationToken))!;
     }
 
     private static async Task EnsureReachableAsync(TriggersDbContext db, Guid subscriptionId, CancellationToken cancellationToken)

@@ -67,6 +67,24 @@ public sealed class ReplayJobs : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0006_replay_jobs.sql"));
 }
 
+/// <summary>0007_list_indexes.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0007_list_indexes")]
+public sealed class ListIndexes : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0007_list_indexes.sql"));
+}
+
+/// <summary>0008_queue_and_history.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0008_queue_and_history")]
+public sealed class QueueAndHistory : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0008_queue_and_history.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)
@@ -82,7 +100,11 @@ file static class Scripts
 public static class SchemaVersion
 {
     /// <summary>Creates the database if there is none and applies what is missing. Any number of processes may call it at once.</summary>
-    public static Task MigrateAsync(TriggersDbContext db, CancellationToken cancellationToken) => db.Database.MigrateAsync(cancellationToken);
+    public static async Task MigrateAsync(TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        await db.Database.MigrateAsync(cancellationToken);
+        await PartitionedIndexes.CompleteAsync((Npgsql.NpgsqlConnection)db.Database.GetDbConnection(), cancellationToken);
+    }
 
     /// <summary>Whether every change this version knows is applied. A newer schema is fine: changes are additive.</summary>
     public static async Task<bool> IsCurrentAsync(TriggersDbContext db, CancellationToken cancellationToken) =>

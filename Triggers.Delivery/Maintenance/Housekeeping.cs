@@ -1,4 +1,5 @@
 using Npgsql;
+using Triggers.Core.State;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.Maintenance;
@@ -20,8 +21,8 @@ internal sealed class Housekeeping(NpgsqlDataSource dataSource, Readiness readin
 
     internal static async Task KeepAsync(NpgsqlDataSource dataSource, CancellationToken cancellationToken)
     {
-        await using (var partitions = dataSource.CreateCommand($"SELECT ensure_partitions({DaysAhead})"))
-            await partitions.ExecuteNonQueryAsync(cancellationToken);
+        await using (var connection = await dataSource.OpenConnectionAsync(cancellationToken))
+            await Partitions.MakeAsync(connection, DaysAhead, cancellationToken);
 
         await DeleteAsync(dataSource, "request_keys", "expires_at < now() AND expires_at < 'infinity'", cancellationToken);
         await DeleteAsync(dataSource, "first_answers", "expires_at < now()", cancellationToken);

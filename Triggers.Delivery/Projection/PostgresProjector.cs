@@ -1,5 +1,8 @@
 using Npgsql;
-using Triggers.Delivery.Dispatch;
+using Triggers.Core.State;
+using Triggers.Delivery.Attempts;
+using Triggers.Delivery.Waking;
+using Triggers.Delivery.Workers;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.Projection;
@@ -72,7 +75,7 @@ internal sealed class PostgresProjector(
     private static async Task<bool> IsBehindAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
         await using var command = new NpgsqlCommand(
-            "SELECT EXISTS (SELECT FROM events WHERE seq >= (SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0))", connection);
+            $"SELECT EXISTS (SELECT FROM events WHERE seq >= {EventState.Position})", connection);
         return await command.ExecuteScalarAsync(cancellationToken) is true;
     }
 
@@ -85,9 +88,9 @@ internal sealed class PostgresProjector(
                 new("SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0 FOR UPDATE SKIP LOCKED"),
                 new("SELECT version FROM subscriptions_version"),
                 new($"""
-                    SELECT e.seq, e.tenant_id, {EventRow.ColumnsUpTo(Projection.MaxCarriedBytes)}
+                    SELECT e.seq, e.tenant_id, {EventRow.ColumnsUpTo(ProjectedEvent.MaxCarriedBytes)}, octet_length(e.data)
                     FROM events e
-                    WHERE e.seq >= (SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0)
+                    WHERE e.seq >= {EventState.Position}
                     ORDER BY e.seq LIMIT {BatchSize}
                     """),
             },
@@ -103,7 +106,7 @@ internal sealed class PostgresProjector(
         while (locked && await reader.ReadAsync(cancellationToken))
         {
             lastSeq = reader.GetInt64(0);
-            events.Add(new ProjectedEvent(reader.GetGuid(1), EventRow.Read(reader, 2), reader.IsDBNull(10)));
+            events.Add(new ProjectedEvent(reader.GetGuid(1), EventRow.Read(reader, 2), reader.GetInt32(11)));
         }
         return (events, lastSeq, version, locked);
     }

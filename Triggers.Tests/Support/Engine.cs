@@ -8,6 +8,7 @@ using Microsoft.Extensions.Logging.Abstractions;
 using Npgsql;
 using Triggers.Core;
 using Triggers.Core.Schema;
+using Triggers.Core.State;
 using Triggers.Core.Tables;
 using Triggers.EventLog;
 using Triggers.EventLog.Postgres;
@@ -28,12 +29,15 @@ internal sealed class Engine : IAsyncDisposable
         ConnectionString = connectionString;
         _kafka = kafka;
         DataSource = Storage.Builder(connectionString, "tests").Build();
+        Rows = new Rows(DataSource);
         _log = new PostgresEventLog(DataSource, TimeProvider.System, NullLogger<PostgresEventLog>.Instance);
     }
 
     public string ConnectionString { get; }
 
     public NpgsqlDataSource DataSource { get; }
+
+    public Rows Rows { get; }
 
     /// <summary>The log: Kafka where the engine was created with it.</summary>
     public IEventLog Log => Kafka?.Log ?? (IEventLog)_log;
@@ -131,7 +135,19 @@ internal sealed class Engine : IAsyncDisposable
 
     public Task WaitForStatusAsync(Guid eventId, DeliveryStatus status, int count = 1) =>
         Wait.UntilAsync($"{count} deliveries of the event are {status}", async () =>
-            await ScalarAsync<long>($"SELECT count(*) FROM deliveries WHERE event_id = '{eventId}' AND status = '{SnakeCase<DeliveryStatus>.Of(status)}'") == count);
+            await ScalarAsync<long>($"SELECT count(*) FROM all_deliveries WHERE event_id = '{eventId}' AND status = '{SnakeCase<DeliveryStatus>.Of(status)}'") == count);
+
+    /// <summary>Waits until every event that the log has is projected and settled, as the inbox and the status of events see it.</summary>
+    public Task WaitUntilSettledAsync() => Wait.UntilAsync("every event is settled", async () => await UnsettledAsync() == 0, TimeSpan.FromMinutes(1));
+
+    /// <summary>How many of the stored events are not delivered or acknowledged.</summary>
+    public Task<long> UnsettledAsync() => ScalarAsync<long>($"SELECT count(*) FROM events e WHERE {EventState.Status} <> 'delivered'");
+
+    /// <summary>Where an event stands.</summary>
+    public Task<string> StatusAsync(Guid eventId) => ScalarAsync<string>($"SELECT {EventState.Status} FROM events e WHERE e.id = '{eventId}'");
+
+    /// <summary>What the delivery service and the API write, as one transaction.</summary>
+    public Task ExecuteAsync(params IEnumerable<NpgsqlBatchCommand> commands) => Rows.ExecuteAsync(commands);
 
     public async Task<T> ScalarAsync<T>(string sql)
     {
