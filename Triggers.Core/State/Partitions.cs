@@ -15,7 +15,7 @@ public static class Partitions
     public static async Task MakeAsync(NpgsqlConnection connection, int daysAhead, CancellationToken cancellationToken)
     {
         await using var command = new NpgsqlCommand("SELECT (now() AT TIME ZONE 'UTC')::date", connection);
-        var today = await command.ExecuteScalarAsync(cancellationToken) is DateTime date ? DateOnly.FromDateTime(date) : throw new InvalidOperationException();
+        var today = (DateOnly)(await command.ExecuteScalarAsync(cancellationToken))!;
         await MakeAsync(connection, today.AddDays(-1), today.AddDays(daysAhead), cancellationToken);
     }
 

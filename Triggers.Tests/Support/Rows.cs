@@ -1,3 +1,4 @@
+using System.Text.Json;
 using Npgsql;
 using Triggers.Core;
 using Triggers.Core.State;
@@ -38,11 +39,12 @@ internal sealed class Rows(NpgsqlDataSource dataSource)
     }
 
     /// <summary>The delivery succeeded, at its first attempt.</summary>
-    public Task SucceedAsync(string deliveryId) => EndAsync(deliveryId, DeliveryStatus.Succeeded, Attempt(AttemptOutcome.Delivered, 200, "thanks"u8.ToArray()));
+    public Task SucceedAsync(string deliveryId, string contentType = "text/plain", byte[]? body = null) =>
+        EndAsync(deliveryId, DeliveryStatus.Succeeded, Attempt(AttemptOutcome.Delivered, 200, contentType, body ?? "thanks"u8.ToArray()));
 
     /// <summary>The delivery failed for good, at its first attempt.</summary>
     public Task DieAsync(string deliveryId) =>
-        EndAsync(deliveryId, DeliveryStatus.DeadLettered, Attempt(AttemptOutcome.HttpStatus, 503, []), reason: "exhausted");
+        EndAsync(deliveryId, DeliveryStatus.DeadLettered, Attempt(AttemptOutcome.HttpStatus, 503), reason: "exhausted");
 
     /// <summary>The delivery was cancelled without an attempt.</summary>
     public Task CancelAsync(string deliveryId) => EndAsync(deliveryId, DeliveryStatus.Cancelled, null);
@@ -94,8 +96,9 @@ internal sealed class Rows(NpgsqlDataSource dataSource)
     }
 
     /// <summary>An attempt that took a moment.</summary>
-    public static AttemptMade Attempt(AttemptOutcome outcome, int statusCode, byte[] body) => new(
-        TypeId.NewGuid(), 1, TimeSpan.FromMilliseconds(15), TimeSpan.FromMilliseconds(12), outcome, null, statusCode, """{"content-type":"text/plain"}""", body);
+    public static AttemptMade Attempt(AttemptOutcome outcome, int statusCode, string contentType = "text/plain", byte[]? body = null) => new(
+        TypeId.NewGuid(), 1, TimeSpan.FromMilliseconds(15), TimeSpan.FromMilliseconds(12), outcome, null, statusCode,
+        JsonSerializer.Serialize(new Dictionary<string, string> { ["content-type"] = contentType }), body ?? []);
 
     private NpgsqlCommand Command(string sql, (string Name, object Value)[] parameters)
     {

@@ -39,6 +39,8 @@ public sealed class LongHistoryTests(ApiFixture api) : IClassFixture<ApiFixture>
             SELECT '{_tenant.Key}', id, id, '{s_frequent}', CASE WHEN i % 10000 = 7 THEN 'open' ELSE 'resolved' END, 'exhausted', 8,
                 CASE WHEN i % 10000 = 7 THEN NULL ELSE now() END
             FROM made WHERE i <= {Count / 2} AND i % 1000 = 7;
+            INSERT INTO request_keys (tenant_id, kind, key_hash, fingerprint, event_id, correlation_id, expires_at)
+            SELECT '{_tenant.Key}', 1, sha256(convert_to('x' || i, 'UTF8')), sha256(''), id, 'c', 'infinity' FROM made;
             UPDATE log_positions SET next = (SELECT max(seq) + 1 FROM events) WHERE log = 'postgres';
             """);
         await api.Rows.ExecuteAsync("ANALYZE events, delivery_queue, deliveries, dead_letters, inbox");
