@@ -115,7 +115,11 @@ public static class SchemaVersion
         await PartitionedIndexes.CompleteAsync((Npgsql.NpgsqlConnection)db.Database.GetDbConnection(), cancellationToken);
     }
 
+    /// <summary>The changes this version knows that are not applied, in order.</summary>
+    public static async Task<IReadOnlyCollection<string>> PendingAsync(TriggersDbContext db, CancellationToken cancellationToken) =>
+        [.. await db.Database.GetPendingMigrationsAsync(cancellationToken)];
+
     /// <summary>Whether every change this version knows is applied. A newer schema is fine: changes are additive.</summary>
     public static async Task<bool> IsCurrentAsync(TriggersDbContext db, CancellationToken cancellationToken) =>
-        !(await db.Database.GetPendingMigrationsAsync(cancellationToken)).Any();
+        (await PendingAsync(db, cancellationToken)).Count == 0;
 }

@@ -2,6 +2,8 @@ using System.Text;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Mvc.Testing;
 using Microsoft.EntityFrameworkCore;
+using Microsoft.EntityFrameworkCore.Infrastructure;
+using Microsoft.EntityFrameworkCore.Migrations;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
@@ -55,16 +57,31 @@ internal sealed class Engine : IAsyncDisposable
     /// <param name="postgres">Where its database is made.</param>
     /// <param name="kafka">The broker where it logs events; null for the Postgres log.</param>
     /// <param name="connectionSettings">Added to every connection string.</param>
-    public static async Task<Engine> CreateAsync(PostgresServer postgres, string? kafka = null, string connectionSettings = "")
+    /// <param name="schema">The schema's version, if it is not the newest.</param>
+    public static async Task<Engine> CreateAsync(PostgresServer postgres, string? kafka = null, string connectionSettings = "", string? schema = null)
     {
         var engine = new Engine(await postgres.CreateDatabaseAsync() + connectionSettings, kafka is null ? [] : KafkaLog.Settings(kafka));
-        await using (var db = engine.Db())
-            await SchemaVersion.MigrateAsync(db, TestContext.Current.CancellationToken);
+        if (schema is null)
+        {
+            await engine.MigrateAsync();
+        }
+        else
+        {
+            await using var db = engine.Db();
+            await db.GetService<IMigrator>().MigrateAsync(schema, TestContext.Current.CancellationToken);
+        }
         await engine.ExecuteAsync($"INSERT INTO tenants (id, name) VALUES ('{engine.Tenant}', 'default')");
         await engine._log.StartAsync(TestContext.Current.CancellationToken);
         if (kafka is not null)
             engine.Kafka = await KafkaLog.StartAsync(engine.DataSource, engine._kafka);
         return engine;
+    }
+
+    /// <summary>Brings the schema to its newest version.</summary>
+    public async Task MigrateAsync()
+    {
+        await using var db = Db();
+        await SchemaVersion.MigrateAsync(db, TestContext.Current.CancellationToken);
     }
 
     /// <summary>The same log, as another API process has it.</summary>
