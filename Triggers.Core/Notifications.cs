@@ -34,6 +34,9 @@ public static class AdvisoryLocks
     /// <summary>Held while dead letters are published.</summary>
     public const int DeadLetters = 4;
 
+    /// <summary>Held while old partitions are dropped.</summary>
+    public const int Retention = 8;
+
     /// <summary>Held while the indexes of partitions are built.</summary>
     public const int Indexes = 7;
 

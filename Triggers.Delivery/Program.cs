@@ -20,6 +20,8 @@ var services = builder.Services;
 services.AddOptions<DeliveryOptions>().BindConfiguration("Delivery").ValidateOnStart();
 services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsValidator>();
 services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsRules>();
+services.AddOptions<RetentionOptions>().BindConfiguration("Retention").ValidateOnStart();
+services.AddSingleton<IValidateOptions<RetentionOptions>, RetentionOptionsValidator>();
 EngineDataSource.AddTo(builder);
 services.AddSingleton<DeliveryMetrics>();
 services.AddSingleton<Subscribers>();

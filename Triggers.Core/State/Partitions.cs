@@ -8,14 +8,21 @@ public static class Partitions
     /// <summary>The tables that have them.</summary>
     public static readonly IReadOnlyList<string> Tables = ["events", "deliveries", "attempts", "acknowledgements"];
 
+    /// <summary>The column a table is partitioned by.</summary>
+    internal static string Key(string table) => table switch
+    {
+        "attempts" => "delivery_id",
+        "acknowledgements" => "event_id",
+        _ => "id",
+    };
+
     // Whoever writes waits behind us while we wait for the lock: so not for long. There is another time.
     private const string LockTimeout = "SET LOCAL lock_timeout = '200ms'";
 
     /// <summary>From yesterday (UTC, by the database's clock) to so many days ahead.</summary>
     public static async Task MakeAsync(NpgsqlConnection connection, int daysAhead, CancellationToken cancellationToken)
     {
-        await using var command = new NpgsqlCommand("SELECT (now() AT TIME ZONE 'UTC')::date", connection);
-        var today = (DateOnly)(await command.ExecuteScalarAsync(cancellationToken))!;
+        var today = await TodayAsync(connection, cancellationToken);
         await MakeAsync(connection, today.AddDays(-1), today.AddDays(daysAhead), cancellationToken);
     }
 
@@ -32,6 +39,12 @@ public static class Partitions
                 }
             }
         }
+    }
+
+    internal static async Task<DateOnly> TodayAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        await using var command = new NpgsqlCommand("SELECT (now() AT TIME ZONE 'UTC')::date", connection);
+        return (DateOnly)(await command.ExecuteScalarAsync(cancellationToken))!;
     }
 
     private static async Task<bool> TryMakeAsync(NpgsqlConnection connection, string table, DateOnly day, CancellationToken cancellationToken)

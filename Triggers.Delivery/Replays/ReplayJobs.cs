@@ -203,7 +203,7 @@ internal sealed partial class ReplayJobs(
         await reader.NextResultAsync(cancellationToken);
         var chosen = new List<NewDelivery>();
         while (await reader.ReadAsync(cancellationToken))
-            {
+        {
             chosen.Add(new NewDelivery(job.TenantId, TypeId.NewGuid(), reader.GetGuid(0), job.SubscriptionId)
             {
                 IsReplay = true,
