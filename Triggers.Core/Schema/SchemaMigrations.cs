@@ -67,6 +67,15 @@ public sealed class ReplayJobs : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0006_replay_jobs.sql"));
 }
 
+/// <summary>0007_tenant_plans.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0007_tenant_plans")]
+public sealed class TenantPlans : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0007_tenant_plans.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)
