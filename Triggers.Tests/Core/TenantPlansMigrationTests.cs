@@ -9,7 +9,7 @@ using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Core;
 
-/// <summary>What 0007_tenant_plans.sql makes of keys and plans that were there before.</summary>
+/// <summary>What 0008_tenant_plans.sql makes of keys and plans that were there before.</summary>
 public sealed class TenantPlansMigrationTests(PostgresServer postgres)
 {
     [Fact]
@@ -54,7 +54,7 @@ public sealed class TenantPlansMigrationTests(PostgresServer postgres)
     {
         var (migrations, history) = (db.GetService<IMigrationsAssembly>(), db.GetService<IHistoryRepository>());
         await rows.ExecuteAsync(history.GetCreateScript());
-        foreach (var (id, type) in migrations.Migrations.TakeWhile(m => m.Key != "0007_tenant_plans"))
+        foreach (var (id, type) in migrations.Migrations.TakeWhile(m => m.Key != "0008_tenant_plans"))
         {
             foreach (var script in migrations.CreateMigration(type, db.Database.ProviderName!).UpOperations.Cast<SqlOperation>())
                 await rows.ExecuteAsync(script.Sql);

@@ -12,13 +12,19 @@ internal sealed class RedisHosts(ApiHost first, ApiHost second) : IAsyncDisposab
 
     public ApiHost Second { get; } = second;
 
-    /// <summary>Starts both, and waits until they have found Redis.</summary>
+    /// <summary>
+    /// Starts both, and waits until they have found Redis and are ready: who loses it before that isn't degraded, but starting still.
+    /// </summary>
     public static async Task<RedisHosts> StartAsync(ApiFixture api, string redis, params (string Key, string Value)[] settings)
     {
         (string, string)[] all = [("ConnectionStrings:redis", redis), .. settings];
         var hosts = new RedisHosts(new ApiHost(api.ConnectionString, all), new ApiHost(api.ConnectionString, all));
-        await hosts.First.RedisIsAsync("healthy");
-        await hosts.Second.RedisIsAsync("healthy");
+        foreach (var host in (ApiHost[])[hosts.First, hosts.Second])
+        {
+            await host.RedisIsAsync("healthy");
+            using var client = host.Client();
+            await client.WaitUntilReadyAsync();
+        }
         return hosts;
     }
 
