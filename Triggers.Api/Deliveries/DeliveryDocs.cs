@@ -53,7 +53,7 @@ internal static class DeliveryDocs
     {
         Status = 202,
         Answer = new(typeof(SentNow), """{"deliveries":12,"remaining":false}"""),
-        Errors = [ErrorCodes.SubscriptionDisabled],
+        Errors = [ErrorCodes.SubscriptionDisabled, ErrorCodes.QuotaExceeded],
     };
 
     public static readonly Operation Get = new("getDelivery", Group, "Get a delivery", "With every attempt that was made, the first one first. Of each answer the first 4 KiB are kept: `responseBody` is their text, decompressed and "
