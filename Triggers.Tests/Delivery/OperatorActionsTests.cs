@@ -154,8 +154,10 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
         (await client.PatchAsync($"/tenants/{(await client.GetAsync("/tenants")).Ids.Single()}", $$"""{"usagePlanId":"{{plan}}"}""")).Is(200);
         for (var i = 0; i < 2; i++)
             (await client.PostAsync("/events/batch", $$"""{"events":[{{string.Join(",", Enumerable.Repeat("""{"type":"a","data":1}""", 700))}}]}""")).Is(202);
-        var subscription = await client.SubscribeAsync(url: Receiver.Url);
         await Engine.StartDeliveryAsync();
+        await Wait.UntilAsync("nobody was there for them", () => Engine.ScalarAsync<bool>(
+            "SELECT next > (SELECT max(seq) FROM events) FROM log_positions WHERE log = 'postgres' AND partition = 0"));
+        var subscription = await client.SubscribeAsync(url: Receiver.Url);
 
         var job = (await client.PostAsync("/replays", Body(subscription))).Is(202);
 
