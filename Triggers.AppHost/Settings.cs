@@ -31,7 +31,7 @@ internal sealed class Settings
 
     /// <summary>Sections of the services, which check what is in them.</summary>
     private static readonly string[] s_services =
-        ["AllowedHosts", "Auth", "Cors", "Delivery", "Kafka", "Kestrel", "Logging", "RateLimiting", "Requests", "Retention", "Shutdown", "Telemetry"];
+        ["AllowedHosts", "Auth", "Cors", "Delivery", "Kafka", "Kestrel", "Limits", "Logging", "RateLimiting", "Requests", "Retention", "Shutdown", "Telemetry"];
 
     private static readonly string[] s_aspires =
     [

@@ -4,6 +4,7 @@ using Microsoft.EntityFrameworkCore;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Lists;
+using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.State;
@@ -21,8 +22,8 @@ internal static class DeliveriesApi
     {
         app.MapGet("/deliveries", ListAsync).RequireScope(Scopes.EventsRead).WithMetadata(DeliveryDocs.List);
         app.MapGet("/deliveries/{id}", GetAsync).RequireScope(Scopes.EventsRead).WithMetadata(DeliveryDocs.Get);
-        app.MapPost("/deliveries/{id}/send-now", SendNow.OneAsync).RequireScope(Scopes.EventsWrite).WithMetadata(DeliveryDocs.SendNow);
-        app.MapPost("/subscriptions/{id}/send-now", SendNow.AllAsync).RequireScope(Scopes.EventsWrite).WithMetadata(DeliveryDocs.SendAllNow);
+        app.MapPost("/deliveries/{id}/send-now", SendNow.OneAsync).RequireScope(Scopes.EventsWrite).WithMetadata(new CostsEvents(1)).WithMetadata(DeliveryDocs.SendNow);
+        app.MapPost("/subscriptions/{id}/send-now", SendNow.AllAsync).RequireScope(Scopes.EventsWrite).WithMetadata(new CostsEvents(0)).WithMetadata(DeliveryDocs.SendAllNow);
         app.MapGet("/events/{id}/deliveries", ListOfEventAsync).RequireScope(Scopes.EventsRead).WithMetadata(DeliveryDocs.ListOfEvent);
     }
 

@@ -1,7 +1,9 @@
+using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.EntityFrameworkCore;
 using Npgsql;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
+using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.State;
@@ -15,7 +17,7 @@ internal sealed record SentNow(int Deliveries, bool Remaining);
 /// <summary>Sends now what is scheduled for later. The failed attempts still count.</summary>
 internal static class SendNow
 {
-    private const int AtOnce = 5_000;
+    private const int AtOnce = 500;
     private static readonly TimeSpan AtMost = TimeSpan.FromSeconds(0.8);
 
     /// <summary><c>POST /deliveries/{id}/send-now</c></summary>
@@ -26,7 +28,7 @@ internal static class SendNow
         var delivery = await FindAsync(db, caller, key, cancellationToken);
         await EnsureReachableAsync(db, delivery.SubscriptionId, cancellationToken);
         // What is in flight is being sent now.
-        await MakeDueAsync(dataSource, caller.TenantId, key, null, cancellationToken);
+        await MakeDueAsync(dataSource, caller.TenantId, key, null, most: 1, cancellationToken);
         delivery = await FindAsync(db, caller, key, cancellationToken);
         return delivery.Status == DeliveryStatus.Pending
             ? TypedResults.Accepted($"/deliveries/{id}", DeliveryView.Of(delivery))
@@ -35,28 +37,48 @@ internal static class SendNow
 
     /// <summary><c>POST /subscriptions/{id}/send-now</c></summary>
     public static async Task<IResult> AllAsync(
-        string id, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, TimeProvider time, CancellationToken cancellationToken)
+        string id, HttpContext context, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, RateLimits limits, TimeProvider time,
+        CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         if (!await db.Subscriptions.AnyAsync(s => s.TenantId == caller.TenantId && s.Id == key && s.DeletedAt == null, cancellationToken))
             throw ApiException.NotFound("subscription");
         await EnsureReachableAsync(db, key, cancellationToken);
-        var (made, last) = (0, 0);
+        var (charge, more) = (Charge.Of(context), true);
         var started = time.GetTimestamp();
-        do
+        while (more && time.GetElapsedTime(started) < AtMost)
         {
-            last = await MakeDueAsync(dataSource, caller.TenantId, null, key, cancellationToken);
-            made += last;
+            var waiting = await CountLaterAsync(dataSource, key, cancellationToken);
+            if (waiting == 0)
+                return Answer(charge, more: false);
+            // A portion is charged before it is made due. What of it was done is not undone for what the quota has no room for.
+            if (await limits.TakeEventsAsync(context, charge.EventsAccepted + waiting, bytes: 0) is { } refusal)
+                return charge.EventsAccepted > 0 ? Answer(charge, more: true) : throw refusal;
+            charge.EventsAccepted += await MakeDueAsync(dataSource, caller.TenantId, null, key, waiting, cancellationToken);
+            more = waiting == AtOnce;
         }
-        while (last == AtOnce && time.GetElapsedTime(started) < AtMost);
-        return TypedResults.Accepted((string?)null, new SentNow(made, last == AtOnce));
+        return Answer(charge, more);
+    }
+
+    private static Accepted<SentNow> Answer(Charge charge, bool more) => TypedResults.Accepted((string?)null, new SentNow(charge.EventsAccepted, more));
+
+    private static async Task<int> CountLaterAsync(NpgsqlDataSource dataSource, Guid subscriptionId, CancellationToken cancellationToken)
+    {
+        await using var command = dataSource.CreateCommand(
+            $"""
+            SELECT count(*)::int FROM (
+                SELECT FROM delivery_queue
+                WHERE subscription_id = @id AND claimed_by IS NULL AND next_attempt_at > now() LIMIT {AtOnce}) later
+            """);
+        command.Parameters.AddWithValue("id", subscriptionId);
+        return (int)(await command.ExecuteScalarAsync(cancellationToken))!;
     }
 
     private static async Task<int> MakeDueAsync(
-        NpgsqlDataSource dataSource, Guid tenantId, Guid? id, Guid? subscriptionId, CancellationToken cancellationToken)
+        NpgsqlDataSource dataSource, Guid tenantId, Guid? id, Guid? subscriptionId, int most, CancellationToken cancellationToken)
     {
         await using var batch = dataSource.CreateBatch();
-        batch.BatchCommands.Add(DeliveryQueue.SendNow(tenantId, id, subscriptionId, AtOnce));
+        batch.BatchCommands.Add(DeliveryQueue.SendNow(tenantId, id, subscriptionId, most));
         return (int)(await batch.ExecuteScalarAsync(cancellationToken))!;
     }
 

@@ -47,11 +47,11 @@ internal static partial class Migration
         }
     }
 
-    /// <summary>What 0009_queue_and_history will move, and about how long it takes; null when it is not about to.</summary>
+    /// <summary>What 0010_queue_and_history will move, and about how long it takes; null when it is not about to.</summary>
     private static async Task<(long Deliveries, TimeSpan Time)?> QueueMigrationTimeAsync(TriggersDbContext db)
     {
         var connection = (NpgsqlConnection)db.Database.GetDbConnection();
-        if (!(await SchemaVersion.PendingAsync(db, CancellationToken.None)).Contains("0009_queue_and_history")
+        if (!(await SchemaVersion.PendingAsync(db, CancellationToken.None)).Contains("0010_queue_and_history")
             || (await db.Database.GetAppliedMigrationsAsync()).LastOrDefault() is null)
             return null;
         await connection.OpenAsync();

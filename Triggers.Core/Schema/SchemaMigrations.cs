@@ -76,22 +76,31 @@ public sealed class ChangedSubscriptions : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0007_changed_subscriptions.sql"));
 }
 
-/// <summary>0008_list_indexes.sql.</summary>
+/// <summary>0008_tenant_plans.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
-[Migration("0008_list_indexes")]
+[Migration("0008_tenant_plans")]
+public sealed class TenantPlans : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0008_tenant_plans.sql"));
+}
+
+/// <summary>0009_list_indexes.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0009_list_indexes")]
 public sealed class ListIndexes : Migration
 {
     /// <inheritdoc />
-    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0008_list_indexes.sql"));
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0009_list_indexes.sql"));
 }
 
-/// <summary>0009_queue_and_history.sql.</summary>
+/// <summary>0010_queue_and_history.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
-[Migration("0009_queue_and_history")]
+[Migration("0010_queue_and_history")]
 public sealed class QueueAndHistory : Migration
 {
     /// <inheritdoc />
-    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0009_queue_and_history.sql"));
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0010_queue_and_history.sql"));
 }
 
 file static class Scripts

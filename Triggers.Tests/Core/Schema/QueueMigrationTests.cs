@@ -7,12 +7,12 @@ using Triggers.Tests.Support;
 namespace Triggers.Tests.Core.Schema;
 
 /// <summary>
-/// What 0009_queue_and_history.sql makes of a database of the version before, which had pending and final deliveries in one table and
+/// What 0010_queue_and_history.sql makes of a database of the version before, which had pending and final deliveries in one table and
 /// counted in <c>open_events</c> what was not settled.
 /// </summary>
 public sealed class QueueMigrationTests(PostgresServer postgres) : IAsyncLifetime
 {
-    private const string Before = "0008_list_indexes";
+    private const string Before = "0009_list_indexes";
 
     private readonly Dictionary<string, Guid> _events = [];
     private Engine _engine = null!;
