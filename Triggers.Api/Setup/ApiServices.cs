@@ -44,11 +44,11 @@ internal static class ApiServices
     /// <summary>Keys, and what they may do.</summary>
     public static void AddKeys(this IServiceCollection services)
     {
-        services.AddOptions<AuthOptions>().BindConfiguration("Auth")
+        services.AddSettings<AuthOptions>("Auth")
             .Validate(o => o.BootstrapAdminKey is null or { Length: >= 16 and <= 512 } && (o.BootstrapAdminKey?.All(c => c is > ' ' and <= '~') ?? true),
                 "Auth:BootstrapAdminKey must be 16 to 512 printable ASCII characters, without spaces.")
-            .ValidateDataAnnotations().ValidateOnStart();
-        services.AddOptions<RateLimitingOptions>().BindConfiguration("RateLimiting").ValidateDataAnnotations().ValidateOnStart();
+            .ValidateDataAnnotations();
+        services.AddSettings<RateLimitingOptions>("RateLimiting").ValidateDataAnnotations();
         services.AddSingleton<KeyCache>();
         services.AddSingleton<Identification>();
         services.AddSingleton<LocalLimits>();
@@ -68,14 +68,14 @@ internal static class ApiServices
             .ValidateOnStart();
         builder.Services.AddHosted<RedisConnection>();
         builder.Services.AddSingleton<RedisLimits>();
-        builder.Services.AddSingleton<IHealthPart>(provider => provider.GetRequiredService<RedisLimits>());
+        builder.Services.AddDependencyCheck<RedisLimits>("redis");
     }
 
     /// <summary>What the endpoints work with.</summary>
     public static void AddFeatures(this IServiceCollection services)
     {
         services.AddSingleton<ApiMetrics>();
-        services.AddOptions<RequestOptions>().BindConfiguration("Requests").ValidateDataAnnotations().ValidateOnStart();
+        services.AddSettings<RequestOptions>("Requests").ValidateDataAnnotations();
         services.AddSingleton<BodyMemory>();
         services.AddSingleton<EventReader>();
         services.AddSingleton<Acknowledger>();

@@ -122,6 +122,6 @@ public sealed partial class SettingsTests
     [GeneratedRegex(@"^\| `([A-Z]\w+:\w+)`", RegexOptions.Multiline)]
     private static partial Regex SettingInTable();
 
-    [GeneratedRegex(@"BindConfiguration\(""(\w+)")]
+    [GeneratedRegex(@"AddSettings<\w+>\(""(\w+)")]
     private static partial Regex BoundSection();
 }
