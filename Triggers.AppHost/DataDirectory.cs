@@ -70,7 +70,7 @@ internal sealed class DataDirectory : IAsyncDisposable
         foreach (var part in parts.Concat(["postgres", "redis"]))
             if (_settings.PortOf(part) is { } port && taken.Contains(port))
                 return $"Port {port}, which {part} wants, is in use. Stop what listens there, or choose another port with --Ports:{part}={port + 1}.";
-        return LocalPostgres.RunningOn(_settings.DataDirectory) is { } process ? $"A PostgreSQL (process {process}) still runs on {_settings.DataDirectory}." : null;
+        return Postgres.RunningOn(_settings.DataDirectory) is { } process ? $"A PostgreSQL (process {process}) still runs on {_settings.DataDirectory}." : null;
     }
 
     /// <summary>By name: the directory may be one that holds other things too.</summary>

@@ -1,3 +1,4 @@
+using System.ComponentModel;
 using System.Text;
 using CliWrap;
 using Microsoft.Extensions.Logging;
@@ -94,7 +95,7 @@ internal static partial class Tool
             if (!result.IsSuccess)
                 throw new DistributedApplicationException($"{program} ended with {result.ExitCode}:{Environment.NewLine}{said.ToString().Trim()}");
         }
-        catch (System.ComponentModel.Win32Exception e)
+        catch (Win32Exception e)
         {
             throw new DistributedApplicationException($"{program} is needed, and could not be started: {e.Message}");
         }

@@ -1,7 +1,12 @@
 using System.Text.RegularExpressions;
 using Aspire.Hosting;
 using Microsoft.Extensions.Configuration;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Options;
 using Triggers.AppHost;
+using Triggers.Delivery;
+using Triggers.EventLog.Kafka;
+using Triggers.ServiceDefaults;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.AppHost;
@@ -18,7 +23,7 @@ public sealed partial class SettingsTests
         Assert.Contains("Dashboard:Enabled must be true or false", e.Message);
         Assert.Contains("Replicas must be a number from 1 to 9", e.Message);
         Assert.Contains("Resources must be 'all', 'stores' or some of postgres,redis,kafka", e.Message);
-        Assert.Contains("Stores must be one of local, containers", e.Message);
+        Assert.Contains("Stores must be local or containers", e.Message);
         Assert.Contains("Prots:Api is not a setting", e.Message);
     }
 
@@ -83,6 +88,24 @@ public sealed partial class SettingsTests
 
         Assert.Contains("Delivery", sections);
         Assert.All(sections, section => Assert.Single(Read($"--{section}:Something=1").ForServices));
+    }
+
+    [Fact]
+    public void Names_that_a_service_does_not_know_are_named_all_and_its_others_are_not()
+    {
+        var services = new ServiceCollection().AddSingleton<IConfiguration>(new ConfigurationBuilder().AddInMemoryCollection(new Dictionary<string, string?>
+        {
+            ["Delivery:LaneConcurency"] = "1", ["Delivery:Retry:MaxAtempts"] = "3", ["Delivery:Retry:MaxAttempts"] = "3", ["Kafka:Client:linger.ms"] = "2",
+            ["Kafka:Home"] = "/kafka", ["Kafka:Partitons"] = "3",
+        }).Build());
+        services.AddSettings<DeliveryOptions>("Delivery");
+        services.AddSettings<KafkaOptions>("Kafka", "Home");
+
+        var e = Assert.Throws<AggregateException>(() => services.BuildServiceProvider().GetRequiredService<IStartupValidator>().Validate());
+
+        Assert.Equal(
+            ["Delivery:LaneConcurency is not a setting.", "Delivery:Retry:MaxAtempts is not a setting.", "Kafka:Partitons is not a setting."],
+            e.InnerExceptions.Cast<OptionsValidationException>().SelectMany(mistakes => mistakes.Failures).Order());
     }
 
     [Fact]

@@ -97,7 +97,7 @@ internal sealed class RunningSystem : IAsyncDisposable
     {
         // A shell is in between, to stop it in time.
         if (name == "postgres")
-            return LocalPostgres.RunningOn(Directory) ?? throw new InvalidOperationException("Postgres does not run.");
+            return Postgres.RunningOn(Directory) ?? throw new InvalidOperationException("Postgres does not run.");
         var properties = StateOf(name).Snapshot.Properties;
         return Convert.ToInt32(properties.Single(property => property.Name == "executable.pid").Value, CultureInfo.InvariantCulture);
     }
