@@ -72,8 +72,6 @@ internal static class StoreExtensions
         });
 
     /// <summary>Aspire asks at longer and longer intervals, so that what is ready soon would be noticed late: this answers as soon as it is.</summary>
-    /// <param name="resource">What is asked.</param>
-    /// <param name="ask">Throws when it is not ready.</param>
     public static IResourceBuilder<T> WithPatientHealthCheck<T>(this IResourceBuilder<T> resource, Func<CancellationToken, Task> ask) where T : IResource
     {
         var key = resource.Resource.Name + "-ready";
@@ -97,14 +95,10 @@ internal static class StoreExtensions
     }
 }
 
-/// <summary>What the stores run in.</summary>
-/// <param name="Name">As in <c>docker</c>.</param>
-/// <param name="Answers">It runs.</param>
-/// <param name="Why">Why it is thought so.</param>
+/// <summary>What containers would run in, as in <c>docker</c>; whether it answers, and why it is thought so.</summary>
 internal sealed record ContainerRuntime(string Name, bool Answers, string Why)
 {
-    /// <summary>Whether the stores are containers. Says so, and why: it is the first line that a start prints.</summary>
-    /// <returns>Null: they are processes.</returns>
+    /// <summary>Null when the stores are processes. Says so, and why: it is the first line that a start prints.</summary>
     public static async Task<ContainerRuntime?> ChooseAsync(Settings settings)
     {
         var asked = settings["Stores"];
@@ -115,7 +109,6 @@ internal sealed record ContainerRuntime(string Name, bool Answers, string Why)
         return containers ? runtime : null;
     }
 
-    /// <exception cref="DistributedApplicationException">Containers were asked for, and nothing runs them; or the data can't be dropped.</exception>
     public async Task PrepareAsync(bool reset)
     {
         if (!Answers)
