@@ -96,7 +96,7 @@ public sealed class ModelTests
         var builder = await DistributedApplicationTestingBuilder.CreateAsync<Projects.Triggers_AppHost>(
         [
             $"--Data:Directory={TestDirectory.New()}", "--Data:Temporary=true", "--Stores=local", "--Kafka:Home=",
-            "--Ports:api=0", "--Ports:receiver=0", "--Ports:kafka=0", .. arguments,
+            "--Dashboard:Enabled=false", "--Ports:api=0", "--Ports:receiver=0", "--Ports:kafka=0", .. arguments,
         ], Cancellation);
         return await builder.BuildAsync(Cancellation);
     }
