@@ -86,6 +86,8 @@ internal static class Model
                 // Telemetry:SampleRatio.
                 .WithEnvironment("OTEL_DOTNET_EXPERIMENTAL_OTLP_RETRY", "")
                 .WithEnvironment("OTEL_TRACES_SAMPLER", "");
+            foreach (var (key, value) in settings.Telemetry)
+                project.WithEnvironment(key, value);
         }
         foreach (var (key, value) in settings.ForServices)
             project.WithEnvironment(key, value);

@@ -72,8 +72,7 @@ internal sealed class Settings
             mistakes.Add("--reset drops only data that the AppHost keeps; ConnectionStrings:triggersdb names a database of yours.");
         if (mistakes.Count > 0)
             throw new DistributedApplicationException(string.Join(Environment.NewLine, mistakes));
-        var telemetry = configuration.AsEnumerable().Where(pair => pair.Key.StartsWith("OTEL_", StringComparison.Ordinal)).Select(pair => (pair.Key, pair.Value ?? ""));
-        foreach (var (key, value) in arguments.Where(argument => IsForServices(argument.Key)).Concat(telemetry))
+        foreach (var (key, value) in arguments.Where(argument => IsForServices(argument.Key)))
             ForServices[key.Replace(":", "__", StringComparison.Ordinal)] = value;
     }
 
@@ -99,7 +98,10 @@ internal sealed class Settings
 
     public IReadOnlyCollection<string> Stores => this["Resources"] is "all" or "stores" ? s_stores : this["Resources"]!.Split(',');
 
-    /// <summary>Arguments meant for the services, and what OpenTelemetry is told, over which Aspire's own would win: as environment.</summary>
+    /// <summary>OpenTelemetry's own settings, over which Aspire's would win.</summary>
+    public IEnumerable<KeyValuePair<string, string?>> Telemetry => _configuration.AsEnumerable().Where(pair => pair.Key.StartsWith("OTEL_", StringComparison.Ordinal));
+
+    /// <summary>Arguments meant for the services, as environment.</summary>
     public Dictionary<string, string> ForServices { get; } = new(StringComparer.OrdinalIgnoreCase);
 
     /// <summary>What was given, or else the default; null for neither.</summary>

@@ -16,6 +16,9 @@ internal sealed partial class Supervision(
     Settings settings,
     TimeProvider time)
 {
+    /// <summary>What dies of something unforeseen looks as if it was killed: so often during a start, and it is taken for that.</summary>
+    private const int MaxCrashes = 3;
+
     private bool _started;
     private bool _isDying;
     private string? _failure;
@@ -91,7 +94,7 @@ internal sealed partial class Supervision(
         // The orchestrator has no code for what was killed.
         var wasKilled = !couldNotStart && exitCode is null or < 0;
         // What can't be started, or ends by itself before everything was ready, would do so again; and take others with it, which have less to say.
-        var isFatal = !_started && !wasKilled;
+        var isFatal = !_started && (!wasKilled || isMigration || backoff.Crashes == MaxCrashes);
         if (isFatal && _isDying)
             return;
         _isDying |= isFatal;
@@ -136,15 +139,16 @@ internal sealed partial class Supervision(
 /// <summary>How long to wait before something is started again: twice as long each time, until it has run for a minute.</summary>
 internal sealed class Backoff(TimeProvider time)
 {
-    private int _crashes;
     private long _started = time.GetTimestamp();
+
+    public int Crashes { get; private set; }
 
     public void Started() => _started = time.GetTimestamp();
 
     public TimeSpan Next()
     {
         if (time.GetElapsedTime(_started) >= TimeSpan.FromMinutes(1))
-            _crashes = 0;
-        return TimeSpan.FromSeconds(Math.Min(30, 0.5 * Math.Pow(2, _crashes++)));
+            Crashes = 0;
+        return TimeSpan.FromSeconds(Math.Min(30, 0.5 * Math.Pow(2, Crashes++)));
     }
 }

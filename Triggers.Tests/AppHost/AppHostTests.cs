@@ -146,7 +146,7 @@ public sealed class AppHostTests : IDisposable
 
         await using var stranger = RunningAppHost.Start(_directory, $"--ConnectionStrings:triggersdb={database};Password=wrong");
         Assert.Equal(1, await stranger.ExitCodeAsync());
-        Assert.Contains("migrations | ended with exit code", stranger.Said);
+        Assert.Contains("migrations | ended with exit code 1", stranger.Said);
         Assert.Contains("password authentication failed", stranger.Said);
     }
 
