@@ -4,20 +4,22 @@ namespace Triggers.Delivery;
 internal sealed class Signal
 {
     private readonly SemaphoreSlim _rung = new(0, 1);
+    private int _isSet;
 
     /// <summary>Rings.</summary>
     public void Set()
     {
-        try
-        {
+        if (Interlocked.Exchange(ref _isSet, 1) == 0)
             _rung.Release();
-        }
-        catch (SemaphoreFullException)
-        {
-            // It rings already.
-        }
     }
 
     /// <summary>Waits for the bell, at most so long. False when it did not ring.</summary>
-    public Task<bool> WaitAsync(TimeSpan atMost, CancellationToken cancellationToken) => _rung.WaitAsync(atMost, cancellationToken);
+    public async Task<bool> WaitAsync(TimeSpan atMost, CancellationToken cancellationToken)
+    {
+        if (!await _rung.WaitAsync(atMost, cancellationToken))
+            return false;
+        // From here on it can ring again. What was rung for just before is there already for whoever was woken.
+        Volatile.Write(ref _isSet, 0);
+        return true;
+    }
 }

@@ -80,9 +80,15 @@ internal sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics,
             {
                 await LookAsync(waiting);
             }
-            catch (Exception e) when (e is KafkaException or NpgsqlException or TimeoutException or System.Net.Sockets.SocketException)
+            catch (Exception e) when (e is KafkaException || Storage.IsAway(e))
             {
                 // Who waits is told to come again when their time is over.
+            }
+            catch (Exception e)
+            {
+                // A mistake of ours: those who wait now get to know, and whoever comes later is looked for again.
+                foreach (var waiter in waiting)
+                    waiter.Done.TrySetException(e);
             }
             await Task.Delay(s_pause, time);
         }

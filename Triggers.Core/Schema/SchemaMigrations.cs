@@ -67,6 +67,24 @@ public sealed class ReplayJobs : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0006_replay_jobs.sql"));
 }
 
+/// <summary>0007_changed_subscriptions.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0007_changed_subscriptions")]
+public sealed class ChangedSubscriptions : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0007_changed_subscriptions.sql"));
+}
+
+/// <summary>0008_tenant_plans.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0008_tenant_plans")]
+public sealed class TenantPlans : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0008_tenant_plans.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

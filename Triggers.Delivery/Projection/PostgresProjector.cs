@@ -82,29 +82,37 @@ internal sealed class PostgresProjector(
         {
             BatchCommands =
             {
-                new("SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0 FOR UPDATE SKIP LOCKED"),
-                new("SELECT version FROM subscriptions_version"),
+                // One statement: who does not get the position reads no events. Who gets it sees one row at least.
                 new($"""
-                    SELECT e.seq, e.tenant_id, {EventRow.ColumnsUpTo(Projection.MaxCarriedBytes)}
-                    FROM events e
-                    WHERE e.seq >= (SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0)
-                    ORDER BY e.seq LIMIT {BatchSize}
+                    WITH position AS MATERIALIZED (
+                        SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0 FOR UPDATE SKIP LOCKED
+                    )
+                    SELECT e.*
+                    FROM position p LEFT JOIN LATERAL (
+                        SELECT e.seq, e.tenant_id, {EventRow.ColumnsUpTo(Projection.MaxCarriedBytes)}
+                        FROM events e WHERE e.seq >= p.next ORDER BY e.seq LIMIT {BatchSize}
+                    ) e ON true
+                    ORDER BY e.seq
                     """),
+                // After the events: what was subscribed before one of them was accepted is in this version.
+                new("SELECT version FROM subscriptions_version"),
             },
         };
         await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
-        var locked = await reader.ReadAsync(cancellationToken);
-        await reader.NextResultAsync(cancellationToken);
-        await reader.ReadAsync(cancellationToken);
-        var version = reader.GetInt64(0);
-        await reader.NextResultAsync(cancellationToken);
         var events = new List<ProjectedEvent>();
         var lastSeq = 0L;
-        while (locked && await reader.ReadAsync(cancellationToken))
+        var locked = false;
+        while (await reader.ReadAsync(cancellationToken))
         {
+            locked = true;
+            if (reader.IsDBNull(0))
+                break;
             lastSeq = reader.GetInt64(0);
             events.Add(new ProjectedEvent(reader.GetGuid(1), EventRow.Read(reader, 2), reader.IsDBNull(10)));
         }
+        await reader.NextResultAsync(cancellationToken);
+        await reader.ReadAsync(cancellationToken);
+        var version = reader.GetInt64(0);
         return (events, lastSeq, version, locked);
     }
 }

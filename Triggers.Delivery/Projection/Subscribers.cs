@@ -1,6 +1,7 @@
-using System.Collections.Frozen;
+using System.Collections.Concurrent;
 using System.Text.Json;
 using Npgsql;
+using NpgsqlTypes;
 using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 
@@ -17,58 +18,35 @@ internal sealed record Subscriber(
 
 /// <summary>
 /// Every subscription that is not deleted, in memory. <c>subscriptions_version</c>, which the database bumps at every write, says
-/// when to read them again.
+/// when to look again; <c>subscriptions.changed_by</c>, which ones to read.
 /// </summary>
 internal sealed class Subscribers
 {
-    private sealed record Snapshot(long Version, FrozenDictionary<Guid, Subscriber> ById, ILookup<Guid, Subscriber> Enabled);
-
     private readonly SemaphoreSlim _reading = new(1);
-    private volatile Snapshot _snapshot = new(0, FrozenDictionary<Guid, Subscriber>.Empty, Array.Empty<Subscriber>().ToLookup(s => s.TenantId));
+    private readonly ConcurrentDictionary<Guid, Subscriber> _byId = new();
+    private readonly ConcurrentDictionary<Guid, Subscriber[]> _enabledByTenant = new();
+    private long _version;
+    private ulong _seenBelow;
+
+    /// <summary>How many rows were read, ever.</summary>
+    public long RowsRead { get; private set; }
 
     /// <summary>The subscription, or null when it is deleted, or newer than what was read last.</summary>
-    public Subscriber? Find(Guid id) => _snapshot.ById.GetValueOrDefault(id);
+    public Subscriber? Find(Guid id) => _byId.GetValueOrDefault(id);
 
     /// <summary>The enabled subscriptions of a tenant that want this type.</summary>
     public IEnumerable<Subscriber> Matching(Guid tenantId, string type) =>
-        _snapshot.Enabled[tenantId].Where(s => EventTypePattern.MatchesAny(s.EventTypes, type));
+        _enabledByTenant.GetValueOrDefault(tenantId, []).Where(s => EventTypePattern.MatchesAny(s.EventTypes, type));
 
-    /// <summary>Reads the subscriptions if <paramref name="version"/> is not the one that was read.</summary>
+    /// <summary>Reads what changed if <paramref name="version"/> is not the one that was read.</summary>
     public async Task RefreshAsync(NpgsqlConnection connection, long version, CancellationToken cancellationToken)
     {
-        if (_snapshot.Version == version)
+        if (Interlocked.Read(ref _version) == version)
             return;
         await _reading.WaitAsync(cancellationToken);
         try
         {
-            // The version comes first: what is read after it is at least as new.
-            await using var batch = new NpgsqlBatch(connection)
-            {
-                BatchCommands =
-                {
-                    new("SELECT version FROM subscriptions_version"),
-                    new(
-                        """
-                        SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled
-                        FROM subscriptions WHERE deleted_at IS NULL
-                        """),
-                },
-            };
-            await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
-            await reader.ReadAsync(cancellationToken);
-            version = reader.GetInt64(0);
-            await reader.NextResultAsync(cancellationToken);
-            var all = new List<Subscriber>();
-            while (await reader.ReadAsync(cancellationToken))
-            {
-                all.Add(new Subscriber(
-                    reader.GetGuid(0), reader.GetGuid(1), reader.GetInt32(2), reader.GetString(3), reader.GetFieldValue<string[]>(4),
-                    JsonSerializer.Deserialize<Dictionary<string, string>>(reader.GetString(5))!,
-                    JsonSerializer.Deserialize<List<SigningSecret>>(reader.GetString(6))!,
-                    reader.GetBoolean(7)));
-            }
-            if (version >= _snapshot.Version)
-                _snapshot = new Snapshot(version, all.ToFrozenDictionary(s => s.Id), all.Where(s => s.Enabled).ToLookup(s => s.TenantId));
+            await ReadChangedAsync(connection, cancellationToken);
         }
         finally
         {
@@ -82,5 +60,68 @@ internal sealed class Subscribers
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
         await using var command = new NpgsqlCommand("SELECT version FROM subscriptions_version", connection);
         await RefreshAsync(connection, (long)(await command.ExecuteScalarAsync(cancellationToken))!, cancellationToken);
+    }
+
+    /// <summary>
+    /// What the last look could not see was written by a transaction that was running or not begun then. To look at some again harms
+    /// nothing: a transaction that stays open makes the reading longer, not wrong.
+    /// </summary>
+    private async Task ReadChangedAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        // The version and the horizon come first: what is read after them is at least as new.
+        await using var batch = new NpgsqlBatch(connection)
+        {
+            BatchCommands =
+            {
+                new("SELECT version, pg_snapshot_xmin(pg_current_snapshot()) FROM subscriptions_version"),
+                new(
+                    """
+                    SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL
+                    FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
+                    """)
+                { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
+            },
+        };
+        await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
+        await reader.ReadAsync(cancellationToken);
+        var (version, seenBelow) = (reader.GetInt64(0), reader.GetFieldValue<ulong>(1));
+        await reader.NextResultAsync(cancellationToken);
+        var changed = new List<(Subscriber Subscriber, bool IsDeleted)>();
+        while (await reader.ReadAsync(cancellationToken))
+        {
+            var subscriber = new Subscriber(
+                reader.GetGuid(0), reader.GetGuid(1), reader.GetInt32(2), reader.GetString(3), reader.GetFieldValue<string[]>(4),
+                JsonSerializer.Deserialize<Dictionary<string, string>>(reader.GetString(5))!,
+                JsonSerializer.Deserialize<List<SigningSecret>>(reader.GetString(6))!,
+                reader.GetBoolean(7));
+            changed.Add((subscriber, reader.GetBoolean(8)));
+        }
+        RowsRead += changed.Count;
+        foreach (var tenant in changed.GroupBy(c => c.Subscriber.TenantId))
+            Apply(tenant.Key, [.. tenant]);
+        // Last, so that whoever finds its version here finds its subscriptions too.
+        _seenBelow = seenBelow;
+        Interlocked.Exchange(ref _version, version);
+    }
+
+    private void Apply(Guid tenantId, List<(Subscriber Subscriber, bool IsDeleted)> changed)
+    {
+        foreach (var (subscriber, isDeleted) in changed)
+        {
+            if (isDeleted)
+                _byId.TryRemove(subscriber.Id, out _);
+            else
+                _byId[subscriber.Id] = subscriber;
+        }
+        var other = changed.Select(c => c.Subscriber.Id).ToHashSet();
+        Subscriber[] enabled =
+        [
+            .. _enabledByTenant.GetValueOrDefault(tenantId, []).Where(s => !other.Contains(s.Id)),
+            .. changed.Where(c => c is { IsDeleted: false, Subscriber.Enabled: true }).Select(c => c.Subscriber),
+        ];
+        if (enabled.Length == 0)
+            _enabledByTenant.TryRemove(tenantId, out _);
+        else
+            _enabledByTenant[tenantId] = enabled;
     }
 }

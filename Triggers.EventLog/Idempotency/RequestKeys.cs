@@ -250,7 +250,7 @@ internal sealed class RequestKeys(NpgsqlDataSource dataSource, TimeProvider time
             SELECT k.tenant_id, k.kind, k.key_hash, k.fingerprint, k.event_id, k.correlation_id,
                 CASE WHEN k.busy_until IS NULL THEN 0 WHEN k.busy_until > clock_timestamp() THEN 1 ELSE 2 END
             FROM request_keys k
-            WHERE (k.tenant_id, k.kind, k.key_hash) IN (SELECT * FROM unnest(@tenants, @kinds, @hashes))
+            WHERE (k.tenant_id, k.kind, k.key_hash) IN (SELECT * FROM unnest(@tenants, @kinds, @hashes)) AND k.expires_at > now()
             """, connection);
         command.Parameters.Add(Column("tenants", NpgsqlDbType.Uuid, keys.Select(k => k.TenantId).ToArray()));
         command.Parameters.Add(Column("kinds", NpgsqlDbType.Smallint, keys.Select(k => (short)k.Kind).ToArray()));
@@ -309,6 +309,17 @@ internal sealed class RequestKeys(NpgsqlDataSource dataSource, TimeProvider time
             events[i] = new AppendedEvent(owner.EventId, same ? AppendedEventOutcome.Repeated : AppendedEventOutcome.ExternalIdConflict, owner.CorrelationId);
         }
         return new AppendResult(outcome, correlationId, events);
+    }
+
+    /// <summary>What a request would be answered if nothing of it is new; null when it has something to append.</summary>
+    public async Task<AppendResult?> FindRepeatedAsync(AppendRequest request)
+    {
+        if (request.IdempotencyKey is null && request.Events.All(e => e.ExternalKey is null))
+            return null;
+        var holders = await ReadHoldersAsync(request);
+        return Answer(request, [], holders) is { } answer && answer.Events.All(e => e.Outcome != AppendedEventOutcome.Appended || answer.Outcome == AppendOutcome.Repeated)
+            ? answer
+            : null;
     }
 
     private async Task<T> WithinAsync<T>(Func<NpgsqlConnection, CancellationToken, Task<T>> step)

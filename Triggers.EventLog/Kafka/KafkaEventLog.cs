@@ -53,6 +53,10 @@ public sealed partial class KafkaEventLog(
         }
     }
 
+    /// <inheritdoc />
+    public Task<AppendResult?> FindRepeatedAsync(AppendRequest request, CancellationToken cancellationToken) =>
+        _keys.FindRepeatedAsync(request).WaitAsync(cancellationToken);
+
     private async Task<AppendResult> AppendWithKeysAsync(AppendRequest request)
     {
         if (request.IdempotencyKey is null && request.Events.All(e => e.ExternalKey is null))

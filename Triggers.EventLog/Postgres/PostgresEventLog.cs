@@ -36,6 +36,10 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
         return outcome.Result;
     }
 
+    /// <inheritdoc />
+    public Task<AppendResult?> FindRepeatedAsync(AppendRequest request, CancellationToken cancellationToken) =>
+        _keys.FindRepeatedAsync(request).WaitAsync(cancellationToken);
+
     private async Task<AppendResult?> EnqueueAsync(AppendRequest request, CancellationToken cancellationToken)
     {
         var pending = new PendingAppend(request);
@@ -159,7 +163,10 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
                 if (items.HasBothKinds)
                     batch.BatchCommands.Add(items.AddIdsTo(items.Keys.AddTo(new NpgsqlBatchCommand(ForgetLosersSql))));
             }
-            batch.BatchCommands.Add(new NpgsqlBatchCommand($"SELECT pg_notify('{Notifications.Events}', '')"));
+            batch.BatchCommands.Add(new NpgsqlBatchCommand($"SELECT pg_notify('{Notifications.Events}', @payload)")
+            {
+                Parameters = { new("payload", Notifications.TenantsOf(group.Where(p => p.Request.Events.Count > 0).Select(p => p.Request.TenantId))) },
+            });
 
             await using var reader = await batch.ExecuteReaderAsync(timeout.Token);
             if (items.Keys.Count > 0)

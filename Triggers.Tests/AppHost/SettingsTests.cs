@@ -95,8 +95,12 @@ public sealed partial class SettingsTests
     {
         var services = new ServiceCollection().AddSingleton<IConfiguration>(new ConfigurationBuilder().AddInMemoryCollection(new Dictionary<string, string?>
         {
-            ["Delivery:LaneConcurency"] = "1", ["Delivery:Retry:MaxAtempts"] = "3", ["Delivery:Retry:MaxAttempts"] = "3", ["Kafka:Client:linger.ms"] = "2",
-            ["Kafka:Home"] = "/kafka", ["Kafka:Partitons"] = "3",
+            ["Delivery:LaneConcurency"] = "1",
+            ["Delivery:Retry:MaxAtempts"] = "3",
+            ["Delivery:Retry:MaxAttempts"] = "3",
+            ["Kafka:Client:linger.ms"] = "2",
+            ["Kafka:Home"] = "/kafka",
+            ["Kafka:Partitons"] = "3",
         }).Build());
         services.AddSettings<DeliveryOptions>("Delivery");
         services.AddSettings<KafkaOptions>("Kafka", "Home");

@@ -1,3 +1,5 @@
+using Microsoft.Extensions.DependencyInjection;
+using Npgsql;
 using Triggers.Core;
 using Triggers.Tests.Support;
 
@@ -103,5 +105,36 @@ public sealed class KafkaVisibilityTests : IClassFixture<KafkaApiFixture>, IAsyn
         Assert.Equal(ids[..3], page!.Ids);
         var rest = (await tenant.Client.GetAsync($"/events?order=asc&limit=3&cursor={page.NextCursor}")).Is(200);
         Assert.Equal(ids[3..], rest.Ids);
+    }
+
+    [Fact]
+    public async Task A_mistake_in_looking_is_told_to_who_waits_and_the_next_who_asks_is_served()
+    {
+        var tenant = await _api.NewTenantAsync();
+        await tenant.Client.PublishAsync();
+        await _api.CaughtUpAsync();
+        await _api.StopDeliveryAsync();
+        var id = await tenant.Client.PublishAsync();
+        await ChangeAsync("passed_at::text", "text");
+        try
+        {
+            (await tenant.Client.GetAsync($"/events/{id}")).IsProblem(500, "internal_error");
+        }
+        finally
+        {
+            await ChangeAsync("passed_at::timestamptz", "timestamptz");
+        }
+
+        (await tenant.Client.GetAsync($"/events/{id}")).IsProblem(503, "event_not_yet_visible");
+        _api.StartDelivery();
+        await Wait.UntilAsync("it can be read", async () => (await tenant.Client.GetAsync($"/events/{id}")).Status == 200);
+    }
+
+    /// <summary>Makes the positions something that can't be read, or takes that back.</summary>
+    private async Task ChangeAsync(string value, string type)
+    {
+        await new Rows(_api.DataSource).ExecuteAsync($"ALTER TABLE log_positions ALTER COLUMN passed_at TYPE {type} USING {value}");
+        // What was prepared before knows the type from before.
+        _api.Host.Services.GetRequiredService<NpgsqlDataSource>().Clear();
     }
 }
