@@ -17,11 +17,10 @@ var builder = WebApplication.CreateBuilder(args);
 builder.AddServiceDefaults();
 
 var services = builder.Services;
-services.AddOptions<DeliveryOptions>().BindConfiguration("Delivery").ValidateOnStart();
+services.AddSettings<DeliveryOptions>("Delivery");
 services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsValidator>();
 services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsRules>();
-services.AddOptions<RetentionOptions>().BindConfiguration("Retention").ValidateOnStart();
-services.AddSingleton<IValidateOptions<RetentionOptions>, RetentionOptionsValidator>();
+services.AddSettings<RetentionOptions>("Retention").ValidateDataAnnotations();
 EngineDataSource.AddTo(builder);
 services.AddSingleton<DeliveryMetrics>();
 services.AddSingleton<Subscribers>();
@@ -45,7 +44,7 @@ if (builder.Configuration.HasKafka())
     builder.AddKafka();
     services.AddSingleton<InvalidRecords>();
     services.AddHostedSingleton<KafkaProjector>();
-    services.AddSingleton<IHealthPart>(provider => provider.GetRequiredService<KafkaProjector>());
+    services.AddDependencyCheck<KafkaProjector>("projection");
     services.AddHostedSingleton<DeadLetterPublisher>();
 }
 

@@ -44,6 +44,11 @@ internal static partial class Migration
                 }
                 await Task.Delay(TimeSpan.FromMilliseconds(500), time);
             }
+            catch (Exception e) when (e.GetBaseException() is PostgresException)
+            {
+                Log.Refused(logger, e);
+                return 1;
+            }
         }
     }
 
@@ -94,5 +99,8 @@ internal static partial class Migration
         [LoggerMessage(EventId = 4, Level = LogLevel.Information,
             Message = "Moving {Deliveries} pending deliveries into the queue takes about {Seconds} s. Events are accepted meanwhile; no delivery process of the version before may run")]
         public static partial void Moving(ILogger logger, long deliveries, double seconds);
+
+        [LoggerMessage(EventId = 5, Level = LogLevel.Error, Message = "The schema can't be brought up to date")]
+        public static partial void Refused(ILogger logger, Exception exception);
     }
 }

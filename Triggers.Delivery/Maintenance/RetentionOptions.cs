@@ -1,5 +1,4 @@
 using System.ComponentModel.DataAnnotations;
-using Microsoft.Extensions.Options;
 
 namespace Triggers.Delivery.Maintenance;
 
@@ -19,6 +18,3 @@ public sealed class RetentionOptions
     /// <summary>For how many days behind today a table is kept.</summary>
     internal int DaysOf(string table) => (int)Math.Ceiling((table is "events" or "acknowledgements" ? Events : Deliveries).TotalDays);
 }
-
-[OptionsValidator]
-internal sealed partial class RetentionOptionsValidator : IValidateOptions<RetentionOptions>;
