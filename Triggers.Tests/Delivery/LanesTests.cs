@@ -130,7 +130,8 @@ public class LanesTests
     {
         _lanes.DueIn(A, TimeSpan.Zero);
         var request = ReserveDue();
-        Assert.Equal(([Lanes.MaxBytes], [true]), (request.Bytes, request.Idle));
+        Assert.Equal([Lanes.MaxBytes], request.Bytes);
+        Assert.Equal([true], request.Idle);
         _lanes.Claimed(A, unused: 1, bytes: 1_000, mayHaveMore: false, waitsForMemory: true);
 
         _lanes.DueIn(A, TimeSpan.Zero);
@@ -140,7 +141,9 @@ public class LanesTests
 
         Assert.True(_lanes.ReleaseBytes(A, 1_000));
         request = ReserveDue();
-        Assert.Equal(([A], [1], [true]), (request.Lanes, request.Places, request.Idle));
+        Assert.Equal([A], request.Lanes);
+        Assert.Equal([1], request.Places);
+        Assert.Equal([true], request.Idle);
     }
 
     private ClaimRequest ReserveDue() => _lanes.ReserveDue(_ => Tenant, 500);
