@@ -1,11 +1,15 @@
 using Microsoft.Extensions.Options;
 using Triggers.Delivery;
 using Triggers.Delivery.Attempts;
+using Triggers.Delivery.Completion;
 using Triggers.Delivery.DeadLetters;
 using Triggers.Delivery.Dispatch;
 using Triggers.Delivery.Maintenance;
 using Triggers.Delivery.Projection;
 using Triggers.Delivery.Replays;
+using Triggers.Delivery.Subscriptions;
+using Triggers.Delivery.Waking;
+using Triggers.Delivery.Workers;
 using Triggers.EventLog.Kafka;
 using Triggers.ServiceDefaults;
 
@@ -13,9 +17,10 @@ var builder = WebApplication.CreateBuilder(args);
 builder.AddServiceDefaults();
 
 var services = builder.Services;
-services.AddOptions<DeliveryOptions>().BindConfiguration("Delivery").ValidateOnStart();
+services.AddSettings<DeliveryOptions>("Delivery");
 services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsValidator>();
 services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsRules>();
+services.AddSettings<RetentionOptions>("Retention").ValidateDataAnnotations();
 EngineDataSource.AddTo(builder);
 services.AddSingleton<DeliveryMetrics>();
 services.AddSingleton<Subscribers>();
@@ -27,6 +32,7 @@ services.AddWebhookClient();
 // They stop in the reverse order: no new work, then the attempts in flight, then their results, then the worker's entry.
 services.AddHostedSingleton<WorkerRegistration>();
 services.AddHostedSingleton<Completions>();
+services.AddSingleton<Attempter>();
 services.AddHostedSingleton<Dispatcher>();
 services.AddSingleton<Projection>();
 services.AddHostedSingleton<PostgresProjector>();
@@ -38,7 +44,7 @@ if (builder.Configuration.HasKafka())
     builder.AddKafka();
     services.AddSingleton<InvalidRecords>();
     services.AddHostedSingleton<KafkaProjector>();
-    services.AddSingleton<IHealthPart>(provider => provider.GetRequiredService<KafkaProjector>());
+    services.AddDependencyCheck<KafkaProjector>("projection");
     services.AddHostedSingleton<DeadLetterPublisher>();
 }
 
