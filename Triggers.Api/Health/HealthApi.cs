@@ -1,3 +1,4 @@
+using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.AspNetCore.Authentication;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
@@ -16,14 +17,14 @@ internal static class HealthApi
         "Open to all: `healthy`, or `degraded` naming the parts that are not well. With a valid key also what is wrong with them. "
         + "`/health/live` and `/health/ready` are for orchestrators.")
     {
-        Answer = new(typeof(HealthReport), """{"status":"healthy","parts":[{"name":"postgres","status":"healthy","detail":null}]}"""),
+        AnswerExample = """{"status":"healthy","parts":[{"name":"postgres","status":"healthy","detail":null}]}""",
         Errors = [ErrorCodes.StorageUnavailable],
     };
 
     /// <summary>Maps <c>GET /health</c>.</summary>
     public static void MapHealth(this IEndpointRouteBuilder app) => app.MapGet("/health", GetAsync).AllowAnonymous().WithMetadata(Get);
 
-    private static async Task<IResult> GetAsync(HttpContext context, IEnumerable<IHealthPart> parts)
+    private static async Task<Ok<HealthReport>> GetAsync(HttpContext context, IEnumerable<IHealthPart> parts)
     {
         var known = IsKnownAsync(context);
         var report = await HealthReport.CheckAsync(parts, context.RequestAborted);

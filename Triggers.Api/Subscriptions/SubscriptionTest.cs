@@ -1,3 +1,4 @@
+using Microsoft.AspNetCore.Http.HttpResults;
 using System.Diagnostics;
 using Microsoft.EntityFrameworkCore;
 using Npgsql;
@@ -20,7 +21,7 @@ internal static class SubscriptionTest
     private static readonly TimeSpan FirstPause = TimeSpan.FromMilliseconds(50);
     private static readonly TimeSpan LongestPause = TimeSpan.FromMilliseconds(250);
 
-    public static async Task<IResult> SendAsync(
+    public static async Task<Ok<SubscriptionTestResult>> SendAsync(
         string id, HttpContext context, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, ConcurrencyLimits limits,
         TimeProvider time)
     {
