@@ -1,5 +1,6 @@
-using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.AspNetCore.Authentication;
+using Microsoft.AspNetCore.Http.HttpResults;
+using Microsoft.Extensions.Diagnostics.HealthChecks;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.OpenApi;
@@ -24,10 +25,10 @@ internal static class HealthApi
     /// <summary>Maps <c>GET /health</c>.</summary>
     public static void MapHealth(this IEndpointRouteBuilder app) => app.MapGet("/health", GetAsync).AllowAnonymous().WithMetadata(Get);
 
-    private static async Task<Ok<HealthReport>> GetAsync(HttpContext context, IEnumerable<IHealthPart> parts)
+    private static async Task<Ok<ServiceHealth>> GetAsync(HttpContext context, HealthCheckService checks)
     {
         var known = IsKnownAsync(context);
-        var report = await HealthReport.CheckAsync(parts, context.RequestAborted);
+        var report = await checks.CheckDependenciesAsync(context.RequestAborted);
         return TypedResults.Ok(await known ? report : report with { Parts = [.. report.Parts.Select(part => part with { Detail = null })] });
     }
 

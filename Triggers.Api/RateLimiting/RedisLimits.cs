@@ -1,6 +1,6 @@
+using Microsoft.Extensions.Diagnostics.HealthChecks;
 using StackExchange.Redis;
 using Triggers.Api.Redis;
-using Triggers.ServiceDefaults;
 
 namespace Triggers.Api.RateLimiting;
 
@@ -8,7 +8,7 @@ namespace Triggers.Api.RateLimiting;
 /// The limits of all processes together: hashes in Redis, read and written by one script, by the clock of Redis. When Redis does not
 /// answer, callers are told at once, and for a second nobody but one probing request asks again.
 /// </summary>
-internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider time, ILogger<RedisLimits> logger) : IHealthPart
+internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider time, ILogger<RedisLimits> logger) : IHealthCheck
 {
     private static readonly TimeSpan MaxWait = TimeSpan.FromMilliseconds(250);
     private static readonly Limits Nobody = new(Guid.Empty, new Rate(1, 1), null, null, null, Guid.Empty, null);
@@ -138,8 +138,6 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
     // When to ask again, as a timestamp of the clock; 0 while Redis answers.
     private long _askAgainAt;
 
-    public string Name => "redis";
-
     /// <summary>Decides, for all processes.</summary>
     /// <returns>Null when Redis does not answer.</returns>
     public async ValueTask<Standing?> TakeAsync(Limits limits, Cost cost)
@@ -171,19 +169,19 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
     }
 
     /// <summary>Asks as requests do, so that it also ends the pause once Redis is back.</summary>
-    public async Task<string?> CheckAsync(CancellationToken cancellationToken)
+    public async Task<HealthCheckResult> CheckHealthAsync(HealthCheckContext context, CancellationToken cancellationToken = default)
     {
         const string meanwhile = "; meanwhile every process limits for itself";
         if (!redis.Made.IsCompletedSuccessfully)
-            return "not connected yet" + meanwhile;
+            return HealthCheckResult.Degraded("not connected yet" + meanwhile);
         try
         {
             await AskAsync(Nobody, default);
-            return null;
+            return HealthCheckResult.Healthy();
         }
         catch (Exception e) when (RedisConnection.MeansAway(e))
         {
-            return e.Message + meanwhile;
+            return HealthCheckResult.Degraded(e.Message + meanwhile);
         }
     }
 

@@ -48,10 +48,10 @@ internal static class ApiServices
     /// <summary>Keys, and what they may do.</summary>
     public static void AddKeys(this IServiceCollection services)
     {
-        services.AddOptions<AuthOptions>().BindConfiguration("Auth")
+        services.AddSettings<AuthOptions>("Auth")
             .Validate(o => o.BootstrapAdminKey is null or { Length: >= 16 and <= 512 } && (o.BootstrapAdminKey?.All(c => c is > ' ' and <= '~') ?? true),
                 "Auth:BootstrapAdminKey must be 16 to 512 printable ASCII characters, without spaces.")
-            .ValidateDataAnnotations().ValidateOnStart();
+            .ValidateDataAnnotations();
         services.AddOptions<AuthOptions>().Validate(o => o.TrustedNetworks is not null,
             "Auth:TrustedProxies must be networks, comma-separated, as in 10.0.0.0/8,fd00::/8.");
         services.AddOptions<ForwardedHeadersOptions>().Configure<IOptions<AuthOptions>>((forwarded, auth) =>
@@ -68,7 +68,7 @@ internal static class ApiServices
         services.AddAuthorization(options => options.AddScopes());
         services.AddSingleton<IAuthorizationMiddlewareResultHandler, ChargedAuthorization>();
         services.AddSingleton<StrangerLimits>();
-        services.AddOptions<RateLimitingOptions>().BindConfiguration("RateLimiting").ValidateDataAnnotations().ValidateOnStart();
+        services.AddSettings<RateLimitingOptions>("RateLimiting").ValidateDataAnnotations();
         services.AddSingleton<KeyCache>();
         services.AddSingleton<LocalLimits>();
         services.AddSingleton<RateLimits>();
@@ -87,16 +87,16 @@ internal static class ApiServices
             .ValidateOnStart();
         builder.Services.AddHosted<RedisConnection>();
         builder.Services.AddSingleton<RedisLimits>();
-        builder.Services.AddSingleton<IHealthPart>(provider => provider.GetRequiredService<RedisLimits>());
+        builder.Services.AddDependencyCheck<RedisLimits>("redis");
     }
 
     /// <summary>What the endpoints work with.</summary>
     public static void AddFeatures(this IServiceCollection services)
     {
         services.AddSingleton<ApiMetrics>();
-        services.AddOptions<RequestOptions>().BindConfiguration("Requests").ValidateDataAnnotations().ValidateOnStart();
+        services.AddSettings<RequestOptions>("Requests").ValidateDataAnnotations();
         services.AddSingleton<BodyMemory>();
-        services.AddOptions<CapOptions>().BindConfiguration("Limits").ValidateDataAnnotations().ValidateOnStart();
+        services.AddSettings<CapOptions>("Limits").ValidateDataAnnotations();
         services.AddSingleton<ConcurrencyLimits>();
         services.AddSingleton<EventReader>();
         services.AddSingleton<Acknowledger>();

@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
 using Confluent.Kafka;
+using Microsoft.Extensions.Diagnostics.HealthChecks;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using NpgsqlTypes;
@@ -26,7 +27,7 @@ internal sealed partial class KafkaProjector(
     IOptions<KafkaOptions> options,
     IServiceProvider services,
     TimeProvider time,
-    ILogger<KafkaProjector> logger) : BackgroundLoop(time, logger), IHealthPart
+    ILogger<KafkaProjector> logger) : BackgroundLoop(time, logger), IHealthCheck
 {
     private const string LogName = "kafka";
     private const int MaxBatchRecords = 500;
@@ -44,11 +45,10 @@ internal sealed partial class KafkaProjector(
 
     private readonly HashSet<DateOnly> _daysWithPartitions = [];
 
-    string IHealthPart.Name => "projection";
-
-    Task<string?> IHealthPart.CheckAsync(CancellationToken cancellationToken) => Task.FromResult(_gone.IsEmpty
-        ? null
-        : string.Join("; ", _gone.OrderBy(g => g.Key).Select(g => $"partition {g.Key} has no record at its position: {g.Value}")));
+    Task<HealthCheckResult> IHealthCheck.CheckHealthAsync(HealthCheckContext context, CancellationToken cancellationToken) => Task.FromResult(_gone.IsEmpty
+        ? HealthCheckResult.Healthy()
+        : HealthCheckResult.Degraded(
+            string.Join("; ", _gone.OrderBy(g => g.Key).Select(g => $"partition {g.Key} has no record at its position: {g.Value}"))));
 
     protected override bool IsAway(Exception e) => e is KafkaException || base.IsAway(e);
 

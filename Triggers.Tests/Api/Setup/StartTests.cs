@@ -113,13 +113,13 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
         var (exitCode, said) = await ApiProcess.RunAsync([],
             ("ConnectionStrings__triggersdb", "Host="), ("Auth__BootstrapAdminKey", "short"), ("RateLimiting__Burst", "0"), ("Shutdown__GracePeriod", "00:00:00"),
             ("ConnectionStrings__redis", "password=short"), ("Auth__KeepKeys", "00:00:00"), ("Telemetry__SampleRatio", "1.5"),
-            ("Auth__TrustedProxies", "10.0.0.0/8,nowhere"), ("Limits__KeysPerTenant", "0"));
+            ("Auth__TrustedProxies", "10.0.0.0/8,nowhere"), ("Limits__KeysPerTenant", "0"), ("Requests__BodyTimeOt", "00:00:01"));
 
         Assert.Equal(1, exitCode);
         foreach (var key in new[]
             {
                 "ConnectionStrings:triggersdb", "Auth:BootstrapAdminKey", "RateLimiting:Burst", "Shutdown:GracePeriod", "ConnectionStrings:redis", "Auth:KeepKeys",
-                "Telemetry:SampleRatio", "Auth:TrustedProxies", "Limits:KeysPerTenant",
+                "Telemetry:SampleRatio", "Auth:TrustedProxies", "Limits:KeysPerTenant", "Requests:BodyTimeOt is not a setting",
             })
             Assert.Contains(key, said);
         Assert.DoesNotContain("short", said);
