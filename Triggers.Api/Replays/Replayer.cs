@@ -40,7 +40,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
                 {EventState.IsOnItsWay("d.tenant_id", "@event", "d.subscription_id")} AS pending,
                 EXISTS (
                     SELECT FROM dead_letters l
-                    WHERE l.tenant_id = d.tenant_id AND l.delivery_id = d.id AND l.state IN ('open', 'replaying')) AS unresolved
+                    WHERE l.tenant_id = d.tenant_id AND l.delivery_id = d.id AND {EventState.IsUnresolved}) AS unresolved
             FROM all_deliveries d JOIN subscriptions s ON s.id = d.subscription_id
             WHERE d.tenant_id = @tenant AND d.id = @id FOR SHARE OF s
             """, connection, transaction))

@@ -38,9 +38,15 @@ public static class EventState
     /// <summary>Whether it has not been projected: no delivery of it is made yet.</summary>
     public const string IsUnprojected = $"coalesce(e.seq >= {Position}, false)";
 
+    /// <summary>Locks that place, and answers it, unless another process has it.</summary>
+    public const string LockPosition = "SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0 FOR UPDATE SKIP LOCKED";
+
+    /// <summary>Whether nobody has dealt with a dead letter, <c>l</c>.</summary>
+    public const string IsUnresolved = "l.state IN ('open', 'replaying')";
+
     /// <summary>Whether a delivery of it failed for good and nobody has dealt with that.</summary>
     public const string IsDeadLettered =
-        "EXISTS (SELECT FROM dead_letters l WHERE l.tenant_id = e.tenant_id AND l.event_id = e.id AND l.state IN ('open', 'replaying'))";
+        $"EXISTS (SELECT FROM dead_letters l WHERE l.tenant_id = e.tenant_id AND l.event_id = e.id AND {IsUnresolved})";
 
     /// <summary>Whether somebody acknowledged it.</summary>
     public const string IsAcknowledged =

@@ -96,7 +96,7 @@ internal sealed class PostgresProjector(
                 // One statement: who does not get the position reads no events. Who gets it sees one row at least.
                 new($"""
                     WITH position AS MATERIALIZED (
-                        SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0 FOR UPDATE SKIP LOCKED
+                        {EventState.LockPosition}
                     )
                     SELECT p.next, e.*
                     FROM position p LEFT JOIN LATERAL (

@@ -25,7 +25,7 @@ public sealed class PostgresProjectionTests(PostgresServer postgres) : EngineTes
         await Engine.SubscribeAsync(Receiver.Url);
         var id = TypeId.NewGuid();
         await ExecuteAsync(connection,
-            $"INSERT INTO events (seq, tenant_id, id, type, correlation_id, data) VALUES (nextval('events_seq'), '{Engine.Tenant}', '{id}', 'a.b', 'c', '1')");
+            StoredEvents.Append($"SELECT '{Engine.Tenant}'::uuid, '{id}'::uuid, NULL, 'a.b', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea"));
         await transaction.CommitAsync(TestContext.Current.CancellationToken);
 
         await Wait.UntilAsync("the event is projected", async () =>
