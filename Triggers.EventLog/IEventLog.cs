@@ -1,3 +1,5 @@
+using Triggers.Core;
+
 namespace Triggers.EventLog;
 
 /// <summary>
@@ -33,7 +35,16 @@ public sealed record AppendRequest(
     string CorrelationId,
     string? TraceParent,
     RequestKey? IdempotencyKey,
-    IReadOnlyList<NewEvent> Events);
+    IReadOnlyList<NewEvent> Events)
+{
+    /// <summary>The same request with its items numbered from another id.</summary>
+    internal AppendRequest Under(Guid firstId, string correlationId) => this with
+    {
+        FirstId = firstId,
+        CorrelationId = correlationId,
+        Events = [.. Events.Select(e => e with { Id = TypeId.Add(firstId, TypeId.Difference(e.Id, FirstId)) })],
+    };
+}
 
 /// <summary>An event that is not in the log yet.</summary>
 /// <param name="Id">Its place in the request, see <see cref="AppendRequest"/>.</param>

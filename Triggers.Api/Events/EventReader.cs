@@ -4,6 +4,7 @@ using Npgsql;
 using Triggers.Api.Inbox;
 using Triggers.Api.Requests;
 using Triggers.Core;
+using Triggers.EventLog.Kafka;
 
 namespace Triggers.Api.Events;
 

@@ -1,6 +1,7 @@
 using Npgsql;
 using Triggers.Api.Events;
 using Triggers.Core;
+using Triggers.EventLog.Kafka;
 
 namespace Triggers.Api.Inbox;
 

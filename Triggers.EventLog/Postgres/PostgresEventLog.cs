@@ -23,33 +23,34 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     private const long MaxGroupBytes = 1024 * 1024;
 
     private readonly TenantQueues<PendingAppend> _queues = new();
-    private readonly RequestKeys _keys = new(dataSource, time);
+    // The table is the log: what is not in it now does not come any more when the time of its reservation is over.
+    private readonly RequestKeys _keys = new(dataSource, (_, _, _) => Task.FromResult(true), time, logger);
 
     /// <inheritdoc />
     public async Task<AppendResult> AppendAsync(AppendRequest request, CancellationToken cancellationToken)
     {
-        if (await EnqueueAsync(request, cancellationToken) is { Outcome: not AppendOutcome.InProgress } result)
+        var limit = new TimeLimit(time, RequestBudget.Append);
+        if (await EnqueueAsync(request, limit, cancellationToken) is { } result)
             return result;
         // A key is held by a process that appends to the other log, or that died over it: to be waited for, or taken over.
-        var outcome = await _keys.AppendAsync(request, keyless => EnqueueAsync(keyless, CancellationToken.None));
-        await _keys.SettleAsync(outcome.ToSettle);
-        return outcome.Result;
+        return await limit.WaitAsync(
+            _keys.AppendAsync(request, keyless => EnqueueAsync(keyless, limit, CancellationToken.None), limit), cancellationToken);
     }
 
-    private async Task<AppendResult?> EnqueueAsync(AppendRequest request, CancellationToken cancellationToken)
+    /// <returns>Null when its keys have to be reserved.</returns>
+    private async Task<AppendResult?> EnqueueAsync(AppendRequest request, TimeLimit limit, CancellationToken cancellationToken)
     {
         var pending = new PendingAppend(request);
         _queues.Enqueue(request.TenantId, pending, pending.Bytes);
         try
         {
-            return await pending.Completion.Task.WaitAsync(RequestBudget.Append, time, cancellationToken);
+            return await pending.Completion.Task.WaitAsync(limit.Left, time, cancellationToken);
         }
         catch (TimeoutException e)
         {
             // If the writer has not taken it yet it never will; if it has, it may still become durable, and a retry with the same
             // idempotency key or external id gets that answer.
-            pending.TryAbandon();
-            throw new EventLogUnavailableException("The event log did not answer in time.", e);
+            throw new EventLogUnavailableException("The event log did not answer in time.", e) { NothingWasKept = pending.TryAbandon() };
         }
         catch (OperationCanceledException)
         {
@@ -59,7 +60,9 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     }
 
     /// <inheritdoc />
-    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    protected override Task ExecuteAsync(CancellationToken stoppingToken) => Task.WhenAll(AppendInTurnAsync(), _keys.SettleAsync(stoppingToken));
+
+    private async Task AppendInTurnAsync()
     {
         var group = new List<PendingAppend>();
         while (await _queues.WaitToReadAsync())
@@ -71,18 +74,13 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             {
                 await AppendGroupAsync(group);
             }
-            catch (Exception e) when (e is NpgsqlException or TimeoutException or OperationCanceledException or System.Net.Sockets.SocketException)
-            {
-                Log.AppendFailed(logger, e, group.Count);
-                if (e is PostgresException { SqlState: ['2', '2' or '3', ..] } && group.Count > 1)
-                    await AppendOneByOneAsync(group);
-                else
-                    FailAll(group, e);
-            }
             catch (Exception e)
             {
                 Log.AppendFailed(logger, e, group.Count);
-                FailAll(group, e);
+                if (Storage.IsRefusal(e) && group.Count > 1)
+                    await AppendOneByOneAsync(group);
+                else
+                    FailAll(group, e);
             }
         }
     }
@@ -91,6 +89,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     public override async Task StopAsync(CancellationToken cancellationToken)
     {
         _queues.Complete();
+        _keys.Complete();
         if (ExecuteTask is { } loop)
             await loop.WaitAsync(cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         await base.StopAsync(cancellationToken);
@@ -99,7 +98,10 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     private static void FailAll(List<PendingAppend> group, Exception e)
     {
         foreach (var pending in group)
-            pending.Completion.TrySetException(new EventLogUnavailableException("The event log is away.", e));
+        {
+            // What Postgres refuses it has not committed; of a broken connection one can't know.
+            pending.Completion.TrySetException(new EventLogUnavailableException("The event log is away.", e) { NothingWasKept = e is PostgresException });
+        }
     }
 
     /// <summary>A group refused for its data: whoever is at fault fails alone.</summary>
@@ -175,12 +177,47 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             }
         }
 
-        // Read after the commit, so it is what will stay.
-        var holders = items.Keys.Count == 0 || inserted == items.Count
-            ? null
-            : await RequestKeys.ReadHoldersAsync(connection, [.. group.SelectMany(p => KeyId.AllOf(p.Request)).Distinct()], timeout.Token);
+        // It is durable now: whatever happens below, these have their answer.
+        var open = new List<PendingAppend>();
         foreach (var pending in group)
-            pending.Completion.TrySetResult(RequestKeys.Answer(pending.Request, insertedIds, holders));
+        {
+            if (insertedIds is null || pending.Request.Events.Count > 0 && pending.Request.Events.All(e => insertedIds.Contains(e.Id)))
+                pending.Completion.TrySetResult(Appended(pending.Request));
+            else
+                open.Add(pending);
+        }
+        if (open.Count == 0)
+            return;
+        try
+        {
+            // Read after the commit, so it is what will stay.
+            var holders = await RequestKeys.ReadHoldersAsync(connection, [.. open.SelectMany(p => KeyId.AllOf(p.Request)).Distinct()], timeout.Token);
+            foreach (var pending in open)
+                pending.Completion.TrySetResult(Answer(pending.Request, insertedIds!, holders));
+        }
+        catch (Exception e)
+        {
+            // Some of them may be durable. Nothing is appended again: repetitions get their answers.
+            Log.AppendFailed(logger, e, open.Count);
+            foreach (var pending in open)
+                pending.Completion.TrySetException(new EventLogUnavailableException("The event log is away.", e));
+        }
+    }
+
+    private static AppendResult Appended(AppendRequest request) => new(
+        AppendOutcome.Appended, request.CorrelationId,
+        [.. request.Events.Select(e => new AppendedEvent(e.Id, AppendedEventOutcome.Appended, request.CorrelationId))]);
+
+    /// <summary>Null: a reservation is in the way, or one was and is gone.</summary>
+    private static AppendResult? Answer(AppendRequest request, HashSet<Guid> insertedIds, Dictionary<KeyId, Holder> holders)
+    {
+        if (request.IdempotencyKey is { } key && !holders.ContainsKey(KeyId.Idempotency(request.TenantId, key)))
+        {
+            // It was this request's, and has been forgotten with the events that it lost.
+            var own = new Holder(key.Fingerprint, request.FirstId, request.CorrelationId, HolderState.Settled);
+            holders = new(holders) { { KeyId.Idempotency(request.TenantId, key), own } };
+        }
+        return Decision.Decide(request, holders) is Decision.Answer answer && answer.ToAppend.All(e => insertedIds.Contains(e.Id)) ? answer.Result : null;
     }
 
     private const string InsertSql =

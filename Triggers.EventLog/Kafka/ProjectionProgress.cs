@@ -2,16 +2,15 @@ using Confluent.Kafka;
 using Confluent.Kafka.Admin;
 using Npgsql;
 using Triggers.Core;
-using Triggers.EventLog.Kafka;
 
-namespace Triggers.Api.Events;
+namespace Triggers.EventLog.Kafka;
 
 /// <summary>
 /// On the Kafka log an accepted event can be read when the projection has stored it. Whoever asks for one that is not there waits here:
 /// until it is, or until the projection has passed everything that was in the log when they asked, and it is certain that there is no
 /// such event. One question to Postgres every 20 ms serves all who wait.
 /// </summary>
-internal sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics, NpgsqlDataSource dataSource, TimeProvider time)
+public sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics, NpgsqlDataSource dataSource, TimeProvider time)
 {
     private const int MaxWaiters = 1_000;
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(20);
