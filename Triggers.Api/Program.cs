@@ -37,12 +37,13 @@ if (Migration.IsAskedFor(args))
     return await Migration.RunAsync(app.Services);
 
 app.Use(next => app.Services.GetRequiredService<WarmUp>().Use(next));
+app.UseForwardedHeaders();
 app.UseMiddleware<Correlation>();
 app.Use(Head.AsGetAsync);
 app.UseMiddleware<Problems>();
 app.UseRouting();
 app.UseOrigins();
-app.UseMiddleware<Authentication>();
+app.UseAuthorization();
 app.UseMiddleware<IdempotencyKey>();
 
 app.MapLiveAndReady();

@@ -9,14 +9,11 @@ internal static class Model
 
     public static void AddTriggers(this IDistributedApplicationBuilder builder, Settings settings, bool containers)
     {
-        StoreKind Kind(string connection) => builder.ExecutionContext.IsPublishMode
-            ? settings.Is("in-cluster-stores") ? StoreKind.Container : StoreKind.Given
-            : settings["ConnectionStrings:" + connection] is not null ? StoreKind.Given
-            : containers ? StoreKind.Container : StoreKind.Local;
-
-        var database = settings.Stores.Contains("postgres") ? builder.AddTriggersDatabase(settings, Kind("triggersdb")) : null;
-        var redis = settings.Stores.Contains("redis") ? builder.AddTriggersRedis(settings, Kind("redis")) : null;
-        var kafka = settings.Stores.Contains("kafka") ? builder.AddTriggersKafka(settings, Kind("kafka")) : null;
+        var database = builder.AddStore(settings, "postgres", "triggersdb", containers ? Postgres.AddContainer : Postgres.AddLocal);
+        var redis = builder.AddStore(settings, "redis", "redis", containers ? Redis.AddContainer : Redis.AddLocal);
+        // azd is left to do without, unless asked.
+        var withKafka = settings["with-kafka"] is { } asked ? bool.Parse(asked) : builder.ExecutionContext.IsRunMode || builder.PublishesChart();
+        var kafka = withKafka ? builder.AddStore(settings, "kafka", "kafka", containers ? Kafka.AddContainer : Kafka.AddLocal) : null;
         if (settings.StoresOnly || database is null || redis is null)
             return;
 
@@ -57,7 +54,7 @@ internal static class Model
                 .WithUrlForEndpoint("http", _ => new() { Url = "/scalar", DisplayText = "Reference" })
                 .WithSampleEventCommand(adminKey)
                 .WithRedriveCommand(adminKey);
-            if (Kind("triggersdb") != StoreKind.Given)
+            if (settings["ConnectionStrings:triggersdb"] is null)
                 database.WithResetCommand(kafka, migrations, api, delivery);
         }
 #if HELM_CHART
@@ -80,10 +77,8 @@ internal static class Model
         project.WithReferenceEnvironment(ReferenceEnvironmentInjectionFlags.ConnectionString);
         if (builder.ExecutionContext.IsRunMode)
         {
-#pragma warning disable ASPIRECERTIFICATES001 // Everything is plain HTTP on this machine: no certificate, and no warning that there is none.
-            project.WithoutHttpsCertificate()
-#pragma warning restore ASPIRECERTIFICATES001
-                .StartedDirectly()
+            // Everything is plain HTTP on this machine: no certificate, and no warning that there is none.
+            project.WithoutHttpsCertificate().StartedDirectly()
                 // The orchestrator does not pass on the AppHost's own.
                 .WithEnvironment("ASPNETCORE_ENVIRONMENT", builder.Environment.EnvironmentName)
                 .WithEnvironment("DOTNET_ENVIRONMENT", builder.Environment.EnvironmentName)
@@ -91,7 +86,7 @@ internal static class Model
                 // Telemetry:SampleRatio.
                 .WithEnvironment("OTEL_DOTNET_EXPERIMENTAL_OTLP_RETRY", "")
                 .WithEnvironment("OTEL_TRACES_SAMPLER", "");
-            foreach (var (key, value) in settings.Telemetry())
+            foreach (var (key, value) in settings.Telemetry)
                 project.WithEnvironment(key, value);
         }
         foreach (var (key, value) in settings.ForServices)
@@ -115,12 +110,10 @@ internal static class Model
                     answer.EnsureSuccessStatusCode();
                 });
         }
-#pragma warning disable ASPIREPROBES001
         // It asks the stores, and says so in time when one doesn't answer.
         return project.WithHttpEndpoint(name: "http")
             .WithHttpProbe(ProbeType.Readiness, "/health/ready", timeoutSeconds: 5, endpointName: "http")
             .WithHttpProbe(ProbeType.Liveness, "/health/live", timeoutSeconds: 5, endpointName: "http");
-#pragma warning restore ASPIREPROBES001
     }
 
     /// <summary>
@@ -133,15 +126,10 @@ internal static class Model
         if (configuration["DEBUG_SESSION_PORT"] is not null || configuration["DOTNET_WATCH"] is not null)
             return project;
         var directory = Path.GetDirectoryName(project.Resource.GetProjectMetadata().ProjectPath)!;
+        // In the configuration that this one was built in: …/bin/Debug/net10.0/
+        var output = new DirectoryInfo(AppContext.BaseDirectory);
+        var assembly = Path.Combine(directory, "bin", output.Parent!.Name, output.Name, Path.GetFileName(directory) + ".dll");
         return project.WithAnnotation(new ExecutableAnnotation { Command = "dotnet", WorkingDirectory = directory })
-            .WithArgs(context => context.Args.Insert(0, AssemblyIn(directory)));
-    }
-
-    /// <summary>Of a project in this clone, in the configuration that this one was built in.</summary>
-    private static string AssemblyIn(string projectDirectory)
-    {
-        // …/bin/Debug/net10.0/
-        var output = new DirectoryInfo(Path.TrimEndingDirectorySeparator(AppContext.BaseDirectory));
-        return Path.Combine(projectDirectory, "bin", output.Parent!.Name, output.Name, Path.GetFileName(projectDirectory) + ".dll");
+            .WithArgs(context => context.Args.Insert(0, assembly));
     }
 }

@@ -25,12 +25,16 @@ try
     }
     // Everything listens on this machine only; there is nothing to be warned of.
     Environment.SetEnvironmentVariable("DASHBOARD__OTLP__SUPPRESSUNSECUREDTELEMETRYMESSAGE", "true");
-    var containers = await ContainerRuntime.IsChosenAsync(settings);
+    var containers = await ContainerRuntime.ChooseAsync(settings);
     await using var data = await DataDirectory.TakeAsync(settings);
-    await Postgres.CheckGivenAsync(settings);
-    builder.AddTriggers(settings, containers);
+    builder.AddTriggers(settings, containers: containers is not null);
     builder.Services.AddSingleton(settings).AddSingleton<Supervision>().TryAddSingleton(TimeProvider.System);
-    builder.OnBeforeStart((start, _) => start.Services.GetRequiredService<Supervision>().BeginAsync());
+    builder.OnBeforeStart(async (start, _) =>
+    {
+        if (containers is not null)
+            await containers.PrepareAsync(settings.Is("reset"));
+        start.Services.GetRequiredService<Supervision>().Begin();
+    });
     await using var app = builder.Build();
     return await app.Services.GetRequiredService<Supervision>().RunAsync(app);
 }

@@ -9,39 +9,45 @@ internal sealed class Settings
 {
     private static readonly string[] s_stores = ["postgres", "redis", "kafka"];
 
+    private static readonly Kind s_text = new("", _ => true);
+    private static readonly Kind s_flag = new("true or false", value => bool.TryParse(value, out _));
+    private static readonly Kind s_number = new("a number from 1 to 9", value => int.TryParse(value, out var number) && number is > 0 and < 10);
+    private static readonly Kind s_port = new("a port, or 0 for a free one", value => int.TryParse(value, out var port) && port is >= 0 and <= 65535);
+
     private static readonly Setting[] s_own =
     [
-        Flag("reset", "false", "drops the data first"),
-        Number("Replicas", "1", "so many API and Delivery processes"),
-        OneOf("Stores", ["", "local", "containers"], "processes or containers; otherwise containers where a container runtime answers"),
-        OneOf("with-kafka", ["", "true", "false"], "whether Kafka is the event log; otherwise where there is one"),
-        Text("Kafka:Home", "an Apache Kafka, unpacked; otherwise KAFKA_HOME"), Text("KAFKA_HOME", "the same"),
-        Number("Kafka:Brokers", "1", "a cluster of so many, for drills"),
-        Port("Api", "8080"), Port("Receiver", "8090"), Port("Dashboard", "18888"), Port("Kafka", "9092"), Port("Delivery", "0"), Port("Postgres", "0"), Port("Redis", "0"),
-        Text("ConnectionStrings:triggersdb", "a PostgreSQL of yours, 16 or newer"), Text("ConnectionStrings:redis", "a Redis of yours"),
-        Text("ConnectionStrings:kafka", "a Kafka of yours"),
-        Text("Data:Directory", "where the data is kept"), Flag("Data:Temporary", "false", "that of containers goes with them"),
-        Text("Cache:Directory", "where downloads are kept"),
-        Flag("Dashboard:Enabled", "true", "whether there is one"),
-        new("Resources", "all", "'all', 'stores' or some of postgres,redis,kafka", value => value is "all" or "stores" || !value.Split(',').Except(s_stores).Any(), "what is started"),
-        Flag("Restarts", "true", "what crashes is started again"),
-        Flag("in-cluster-stores", "false", "the Helm chart has stores in it"), Text("Volumes:Size", "of those"), Text("Volumes:Class", "of those"),
-        Text("Ingress:Host", "of the Helm chart"), Text("Ingress:Class", "of the Helm chart"), Text("Ingress:TlsSecret", "of the Helm chart"),
+        new("reset", "false", s_flag, "drops the data first"),
+        new("Replicas", "1", s_number, "so many API and Delivery processes"),
+        new("Stores", "", new("local or containers", value => value is "" or "local" or "containers"), "otherwise containers where a container runtime answers"),
+        new("with-kafka", "", new("true or false", value => value is "" || bool.TryParse(value, out _)), "whether Kafka is the event log; otherwise where there is one"),
+        new("Kafka:Home", "", s_text, "an Apache Kafka, unpacked; otherwise KAFKA_HOME"), new("KAFKA_HOME", "", s_text, "the same"),
+        new("Kafka:Brokers", "1", s_number, "a cluster of so many, for drills"),
+        .. new[] { "Api=8080", "Receiver=8090", "Dashboard=18888", "Kafka=9092", "Delivery=0", "Postgres=0", "Redis=0" }.Select(port => port.Split('='))
+            .Select(port => new Setting("Ports:" + port[0], port[1], s_port, "0 takes a free one")),
+        new("ConnectionStrings:triggersdb", "", s_text, "a PostgreSQL of yours, 16 or newer"),
+        new("ConnectionStrings:redis", "", s_text, "a Redis of yours"), new("ConnectionStrings:kafka", "", s_text, "a Kafka of yours"),
+        new("Data:Directory", "", s_text, "where the data is kept"), new("Data:Temporary", "false", s_flag, "that of containers goes with them"),
+        new("Cache:Directory", "", s_text, "where downloads are kept"),
+        new("Dashboard:Enabled", "true", s_flag, "whether there is one"),
+        new("Resources", "all", new("'all', 'stores' or some of postgres,redis,kafka", value => value is "all" or "stores" || !value.Split(',').Except(s_stores).Any()),
+            "what is started"),
+        new("Restarts", "true", s_flag, "what crashes is started again"),
+        new("in-cluster-stores", "false", s_flag, "the Helm chart has stores in it"), new("Volumes:Size", "", s_text, "of those"), new("Volumes:Class", "", s_text, "of those"),
+        .. new[] { "Host", "Class", "TlsSecret" }.Select(name => new Setting("Ingress:" + name, "", s_text, "of the Helm chart")),
     ];
 
     /// <summary>Sections of the services, which check what is in them.</summary>
     private static readonly string[] s_services =
-        ["AllowedHosts", "Auth", "Cors", "Delivery", "Kafka", "Kestrel", "Logging", "RateLimiting", "Requests", "Shutdown", "Telemetry"];
+        ["AllowedHosts", "Auth", "Cors", "Delivery", "Kafka", "Kestrel", "Limits", "Logging", "RateLimiting", "Requests", "Shutdown", "Telemetry"];
 
+    /// <summary>Of the framework, and the orchestrator.</summary>
     private static readonly string[] s_aspires =
-    [
-        "publisher", "operation", "step", "output-path", "environment", "log-level", "deploy", "AppHost", "DcpPublisher", "Parameters", "Pipeline", "Publishing",
-    ];
+        ["publisher", "operation", "step", "output-path", "environment", "log-level", "deploy", "AppHost", "DcpPublisher", "Parameters", "Pipeline", "Publishing"];
 
     private readonly IConfiguration _configuration;
 
     /// <param name="configuration">Environment and arguments.</param>
-    /// <param name="arguments">As <see cref="Parse"/> returns them.</param>
+    /// <param name="arguments">The arguments alone.</param>
     /// <param name="appHostDirectory">The project's.</param>
     /// <exception cref="DistributedApplicationException">Names every mistake.</exception>
     public Settings(IConfiguration configuration, IReadOnlyList<(string Key, string Value)> arguments, string appHostDirectory)
@@ -58,8 +64,9 @@ internal sealed class Settings
         var given = arguments.Select(argument => argument.Key).Concat(configuration.GetSection("Ports").GetChildren().Select(child => child.Path));
         List<string> mistakes =
         [
-            .. s_own.Where(setting => !setting.Holds(this[setting.Name] ?? "")).Select(setting => $"{setting.Name} must be {setting.MustBe}, not '{this[setting.Name]}'."),
-            .. given.Where(key => !IsKnown(key)).Distinct().Select(key => $"{key} is not a setting. --help lists those of the AppHost, docs/operations.md the others."),
+            .. s_own.Where(setting => !setting.Kind.Holds(this[setting.Name] ?? "")).Select(setting => $"{setting.Name} must be {setting.Kind.MustBe}, not '{this[setting.Name]}'."),
+            .. given.Where(key => !IsOwn(key) && !IsForServices(key) && !IsAspires(key)).Distinct()
+                .Select(key => $"{key} is not a setting. --help lists those of the AppHost, docs/operations.md the others."),
         ];
         if (Is("reset") && this["ConnectionStrings:triggersdb"] is not null)
             mistakes.Add("--reset drops only data that the AppHost keeps; ConnectionStrings:triggersdb names a database of yours.");
@@ -91,6 +98,9 @@ internal sealed class Settings
 
     public IReadOnlyCollection<string> Stores => this["Resources"] is "all" or "stores" ? s_stores : this["Resources"]!.Split(',');
 
+    /// <summary>OpenTelemetry's own settings, over which Aspire's would win.</summary>
+    public IEnumerable<KeyValuePair<string, string?>> Telemetry => _configuration.AsEnumerable().Where(pair => pair.Key.StartsWith("OTEL_", StringComparison.Ordinal));
+
     /// <summary>Arguments meant for the services, as environment.</summary>
     public Dictionary<string, string> ForServices { get; } = new(StringComparer.OrdinalIgnoreCase);
 
@@ -111,7 +121,7 @@ internal sealed class Settings
     public string Kept(string file, Func<string> generate)
     {
         var path = Path.Combine(DataDirectory, file);
-        if (!File.Exists(path))
+        if (new FileInfo(path) is not { Exists: true, Length: > 0 })
         {
             File.WriteAllText(path, "");
             if (!OperatingSystem.IsWindows())
@@ -120,10 +130,6 @@ internal sealed class Settings
         }
         return File.ReadAllText(path);
     }
-
-    /// <summary>OpenTelemetry's own settings.</summary>
-    public IEnumerable<(string Key, string Value)> Telemetry() => _configuration.AsEnumerable()
-        .Where(pair => pair is { Value.Length: > 0 } && pair.Key.StartsWith("OTEL_", StringComparison.Ordinal)).Select(pair => (pair.Key, pair.Value!));
 
     /// <summary>The arguments as pairs: bare flags are true, and a value may be a word of its own.</summary>
     /// <exception cref="DistributedApplicationException">Names what is none.</exception>
@@ -148,41 +154,31 @@ internal sealed class Settings
         var asked = new ConfigurationBuilder().AddEnvironmentVariables().AddCommandLine(given).Build();
         if (asked["publisher"] is not null || asked["operation"] is "publish")
             return given;
-        // In Development what Aspire generates is kept, as user secrets, for the data it belongs to.
-        string[] environment = (asked["environment"] ?? asked["DOTNET_ENVIRONMENT"] ?? asked["ASPNETCORE_ENVIRONMENT"]) is null ? ["--environment=Development"] : [];
         return
         [
-            .. environment,
+            // In Development what Aspire generates is kept, as user secrets, for the data it belongs to.
+            "--environment=" + (asked["DOTNET_ENVIRONMENT"] ?? asked["ASPNETCORE_ENVIRONMENT"] ?? "Development"),
             $"--ASPNETCORE_URLS=http://localhost:{asked["Ports:Dashboard"] ?? "18888"}",
             // On this machine only, so neither certificates nor passwords, nor warnings that there are none.
             "--ASPIRE_DASHBOARD_OTLP_ENDPOINT_URL=http://localhost:0", "--ASPIRE_RESOURCE_SERVICE_ENDPOINT_URL=http://localhost:0",
             "--ASPIRE_ALLOW_UNSECURED_TRANSPORT=true", "--ASPIRE_DASHBOARD_UNSECURED_ALLOW_ANONYMOUS=true", "--ASPIRE_DASHBOARD_API_DISABLED=true",
             "--ASPIRE_VERSION_CHECK_DISABLED=true", "--DcpPublisher:WaitForResourceCleanup=true",
             "--Logging:LogLevel:Default=Warning", "--Logging:LogLevel:Aspire.Hosting.Dashboard=Error", "--Logging:LogLevel:Microsoft.AspNetCore.DataProtection=Error",
+            // What ends a start is said by us.
+            "--Logging:LogLevel:Microsoft.Extensions.Hosting.Internal.Host=None",
             .. given,
         ];
     }
 
-    private static bool IsKnown(string key) => IsOwn(key) || IsForServices(key) || key.Split('_')[0] is "ASPIRE" or "ASPNETCORE" or "DOTNET"
-        || s_aspires.Contains(key.Split(':')[0], StringComparer.OrdinalIgnoreCase);
+    private static bool IsAspires(string key) =>
+        key.Split('_')[0] is "ASPIRE" or "ASPNETCORE" or "DOTNET" || s_aspires.Contains(key.Split(':')[0], StringComparer.OrdinalIgnoreCase);
 
     private static bool IsForServices(string key) =>
         !IsOwn(key) && (s_services.Contains(key.Split(':')[0], StringComparer.OrdinalIgnoreCase) || key.StartsWith("OTEL_", StringComparison.Ordinal));
 
     private static bool IsOwn(string key) => s_own.Any(setting => setting.Name.Equals(key, StringComparison.OrdinalIgnoreCase));
 
-    private static Setting Text(string name, string meaning) => new(name, "", "", _ => true, meaning);
+    private sealed record Kind(string MustBe, Func<string, bool> Holds);
 
-    private static Setting OneOf(string name, string[] values, string meaning) =>
-        new(name, values[0], $"one of {string.Join(", ", values.Where(value => value != ""))}", value => values.Contains(value.ToLowerInvariant()), meaning);
-
-    private static Setting Flag(string name, string otherwise, string meaning) => new(name, otherwise, "true or false", value => bool.TryParse(value, out _), meaning);
-
-    private static Setting Number(string name, string otherwise, string meaning) =>
-        new(name, otherwise, "a number from 1 to 9", value => int.TryParse(value, out var number) && number is > 0 and < 10, meaning);
-
-    private static Setting Port(string part, string otherwise) =>
-        new("Ports:" + part, otherwise, "a port, or 0 for a free one", value => int.TryParse(value, out var port) && port is >= 0 and <= 65535, "0 takes a free one");
-
-    private sealed record Setting(string Name, string Default, string MustBe, Func<string, bool> Holds, string Meaning);
+    private sealed record Setting(string Name, string Default, Kind Kind, string Meaning);
 }

@@ -5,44 +5,38 @@ namespace Triggers.AppHost;
 /// <summary>What somebody at the terminal wants to know when everything is ready. Said once.</summary>
 internal static class StartTable
 {
-    private static readonly string[] s_services = ["api", "receiver", "delivery"];
-
     public static async Task ShowAsync(IServiceProvider services, Settings settings, CancellationToken cancellation)
     {
         var notifications = services.GetRequiredService<ResourceNotificationService>();
-        await Task.WhenAll(s_services.Select(service => notifications.WaitForResourceHealthyAsync(service, cancellation)));
-        var resources = services.GetRequiredService<DistributedApplicationModel>().Resources;
+        var resources = services.GetRequiredService<DistributedApplicationModel>().Resources.ToDictionary(resource => resource.Name);
+        foreach (var service in resources.Values.OfType<ProjectResource>().Where(project => project.Name != "migrations"))
+            await notifications.WaitForResourceHealthyAsync(service.Name, cancellation);
 
-        string Url(string service) => ((IResourceWithEndpoints)resources.Single(r => r.Name == service)).GetEndpoint("http").Url;
+        string Url(string service) => ((IResourceWithEndpoints)resources[service]).GetEndpoint("http").Url;
+        async Task<string?> Address(string store) =>
+            resources.GetValueOrDefault(store) is IResourceWithConnectionString found ? await found.GetConnectionStringAsync(cancellation) : null;
 
-        async Task<string?> ConnectionString(string name) =>
-            resources.FirstOrDefault(r => r.Name == name) is IResourceWithConnectionString store ? await store.GetConnectionStringAsync(cancellation) : null;
-
-        var (api, receiver) = (Url("api"), Url("receiver"));
-        var key = settings.AdminKey();
-        var kafka = await ConnectionString("kafka") ?? "off: events are logged in Postgres";
-        var note = settings["Delivery:AllowedNetworks"] is null
-            ? $"  For local development, webhooks may go to this machine (Delivery:AllowedNetworks = {Model.LoopbackNetworks}).{Environment.NewLine}" : "";
+        var (api, receiver, key) = (Url("api"), Url("receiver"), settings.AdminKey());
+        var sample = """{"type":"demo.hello","data":{"text":"world"}}""";
+        // cmd and PowerShell know only double quotes that hold escaped ones.
+        var quoted = OperatingSystem.IsWindows() ? $"\"{sample.Replace("\"", "\\\"", StringComparison.Ordinal)}\"" : $"'{sample}'";
         Console.WriteLine($"""
 
               api         {api}   reference: {api}/scalar
               receiver    {receiver}   shows the webhooks sent to {receiver}/hook
               delivery    {Url("delivery")}   health: {Url("delivery")}/health/ready
               dashboard   {(settings.Is("Dashboard:Enabled") ? settings["ASPNETCORE_URLS"] : "off")}
-              postgres    {await ConnectionString("triggersdb")}
-              redis       {await ConnectionString("redis")}
-              kafka       {kafka}
+              postgres    {await Address("triggersdb")}
+              redis       {await Address("redis")}
+              kafka       {await Address("kafka") ?? "off: events are logged in Postgres"}
               data        {settings.DataDirectory}
               admin key   {key}
 
-            {note}  Publish an event:
-              curl -i {api}/events -H "X-API-Key: {key}" --json {Quoted("{\"type\":\"demo.hello\",\"data\":{\"text\":\"world\"}}")}
+              Webhooks may go to {settings["Delivery:AllowedNetworks"] ?? $"this machine ({Model.LoopbackNetworks})"} beside public addresses (Delivery:AllowedNetworks).
+              Publish an event:
+              curl -i {api}/events -H "X-API-Key: {key}" --json {quoted}
 
             Ctrl-C stops everything.
             """);
     }
-
-    /// <summary>cmd and PowerShell know only double quotes that hold escaped ones.</summary>
-    private static string Quoted(string json) =>
-        OperatingSystem.IsWindows() ? $"\"{json.Replace("\"", "\\\"", StringComparison.Ordinal)}\"" : $"'{json}'";
 }

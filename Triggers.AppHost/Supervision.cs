@@ -16,11 +16,14 @@ internal sealed partial class Supervision(
     Settings settings,
     TimeProvider time)
 {
-    /// <summary>What the services say then, before they name each.</summary>
-    private const string WrongSettings = "can't start with these settings";
+    /// <summary>What dies of something unforeseen looks as if it was killed: so often during a start, and it is taken for that.</summary>
+    private const int MaxCrashes = 3;
 
     private bool _started;
+    private bool _isDying;
     private string? _failure;
+
+    private CancellationToken Stopping => lifetime.ApplicationStopping;
 
     /// <summary>Runs the application to its end.</summary>
     /// <returns>The exit code: 0 after an orderly end, 1 when the start failed.</returns>
@@ -38,18 +41,17 @@ internal sealed partial class Supervision(
     }
 
     /// <summary>Begins to watch all resources, which must be before any of them is started, and to wait for the table to show.</summary>
-    public Task BeginAsync()
+    public void Begin()
     {
         Observe(WatchAsync());
         if (!settings.StoresOnly)
             Observe(ShowTableAsync());
-        return Task.CompletedTask;
     }
 
     /// <summary>Ends a start with the reason.</summary>
     public void Fail(string reason)
     {
-        if (_started || lifetime.ApplicationStopping.IsCancellationRequested || Interlocked.CompareExchange(ref _failure, reason, null) is not null)
+        if (_started || Stopping.IsCancellationRequested || Interlocked.CompareExchange(ref _failure, reason, null) is not null)
             return;
         Console.WriteLine(reason);
         lifetime.StopApplication();
@@ -57,7 +59,7 @@ internal sealed partial class Supervision(
 
     private async Task ShowTableAsync()
     {
-        await StartTable.ShowAsync(services, settings, lifetime.ApplicationStopping);
+        await StartTable.ShowAsync(services, settings, Stopping);
         _started = true;
     }
 
@@ -66,13 +68,11 @@ internal sealed partial class Supervision(
         // By instance.
         var backoffs = new Dictionary<string, Backoff>();
         var states = new Dictionary<string, string?>();
-        await foreach (var e in notifications.WatchAsync(lifetime.ApplicationStopping))
+        await foreach (var e in notifications.WatchAsync(Stopping))
         {
-            if (e.Resource is not (ProjectResource or ExecutableResource or ContainerResource))
-                continue;
             var (before, state) = (states.GetValueOrDefault(e.ResourceId), e.Snapshot.State?.Text);
             states[e.ResourceId] = state;
-            if (state == before)
+            if (state == before || e.Resource is not (ProjectResource or ExecutableResource or ContainerResource))
                 continue;
             backoffs.TryAdd(e.ResourceId, new Backoff(time));
             if (state == KnownResourceStates.Running)
@@ -87,38 +87,44 @@ internal sealed partial class Supervision(
     private async Task EndedAsync(ResourceEvent e, Backoff backoff)
     {
         var (name, exitCode) = (e.Resource.GetReplicaCount() > 1 ? e.ResourceId : e.Resource.Name, e.Snapshot.ExitCode);
-        if (name == "migrations" && exitCode is 0)
+        var isMigration = name == "migrations";
+        if (isMigration && exitCode is 0)
             return;
-        // The orchestrator has no code for what was killed; a shell has 128 and the signal's number.
-        var killed = exitCode is null or < 0 or > 128;
-        var reason = $"{name} | {(killed ? "was killed" : $"ended with exit code {exitCode}")}{await LastWordsAsync(e.ResourceId)}";
-        // Trying again will not mend a wrong setting, a migration, or a store that ends by itself before everything was ready.
-        if (!killed && (e.Resource is not ProjectResource || name == "migrations" || reason.Contains(WrongSettings, StringComparison.Ordinal)))
+        var couldNotStart = e.Snapshot.State?.Text == KnownResourceStates.FailedToStart;
+        // The orchestrator has no code for what was killed.
+        var wasKilled = !couldNotStart && exitCode is null or < 0;
+        // What can't be started, or ends by itself before everything was ready, would do so again; and take others with it, which have less to say.
+        var isFatal = !_started && (!wasKilled || isMigration || backoff.Crashes == MaxCrashes);
+        if (isFatal && _isDying)
+            return;
+        _isDying |= isFatal;
+        var ended = couldNotStart ? "could not be started" : wasKilled ? "was killed" : $"ended with exit code {exitCode}";
+        var reason = $"{name} | {ended}{await LastWordsAsync(e.ResourceId, couldNotStart)}";
+        if (isFatal)
             Fail(reason);
-        if (lifetime.ApplicationStopping.IsCancellationRequested)
+        if (Stopping.IsCancellationRequested)
             return;
         Console.WriteLine(reason);
-        if (!settings.Is("Restarts") || name == "migrations")
+        if (isMigration || !settings.Is("Restarts"))
             return;
         var pause = backoff.Next();
         Console.WriteLine($"{name} | starting again in {pause.TotalSeconds:0.#} s");
-        await Task.Delay(pause, time, lifetime.ApplicationStopping);
-        var started = await commands.ExecuteCommandAsync(e.ResourceId, KnownResourceCommands.StartCommand, lifetime.ApplicationStopping);
+        await Task.Delay(pause, time, Stopping);
+        var started = await commands.ExecuteCommandAsync(e.ResourceId, KnownResourceCommands.StartCommand, Stopping);
         Console.WriteLine($"{name} | {(started.Success ? "runs again" : $"could not be started: {started.Message}")}");
     }
 
     /// <summary>What it said on standard error, which is where programs say what they die of, or else at all.</summary>
-    private async Task<string> LastWordsAsync(string resource)
+    /// <param name="resource">The instance.</param>
+    /// <param name="all">What the orchestrator said of it too.</param>
+    private async Task<string> LastWordsAsync(string resource, bool all)
     {
         var said = new List<LogLine>();
-        await foreach (var lines in logs.GetAllAsync(resource).WithCancellation(lifetime.ApplicationStopping))
-            said.AddRange(lines.Where(line => !line.Content.Contains("[sys]", StringComparison.Ordinal)));
+        await foreach (var lines in logs.GetAllAsync(resource).WithCancellation(Stopping))
+            said.AddRange(lines.Where(line => all || !line.Content.Contains("[sys]", StringComparison.Ordinal)));
         var shown = said.Exists(line => line.IsErrorMessage) ? said.Where(line => line.IsErrorMessage).TakeLast(20) : said.TakeLast(5);
-        return said.Count == 0 ? "" : "; its last words:" + string.Concat(shown.Select(line => Environment.NewLine + "    " + Plain().Replace(line.Content, "") switch
-        {
-            { Length: > 240 } text => text[..240] + " …",
-            var text => text,
-        }));
+        return said.Count == 0 ? "" : "; its last words:" + string.Concat(shown.Select(line => Plain().Replace(line.Content, ""))
+            .Select(text => $"{Environment.NewLine}    {(text.Length > 240 ? text[..240] + " …" : text)}"));
     }
 
     /// <summary>The time that the orchestrator puts before a line, and colours.</summary>
@@ -126,35 +132,23 @@ internal sealed partial class Supervision(
     private static partial Regex Plain();
 
     /// <summary>Nobody waits for it, so it is said here what it died of.</summary>
-    private async void Observe(Task task)
-    {
-        try
-        {
-            await task;
-        }
-        catch (Exception e)
-        {
-            if (!lifetime.ApplicationStopping.IsCancellationRequested)
-                Console.WriteLine(e);
-        }
-    }
+    private void Observe(Task task) => task.ContinueWith(
+        died => Console.WriteLine(died.Exception!.InnerException), Stopping, TaskContinuationOptions.OnlyOnFaulted, TaskScheduler.Default);
 }
 
 /// <summary>How long to wait before something is started again: twice as long each time, until it has run for a minute.</summary>
 internal sealed class Backoff(TimeProvider time)
 {
-    private static readonly TimeSpan s_shortest = TimeSpan.FromSeconds(0.5);
-    private static readonly TimeSpan s_longest = TimeSpan.FromSeconds(30);
-
-    private TimeSpan _next = s_shortest;
     private long _started = time.GetTimestamp();
+
+    public int Crashes { get; private set; }
 
     public void Started() => _started = time.GetTimestamp();
 
     public TimeSpan Next()
     {
-        var pause = time.GetElapsedTime(_started) >= TimeSpan.FromMinutes(1) ? s_shortest : _next;
-        _next = pause * 2 < s_longest ? pause * 2 : s_longest;
-        return pause;
+        if (time.GetElapsedTime(_started) >= TimeSpan.FromMinutes(1))
+            Crashes = 0;
+        return TimeSpan.FromSeconds(Math.Min(30, 0.5 * Math.Pow(2, Crashes++)));
     }
 }

@@ -13,7 +13,7 @@ var builder = WebApplication.CreateBuilder(args);
 builder.AddServiceDefaults();
 
 var services = builder.Services;
-services.AddOptions<DeliveryOptions>().BindConfiguration("Delivery").ValidateOnStart();
+services.AddSettings<DeliveryOptions>("Delivery");
 services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsValidator>();
 services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsRules>();
 EngineDataSource.AddTo(builder);
@@ -38,7 +38,7 @@ if (builder.Configuration.HasKafka())
     builder.AddKafka();
     services.AddSingleton<InvalidRecords>();
     services.AddHostedSingleton<KafkaProjector>();
-    services.AddSingleton<IHealthPart>(provider => provider.GetRequiredService<KafkaProjector>());
+    services.AddDependencyCheck<KafkaProjector>("projection");
     services.AddHostedSingleton<DeadLetterPublisher>();
 }
 

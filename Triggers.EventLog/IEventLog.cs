@@ -17,6 +17,13 @@ public interface IEventLog
     /// The log can't keep up, or is away, and the bounded waiting time is over. Nothing was promised to the caller.
     /// </exception>
     Task<AppendResult> AppendAsync(AppendRequest request, CancellationToken cancellationToken);
+
+    /// <summary>What a request would be answered if nothing of it is new, by its idempotency key and external ids. Appends nothing.</summary>
+    /// <param name="request">As for <see cref="AppendAsync"/>.</param>
+    /// <param name="cancellationToken">Ends the waiting.</param>
+    /// <returns>Null when it has something to append.</returns>
+    /// <exception cref="EventLogUnavailableException">The database did not answer in time.</exception>
+    Task<AppendResult?> FindRepeatedAsync(AppendRequest request, CancellationToken cancellationToken);
 }
 
 /// <summary>The events of one request.</summary>

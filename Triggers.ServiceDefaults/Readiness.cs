@@ -1,13 +1,10 @@
 using System.Collections.Concurrent;
 using System.ComponentModel.DataAnnotations;
-using Microsoft.AspNetCore.Builder;
-using Microsoft.AspNetCore.Http;
 using Microsoft.EntityFrameworkCore;
-using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Diagnostics.HealthChecks;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
-using Npgsql;
 using Triggers.Core;
 using Triggers.Core.Schema;
 
@@ -26,7 +23,7 @@ public sealed class ShutdownOptions
 }
 
 /// <summary>Whether work may be sent here. Once ready, only draining takes it back: a dependency lost later is degradation.</summary>
-public sealed class Readiness
+public sealed class Readiness : IHealthCheck
 {
     private static readonly TimeSpan NormalStart = TimeSpan.FromSeconds(15);
 
@@ -49,6 +46,10 @@ public sealed class Readiness
     /// <summary>How to log that something is waited for: no warning while everything may be starting at the same moment.</summary>
     /// <param name="elapsed">Since the start.</param>
     public static LogLevel LevelOfWaiting(TimeSpan elapsed) => elapsed < NormalStart ? LogLevel.Information : LogLevel.Warning;
+
+    /// <inheritdoc />
+    public Task<HealthCheckResult> CheckHealthAsync(HealthCheckContext context, CancellationToken cancellationToken = default) =>
+        Task.FromResult(IsReady ? HealthCheckResult.Healthy() : HealthCheckResult.Unhealthy(Draining ? "draining" : "starting"));
 
     internal void SchemaFound() => _schema.TrySetResult();
 
@@ -111,91 +112,5 @@ internal sealed partial class SchemaWait(
     {
         [LoggerMessage(EventId = 1, Message = "The database does not have this version's schema yet: run the migrations")]
         public static partial void Missing(ILogger logger, LogLevel level);
-    }
-}
-
-/// <summary>The endpoints that orchestrators and collectors ask. They are not counted as requests.</summary>
-public static class HealthEndpoints
-{
-    /// <summary>
-    /// <c>/health/live</c> checks nothing outside the process. <c>/health/ready</c> is 503 until first ready and while draining;
-    /// a dependency lost later is 200 <c>degraded</c>, naming the part, since removing every process at once helps nobody.
-    /// <c>/metrics</c> is there when <see cref="TelemetryOptions.Prometheus"/> is on.
-    /// </summary>
-    public static void MapLiveAndReady(this WebApplication app)
-    {
-        app.MapGet("/health/live", () => TypedResults.Json(new HealthReport("healthy", []))).ExcludeFromDescription().AllowAnonymous().DisableHttpMetrics();
-        app.MapGet("/health/ready", async (Readiness readiness, IEnumerable<IHealthPart> parts, CancellationToken cancellationToken) =>
-        {
-            var report = await HealthReport.CheckAsync(parts, cancellationToken);
-            return readiness.IsReady
-                ? Results.Json(report)
-                : Results.Json(report with { Status = readiness.Draining ? "draining" : "starting" }, statusCode: StatusCodes.Status503ServiceUnavailable);
-        }).ExcludeFromDescription().AllowAnonymous().DisableHttpMetrics();
-        app.MapMetrics();
-    }
-}
-
-/// <summary>Something a service depends on.</summary>
-public interface IHealthPart
-{
-    /// <summary>As in <c>postgres</c>.</summary>
-    string Name { get; }
-
-    /// <summary>Null when it is well, else one line saying what is wrong. Bounded in time by the caller.</summary>
-    Task<string?> CheckAsync(CancellationToken cancellationToken);
-}
-
-/// <summary>The state of a service.</summary>
-/// <param name="Status"><c>healthy</c>, <c>degraded</c>, <c>starting</c> or <c>draining</c>.</param>
-/// <param name="Parts">One for each dependency.</param>
-public sealed record HealthReport(string Status, IReadOnlyList<HealthPartReport> Parts)
-{
-    /// <summary>Asks every part, one second each at most.</summary>
-    public static async Task<HealthReport> CheckAsync(IEnumerable<IHealthPart> parts, CancellationToken cancellationToken)
-    {
-        var reports = await Task.WhenAll(parts.Select(async part =>
-        {
-            try
-            {
-                var problem = await part.CheckAsync(cancellationToken).WaitAsync(TimeSpan.FromSeconds(1), cancellationToken);
-                return new HealthPartReport(part.Name, problem is null ? "healthy" : "unhealthy", problem);
-            }
-            catch (TimeoutException)
-            {
-                return new HealthPartReport(part.Name, "unhealthy", "no answer within 1 s");
-            }
-        }));
-        return new HealthReport(reports.All(r => r.Status == "healthy") ? "healthy" : "degraded", reports);
-    }
-}
-
-/// <summary>The state of one dependency.</summary>
-/// <param name="Name">As in <c>postgres</c>.</param>
-/// <param name="Status"><c>healthy</c> or <c>unhealthy</c>.</param>
-/// <param name="Detail">What is wrong.</param>
-public sealed record HealthPartReport(string Name, string Status, string? Detail);
-
-/// <summary>Postgres answers, and has partitions for the days ahead.</summary>
-public sealed class PostgresHealth(NpgsqlDataSource dataSource) : IHealthPart
-{
-    /// <inheritdoc />
-    public string Name => "postgres";
-
-    /// <inheritdoc />
-    public async Task<string?> CheckAsync(CancellationToken cancellationToken)
-    {
-        try
-        {
-            await using var command = dataSource.CreateCommand(
-                "SELECT to_regclass('events_' || to_char((now() AT TIME ZONE 'UTC') + interval '2 days', 'YYYYMMDD')) IS NOT NULL");
-            return await command.ExecuteScalarAsync(cancellationToken) is true
-                ? null
-                : "fewer than 2 days of partitions are left: is a delivery service running?";
-        }
-        catch (Exception e) when (e is NpgsqlException || Storage.IsAway(e))
-        {
-            return e.Message;
-        }
     }
 }

@@ -28,11 +28,13 @@ public static class Extensions
         var services = builder.Services;
         services.TryAddSingleton(TimeProvider.System);
         // Every statement at Information would drown what matters, and carry data into the logs.
-        builder.Logging.AddFilter("Npgsql", LogLevel.Warning).AddFilter("Microsoft.EntityFrameworkCore", LogLevel.Warning);
+        builder.Logging.AddFilter("Npgsql", LogLevel.Warning).AddFilter("Microsoft.EntityFrameworkCore", LogLevel.Warning)
+            // Whoever asks is told.
+            .AddFilter("Microsoft.Extensions.Diagnostics.HealthChecks", LogLevel.None);
         builder.AddTelemetry();
         builder.AddStorage(poolDefaults);
 
-        services.AddOptions<ShutdownOptions>().BindConfiguration("Shutdown").ValidateDataAnnotations().ValidateOnStart();
+        services.AddSettings<ShutdownOptions>("Shutdown").ValidateDataAnnotations();
         services.AddOptions<HostOptions>().Configure<IOptions<ShutdownOptions>>((host, shutdown) =>
         {
             try
@@ -44,11 +46,22 @@ public static class Extensions
                 // The host reads this before the settings are validated: there it is named together with every other mistake.
             }
         });
-        services.AddSingleton<Readiness>();
-        services.AddSingleton<IHealthPart, PostgresHealth>();
+        services.AddReadinessCheck();
+        services.AddDependencyCheck<PostgresHealth>("postgres");
         services.AddHostedService<Drain>();
         services.AddHostedService<SchemaWait>();
         return builder;
+    }
+
+    /// <summary>Settings of a section. A mistake in them ends the start, and so does a name in the section that is not one of theirs.</summary>
+    /// <param name="services">The service's.</param>
+    /// <param name="section">As in <c>Delivery</c>.</param>
+    /// <param name="others">Names in it that are somebody else's.</param>
+    public static OptionsBuilder<T> AddSettings<T>(this IServiceCollection services, string section, params string[] others) where T : class
+    {
+        services.AddSingleton<IValidateOptions<T>>(provider =>
+            new KnownNames<T>(provider.GetRequiredService<IConfiguration>().GetSection(section), others));
+        return services.AddOptions<T>().BindConfiguration(section).ValidateOnStart();
     }
 
     /// <summary>A pool of Postgres connections as all of ours are: defaults below what was given, its metrics in our telemetry, and no span for each statement.</summary>
@@ -161,4 +174,20 @@ public sealed class StorageOptions
             }
         }
     }
+}
+
+/// <summary>Names in a section that its type does not have: misspelt, they would be passed over in silence.</summary>
+internal sealed class KnownNames<T>(IConfiguration section, string[] others) : IValidateOptions<T> where T : class
+{
+    public ValidateOptionsResult Validate(string? name, T options)
+    {
+        var unknown = Unknown(section.GetChildren().Where(child => !others.Contains(child.Key, StringComparer.OrdinalIgnoreCase)), typeof(T)).ToList();
+        return unknown.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(unknown.Select(path => $"{path} is not a setting."));
+    }
+
+    private static IEnumerable<string> Unknown(IEnumerable<IConfigurationSection> settings, Type type) => settings.SelectMany(setting =>
+        type.GetProperties().FirstOrDefault(property => property.Name.Equals(setting.Key, StringComparison.OrdinalIgnoreCase)) is not { } known
+            ? [setting.Path]
+            // Values and dictionaries hold no names of ours.
+            : known.PropertyType.Assembly == typeof(T).Assembly ? Unknown(setting.GetChildren(), known.PropertyType) : []);
 }

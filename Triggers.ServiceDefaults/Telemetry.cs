@@ -36,7 +36,7 @@ public static class Telemetry
     internal static void AddTelemetry(this WebApplicationBuilder builder)
     {
         var configuration = builder.Configuration;
-        builder.Services.AddOptions<TelemetryOptions>().BindConfiguration("Telemetry").ValidateDataAnnotations().ValidateOnStart();
+        builder.Services.AddSettings<TelemetryOptions>("Telemetry").ValidateDataAnnotations();
         var telemetry = builder.Services.AddOpenTelemetry()
             // What the environment says comes last, and wins.
             .ConfigureResource(resource => resource.Clear().AddService(builder.Environment.ApplicationName).AddTelemetrySdk().AddEnvironmentVariableDetector())

@@ -15,7 +15,6 @@ internal record ApiKeyView(
     string Name,
     string Prefix,
     IReadOnlyList<string> Scopes,
-    string? UsagePlanId,
     int? RequestsPerSecond,
     int? Burst,
     DateTimeOffset? ExpiresAt,
@@ -25,7 +24,6 @@ internal record ApiKeyView(
 {
     public static ApiKeyView Of(ApiKey k) => new(
         TypeId.Format(TypeId.ApiKey, k.Id), TypeId.Format(TypeId.Tenant, k.TenantId), k.Name, k.Prefix, k.Scopes,
-        k.UsagePlanId is { } plan ? TypeId.Format(TypeId.UsagePlan, plan) : null,
         k.RequestsPerSecond, k.Burst, k.ExpiresAt, k.LastUsedAt, k.RevokedAt, k.CreatedAt);
 }
 
@@ -51,19 +49,15 @@ internal sealed record NewApiKey
     [Length(1, 32), ScopeItems]
     public required string[] Scopes { get; init; }
 
-    /// <summary>Not accepted from then on.</summary>
+    /// <summary>Not accepted from then on; without it as long as the caller's own key, or for ever if a <c>tenant:admin</c> makes it.</summary>
     public DateTimeOffset? ExpiresAt { get; init; }
 
-    /// <summary>The usage plan whose limits hold for it; for admins alone. Without it that of the caller's own key.</summary>
-    [Id(TypeId.UsagePlan)]
-    public string? UsagePlanId { get; init; }
-
-    /// <summary>Sustained requests a second; without it the plan's, or the service's default.</summary>
-    [Range(1, Limit.Max)]
+    /// <summary>Sustained requests a second, within those of its tenant; without it that of the tenant.</summary>
+    [Range(1, Rate.Max)]
     public int? RequestsPerSecond { get; init; }
 
-    /// <summary>How many requests may come at once; without it the plan's, or the service's default.</summary>
-    [Range(1, Limit.Max)]
+    /// <summary>How many requests may come at once, within those of its tenant; without it two seconds' worth.</summary>
+    [Range(1, Rate.Max)]
     public int? Burst { get; init; }
 
     /// <summary>Another tenant's key; for admins alone.</summary>
@@ -73,13 +67,11 @@ internal sealed record NewApiKey
     public static NewApiKey Read(Fields fields, DateTimeOffset now)
     {
         var tenantId = fields.Id("tenantId");
-        var planId = fields.Id("usagePlanId");
         var body = new NewApiKey
         {
             Name = fields.Text("name")!,
             Scopes = [.. fields.Texts("scopes")?.Distinct() ?? []],
             ExpiresAt = fields.Moment("expiresAt"),
-            UsagePlanId = planId is { } plan ? TypeId.Format(TypeId.UsagePlan, plan) : null,
             RequestsPerSecond = fields.Number("requestsPerSecond"),
             Burst = fields.Number("burst"),
             TenantId = tenantId is { } id ? TypeId.Format(TypeId.Tenant, id) : null,
@@ -94,25 +86,21 @@ internal sealed record NewApiKey
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 internal sealed record ApiKeyChange
 {
-    private static readonly string[] Removable = ["expiresAt", "usagePlanId", "requestsPerSecond", "burst"];
+    private static readonly string[] Removable = ["expiresAt", "requestsPerSecond", "burst"];
 
     /// <summary>What people call it.</summary>
     [Length(1, 128), NotRemovable]
     public string? Name { get; init; }
 
-    /// <summary>Not accepted from then on; null for never.</summary>
+    /// <summary>Not accepted from then on; null for ever.</summary>
     public DateTimeOffset? ExpiresAt { get; init; }
 
-    /// <summary>The usage plan whose limits hold for it; for admins alone.</summary>
-    [Id(TypeId.UsagePlan)]
-    public string? UsagePlanId { get; init; }
-
-    /// <summary>Sustained requests a second; null takes the plan's, or the service's default.</summary>
-    [Range(1, Limit.Max)]
+    /// <summary>Sustained requests a second; null takes that of the tenant.</summary>
+    [Range(1, Rate.Max)]
     public int? RequestsPerSecond { get; init; }
 
-    /// <summary>How many requests may come at once; null takes the plan's, or the service's default.</summary>
-    [Range(1, Limit.Max)]
+    /// <summary>How many requests may come at once; null takes two seconds' worth.</summary>
+    [Range(1, Rate.Max)]
     public int? Burst { get; init; }
 
     /// <summary>Which of them are to change, were it to null.</summary>
@@ -121,14 +109,19 @@ internal sealed record ApiKeyChange
     /// <summary>Whether a limit is to change.</summary>
     internal bool HasLimits => Members.Contains("requestsPerSecond") || Members.Contains("burst");
 
+    /// <summary>What of a key it would loosen, that only an administrator may; null for nothing.</summary>
+    internal string? Loosens(ApiKey key) =>
+        Members.Contains("expiresAt") && (ExpiresAt ?? DateTimeOffset.MaxValue) > (key.ExpiresAt ?? DateTimeOffset.MaxValue) ? "expiresAt"
+        : Members.Contains("requestsPerSecond") && (RequestsPerSecond ?? int.MaxValue) > (key.RequestsPerSecond ?? int.MaxValue) ? "requestsPerSecond"
+        : Members.Contains("burst") && (Burst ?? int.MaxValue) > (key.Burst ?? Rate.BurstOf(key.RequestsPerSecond) ?? int.MaxValue) ? "burst"
+        : null;
+
     public static ApiKeyChange Read(Fields fields, DateTimeOffset now)
     {
-        var planId = fields.Id("usagePlanId");
         var change = new ApiKeyChange
         {
             Name = fields.Text("name"),
             ExpiresAt = fields.Moment("expiresAt"),
-            UsagePlanId = planId is { } plan ? TypeId.Format(TypeId.UsagePlan, plan) : null,
             RequestsPerSecond = fields.Number("requestsPerSecond"),
             Burst = fields.Number("burst"),
             Members = Removable.Where(fields.Has).ToHashSet(),

@@ -1,16 +1,19 @@
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.EntityFrameworkCore;
+using Microsoft.Extensions.Options;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Lists;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
+using Triggers.Api.Setup;
+using Triggers.Api.Tenants;
 using Triggers.Core;
 using Triggers.Core.Tables;
 
 namespace Triggers.Api.ApiKeys;
 
-/// <summary>Credentials. Nobody makes, rotates or revokes a key that may do more than their own.</summary>
+/// <summary>Credentials. Nobody makes, changes, rotates or revokes a key that may do more than their own.</summary>
 internal static class ApiKeysApi
 {
     private const int DefaultOverlapSeconds = 24 * 60 * 60;
@@ -28,23 +31,26 @@ internal static class ApiKeysApi
     }
 
     private static async Task<IResult> CreateAsync(
-        HttpContext context, Caller caller, TriggersDbContext db, TimeProvider time, CancellationToken cancellationToken)
+        HttpContext context, Caller caller, TriggersDbContext db, IOptions<CapOptions> caps, TimeProvider time, CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, fields => NewApiKey.Read(fields, time.GetUtcNow()));
         EnsureNoMore(caller, body.Scopes);
         var tenantId = await TenantAsync(caller, db, body.TenantId, "/tenantId", cancellationToken);
-        if (body.UsagePlanId is not null || caller.UsagePlanId is not null && (body.RequestsPerSecond ?? body.Burst) is not null)
-            EnsureSetsPlans(caller);
-        var planId = await PlanAsync(db, body.UsagePlanId, cancellationToken);
+        if (tenantId != caller.TenantId && body.Scopes.IndexOf(Scopes.Admin) is >= 0 and var i)
+            throw ApiException.Invalid($"/scopes/{i}", $"Only keys of the tenant that administers the platform have it; a tenant's own is {Scopes.TenantAdmin}.");
         var secret = KeySecret.New();
         var key = KeySecret.Row(secret, tenantId, body.Name, body.Scopes);
         key.ExpiresAt = body.ExpiresAt;
-        // Otherwise who has a plan would be rid of it with the next key.
-        key.UsagePlanId = planId ?? (caller.May(Scopes.Admin) ? null : caller.UsagePlanId);
         key.RequestsPerSecond = body.RequestsPerSecond;
         key.Burst = body.Burst;
+        if (!caller.May(Scopes.TenantAdmin))
+            Inherit(key, await db.ApiKeys.AsNoTracking().SingleAsync(k => k.Id == caller.KeyId, cancellationToken));
+
+        await using var transaction = await db.LockTenantAsync(tenantId, cancellationToken);
+        await EnsureRoomAsync(db, tenantId, caps.Value, cancellationToken);
         db.Add(key);
         await db.SaveChangesAsync(cancellationToken);
+        await transaction!.CommitAsync(cancellationToken);
         return Created(key, secret);
     }
 
@@ -64,13 +70,14 @@ internal static class ApiKeysApi
         TypedResults.Ok(ApiKeyView.Of(await FindAsync(id, tenantId, caller, db, cancellationToken)));
 
     private static async Task<IResult> GetUsageAsync(
-        string id, string? tenantId, Caller caller, TriggersDbContext db, RateLimits limits, CancellationToken cancellationToken)
+        string id, string? tenantId, Caller caller, TriggersDbContext db, RateLimits rates, IOptions<RateLimitingOptions> defaults,
+        CancellationToken cancellationToken)
     {
         var key = await FindAsync(id, tenantId, caller, db, cancellationToken);
-        var plan = await db.UsagePlans.FirstOrDefaultAsync(p => p.Id == key.UsagePlanId, cancellationToken);
-        var limit = limits.LimitOf(
-            key.Id, key.RequestsPerSecond ?? plan?.RequestsPerSecond, key.Burst ?? plan?.Burst, plan?.EventsPerDay);
-        return TypedResults.Ok(ApiKeyUsage.Of(plan?.Id, limit, await limits.LookAsync(limit), limits.AreShared));
+        var plan = await TenantsApi.PlanOf(db, key.TenantId).FirstOrDefaultAsync(cancellationToken);
+        var limits = Limits.Of(
+            key.TenantId, Scopes.Expand(key.Scopes), key.LimitId ?? key.Id, key.RequestsPerSecond, key.Burst, TenantsApi.LimitsOf(plan), defaults.Value);
+        return TypedResults.Ok(ApiKeyUsage.Of(key.Id, limits, await rates.LookAsync(limits), rates.AreShared));
     }
 
     private static async Task<IResult> ChangeAsync(
@@ -78,13 +85,13 @@ internal static class ApiKeysApi
         CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, fields => ApiKeyChange.Read(fields, time.GetUtcNow()));
-        var key = await FindAsync(id, tenantId, caller, db, cancellationToken);
+        // The keys that share a limit are changed together, by one at a time.
+        var tenant = await TenantAsync(caller, db, tenantId, "?tenantId", cancellationToken);
+        await using var transaction = await db.LockTenantAsync(tenant, cancellationToken);
+        var key = await FindAsync(id, tenantId, caller, db, cancellationToken, isToChange: true);
         EnsureNoMore(caller, key.Scopes);
-        if (body.Members.Contains("usagePlanId") || body.HasLimits && (key.UsagePlanId ?? caller.UsagePlanId) is not null)
-            EnsureSetsPlans(caller);
-        var planId = await PlanAsync(db, body.UsagePlanId, cancellationToken);
-
-        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        if (body.Loosens(key) is { } member && !caller.May(Scopes.TenantAdmin))
+            throw new ApiException(ErrorCodes.Forbidden, $"To loosen {member} needs a key with the scope {Scopes.TenantAdmin}.");
         if (body.ExpiresAt is not null && key.Scopes.Contains(Scopes.Admin))
             await EnsureOtherAdminKeyAsync(key, db, cancellationToken);
         var changed = await db.ApiKeys.FromSql(
@@ -92,24 +99,30 @@ internal static class ApiKeysApi
             UPDATE api_keys SET
                 name = coalesce({body.Name}::text, name),
                 expires_at = CASE WHEN {body.Members.Contains("expiresAt")} THEN {body.ExpiresAt}::timestamptz ELSE expires_at END,
-                usage_plan_id = CASE WHEN {body.Members.Contains("usagePlanId")} THEN {planId}::uuid ELSE usage_plan_id END,
                 requests_per_second = CASE WHEN {body.Members.Contains("requestsPerSecond")} THEN {body.RequestsPerSecond}::int ELSE requests_per_second END,
                 burst = CASE WHEN {body.Members.Contains("burst")} THEN {body.Burst}::int ELSE burst END
             WHERE id = {key.Id} AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
             RETURNING *
             """).AsNoTracking().ToListAsync(cancellationToken);
-        var view = ApiKeyView.Of(changed.SingleOrDefault() ?? throw ApiException.NotFound("API key that is still valid"));
-        await transaction.CommitAsync(cancellationToken);
-        await changes.TellAsync(key.Hash);
-        return TypedResults.Ok(view);
+        var found = changed.SingleOrDefault() ?? throw ApiException.NotFound("API key that is still valid");
+        if (body.HasLimits)
+        {
+            // The keys that share a limit have the same one.
+            var limitId = key.LimitId ?? key.Id;
+            await db.ApiKeys.Where(k => k.TenantId == key.TenantId && k.Id != key.Id && (k.Id == limitId || k.LimitId == limitId)).ExecuteUpdateAsync(
+                k => k.SetProperty(x => x.RequestsPerSecond, found.RequestsPerSecond).SetProperty(x => x.Burst, found.Burst), cancellationToken);
+        }
+        await transaction!.CommitAsync(cancellationToken);
+        await (body.HasLimits ? changes.TellAllAsync() : changes.TellAsync(key.Hash));
+        return TypedResults.Ok(ApiKeyView.Of(found));
     }
 
     private static async Task<IResult> RevokeAsync(
         string id, string? tenantId, Caller caller, TriggersDbContext db, KeyChanges changes, CancellationToken cancellationToken)
     {
-        var key = await FindAsync(id, tenantId, caller, db, cancellationToken);
-        EnsureNoMore(caller, key.Scopes);
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        var key = await FindAsync(id, tenantId, caller, db, cancellationToken, isToChange: true);
+        EnsureNoMore(caller, key.Scopes);
         if (key.Scopes.Contains(Scopes.Admin) && key.RevokedAt is null)
             await EnsureOtherAdminKeyAsync(key, db, cancellationToken);
         await db.Database.ExecuteSqlAsync($"UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = {key.Id}", cancellationToken);
@@ -119,20 +132,24 @@ internal static class ApiKeysApi
     }
 
     private static async Task<IResult> RotateAsync(
-        string id, string? tenantId, HttpContext context, Caller caller, TriggersDbContext db, KeyChanges changes, CancellationToken cancellationToken)
+        string id, string? tenantId, HttpContext context, Caller caller, TriggersDbContext db, KeyChanges changes, IOptions<CapOptions> caps,
+        CancellationToken cancellationToken)
     {
         var body = await Body.ReadOptionalAsync(context, fields => new RotateApiKey { OverlapSeconds = fields.Number("overlapSeconds") });
-        var old = await FindAsync(id, tenantId, caller, db, cancellationToken);
-        EnsureNoMore(caller, old.Scopes);
         var overlap = TimeSpan.FromSeconds(body?.OverlapSeconds ?? DefaultOverlapSeconds);
+        var tenant = await TenantAsync(caller, db, tenantId, "?tenantId", cancellationToken);
+        await using var transaction = await db.LockTenantAsync(tenant, cancellationToken);
+        var old = await FindAsync(id, tenantId, caller, db, cancellationToken, isToChange: true);
+        EnsureNoMore(caller, old.Scopes);
+        if (!caller.May(Scopes.TenantAdmin))
+            EnsureNoLooser(await db.ApiKeys.AsNoTracking().SingleAsync(k => k.Id == caller.KeyId, cancellationToken), old);
         var secret = KeySecret.New();
         var key = KeySecret.Row(secret, old.TenantId, old.Name, old.Scopes);
         key.ExpiresAt = old.ExpiresAt;
-        key.UsagePlanId = old.UsagePlanId;
+        key.LimitId = old.LimitId ?? old.Id;
         key.RequestsPerSecond = old.RequestsPerSecond;
         key.Burst = old.Burst;
 
-        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
         var ended = await db.Database.ExecuteSqlAsync(
             $"""
             UPDATE api_keys SET expires_at = least(expires_at, now() + {overlap})
@@ -140,18 +157,24 @@ internal static class ApiKeysApi
             """, cancellationToken);
         if (ended == 0)
             throw ApiException.NotFound("API key that is still valid");
+        await EnsureRoomAsync(db, tenant, caps.Value, cancellationToken);
         db.Add(key);
         await db.SaveChangesAsync(cancellationToken);
-        await transaction.CommitAsync(cancellationToken);
+        await transaction!.CommitAsync(cancellationToken);
         await changes.TellAsync(old.Hash);
         return Created(key, secret);
     }
 
-    private static async Task<ApiKey> FindAsync(string id, string? tenantId, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<ApiKey> FindAsync(
+        string id, string? tenantId, Caller caller, TriggersDbContext db, CancellationToken cancellationToken, bool isToChange = false)
     {
         var key = Ids.ApiKey(id);
         var tenant = await TenantAsync(caller, db, tenantId, "?tenantId", cancellationToken);
-        return await db.ApiKeys.FirstOrDefaultAsync(k => k.Id == key && k.TenantId == tenant, cancellationToken) ?? throw ApiException.NotFound("API key");
+        var found = isToChange
+            ? db.ApiKeys.FromSql($"SELECT * FROM api_keys WHERE id = {key} AND tenant_id = {tenant} FOR NO KEY UPDATE")
+            : db.ApiKeys.Where(k => k.Id == key && k.TenantId == tenant);
+        // As one list: FOR UPDATE can't be part of a larger query.
+        return (await found.AsNoTracking().ToListAsync(cancellationToken)).SingleOrDefault() ?? throw ApiException.NotFound("API key");
     }
 
     /// <summary>The tenant a request is about: the caller's own, unless an admin names another.</summary>
@@ -177,25 +200,41 @@ internal static class ApiKeysApi
         var others = await db.ApiKeys.FromSql(
             $"""
             SELECT * FROM api_keys WHERE id <> {key.Id} AND scopes @> ARRAY[{Scopes.Admin}]
+                AND bootstrap IS DISTINCT FROM 'replaced'
                 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
             """).AnyAsync(cancellationToken);
         if (!others)
             throw new ApiException(ErrorCodes.LastAdminKey, "Nobody could make keys any more. Make another admin key first.");
     }
 
-    /// <summary>The plan that was named, which must be there.</summary>
-    private static async Task<Guid?> PlanAsync(TriggersDbContext db, string? planId, CancellationToken cancellationToken)
+    private static Task EnsureRoomAsync(TriggersDbContext db, Guid tenantId, CapOptions caps, CancellationToken cancellationToken) =>
+        db.ApiKeys.FromSql($"SELECT * FROM api_keys WHERE tenant_id = {tenantId} AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())")
+            .EnsureRoomAsync(caps.KeysPerTenant, "valid API keys of a tenant; revoke one first", cancellationToken);
+
+    /// <summary>What a key hands on to those it makes: otherwise it would be rid of its limits with the next one.</summary>
+    private static void Inherit(ApiKey made, ApiKey maker)
     {
-        if (planId is null)
-            return null;
-        _ = TypeId.TryParse(TypeId.UsagePlan, planId, out var id);
-        return await db.UsagePlans.AnyAsync(p => p.Id == id, cancellationToken) ? id : throw ApiException.Invalid("/usagePlanId", "There is no such usage plan.");
+        if (made.ExpiresAt > maker.ExpiresAt)
+            throw new ApiException(ErrorCodes.Forbidden, "Your own key expires earlier.");
+        made.ExpiresAt ??= maker.ExpiresAt;
+        if ((maker.RequestsPerSecond ?? maker.Burst) is null)
+            return;
+        if ((made.RequestsPerSecond ?? made.Burst) is not null)
+        {
+            throw new ApiException(ErrorCodes.Forbidden,
+                $"The keys that yours makes share its limit; to give them another needs a key with the scope {Scopes.TenantAdmin}.");
+        }
+        (made.RequestsPerSecond, made.Burst, made.LimitId) = (maker.RequestsPerSecond, maker.Burst, maker.LimitId ?? maker.Id);
     }
 
-    private static void EnsureSetsPlans(Caller caller)
+    private static void EnsureNoLooser(ApiKey own, ApiKey other)
     {
-        if (!caller.May(Scopes.Admin))
-            throw new ApiException(ErrorCodes.Forbidden, $"To choose a usage plan, or limits beside it, needs a key with the scope {Scopes.Admin}.");
+        var sharesLimit = (own.LimitId ?? own.Id) == (other.LimitId ?? other.Id);
+        if ((own.RequestsPerSecond ?? own.Burst) is not null && !sharesLimit || (other.ExpiresAt ?? DateTimeOffset.MaxValue) > (own.ExpiresAt ?? DateTimeOffset.MaxValue))
+        {
+            throw new ApiException(ErrorCodes.Forbidden,
+                $"Your own key has another limit, or expires earlier: to replace this one needs a key with the scope {Scopes.TenantAdmin}.");
+        }
     }
 
     private static void EnsureNoMore(Caller caller, IEnumerable<string> scopes)

@@ -1,16 +1,25 @@
+using System.Security.Claims;
 using System.Security.Cryptography;
 using System.Text;
+using Triggers.Api.RateLimiting;
 using Triggers.Core.Tables;
 
 namespace Triggers.Api.Auth;
 
-/// <summary>The API key a request came with; the limits are its own, else those of its usage plan.</summary>
-internal sealed record Caller(
-    Guid KeyId, Guid TenantId, IReadOnlyList<string> Scopes, int? RequestsPerSecond, int? Burst, DateTimeOffset? ExpiresAt,
-    Guid? UsagePlanId, int? EventsPerDay)
+/// <summary>Whose API key a request came with.</summary>
+/// <param name="KeyId">The key.</param>
+/// <param name="TenantId">The tenant it speaks for.</param>
+/// <param name="Scopes">What it may do, with what its scopes include.</param>
+/// <param name="ExpiresAt">Not accepted from then on.</param>
+/// <param name="Limits">What it may use.</param>
+internal sealed record Caller(Guid KeyId, Guid TenantId, IReadOnlySet<string> Scopes, DateTimeOffset? ExpiresAt, Limits Limits)
 {
-    /// <summary>Whether the key carries the scope, itself or by being an admin's.</summary>
-    public bool May(string scope) => Scopes.Contains(scope) || Scopes.Contains(Auth.Scopes.Admin);
+    /// <summary>The same for ASP.NET Core.</summary>
+    public ClaimsPrincipal Principal { get; } = new(new ClaimsIdentity(
+        Scopes.Select(scope => new Claim(ApiKeyAuthentication.ScopeClaim, scope)), ApiKeyAuthentication.Scheme));
+
+    /// <summary>Whether the key carries the scope.</summary>
+    public bool May(string scope) => Scopes.Contains(scope);
 
     /// <summary>Handlers take it as a parameter.</summary>
     public static ValueTask<Caller?> BindAsync(HttpContext context) => ValueTask.FromResult(context.Features.Get<Caller>());

@@ -1,49 +1,63 @@
 using System.Collections.Concurrent;
+using System.Net;
 using System.Security.Cryptography;
 using Microsoft.Extensions.Options;
 using Npgsql;
+using Triggers.Api.Errors;
+using Triggers.Api.RateLimiting;
 using Triggers.Api.Setup;
 using Triggers.Core;
 
 namespace Triggers.Api.Auth;
 
 /// <summary>
-/// Who a secret belongs to, and what it may do. Answers are kept for <see cref="AuthOptions.KeepKeys"/> (3 s), unknown keys for 1 s,
-/// so that a revoked key is refused everywhere within 5 s, even when <see cref="KeyChanges"/> reaches nobody, and a busy key costs
-/// one query every 3 s, however many requests ask at once.
+/// Who a secret belongs to, and what it may do. Answers are kept for <see cref="AuthOptions.KeepKeys"/> (3 s), so that a revoked key is
+/// refused everywhere within 5 s, even when <see cref="KeyChanges"/> reaches nobody, and a busy key costs one query every 3 s, however
+/// many requests ask at once. Refusals are kept for 10 s. A key that is not known here is looked up only as often as its address may ask.
 /// </summary>
-internal sealed class KeyCache(NpgsqlDataSource dataSource, IOptions<AuthOptions> options, TimeProvider time)
+internal sealed class KeyCache(
+    NpgsqlDataSource dataSource, IOptions<AuthOptions> options, IOptions<RateLimitingOptions> defaults, StrangerLimits strangers, TimeProvider time)
 {
-    private static readonly TimeSpan KeepUnknown = TimeSpan.FromSeconds(1);
-    private const int MaxEntries = 10_000;
+    private static readonly TimeSpan KeepRefused = TimeSpan.FromSeconds(10);
+    private const int MaxEntries = 20_000;
 
-    private readonly ConcurrentDictionary<string, Entry> _entries = new(StringComparer.Ordinal);
+    // A key stays known when its answer is old, so that a flood of unknown keys from the same address does not stop it.
+    private readonly ConcurrentDictionary<string, Entry> _known = new(StringComparer.Ordinal);
+    private readonly ConcurrentDictionary<string, long> _refused = new(StringComparer.Ordinal);
+    private int _generation;
 
     /// <summary>The caller, or null when no valid key is this one.</summary>
-    public async Task<Caller?> FindAsync(string secret, CancellationToken cancellationToken)
+    /// <param name="secret">The key.</param>
+    /// <param name="address">Who sent it.</param>
+    /// <param name="cancellationToken">Ends the waiting.</param>
+    /// <exception cref="ApiException"><c>rate_limited</c>: the address has sent too many unknown keys.</exception>
+    public async Task<Caller?> FindAsync(string secret, IPAddress? address, CancellationToken cancellationToken)
     {
         var hash = KeySecret.Hash(secret);
         var name = Convert.ToHexString(hash);
-        if (!_entries.TryGetValue(name, out var entry) || entry.IsOver(time, options.Value.KeepKeys))
-        {
-            // Strangers can fill this with keys that don't exist; starting over costs each known key one query.
-            if (_entries.Count >= MaxEntries)
-                _entries.Clear();
-            var fresh = new Entry(time, () => LoadAsync(hash));
-            entry = entry is null ? _entries.GetOrAdd(name, fresh) : _entries.TryUpdate(name, fresh, entry) ? fresh : _entries.GetOrAdd(name, fresh);
-        }
+        if (_refused.TryGetValue(name, out var since) && time.GetElapsedTime(since) < KeepRefused)
+            return null;
 
+        var entry = EntryOf(name, hash, address);
+        Caller? caller;
         try
         {
-            var caller = await entry.Answer.Value.WaitAsync(cancellationToken);
-            return caller is null || caller.ExpiresAt <= time.GetUtcNow() ? null : caller;
+            caller = await entry.Answer.Value.WaitAsync(cancellationToken);
         }
         catch (Exception) when (entry.Answer.Value.IsFaulted || entry.Answer.Value.IsCanceled)
         {
             // The next request asks again.
-            _entries.TryRemove(new KeyValuePair<string, Entry>(name, entry));
+            entry.IsOver = true;
             throw;
         }
+        if (caller is null && _known.TryRemove(new KeyValuePair<string, Entry>(name, entry)))
+        {
+            strangers.Note(address);
+            if (_refused.Count >= MaxEntries)
+                _refused.Clear();
+            _refused[name] = time.GetTimestamp();
+        }
+        return caller is null || caller.ExpiresAt <= time.GetUtcNow() ? null : caller;
     }
 
     /// <summary>Forgets what this process knows of a key.</summary>
@@ -51,9 +65,33 @@ internal sealed class KeyCache(NpgsqlDataSource dataSource, IOptions<AuthOptions
     public void Forget(string name)
     {
         if (name.Length == 0)
-            _entries.Clear();
+        {
+            Interlocked.Increment(ref _generation);
+            _refused.Clear();
+        }
         else
-            _entries.TryRemove(name, out _);
+        {
+            _refused.TryRemove(name, out _);
+            if (_known.TryGetValue(name, out var entry))
+                entry.IsOver = true;
+        }
+    }
+
+    private Entry EntryOf(string name, byte[] hash, IPAddress? address)
+    {
+        var generation = Volatile.Read(ref _generation);
+        var isKnown = _known.TryGetValue(name, out var entry);
+        if (isKnown && !entry!.IsOver && entry.Generation == generation && time.GetElapsedTime(entry.Since) <= options.Value.KeepKeys)
+            return entry;
+
+        if (!isKnown)
+        {
+            strangers.EnsureMayAsk(address);
+            if (_known.Count >= MaxEntries)
+                _known.Clear();
+        }
+        var fresh = new Entry(generation, time.GetTimestamp(), new Lazy<Task<Caller?>>(() => LoadAsync(hash)));
+        return entry is null || !_known.TryUpdate(name, fresh, entry) ? _known.GetOrAdd(name, fresh) : fresh;
     }
 
     private async Task<Caller?> LoadAsync(byte[] hash)
@@ -63,20 +101,22 @@ internal sealed class KeyCache(NpgsqlDataSource dataSource, IOptions<AuthOptions
         {
             await using var command = dataSource.CreateCommand(
                 """
-                SELECT k.id, k.tenant_id, k.scopes, coalesce(k.requests_per_second, p.requests_per_second), coalesce(k.burst, p.burst), k.expires_at,
-                    k.hash, k.usage_plan_id, p.events_per_day
-                FROM api_keys k LEFT JOIN usage_plans p ON p.id = k.usage_plan_id
+                SELECT k.id, k.tenant_id, k.scopes, k.expires_at, k.hash, coalesce(k.limit_id, k.id), k.requests_per_second, k.burst,
+                    p.requests_per_second, p.burst, p.events_per_second, p.bytes_per_second, p.events_per_day
+                FROM api_keys k JOIN tenants t ON t.id = k.tenant_id LEFT JOIN usage_plans p ON p.id = t.usage_plan_id
                 WHERE k.hash = @hash AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
                 """);
             command.Parameters.AddWithValue("hash", hash);
             await using var reader = await command.ExecuteReaderAsync(timeout.Token);
-            if (!await reader.ReadAsync(timeout.Token) || !CryptographicOperations.FixedTimeEquals(reader.GetFieldValue<byte[]>(6), hash))
+            if (!await reader.ReadAsync(timeout.Token) || !CryptographicOperations.FixedTimeEquals(reader.GetFieldValue<byte[]>(4), hash))
                 return null;
-            return new Caller(
-                reader.GetGuid(0), reader.GetGuid(1), reader.GetFieldValue<string[]>(2),
-                reader.IsDBNull(3) ? null : reader.GetInt32(3), reader.IsDBNull(4) ? null : reader.GetInt32(4),
-                reader.IsDBNull(5) ? null : reader.GetFieldValue<DateTimeOffset>(5),
-                reader.IsDBNull(7) ? null : reader.GetGuid(7), reader.IsDBNull(8) ? null : reader.GetInt32(8));
+            int? Number(int column) => reader.IsDBNull(column) ? null : reader.GetInt32(column);
+            var tenantId = reader.GetGuid(1);
+            var scopes = Scopes.Expand(reader.GetFieldValue<string[]>(2));
+            var limits = Limits.Of(
+                tenantId, scopes, reader.GetGuid(5), Number(6), Number(7),
+                Number(8) is { } perSecond ? new PlanLimits(perSecond, Number(9)!.Value, Number(10), Number(11), Number(12)) : null, defaults.Value);
+            return new Caller(reader.GetGuid(0), tenantId, scopes, reader.IsDBNull(3) ? null : reader.GetFieldValue<DateTimeOffset>(3), limits);
         }
         catch (OperationCanceledException e)
         {
@@ -84,17 +124,20 @@ internal sealed class KeyCache(NpgsqlDataSource dataSource, IOptions<AuthOptions
         }
     }
 
-    private sealed class Entry(TimeProvider time, Func<Task<Caller?>> load)
+    private sealed class Entry(int generation, long since, Lazy<Task<Caller?>> answer)
     {
-        private readonly long _since = time.GetTimestamp();
+        private volatile bool _isOver;
 
-        public Lazy<Task<Caller?>> Answer { get; } = new(load);
+        public int Generation { get; } = generation;
 
-        public bool IsOver(TimeProvider clock, TimeSpan keepKnown)
+        public long Since { get; } = since;
+
+        public Lazy<Task<Caller?>> Answer { get; } = answer;
+
+        public bool IsOver
         {
-            var age = clock.GetElapsedTime(_since);
-            return age > keepKnown
-                || age > KeepUnknown && Answer is { IsValueCreated: true, Value: { IsCompletedSuccessfully: true, Result: null } };
+            get => _isOver;
+            set => _isOver = value;
         }
     }
 }

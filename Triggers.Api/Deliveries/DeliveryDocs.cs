@@ -44,15 +44,16 @@ internal static class DeliveryDocs
         Answer = new(typeof(DeliveryView), Example
             .Replace("\"succeeded\"", "\"pending\"").Replace("\"failedAttempts\":0,\"nextAttemptAt\":null", "\"failedAttempts\":3,\"nextAttemptAt\":\"2026-01-31T10:00:00Z\"")
             .Replace("\"delivered\",\"lastStatusCode\":200", "\"http_status\",\"lastStatusCode\":503").Replace("\"finalizedAt\":\"2026-01-31T09:30:00.24Z\"", "\"finalizedAt\":null")),
-        Errors = [ErrorCodes.DeliveryEnded, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled],
+        Errors = [ErrorCodes.DeliveryEnded, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.QuotaExceeded],
     };
 
     public static readonly Operation SendAllNow = new("sendDeliveriesNow", Group, "Send a subscription's pending deliveries now",
-        "For a receiver that is back: what waits for its next attempt is sent now. `remaining` says that there were too many for one request: send it again.")
+        "For a receiver that is back: what waits for its next attempt is sent now. `remaining` says that there were too many for one request, or for what "
+        + "the tenant's limits have left: send it again. Each delivery costs an event.")
     {
         Status = 202,
         Answer = new(typeof(SentNow), """{"deliveries":12,"remaining":false}"""),
-        Errors = [ErrorCodes.SubscriptionDisabled],
+        Errors = [ErrorCodes.SubscriptionDisabled, ErrorCodes.QuotaExceeded],
     };
 
     public static readonly Operation Get = new("getDelivery", Group, "Get a delivery", "With every attempt that was made, the first one first. Of each answer the first 4 KiB are kept: `responseBody` is their text, decompressed and "

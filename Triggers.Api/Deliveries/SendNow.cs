@@ -1,7 +1,9 @@
+using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.EntityFrameworkCore;
 using Npgsql;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
+using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.Tables;
@@ -14,7 +16,7 @@ internal sealed record SentNow(int Deliveries, bool Remaining);
 /// <summary>Sends now what is scheduled for later. The failed attempts still count.</summary>
 internal static class SendNow
 {
-    private const int AtOnce = 5_000;
+    private const int AtOnce = 500;
     private static readonly TimeSpan AtMost = TimeSpan.FromSeconds(0.8);
 
     /// <summary><c>POST /deliveries/{id}/send-now</c></summary>
@@ -34,25 +36,45 @@ internal static class SendNow
 
     /// <summary><c>POST /subscriptions/{id}/send-now</c></summary>
     public static async Task<IResult> AllAsync(
-        string id, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, TimeProvider time, CancellationToken cancellationToken)
+        string id, HttpContext context, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, RateLimits limits, TimeProvider time,
+        CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         if (!await db.Subscriptions.AnyAsync(s => s.TenantId == caller.TenantId && s.Id == key && s.DeletedAt == null, cancellationToken))
             throw ApiException.NotFound("subscription");
         await EnsureReachableAsync(db, key, cancellationToken);
-        var (made, last) = (0, 0);
+        var (charge, more) = (Charge.Of(context), true);
         var started = time.GetTimestamp();
-        do
+        while (more && time.GetElapsedTime(started) < AtMost)
         {
-            last = await MakeDueAsync(dataSource, "subscription_id = @id", caller.TenantId, key, cancellationToken);
-            made += last;
+            var waiting = await CountLaterAsync(dataSource, key, cancellationToken);
+            if (waiting == 0)
+                return Answer(charge, more: false);
+            // A portion is charged before it is made due. What of it was done is not undone for what the quota has no room for.
+            if (await limits.TakeEventsAsync(context, charge.EventsAccepted + waiting, bytes: 0) is { } refusal)
+                return charge.EventsAccepted > 0 ? Answer(charge, more: true) : throw refusal;
+            charge.EventsAccepted += await MakeDueAsync(dataSource, "subscription_id = @id", caller.TenantId, key, cancellationToken, waiting);
+            more = waiting == AtOnce;
         }
-        while (last == AtOnce && time.GetElapsedTime(started) < AtMost);
-        return TypedResults.Accepted((string?)null, new SentNow(made, last == AtOnce));
+        return Answer(charge, more);
+    }
+
+    private static Accepted<SentNow> Answer(Charge charge, bool more) => TypedResults.Accepted((string?)null, new SentNow(charge.EventsAccepted, more));
+
+    private static async Task<int> CountLaterAsync(NpgsqlDataSource dataSource, Guid subscriptionId, CancellationToken cancellationToken)
+    {
+        await using var command = dataSource.CreateCommand(
+            $"""
+            SELECT count(*)::int FROM (
+                SELECT FROM deliveries
+                WHERE subscription_id = @id AND status = 'pending' AND claimed_by IS NULL AND next_attempt_at > now() LIMIT {AtOnce}) later
+            """);
+        command.Parameters.AddWithValue("id", subscriptionId);
+        return (int)(await command.ExecuteScalarAsync(cancellationToken))!;
     }
 
     private static async Task<int> MakeDueAsync(
-        NpgsqlDataSource dataSource, string which, Guid tenantId, Guid id, CancellationToken cancellationToken)
+        NpgsqlDataSource dataSource, string which, Guid tenantId, Guid id, CancellationToken cancellationToken, int atMost = 1)
     {
         // What somebody is working on at this moment is not waited for: it is being sent, or has just been.
         await using var command = dataSource.CreateCommand(
@@ -60,7 +82,7 @@ internal static class SendNow
             WITH later AS MATERIALIZED (
                 SELECT tenant_id, id FROM deliveries
                 WHERE {which} AND status = 'pending' AND claimed_by IS NULL AND next_attempt_at > now()
-                ORDER BY next_attempt_at LIMIT {AtOnce} FOR UPDATE SKIP LOCKED
+                ORDER BY next_attempt_at LIMIT @most FOR UPDATE SKIP LOCKED
             ),
             made AS (
                 UPDATE deliveries d SET next_attempt_at = now() FROM later l
@@ -71,6 +93,7 @@ internal static class SendNow
             """);
         command.Parameters.AddWithValue("id", id);
         command.Parameters.AddWithValue("tenant", tenantId);
+        command.Parameters.AddWithValue("most", atMost);
         return (int)(await command.ExecuteScalarAsync(cancellationToken))!;
     }
 

@@ -33,16 +33,18 @@ internal static class ErrorCodes
     public static readonly ErrorCode DeadLetterClosed = new("dead_letter_closed", 409, "The dead letter was resolved or discarded");
     public static readonly ErrorCode NameTaken = new("name_taken", 409, "The name is taken");
     public static readonly ErrorCode LastAdminKey = new("last_admin_key", 409, "The last admin key can't be revoked");
-    public static readonly ErrorCode UsagePlanInUse = new("usage_plan_in_use", 409, "API keys have this usage plan");
+    public static readonly ErrorCode LimitReached = new("limit_reached", 409, "There are as many as there may be");
+    public static readonly ErrorCode UsagePlanInUse = new("usage_plan_in_use", 409, "Tenants have this usage plan");
     public static readonly ErrorCode PayloadTooLarge = new("payload_too_large", 413, "The body is too large");
     public static readonly ErrorCode UnsupportedMediaType =
         new("unsupported_media_type", 415, "The body must be plain application/json");
     public static readonly ErrorCode IdempotencyKeyReused =
         new("idempotency_key_reused", 422, "The Idempotency-Key was used with another request");
-    public static readonly ErrorCode RateLimited = new("rate_limited", 429, "The API key sends too many requests");
-    public static readonly ErrorCode QuotaExceeded = new("quota_exceeded", 429, "The API key has published its events of the day");
+    public static readonly ErrorCode RateLimited = new("rate_limited", 429, "The limit of requests, events or bytes a second is reached");
+    public static readonly ErrorCode QuotaExceeded = new("quota_exceeded", 429, "The tenant has used its events of the day");
     public static readonly ErrorCode TooManyBytes =
         new("too_many_bytes", 429, "The tenant's requests under way hold too many bytes");
+    public static readonly ErrorCode TooManyConcurrent = new("too_many_concurrent", 429, "Too many of these requests are under way");
     public static readonly ErrorCode InternalError = new("internal_error", 500, "Something is wrong with this service");
     public static readonly ErrorCode LogUnavailable = new("log_unavailable", 503, "Events can't be accepted now");
     public static readonly ErrorCode StorageUnavailable = new("storage_unavailable", 503, "The database does not answer now");
@@ -55,8 +57,8 @@ internal static class ErrorCodes
     [
         InvalidRequest, MalformedJson, ReservedEventType, BatchRefused, IdempotencyNotSupported, Unauthenticated, Forbidden, NotFound, MethodNotAllowed,
         RequestTimeout, ExternalIdConflict, IdempotencyInProgress, DeliveryPending, DeliveryEnded, ReplayRunning, ReplayEnded, SubscriptionGone, SubscriptionDisabled,
-        DeadLetterClosed, NameTaken, LastAdminKey, UsagePlanInUse, PayloadTooLarge, UnsupportedMediaType, IdempotencyKeyReused, RateLimited,
-        QuotaExceeded, TooManyBytes, InternalError, LogUnavailable, StorageUnavailable, Overloaded, EventNotYetVisible, TestNotAttempted,
+        DeadLetterClosed, NameTaken, LastAdminKey, LimitReached, UsagePlanInUse, PayloadTooLarge, UnsupportedMediaType, IdempotencyKeyReused, RateLimited,
+        QuotaExceeded, TooManyBytes, TooManyConcurrent, InternalError, LogUnavailable, StorageUnavailable, Overloaded, EventNotYetVisible, TestNotAttempted,
     ];
 
     /// <summary>The code of an answer that the framework gave with a status and nothing else.</summary>

@@ -1,3 +1,5 @@
+using Microsoft.AspNetCore.Authentication;
+using Microsoft.Extensions.Diagnostics.HealthChecks;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.OpenApi;
@@ -15,28 +17,28 @@ internal static class HealthApi
         "Open to all: `healthy`, or `degraded` naming the parts that are not well. With a valid key also what is wrong with them. "
         + "`/health/live` and `/health/ready` are for orchestrators.")
     {
-        Answer = new(typeof(HealthReport), """{"status":"healthy","parts":[{"name":"postgres","status":"healthy","detail":null}]}"""),
+        Answer = new(typeof(ServiceHealth), """{"status":"healthy","parts":[{"name":"postgres","status":"healthy","detail":null}]}"""),
         Errors = [ErrorCodes.StorageUnavailable],
     };
 
     /// <summary>Maps <c>GET /health</c>.</summary>
     public static void MapHealth(this IEndpointRouteBuilder app) => app.MapGet("/health", GetAsync).AllowAnonymous().WithMetadata(Get);
 
-    private static async Task<IResult> GetAsync(HttpContext context, Identification identification, IEnumerable<IHealthPart> parts)
+    private static async Task<IResult> GetAsync(HttpContext context, HealthCheckService checks)
     {
-        var known = IsKnownAsync(context, identification);
-        var report = await HealthReport.CheckAsync(parts, context.RequestAborted);
+        var known = IsKnownAsync(context);
+        var report = await checks.CheckDependenciesAsync(context.RequestAborted);
         return TypedResults.Ok(await known ? report : report with { Parts = [.. report.Parts.Select(part => part with { Detail = null })] });
     }
 
     // With the database away nobody can be known, unless they were a moment ago; the answer must come all the same.
-    private static async Task<bool> IsKnownAsync(HttpContext context, Identification identification)
+    private static async Task<bool> IsKnownAsync(HttpContext context)
     {
         try
         {
-            return await identification.FindAsync(context).WaitAsync(MaxWait, context.RequestAborted) is not null;
+            return (await context.AuthenticateAsync(ApiKeyAuthentication.Scheme).WaitAsync(MaxWait, context.RequestAborted)).Succeeded;
         }
-        catch (Exception e) when (Storage.IsAway(e))
+        catch (Exception e) when (e is ApiException || Storage.IsAway(e))
         {
             return false;
         }

@@ -4,6 +4,7 @@ using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Events;
 using Triggers.Api.Lists;
+using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.Subscriptions;
@@ -46,7 +47,8 @@ internal static class InboxApi
         app.MapPost("/events/{id}/acknowledge", AcknowledgeAsync).RequireScope(Scopes.InboxWrite).WithMetadata(InboxDocs.Acknowledge);
     }
 
-    private static async Task<IResult> ListAsync(HttpContext context, Caller caller, EventReader reader, InboxSignal signal, TimeProvider time)
+    private static async Task<IResult> ListAsync(
+        HttpContext context, Caller caller, EventReader reader, InboxSignal signal, ConcurrencyLimits limits, TimeProvider time)
     {
         var list = ListRequest.Of(context, newestFirst: false);
         var type = list.Text("type");
@@ -61,9 +63,10 @@ internal static class InboxApi
         // How often to look again after a signal: what was appended comes into the inbox a little later.
         var looks = 0;
         var pause = FirstPause;
+        using var place = wait > TimeSpan.Zero ? limits.Wait(caller.TenantId) : null;
         while (true)
         {
-            var next = signal.Next;
+            var next = signal.NextOf(caller.TenantId);
             var (events, more) = await reader.ReadPageAsync(filter, context.RequestAborted);
             var left = wait - time.GetElapsedTime(started);
             if (events.Count > 0 || left <= TimeSpan.Zero || signal.IsEnding)

@@ -21,6 +21,7 @@ internal static class InboxDocs
             Parameter.Number("wait", "Seconds to wait for an event when there is none.", 0, InboxApi.MaxWaitSeconds, ifLeftOut: 0),
             ListParameters.Limit, ListParameters.Cursor,
         ],
+        Errors = [ErrorCodes.TooManyConcurrent],
         Answer = new(typeof(Page<EventView>), $$"""{"items":[{{EventDocs.Example}}],"nextCursor":null}"""),
     };
 

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using Npgsql;
 using Triggers.Core;
 using Triggers.ServiceDefaults;
@@ -12,10 +13,11 @@ internal sealed class InboxSignal(
     NpgsqlDataSource dataSource, Readiness readiness, IHostApplicationLifetime lifetime, TimeProvider time, ILogger<InboxSignal> logger)
     : BackgroundLoop(time, logger)
 {
-    private volatile TaskCompletionSource _next = NewSignal();
+    // Of tenants that somebody has waited for since their last signal.
+    private readonly ConcurrentDictionary<Guid, TaskCompletionSource> _next = new();
 
-    /// <summary>Ends at the next signal. To be taken before looking, so that nothing falls between looking and waiting.</summary>
-    public Task Next => _next.Task;
+    /// <summary>Ends at the tenant's next signal. To be taken before looking, so that nothing falls between looking and waiting.</summary>
+    public Task NextOf(Guid tenantId) => _next.GetOrAdd(tenantId, static _ => new(TaskCreationOptions.RunContinuationsAsynchronously)).Task;
 
     /// <summary>Whether nobody should wait any longer.</summary>
     public bool IsEnding => readiness.Draining;
@@ -23,7 +25,7 @@ internal sealed class InboxSignal(
     protected override async Task RunAsync(CancellationToken stoppingToken)
     {
         await using var connection = await dataSource.OpenConnectionAsync(stoppingToken);
-        connection.Notification += (_, _) => WakeAll();
+        connection.Notification += (_, notification) => Wake(notification.Payload);
         await using (var listen = new NpgsqlCommand($"LISTEN {Notifications.Events}; LISTEN {Notifications.Inbox}", connection))
             await listen.ExecuteNonQueryAsync(stoppingToken);
         Recovered();
@@ -40,7 +42,23 @@ internal sealed class InboxSignal(
         return readiness.SchemaIsThere.WaitAsync(stoppingToken);
     }
 
-    private void WakeAll() => Interlocked.Exchange(ref _next, NewSignal()).TrySetResult();
+    private void Wake(string payload)
+    {
+        if (!Notifications.TryReadTenants(payload, out var tenants))
+            WakeAll();
+        foreach (var tenant in tenants)
+            Wake(tenant);
+    }
 
-    private static TaskCompletionSource NewSignal() => new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private void WakeAll()
+    {
+        foreach (var tenant in _next.Keys)
+            Wake(tenant);
+    }
+
+    private void Wake(Guid tenantId)
+    {
+        if (_next.TryRemove(tenantId, out var signal))
+            signal.TrySetResult();
+    }
 }

@@ -21,12 +21,12 @@ internal static class IngestApi
     public static void MapIngest(this IEndpointRouteBuilder app)
     {
         app.MapPost("/events", PublishAsync).RequireScope(Scopes.EventsWrite).WithMetadata(IdempotencyKey.Honoured.Instance)
-            .WithMetadata(TakesEvents.Instance).WithMetadata(PublishesOneEvent.Instance).WithMetadata(IngestDocs.Publish);
+            .WithMetadata(TakesEvents.Instance).WithMetadata(new CostsEvents(1, Bytes: true, MayBeRepeated: true)).WithMetadata(IngestDocs.Publish);
         app.MapPost("/events/batch", PublishBatchAsync).RequireScope(Scopes.EventsWrite).WithMetadata(IdempotencyKey.Honoured.Instance)
-            .WithMetadata(TakesEvents.Instance).WithMetadata(IngestDocs.PublishBatch);
+            .WithMetadata(TakesEvents.Instance).WithMetadata(new CostsEvents(0, Bytes: true, MayBeRepeated: true)).WithMetadata(IngestDocs.PublishBatch);
     }
 
-    private static async Task<IResult> PublishAsync(HttpContext context, Caller caller, IEventLog log, ApiMetrics metrics)
+    private static async Task<IResult> PublishAsync(HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics)
     {
         var key = IdempotencyKey.Of(context.Request);
         var body = await Body.ReadBytesAsync(context, Body.MaxBytes);
@@ -35,7 +35,8 @@ internal static class IngestApi
             throw new ApiException(parsed.Code, "The event has mistakes; see errors.", parsed.Errors);
 
         var firstId = TypeId.NewGuid();
-        var result = await AppendAsync(context, caller, log, metrics, key, body, firstId, [NewEvent(parsed, firstId)]);
+        var refusal = await limits.TakeEventsAsync(context, 1, body.Length);
+        var result = await AppendAsync(context, caller, log, metrics, key, body, firstId, [NewEvent(parsed, firstId)], refusal);
         var appended = result.Events[0];
         if (appended.Outcome == AppendedEventOutcome.ExternalIdConflict)
             throw new ApiException(ErrorCodes.ExternalIdConflict, ConflictDetail(appended), [new FieldError("/externalId", ConflictDetail(appended))]);
@@ -60,9 +61,9 @@ internal static class IngestApi
                 events.Add(NewEvent(parsed[i], TypeId.Add(firstId, i)));
         }
 
-        await limits.TakeBatchAsync(context, parsed.Count, events.Count);
+        var refusal = await limits.TakeEventsAsync(context, events.Count, body.Length);
         var items = new BatchItem[parsed.Count];
-        var result = events.Count == 0 ? null : await AppendAsync(context, caller, log, metrics, key, body, firstId, events);
+        var result = events.Count == 0 && refusal is null ? null : await AppendAsync(context, caller, log, metrics, key, body, firstId, events, refusal);
         if (result?.Outcome == AppendOutcome.Repeated)
             IdempotencyKey.MarkReplayed(context.Response);
         for (int i = 0, next = 0; i < items.Length; i++)
@@ -82,25 +83,34 @@ internal static class IngestApi
     }
 
     private static async Task<AppendResult> AppendAsync(
-        HttpContext context, Caller caller, IEventLog log, ApiMetrics metrics, string? key, ReadOnlyMemory<byte> body, Guid firstId, List<NewEvent> events)
+        HttpContext context, Caller caller, IEventLog log, ApiMetrics metrics, string? key, ReadOnlyMemory<byte> body, Guid firstId, List<NewEvent> events,
+        ApiException? refusal)
     {
         // The events carry the context of this span: theirs is the trace that the deliveries go on with.
-        using var activity = ApiTraces.StartAppend(log, caller.TenantId, events);
+        using var activity = refusal is null ? ApiTraces.StartAppend(log, caller.TenantId, events) : null;
         var started = Stopwatch.GetTimestamp();
         var request = new AppendRequest(
             caller.TenantId, firstId, context.CorrelationId(), Activity.Current?.Id,
             key is null ? null : Fingerprints.OfRequest(key, context.Request.Path, body.Span), events);
         AppendResult result;
-        try
+        if (refusal is not null)
         {
-            result = await log.AppendAsync(request, context.RequestAborted);
+            // What was accepted before gets its first answer, also when there is no room for more.
+            result = await log.FindRepeatedAsync(request, context.RequestAborted) ?? throw refusal;
         }
-        catch (Exception e)
+        else
         {
-            activity?.SetTag("error.type", e.GetType().FullName).SetStatus(ActivityStatusCode.Error, e.Message);
-            throw;
+            try
+            {
+                result = await log.AppendAsync(request, context.RequestAborted);
+            }
+            catch (Exception e)
+            {
+                activity?.SetTag("error.type", e.GetType().FullName).SetStatus(ActivityStatusCode.Error, e.Message);
+                throw;
+            }
+            metrics.Appended(Stopwatch.GetElapsedTime(started));
         }
-        metrics.Appended(Stopwatch.GetElapsedTime(started));
         switch (result.Outcome)
         {
             case AppendOutcome.KeyReused:

@@ -86,7 +86,7 @@ internal static class OpenApiSchemas
         else if (bare == typeof(Guid))
         {
             // A prefix and 26 characters, see TypeId.
-            schema.Type = JsonSchemaType.String;
+            schema.Type = JsonSchemaType.String | nullable;
             schema.Format = null;
         }
         else if (bare == typeof(Problem))

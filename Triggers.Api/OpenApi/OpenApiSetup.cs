@@ -216,7 +216,9 @@ internal static class OpenApiSetup
         return new Dictionary<string, IOpenApiHeader>
         {
             [Correlation.Header] = Header("The request's correlation id.", true),
-            [RateLimits.PolicyHeader] = Header("The key's limits. `default`: `q` requests at once, refilled over `w` seconds; with a quota also `events-per-day`.", true),
+            [RateLimits.PolicyHeader] = Header(
+                "The limits that hold: `q` at once, refilled over `w` seconds. `default` are the requests of the tenant, `key` those of the key, `events` and `bytes` "
+                + "what is published, `events-per-day` the quota.", true),
             [RateLimits.Header] = Header("What is left of them: `r` now, all of it in `t` seconds.", true),
             ["Location"] = Header("Where it is, relative.", true),
             ["Link"] = Header("The next page, relative, as `rel=\"next\"`.", false),

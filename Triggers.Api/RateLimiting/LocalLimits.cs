@@ -1,112 +1,144 @@
 using System.Collections.Concurrent;
-using System.Threading.RateLimiting;
 
 namespace Triggers.Api.RateLimiting;
 
-/// <summary>The limits of this process alone: without Redis, and while it is away. The counts of the day start with the process.</summary>
-internal sealed class LocalLimits(TimeProvider time) : IDisposable
+/// <summary>
+/// The limits of this process alone: without Redis, and while it is away. The same decisions as the script in <see cref="RedisLimits"/>.
+/// The counts of the day start with the process.
+/// </summary>
+internal sealed class LocalLimits(TimeProvider time)
 {
-    private readonly PartitionedRateLimiter<Bucket> _limiter = PartitionedRateLimiter.Create<Bucket, Bucket>(bucket =>
-        RateLimitPartition.GetTokenBucketLimiter(bucket, static bucket => new TokenBucketRateLimiterOptions
-        {
-            TokenLimit = bucket.Burst,
-            TokensPerPeriod = 1,
-            ReplenishmentPeriod = TimeSpan.FromSeconds(1.0 / bucket.PerSecond),
-            QueueLimit = 0,
-        }));
+    private static readonly TimeSpan MaxIdle = TimeSpan.FromHours(2);
 
-    private volatile Day _today = new(0);
+    private readonly ConcurrentDictionary<Guid, Account> _accounts = new();
+    private long _today;
 
     /// <summary>Decides, for this process.</summary>
-    public Standing Take(Limit limit, Cost cost)
+    public Standing Take(Limits limits, Cost cost)
     {
-        var now = time.GetUtcNow();
-        var day = Today(now);
-        var counts = day.Keys.GetOrAdd(limit.KeyId, static _ => new Counts());
-        var bucket = new Bucket(limit.KeyId, limit.PerSecond, limit.Burst);
-        var verdict = Take(counts, bucket, limit.EventsPerDay, cost);
-        var left = (int)(_limiter.GetStatistics(bucket)?.CurrentAvailablePermits ?? limit.Burst);
-        var missing = Math.Max(verdict == Verdict.Limited ? 1 : 0, cost.Needed - left);
-        return new Standing(
-            verdict, left, (missing + limit.PerSecond - 1) / limit.PerSecond,
-            day.Number, (int)(86_400 - now.ToUnixTimeSeconds() % 86_400), counts.Events, counts.Requests);
-    }
-
-    /// <summary>Gives back events of a day that were taken from the quota and not accepted.</summary>
-    public void GiveBack(Guid keyId, long day, int events)
-    {
-        var today = _today;
-        if (today.Number == day && today.Keys.TryGetValue(keyId, out var counts))
-            counts.Add(-events, 0);
-    }
-
-    public void Dispose() => _limiter.Dispose();
-
-    private Verdict Take(Counts counts, Bucket bucket, int? eventsPerDay, Cost cost)
-    {
-        if (!counts.TryAddEvents(cost.Events, eventsPerDay))
-            return Verdict.QuotaExceeded;
-        if (cost.Tokens > 0)
+        var now = time.GetTimestamp();
+        var clock = time.GetUtcNow();
+        var day = clock.ToUnixTimeSeconds() / 86_400;
+        if (Interlocked.Exchange(ref _today, day) != day)
+            ForgetIdle(now);
+        var account = _accounts.GetOrAdd(limits.AccountId, static _ => new Account());
+        lock (account)
         {
-            using var lease = _limiter.AttemptAcquire(bucket, cost.Tokens);
-            if (!lease.IsAcquired)
+            var key = account.KeyOf(limits.LimitId);
+            account.Bring(day, now);
+            key.Bring(day, now);
+            var seconds = time.GetElapsedTime(account.At, now).TotalSeconds;
+            account.At = now;
+            account.Requests.Refill(limits.Requests, seconds);
+            account.Events.Refill(limits.Events, seconds);
+            account.Bytes.Refill(limits.Bytes, seconds);
+            key.Requests.Refill(limits.KeyRequests, time.GetElapsedTime(key.At, now).TotalSeconds);
+            key.At = now;
+
+            var (verdict, wait) = Decide(limits, cost, account, key);
+            if (verdict is Verdict.Allowed or > Verdict.Limited)
             {
-                counts.Add(-cost.Events, 0);
-                return Verdict.Limited;
+                account.Requests.Take(cost.Requests);
+                key.Requests.Take(cost.Requests);
+                account.RequestsToday += cost.Requests;
+                key.RequestsToday += cost.Requests;
+            }
+            if (verdict == Verdict.Allowed)
+            {
+                account.Events.Take(cost.Events);
+                account.Bytes.Take(cost.Bytes);
+                account.EventsToday += cost.AllEventsOfDay;
+                key.EventsToday += cost.AllEventsOfDay;
+            }
+            return new Standing(
+                verdict, wait, day, (int)(86_400 - clock.ToUnixTimeSeconds() % 86_400),
+                account.Requests.Left, account.Events.Left, account.Bytes.Left, key.Requests.Left,
+                account.EventsToday, account.RequestsToday, key.EventsToday, key.RequestsToday);
+        }
+    }
+
+    /// <summary>Gives back events of a day that were taken and not accepted.</summary>
+    public void GiveBack(Limits limits, long day, int events)
+    {
+        if (!_accounts.TryGetValue(limits.AccountId, out var account))
+            return;
+        lock (account)
+        {
+            account.Events.Take(-events);
+            foreach (var counts in (Counts[])[account, account.KeyOf(limits.LimitId)])
+            {
+                if (counts.Day == day)
+                    counts.EventsToday = Math.Max(0, counts.EventsToday - events);
             }
         }
-        counts.Add(0, cost.Requests);
-        return Verdict.Allowed;
     }
 
-    private Day Today(DateTimeOffset now)
+    private static (Verdict, int WaitSeconds) Decide(Limits limits, Cost cost, Account account, Counts key)
     {
-        var number = now.ToUnixTimeSeconds() / 86_400;
-        var today = _today;
-        if (today.Number == number)
-            return today;
-        // Whoever loses the race at midnight takes the winner's.
-        var next = new Day(number);
-        var seen = Interlocked.CompareExchange(ref _today, next, today);
-        return seen == today ? next : seen;
+        if (Math.Max(account.Requests.Wait(limits.Requests, cost.Requests), key.Requests.Wait(limits.KeyRequests, cost.Requests)) is > 0 and var wait)
+            return (Verdict.Limited, wait);
+        if (cost.AllEventsOfDay > 0 && account.EventsToday + cost.AllEventsOfDay > limits.EventsPerDay)
+            return (Verdict.QuotaExceeded, 0);
+        if (account.Events.Wait(limits.Events, cost.Events) is > 0 and var events)
+            return (Verdict.EventsLimited, events);
+        return account.Bytes.Wait(limits.Bytes, cost.Bytes) is > 0 and var bytes ? (Verdict.BytesLimited, bytes) : (Verdict.Allowed, 0);
     }
 
-    // A key whose limit was changed gets a new bucket; the old one is dropped when nobody asks for it any more.
-    private readonly record struct Bucket(Guid KeyId, int PerSecond, int Burst);
-
-    private sealed class Day(long number)
+    /// <summary>Nothing that is used is as much in debt.</summary>
+    private void ForgetIdle(long now)
     {
-        public long Number { get; } = number;
-
-        public ConcurrentDictionary<Guid, Counts> Keys { get; } = new();
-    }
-
-    private sealed class Counts
-    {
-        private long _events;
-        private long _requests;
-
-        public long Events => Interlocked.Read(ref _events);
-
-        public long Requests => Interlocked.Read(ref _requests);
-
-        public bool TryAddEvents(int events, int? atMost)
+        foreach (var (id, account) in _accounts)
         {
-            if (events == 0)
-                return true;
-            var sum = Interlocked.Add(ref _events, events);
-            if (atMost is null || sum <= atMost)
-                return true;
-            Interlocked.Add(ref _events, -events);
-            return false;
+            if (time.GetElapsedTime(account.At, now) > MaxIdle)
+                _accounts.TryRemove(id, out _);
         }
+    }
 
-        public void Add(int events, int requests)
+    private class Counts
+    {
+        public Bucket Requests;
+
+        public long At { get; set; }
+
+        public long Day { get; private set; }
+
+        public long EventsToday { get; set; }
+
+        public long RequestsToday { get; set; }
+
+        /// <summary>Begins anew with the day.</summary>
+        public void Bring(long day, long now)
         {
-            if (events != 0)
-                Interlocked.Add(ref _events, events);
-            if (requests != 0)
-                Interlocked.Add(ref _requests, requests);
+            if (Day == day)
+                return;
+            if (Day == 0)
+                At = now;
+            (Day, EventsToday, RequestsToday) = (day, 0, 0);
         }
+    }
+
+    private sealed class Account : Counts
+    {
+        private readonly Dictionary<Guid, Counts> _keys = [];
+
+        public Bucket Events;
+        public Bucket Bytes;
+
+        public Counts KeyOf(Guid id) => _keys.TryGetValue(id, out var key) ? key : _keys[id] = new Counts();
+    }
+
+    private struct Bucket
+    {
+        // Null while there is no limit; a limit begins with a full bucket.
+        private double? _tokens;
+
+        public readonly long Left => (long)Math.Max(0, Math.Floor((_tokens ?? 0) + 0.000001));
+
+        public void Refill(Rate? rate, double seconds) =>
+            _tokens = rate is { } r ? Math.Min(r.Burst, (_tokens ?? r.Burst) + seconds * r.PerSecond) : null;
+
+        public readonly int Wait(Rate? rate, long cost) => rate is { } r && cost > 0 ? r.SecondsTo(Math.Min(cost, r.Burst) - _tokens!.Value) : 0;
+
+        public void Take(long cost) => _tokens -= cost;
     }
 }

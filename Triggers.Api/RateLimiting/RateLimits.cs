@@ -5,7 +5,7 @@ using Triggers.Api.Errors;
 
 namespace Triggers.Api.RateLimiting;
 
-/// <summary>Settings <c>RateLimiting:*</c>: what a key may do that has neither limits of its own nor a usage plan.</summary>
+/// <summary>Settings <c>RateLimiting:*</c>: what a tenant may use that has no usage plan, and what each key of the platform's admin may.</summary>
 internal sealed class RateLimitingOptions
 {
     /// <summary>Sustained requests a second.</summary>
@@ -15,56 +15,65 @@ internal sealed class RateLimitingOptions
     /// <summary>How many requests may come at once.</summary>
     [Range(1, 1_000_000, ErrorMessage = "RateLimiting:Burst must be between 1 and 1000000.")]
     public int Burst { get; set; } = 2_000;
+
+    /// <summary>Sustained events a second; 0 for any number.</summary>
+    [Range(0, 1_000_000, ErrorMessage = "RateLimiting:EventsPerSecond must be between 0 and 1000000.")]
+    public int EventsPerSecond { get; set; } = 10_000;
+
+    /// <summary>Sustained bytes of events a second; 0 for any number.</summary>
+    [Range(0, 2_000_000_000, ErrorMessage = "RateLimiting:BytesPerSecond must be between 0 and 2000000000.")]
+    public int BytesPerSecond { get; set; } = 32 * 1024 * 1024;
 }
 
 /// <summary>
-/// A token bucket per key, and a quota of events per day. Counted in Redis for all processes; in this process without Redis and
-/// while it is away, since events that are not accepted are worse than some too many. The answer carries <c>RateLimit-Policy</c> and
-/// <c>RateLimit</c> as the IETF draft (draft-ietf-httpapi-ratelimit-headers) has them, a policy each.
+/// Charges requests to their tenant, and to their key if it has a limit of its own. Counted in Redis for all processes; in this process
+/// without Redis and while it is away, since events that are not accepted are worse than some too many. The answer carries
+/// <c>RateLimit-Policy</c> and <c>RateLimit</c> as the IETF draft (draft-ietf-httpapi-ratelimit-headers) has them, a policy each.
 /// </summary>
 /// <remarks>
-/// A request costs a token whatever becomes of it, a batch one for each of its events, but never more than the bucket holds. Only
-/// events that are accepted for the first time count towards the quota: it is charged before they are appended, and what was not
-/// accepted is given back when the request ends. What is answered 429 costs nothing, but for the token of a batch's request.
+/// A request costs one whatever becomes of it. Events cost one each, whether published or asked for again; what was not accepted, or was
+/// accepted before, is given back when the request ends. docs/decisions/0006-usage-plans.md says why.
 /// </remarks>
-internal sealed class RateLimits(IOptions<RateLimitingOptions> options, LocalLimits local, ApiMetrics metrics, RedisLimits? redis = null)
+internal sealed class RateLimits(LocalLimits local, ApiMetrics metrics, RedisLimits? redis = null)
 {
     public const string PolicyHeader = "RateLimit-Policy";
     public const string Header = "RateLimit";
 
-    /// <summary>What holds for a key.</summary>
-    /// <param name="keyId">The key.</param>
-    /// <param name="perSecond">The key's own or its plan's; null takes that of the settings.</param>
-    /// <param name="burst">The key's own or its plan's; null takes that of the settings, and at least what comes back in a second.</param>
-    /// <param name="eventsPerDay">Its plan's; null for any number.</param>
-    public Limit LimitOf(Guid keyId, int? perSecond, int? burst, int? eventsPerDay)
-    {
-        var rate = perSecond ?? options.Value.RequestsPerSecond;
-        return new Limit(keyId, rate, burst ?? Math.Max(options.Value.Burst, rate), eventsPerDay);
-    }
-
-    /// <summary>Takes a request, and says in the headers how the key stands.</summary>
+    /// <summary>Takes a request, with the events it is known to make, and says in the headers how its limits stand.</summary>
     /// <param name="context">The request.</param>
     /// <param name="caller">Whose it is.</param>
-    /// <param name="events">How many events it is known to publish.</param>
+    /// <param name="isAllowed">Whether it will be let in, so that it costs events.</param>
     /// <returns>What it was charged; to be settled when the request ends.</returns>
-    public async ValueTask<Charge> TakeAsync(HttpContext context, Caller caller, int events)
+    public async ValueTask<Charge> TakeAsync(HttpContext context, Caller caller, bool isAllowed)
     {
-        var charge = new Charge(LimitOf(caller.KeyId, caller.RequestsPerSecond, caller.Burst, caller.EventsPerDay));
-        charge.Refusal = await TakeAsync(context, charge, Cost.OfRequest(events));
+        var costs = isAllowed ? context.GetEndpoint()!.Metadata.GetMetadata<CostsEvents>() : null;
+        var charge = new Charge(caller.Limits, costs);
+        charge.Refusal = await TakeAsync(
+            context, charge, new Cost(1, costs?.Events ?? 0, costs?.Bytes is true ? context.Request.ContentLength ?? 0 : 0));
         return charge;
     }
 
-    /// <summary>Takes the events of a batch, once it is known how many there are.</summary>
+    /// <summary>Takes the events of a request once it is known how many there are, and how many bytes.</summary>
     /// <param name="context">The request.</param>
-    /// <param name="events">All of them.</param>
-    /// <param name="publishable">Those that have no mistakes.</param>
-    /// <exception cref="ApiException">There are more than the key may publish now.</exception>
-    public async ValueTask TakeBatchAsync(HttpContext context, int events, int publishable)
+    /// <param name="events">All that it makes.</param>
+    /// <param name="bytes">All that it has.</param>
+    /// <returns>Why it does not get through, unless it was accepted before; null when it does.</returns>
+    public async ValueTask<ApiException?> TakeEventsAsync(HttpContext context, int events, long bytes)
     {
         var charge = Charge.Of(context);
-        if (events > 0 && await TakeAsync(context, charge, Cost.OfBatch(events, publishable, charge.Limit.Burst)) is { } refusal)
-            throw refusal;
+        if (charge.Refusal is not null)
+            return charge.Refusal;
+        var more = new Cost(0, Math.Max(0, events - charge.EventsTaken), Math.Max(0, bytes - charge.BytesTaken));
+        return more == default ? null : await TakeAsync(context, charge, more);
+    }
+
+    /// <summary>Takes events of the day for work that goes on without a request.</summary>
+    /// <returns>Whether so many were left.</returns>
+    public async ValueTask<bool> TakeOfDayAsync(Limits limits, int events)
+    {
+        var cost = new Cost(0, 0, 0, events);
+        var shared = redis is null ? null : await redis.TakeAsync(limits, cost);
+        return (shared ?? local.Take(limits, cost)).Verdict == Verdict.Allowed;
     }
 
     /// <summary>Gives back what the request did not use. Nobody waits for it.</summary>
@@ -74,73 +83,87 @@ internal sealed class RateLimits(IOptions<RateLimitingOptions> options, LocalLim
         if (unused <= 0)
             return;
         if (charge.IsShared)
-            _ = redis!.GiveBackAsync(charge.Limit.KeyId, charge.Day, unused);
+            _ = redis!.GiveBackAsync(charge.Limits, charge.Day, unused);
         else
-            local.GiveBack(charge.Limit.KeyId, charge.Day, unused);
+            local.GiveBack(charge.Limits, charge.Day, unused);
     }
 
-    /// <summary>How a key stands, without taking anything.</summary>
+    /// <summary>How limits stand, without taking anything.</summary>
     /// <returns>Null when only Redis knows, and it is away.</returns>
-    public async ValueTask<Standing?> LookAsync(Limit limit) => redis is null ? local.Take(limit, default) : await redis.TakeAsync(limit, default);
+    public async ValueTask<Standing?> LookAsync(Limits limits) => redis is null ? local.Take(limits, default) : await redis.TakeAsync(limits, default);
 
     /// <summary>Whether the counts are those of all processes.</summary>
     public bool AreShared => redis is not null;
 
     private async ValueTask<ApiException?> TakeAsync(HttpContext context, Charge charge, Cost cost)
     {
-        var limit = charge.Limit;
-        var shared = redis is null ? null : await redis.TakeAsync(limit, cost);
-        var standing = shared ?? local.Take(limit, cost);
+        var limits = charge.Limits;
+        var shared = redis is null ? null : await redis.TakeAsync(limits, cost);
+        var standing = shared ?? local.Take(limits, cost);
         metrics.RateLimitDecided(
-            standing.Verdict switch { Verdict.Allowed => "allowed", Verdict.Limited => "limited", _ => "quota_exceeded" },
+            standing.Verdict switch { Verdict.Allowed => "allowed", Verdict.QuotaExceeded => "quota_exceeded", _ => "limited" },
             shared is null ? "local" : "redis");
-        WriteHeaders(context.Response.Headers, limit, standing);
-        switch (standing.Verdict)
+        WriteHeaders(context.Response.Headers, limits, standing);
+        if (standing.Verdict == Verdict.Allowed)
         {
-            case Verdict.Limited:
-                return new ApiException(ErrorCodes.RateLimited, "Slow down; Retry-After says when this is let in.")
-                {
-                    RetryAfterSeconds = Math.Max(1, standing.WaitSeconds),
-                };
-            case Verdict.QuotaExceeded:
-                return new ApiException(ErrorCodes.QuotaExceeded,
-                    $"{Left(limit, standing)} of {limit.EventsPerDay} events are left today, and this has {cost.Events}. The day ends at midnight UTC.")
-                {
-                    RetryAfterSeconds = Math.Max(1, standing.SecondsLeft),
-                };
-            default:
-                if (cost.Events > 0)
-                    charge.Take(cost.Events, standing.Day, shared is not null);
-                return null;
+            charge.Take(cost, standing.Day, shared is not null);
+            return null;
         }
+        charge.Refuse(standing.Verdict);
+        var (code, wait, detail) = standing.Verdict switch
+        {
+            Verdict.QuotaExceeded => (ErrorCodes.QuotaExceeded, standing.SecondsLeft,
+                $"{Left(limits, standing)} of {limits.EventsPerDay} events are left today, and this has {cost.Events}. The day ends at midnight UTC."),
+            Verdict.EventsLimited => (ErrorCodes.RateLimited, standing.WaitSeconds,
+                $"More than {limits.Events!.Value.PerSecond} events a second; Retry-After says when this is let in."),
+            Verdict.BytesLimited => (ErrorCodes.RateLimited, standing.WaitSeconds,
+                $"More than {limits.Bytes!.Value.PerSecond} bytes a second; Retry-After says when this is let in."),
+            _ => (ErrorCodes.RateLimited, standing.WaitSeconds, "Slow down; Retry-After says when this is let in."),
+        };
+        return new ApiException(code, detail) { RetryAfterSeconds = Math.Max(1, wait) };
     }
 
-    private static void WriteHeaders(IHeaderDictionary headers, Limit limit, Standing standing)
+    private static void WriteHeaders(IHeaderDictionary headers, Limits limits, Standing standing)
     {
-        var policy = $"\"default\";q={limit.Burst};w={CeilingDivide(limit.Burst, limit.PerSecond)}";
-        var state = $"\"default\";r={standing.TokensLeft};t={CeilingDivide(limit.Burst - standing.TokensLeft, limit.PerSecond)}";
-        if (limit.EventsPerDay is { } events)
+        var (policies, states) = (new List<string>(5), new List<string>(5));
+        void Add(string name, long quota, int window, long left, int wait)
         {
-            policy += $", \"events-per-day\";q={events};w=86400";
-            state += $", \"events-per-day\";r={Left(limit, standing)};t={standing.SecondsLeft}";
+            policies.Add($"\"{name}\";q={quota};w={window}");
+            states.Add($"\"{name}\";r={left};t={wait}");
         }
-        headers[PolicyHeader] = policy;
-        headers[Header] = state;
+        void AddRate(string name, Rate? rate, long left)
+        {
+            if (rate is { } r)
+                Add(name, r.Burst, r.SecondsToFill, left, r.SecondsTo(r.Burst - left));
+        }
+
+        AddRate("default", limits.Requests, standing.RequestsLeft);
+        AddRate("key", limits.KeyRequests, standing.KeyRequestsLeft);
+        AddRate("events", limits.Events, standing.EventsLeft);
+        AddRate("bytes", limits.Bytes, standing.BytesLeft);
+        if (limits.EventsPerDay is { } events)
+            Add("events-per-day", events, 86_400, Left(limits, standing), standing.SecondsLeft);
+        headers[PolicyHeader] = string.Join(", ", policies);
+        headers[Header] = string.Join(", ", states);
     }
 
-    private static long Left(Limit limit, Standing standing) => Math.Max(0, limit.EventsPerDay!.Value - standing.EventsToday);
-
-    private static int CeilingDivide(int value, int by) => (value + by - 1) / by;
+    private static long Left(Limits limits, Standing standing) => Math.Max(0, limits.EventsPerDay!.Value - standing.EventsToday);
 }
 
-/// <summary>What a request was charged of the quota of the day, and what of it became events.</summary>
-internal sealed class Charge(Limit limit)
+/// <summary>What a request was charged, and what of it became events.</summary>
+internal sealed class Charge(Limits limits, CostsEvents? costs)
 {
-    /// <summary>Whose quota.</summary>
-    public Limit Limit { get; } = limit;
+    /// <summary>Whose.</summary>
+    public Limits Limits { get; } = limits;
 
-    /// <summary>The answer, when the request does not get through.</summary>
+    /// <summary>Why the request does not get through.</summary>
     public ApiException? Refusal { get; set; }
+
+    /// <summary>
+    /// Whether the request itself was taken and only its events are too many: it may be the repetition of one that was accepted, which
+    /// costs none.
+    /// </summary>
+    public bool MayBeRepetition { get; private set; }
 
     /// <summary>The day it was charged to.</summary>
     public long Day { get; private set; }
@@ -148,21 +171,39 @@ internal sealed class Charge(Limit limit)
     /// <summary>Whether Redis counted it.</summary>
     public bool IsShared { get; private set; }
 
-    /// <summary>Charged.</summary>
+    /// <summary>Events charged.</summary>
     public int EventsTaken { get; private set; }
 
-    /// <summary>Accepted for the first time.</summary>
+    /// <summary>Bytes charged.</summary>
+    public long BytesTaken { get; private set; }
+
+    /// <summary>Events accepted for the first time, or sent again.</summary>
     public int EventsAccepted { get; set; }
 
     /// <summary>The charge of a request that got through.</summary>
     public static Charge Of(HttpContext context) => context.Features.Get<Charge>()!;
 
     /// <summary>Notes what was charged.</summary>
-    public void Take(int events, long day, bool isShared) => (EventsTaken, Day, IsShared) = (events, day, isShared);
+    public void Take(Cost cost, long day, bool isShared)
+    {
+        EventsTaken += cost.Events;
+        BytesTaken += cost.Bytes;
+        (Day, IsShared) = (day, isShared);
+    }
+
+    /// <summary>Notes what was too much.</summary>
+    public void Refuse(Verdict verdict) => MayBeRepetition = costs?.MayBeRepeated is true && verdict != Verdict.Limited;
+
+    /// <summary>The request did what it asks for. Who may do a part of it, or nothing, says how much.</summary>
+    public void Succeeded()
+    {
+        if (costs is { Events: > 0, MayBeRepeated: false })
+            EventsAccepted = EventsTaken;
+    }
 }
 
-/// <summary>Marks the operation that publishes one event, so that it is charged together with the request.</summary>
-internal sealed class PublishesOneEvent
-{
-    public static readonly PublishesOneEvent Instance = new();
-}
+/// <summary>Marks an operation that costs events: it publishes some, or asks for deliveries again.</summary>
+/// <param name="Events">As many as are known before the request is read.</param>
+/// <param name="Bytes">Whether its body costs bytes.</param>
+/// <param name="MayBeRepeated">Whether it may be the repetition of a request that was accepted, so that its handler has to look.</param>
+internal sealed record CostsEvents(int Events, bool Bytes = false, bool MayBeRepeated = false);

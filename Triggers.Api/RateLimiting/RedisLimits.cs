@@ -1,60 +1,136 @@
+using Microsoft.Extensions.Diagnostics.HealthChecks;
 using StackExchange.Redis;
 using Triggers.Api.Redis;
-using Triggers.ServiceDefaults;
 
 namespace Triggers.Api.RateLimiting;
 
 /// <summary>
-/// The limits of all processes together: one hash per key in Redis, read and written by one script, by the clock of Redis. When
-/// Redis does not answer, callers are told at once, and for a second nobody but one probing request asks again.
+/// The limits of all processes together: hashes in Redis, read and written by one script, by the clock of Redis. When Redis does not
+/// answer, callers are told at once, and for a second nobody but one probing request asks again.
 /// </summary>
-internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider time, ILogger<RedisLimits> logger) : IHealthPart
+internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider time, ILogger<RedisLimits> logger) : IHealthCheck
 {
     private static readonly TimeSpan MaxWait = TimeSpan.FromMilliseconds(250);
+    private static readonly Limits Nobody = new(Guid.Empty, new Rate(1, 1), null, null, null, Guid.Empty, null);
 
-    // A token bucket, and the counts of the day. Tokens come back by the time that has passed, so that a changed limit holds at once.
-    // Nothing is written when nothing is taken. A day that is over is forgotten with the whole hash.
+    // Two hashes, of the account and of the key in it: token buckets, and the counts of the day. Tokens come back by the time that has
+    // passed, so that a changed limit holds at once; less than none is a debt. A day that is over is forgotten.
     private const string TakeScript =
         """
-        local rate, burst, quota = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-        local cost, needed, events, requests = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
         local clock = redis.call('TIME')
-        local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
-        local day = math.floor(tonumber(clock[1]) / 86400)
-        local state = redis.call('HMGET', KEYS[1], 'tokens', 'at', 'day', 'events', 'requests')
-        local tokens, eventsToday, requestsToday = burst, 0, 0
-        if state[2] then
-            local at = tonumber(state[2])
-            tokens = math.min(burst, tonumber(state[1]) + math.max(0, now - at) * rate / 1000000)
-            now = math.max(now, at)
-            if tonumber(state[3]) >= day then
-                day, eventsToday, requestsToday = tonumber(state[3]), tonumber(state[4]), tonumber(state[5])
+        local seconds = tonumber(clock[1])
+        local now, today = seconds * 1000000 + tonumber(clock[2]), math.floor(seconds / 86400)
+
+        local function read(key)
+            local s = redis.call('HMGET', key, 'at', 'day', 'events', 'requests', 'request_tokens', 'event_tokens', 'byte_tokens')
+            local state = { key = key, at = now, since = 0, day = today, events = 0, requests = 0, tokens = { s[5], s[6], s[7] } }
+            if s[1] then
+                state.at = math.max(now, tonumber(s[1]))
+                state.since = state.at - tonumber(s[1])
+                if tonumber(s[2]) >= today then
+                    state.day, state.events, state.requests = tonumber(s[2]), tonumber(s[3]), tonumber(s[4])
+                end
+            end
+            return state
+        end
+
+        local function refill(state, i, rate, burst)
+            if rate < 0 then
+                state.tokens[i] = false
+            elseif state.tokens[i] then
+                state.tokens[i] = math.min(burst, tonumber(state.tokens[i]) + state.since * rate / 1000000)
+            else
+                state.tokens[i] = burst
             end
         end
-        local verdict = 0
-        if tokens + 0.000001 < cost then
-            verdict = 1
-        elseif events > 0 and quota >= 0 and eventsToday + events > quota then
-            verdict = 2
-        elseif cost + events + requests > 0 then
-            tokens = math.max(0, tokens - cost)
-            eventsToday = eventsToday + events
-            requestsToday = requestsToday + requests
-            redis.call('HSET', KEYS[1], 'tokens', string.format('%.6f', tokens), 'at', string.format('%.0f', now),
-                'day', string.format('%.0f', day), 'events', string.format('%.0f', eventsToday), 'requests', string.format('%.0f', requestsToday))
-            redis.call('EXPIRE', KEYS[1], 172800)
+
+        local function wait(state, i, rate, burst, cost)
+            if rate < 0 or cost == 0 then
+                return 0
+            end
+            return math.max(0, math.ceil((math.min(cost, burst) - state.tokens[i]) / rate - 0.000001))
         end
-        local wait = math.max(0, math.ceil((needed - tokens) / rate - 0.000001))
-        local left = math.max(0, (day + 1) * 86400 - tonumber(clock[1]))
-        return {verdict, math.floor(tokens + 0.000001), wait, day, left, eventsToday, requestsToday}
+
+        local function take(state, i, cost)
+            if state.tokens[i] then
+                state.tokens[i] = state.tokens[i] - cost
+            end
+        end
+
+        local function left(state, i)
+            return state.tokens[i] and math.floor(math.max(0, state.tokens[i] + 0.000001)) or 0
+        end
+
+        local function write(state)
+            redis.call('HSET', state.key, 'at', string.format('%.0f', state.at), 'day', string.format('%.0f', state.day),
+                'events', string.format('%.0f', state.events), 'requests', string.format('%.0f', state.requests))
+            for i, name in ipairs({ 'request_tokens', 'event_tokens', 'byte_tokens' }) do
+                if state.tokens[i] then
+                    redis.call('HSET', state.key, name, string.format('%.6f', state.tokens[i]))
+                end
+            end
+            redis.call('EXPIRE', state.key, 172800)
+        end
+
+        local n = {}
+        for i, argument in ipairs(ARGV) do
+            n[i] = tonumber(argument)
+        end
+        local quota, requests, events, bytes, of_day = n[9], n[10], n[11], n[12], n[13]
+        local account, key = read(KEYS[1]), read(KEYS[2])
+        refill(account, 1, n[1], n[2])
+        refill(account, 2, n[3], n[4])
+        refill(account, 3, n[5], n[6])
+        refill(key, 1, n[7], n[8])
+        refill(key, 2, -1, 0)
+        refill(key, 3, -1, 0)
+
+        local verdict, waits = 0, math.max(wait(account, 1, n[1], n[2], requests), wait(key, 1, n[7], n[8], requests))
+        if waits > 0 then
+            verdict = 1
+        elseif of_day > 0 and quota >= 0 and account.events + of_day > quota then
+            verdict = 2
+        else
+            waits = wait(account, 2, n[3], n[4], events)
+            if waits > 0 then
+                verdict = 3
+            else
+                waits = wait(account, 3, n[5], n[6], bytes)
+                if waits > 0 then
+                    verdict = 4
+                end
+            end
+        end
+        if verdict ~= 1 and requests > 0 then
+            take(account, 1, requests)
+            take(key, 1, requests)
+            account.requests, key.requests = account.requests + requests, key.requests + requests
+        end
+        if verdict == 0 then
+            take(account, 2, events)
+            take(account, 3, bytes)
+            account.events, key.events = account.events + of_day, key.events + of_day
+        end
+        if verdict ~= 1 and requests > 0 or verdict == 0 and of_day + bytes > 0 then
+            write(account)
+            write(key)
+        end
+        return { verdict, waits, account.day, math.max(0, (account.day + 1) * 86400 - seconds), left(account, 1), left(account, 2), left(account, 3),
+            left(key, 1), account.events, account.requests, key.events, key.requests }
         """;
 
-    // What was taken from the quota and not used, unless the day is over.
+    // What was taken and not used; of the counts, unless the day is over.
     private const string GiveBackScript =
         """
-        local state = redis.call('HMGET', KEYS[1], 'day', 'events')
-        if state[1] and tonumber(state[1]) == tonumber(ARGV[1]) then
-            redis.call('HSET', KEYS[1], 'events', string.format('%.0f', math.max(0, tonumber(state[2]) - tonumber(ARGV[2]))))
+        for _, key in ipairs(KEYS) do
+            local state = redis.call('HMGET', key, 'day', 'events')
+            if state[1] and tonumber(state[1]) == tonumber(ARGV[1]) then
+                redis.call('HSET', key, 'events', string.format('%.0f', math.max(0, tonumber(state[2]) - tonumber(ARGV[2]))))
+            end
+        end
+        local tokens = redis.call('HGET', KEYS[1], 'event_tokens')
+        if tokens then
+            redis.call('HSET', KEYS[1], 'event_tokens', string.format('%.6f', tonumber(tokens) + tonumber(ARGV[2])))
         end
         return 0
         """;
@@ -62,17 +138,15 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
     // When to ask again, as a timestamp of the clock; 0 while Redis answers.
     private long _askAgainAt;
 
-    public string Name => "redis";
-
     /// <summary>Decides, for all processes.</summary>
     /// <returns>Null when Redis does not answer.</returns>
-    public async ValueTask<Standing?> TakeAsync(Limit limit, Cost cost)
+    public async ValueTask<Standing?> TakeAsync(Limits limits, Cost cost)
     {
         if (!redis.Made.IsCompletedSuccessfully || !MayAsk())
             return null;
         try
         {
-            return await AskAsync(limit, cost);
+            return await AskAsync(limits, cost);
         }
         catch (Exception e) when (RedisConnection.MeansAway(e))
         {
@@ -80,13 +154,13 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
         }
     }
 
-    /// <summary>Gives back events of a day that were taken from the quota and not accepted.</summary>
-    public async Task GiveBackAsync(Guid keyId, long day, int events)
+    /// <summary>Gives back events of a day that were taken and not accepted.</summary>
+    public async Task GiveBackAsync(Limits limits, long day, int events)
     {
         try
         {
             var client = await redis.Made;
-            await client.GetDatabase().ScriptEvaluateAsync(GiveBackScript, [KeyOf(keyId)], [day, events]);
+            await client.GetDatabase().ScriptEvaluateAsync(GiveBackScript, KeysOf(limits), [day, events]);
         }
         catch (Exception e) when (RedisConnection.MeansAway(e))
         {
@@ -95,34 +169,40 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
     }
 
     /// <summary>Asks as requests do, so that it also ends the pause once Redis is back.</summary>
-    public async Task<string?> CheckAsync(CancellationToken cancellationToken)
+    public async Task<HealthCheckResult> CheckHealthAsync(HealthCheckContext context, CancellationToken cancellationToken = default)
     {
         const string meanwhile = "; meanwhile every process limits for itself";
         if (!redis.Made.IsCompletedSuccessfully)
-            return "not connected yet" + meanwhile;
+            return HealthCheckResult.Degraded("not connected yet" + meanwhile);
         try
         {
-            await AskAsync(new Limit(Guid.Empty, 1, 1, null), default);
-            return null;
+            await AskAsync(Nobody, default);
+            return HealthCheckResult.Healthy();
         }
         catch (Exception e) when (RedisConnection.MeansAway(e))
         {
-            return e.Message + meanwhile;
+            return HealthCheckResult.Degraded(e.Message + meanwhile);
         }
     }
 
-    private async Task<Standing> AskAsync(Limit limit, Cost cost)
+    private async Task<Standing> AskAsync(Limits limits, Cost cost)
     {
         try
         {
             var client = await redis.Made;
-            var answer = await client.GetDatabase().ScriptEvaluateAsync(TakeScript, [KeyOf(limit.KeyId)],
-                [limit.PerSecond, limit.Burst, limit.EventsPerDay ?? -1, cost.Tokens, cost.Needed, cost.Events, cost.Requests]).WaitAsync(MaxWait, time);
-            var numbers = (long[])answer!;
+            RedisValue[] arguments =
+            [
+                .. Of(limits.Requests), .. Of(limits.Events), .. Of(limits.Bytes), .. Of(limits.KeyRequests), limits.EventsPerDay ?? -1,
+                cost.Requests, cost.Events, cost.Bytes, cost.AllEventsOfDay,
+            ];
+            var answer = await client.GetDatabase().ScriptEvaluateAsync(TakeScript, KeysOf(limits), arguments).WaitAsync(MaxWait, time);
+            var n = (long[])answer!;
             if (Interlocked.Exchange(ref _askAgainAt, 0) != 0)
                 Log.Shared(logger);
             return new Standing(
-                (Verdict)numbers[0], (int)numbers[1], (int)Math.Min(numbers[2], int.MaxValue), numbers[3], (int)numbers[4], numbers[5], numbers[6]);
+                (Verdict)n[0], (int)Math.Min(n[1], int.MaxValue), Day: n[2], SecondsLeft: (int)n[3],
+                RequestsLeft: n[4], EventsLeft: n[5], BytesLeft: n[6], KeyRequestsLeft: n[7],
+                EventsToday: n[8], RequestsToday: n[9], KeyEventsToday: n[10], KeyRequestsToday: n[11]);
         }
         catch (Exception e) when (RedisConnection.MeansAway(e))
         {
@@ -141,7 +221,11 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
         return now >= at && Interlocked.CompareExchange(ref _askAgainAt, now + time.TimestampFrequency, at) == at;
     }
 
-    private static RedisKey KeyOf(Guid keyId) => $"triggers:limits:{keyId:N}";
+    private static RedisValue[] Of(Rate? rate) => rate is { } r ? [r.PerSecond, r.Burst] : [-1, 0];
+
+    // In a cluster both are in the slot of what is in the braces.
+    private static RedisKey[] KeysOf(Limits limits) =>
+        [$"triggers:limits:{{{limits.AccountId:N}}}", $"triggers:limits:{{{limits.AccountId:N}}}:{limits.LimitId:N}"];
 
     private static partial class Log
     {

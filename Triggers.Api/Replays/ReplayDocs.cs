@@ -28,7 +28,7 @@ internal static class ReplayDocs
         BodyIsOptional = true,
         Status = 202,
         Answer = Answer,
-        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.EventNotYetVisible],
+        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.EventNotYetVisible, ErrorCodes.QuotaExceeded],
     };
 
     public static readonly Operation OfDelivery = new("replayDelivery", Group, "Repeat a delivery",
@@ -36,7 +36,7 @@ internal static class ReplayDocs
     {
         Status = 202,
         Answer = Answer,
-        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled],
+        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.QuotaExceeded],
     };
 
     public static readonly Operation OfDeadLetter = new("replayDeadLetter", Group, "Repeat a dead letter's delivery",
@@ -45,7 +45,7 @@ internal static class ReplayDocs
     {
         Status = 202,
         Answer = Answer,
-        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.DeadLetterClosed],
+        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.DeadLetterClosed, ErrorCodes.QuotaExceeded],
     };
 
     private const string JobExample =
@@ -64,7 +64,7 @@ internal static class ReplayDocs
         Errors =
         [
             ErrorCodes.ReplayRunning, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.IdempotencyInProgress,
-            ErrorCodes.IdempotencyKeyReused,
+            ErrorCodes.IdempotencyKeyReused, ErrorCodes.QuotaExceeded,
         ],
     };
 

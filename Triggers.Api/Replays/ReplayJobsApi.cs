@@ -7,6 +7,7 @@ using Triggers.Api.Errors;
 using Triggers.Api.Idempotency;
 using Triggers.Api.Ingest;
 using Triggers.Api.Lists;
+using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.Subscriptions;
@@ -103,22 +104,26 @@ internal static class ReplayJobsApi
     public static void MapReplayJobs(this IEndpointRouteBuilder app)
     {
         app.MapPost("/replays", CreateAsync).RequireScope(Scopes.EventsWrite).WithMetadata(IdempotencyKey.Honoured.Instance)
-            .WithMetadata(ReplayDocs.CreateJob);
+            .WithMetadata(new CostsEvents(1, MayBeRepeated: true)).WithMetadata(ReplayDocs.CreateJob);
         app.MapGet("/replays", ListAsync).RequireScope(Scopes.EventsRead).WithMetadata(ReplayDocs.ListJobs);
         app.MapGet("/replays/{id}", GetAsync).RequireScope(Scopes.EventsRead).WithMetadata(ReplayDocs.GetJob);
         app.MapPost("/replays/{id}/cancel", CancelAsync).RequireScope(Scopes.EventsWrite).WithMetadata(ReplayDocs.CancelJob);
     }
 
     private static async Task<IResult> CreateAsync(
-        HttpContext context, Caller caller, TriggersDbContext db, FirstAnswers answers, CancellationToken cancellationToken)
+        HttpContext context, Caller caller, TriggersDbContext db, FirstAnswers answers, RateLimits limits, CancellationToken cancellationToken)
     {
         var key = IdempotencyKey.Of(context.Request);
         var bytes = await Body.ReadBytesAsync(context, Body.MaxBytes);
         var body = Body.Parse(bytes, NewReplayJob.Read);
         var request = key is null ? null : Fingerprints.OfRequest(key, context.Request.Path, bytes.Span);
-        var (made, repeated) = await answers.OnceAsync(caller.TenantId, request, () => AddAsync(body, caller, db, cancellationToken), cancellationToken);
+        var refusal = await limits.TakeEventsAsync(context, events: 1, bytes: 0);
+        var (made, repeated) = await answers.OnceAsync(
+            caller.TenantId, request, () => refusal is null ? AddAsync(body, caller, db, cancellationToken) : throw refusal, cancellationToken);
         if (repeated)
             IdempotencyKey.MarkReplayed(context.Response);
+        else
+            Charge.Of(context).EventsAccepted = 1;
         return TypedResults.Accepted($"/replays/{made.Id}", made);
     }
 
@@ -137,11 +142,11 @@ internal static class ReplayJobsApi
             var made = await db.ReplayJobs.FromSql(
                 $"""
                 WITH made AS (
-                    INSERT INTO replay_jobs (tenant_id, id, subscription_id, starts_at, ends_at, event_types, include, next_event, end_event)
+                    INSERT INTO replay_jobs (tenant_id, id, subscription_id, starts_at, ends_at, event_types, include, next_event, end_event, charged)
                     SELECT {caller.TenantId}, {TypeId.NewGuid()}, {body.SubscriptionId}, {body.From.ToUniversalTime()}, e.at,
                         {body.EventTypes}::text[],
                         {SnakeCase<ReplayInclude>.Of(body.Include ?? ReplayInclude.Undelivered)}, uuid_at(greatest({body.From.ToUniversalTime()}, 'epoch')),
-                        uuid_at(greatest(e.at, 'epoch'))
+                        uuid_at(greatest(e.at, 'epoch')), 1
                     FROM (SELECT least({body.To?.ToUniversalTime()}::timestamptz, date_trunc('milliseconds', clock_timestamp()) + interval '1 millisecond') AS at) e
                     WHERE e.at > {body.From.ToUniversalTime()}
                     RETURNING *

@@ -6,6 +6,7 @@ using Triggers.Api.Deliveries;
 using Triggers.Api.Errors;
 using Triggers.Api.Events;
 using Triggers.Api.Inbox;
+using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 
@@ -32,9 +33,9 @@ internal static class ReplaysApi
     /// <summary>Maps the <c>replay</c> of events, deliveries and dead letters.</summary>
     public static void MapReplays(this IEndpointRouteBuilder app)
     {
-        app.MapPost("/events/{id}/replay", ReplayEventAsync).RequireScope(Scopes.EventsWrite).WithMetadata(ReplayDocs.OfEvent);
-        app.MapPost("/deliveries/{id}/replay", ReplayDeliveryAsync).RequireScope(Scopes.EventsWrite).WithMetadata(ReplayDocs.OfDelivery);
-        app.MapPost("/dead-letters/{id}/replay", ReplayDeadLetterAsync).RequireScope(Scopes.EventsWrite).WithMetadata(ReplayDocs.OfDeadLetter);
+        app.MapPost("/events/{id}/replay", ReplayEventAsync).RequireScope(Scopes.EventsWrite).WithMetadata(new CostsEvents(1)).WithMetadata(ReplayDocs.OfEvent);
+        app.MapPost("/deliveries/{id}/replay", ReplayDeliveryAsync).RequireScope(Scopes.EventsWrite).WithMetadata(new CostsEvents(1)).WithMetadata(ReplayDocs.OfDelivery);
+        app.MapPost("/dead-letters/{id}/replay", ReplayDeadLetterAsync).RequireScope(Scopes.EventsWrite).WithMetadata(new CostsEvents(1)).WithMetadata(ReplayDocs.OfDeadLetter);
     }
 
     private static async Task<IResult> ReplayEventAsync(

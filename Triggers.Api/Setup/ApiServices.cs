@@ -1,4 +1,8 @@
+using Microsoft.AspNetCore.Authentication;
+using Microsoft.AspNetCore.Authorization;
 using Microsoft.AspNetCore.Http.Json;
+using Microsoft.AspNetCore.HttpOverrides;
+using Microsoft.Extensions.Options;
 using Triggers.Api.Auth;
 using Triggers.Api.Events;
 using Triggers.Api.Idempotency;
@@ -44,13 +48,28 @@ internal static class ApiServices
     /// <summary>Keys, and what they may do.</summary>
     public static void AddKeys(this IServiceCollection services)
     {
-        services.AddOptions<AuthOptions>().BindConfiguration("Auth")
+        services.AddSettings<AuthOptions>("Auth")
             .Validate(o => o.BootstrapAdminKey is null or { Length: >= 16 and <= 512 } && (o.BootstrapAdminKey?.All(c => c is > ' ' and <= '~') ?? true),
                 "Auth:BootstrapAdminKey must be 16 to 512 printable ASCII characters, without spaces.")
-            .ValidateDataAnnotations().ValidateOnStart();
-        services.AddOptions<RateLimitingOptions>().BindConfiguration("RateLimiting").ValidateDataAnnotations().ValidateOnStart();
+            .ValidateDataAnnotations();
+        services.AddOptions<AuthOptions>().Validate(o => o.TrustedNetworks is not null,
+            "Auth:TrustedProxies must be networks, comma-separated, as in 10.0.0.0/8,fd00::/8.");
+        services.AddOptions<ForwardedHeadersOptions>().Configure<IOptions<AuthOptions>>((forwarded, auth) =>
+        {
+            forwarded.ForwardedHeaders = auth.Value.TrustedNetworks is { Count: > 0 } ? ForwardedHeaders.XForwardedFor : ForwardedHeaders.None;
+            forwarded.KnownIPNetworks.Clear();
+            forwarded.KnownProxies.Clear();
+            foreach (var network in auth.Value.TrustedNetworks ?? [])
+                forwarded.KnownIPNetworks.Add(network);
+        });
+        // Policies name the scheme. An endpoint that is open to all must not wait for the database because somebody sends it a key.
+        AppContext.SetSwitch("Microsoft.AspNetCore.Authentication.SuppressAutoDefaultScheme", true);
+        services.AddAuthentication().AddScheme<AuthenticationSchemeOptions, ApiKeyAuthentication>(ApiKeyAuthentication.Scheme, null);
+        services.AddAuthorization(options => options.AddScopes());
+        services.AddSingleton<IAuthorizationMiddlewareResultHandler, ChargedAuthorization>();
+        services.AddSingleton<StrangerLimits>();
+        services.AddSettings<RateLimitingOptions>("RateLimiting").ValidateDataAnnotations();
         services.AddSingleton<KeyCache>();
-        services.AddSingleton<Identification>();
         services.AddSingleton<LocalLimits>();
         services.AddSingleton<RateLimits>();
         services.AddHosted<KeyChanges>();
@@ -68,18 +87,21 @@ internal static class ApiServices
             .ValidateOnStart();
         builder.Services.AddHosted<RedisConnection>();
         builder.Services.AddSingleton<RedisLimits>();
-        builder.Services.AddSingleton<IHealthPart>(provider => provider.GetRequiredService<RedisLimits>());
+        builder.Services.AddDependencyCheck<RedisLimits>("redis");
     }
 
     /// <summary>What the endpoints work with.</summary>
     public static void AddFeatures(this IServiceCollection services)
     {
         services.AddSingleton<ApiMetrics>();
-        services.AddOptions<RequestOptions>().BindConfiguration("Requests").ValidateDataAnnotations().ValidateOnStart();
+        services.AddSettings<RequestOptions>("Requests").ValidateDataAnnotations();
         services.AddSingleton<BodyMemory>();
+        services.AddSettings<CapOptions>("Limits").ValidateDataAnnotations();
+        services.AddSingleton<ConcurrencyLimits>();
         services.AddSingleton<EventReader>();
         services.AddSingleton<Acknowledger>();
         services.AddSingleton<Replayer>();
+        services.AddHosted<ReplayCharges>();
         services.AddFirstAnswers();
         services.AddHosted<InboxSignal>();
         services.AddHosted<WarmUp>();

@@ -39,6 +39,11 @@ internal static partial class Migration
                 }
                 await Task.Delay(TimeSpan.FromMilliseconds(500), time);
             }
+            catch (Exception e) when (e.GetBaseException() is PostgresException)
+            {
+                Log.Refused(logger, e);
+                return 1;
+            }
         }
     }
 
@@ -62,5 +67,8 @@ internal static partial class Migration
 
         [LoggerMessage(EventId = 2, Level = LogLevel.Error, Message = "Postgres does not answer: {Problem}")]
         public static partial void NoAnswer(ILogger logger, string problem);
+
+        [LoggerMessage(EventId = 3, Level = LogLevel.Error, Message = "The schema can't be brought up to date")]
+        public static partial void Refused(ILogger logger, Exception exception);
     }
 }

@@ -1,6 +1,7 @@
 using Microsoft.AspNetCore.Http.Features;
 using Triggers.Api.Auth;
 using Triggers.Api.OpenApi;
+using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.EventLog;
@@ -22,7 +23,7 @@ internal sealed partial class WarmUp(
     private readonly TaskCompletionSource _done = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     // A tenant that has nothing.
-    private readonly Caller _nobody = new(Guid.Empty, Guid.Empty, [], null, null, null, null, null);
+    private readonly Caller _nobody = new(Guid.Empty, Guid.Empty, new HashSet<string>(), null, new Limits(Guid.Empty, new Rate(1, 1), null, null, null, Guid.Empty, null));
 
     /// <summary>Takes the middleware that every request goes through.</summary>
     public RequestDelegate Use(RequestDelegate pipeline)

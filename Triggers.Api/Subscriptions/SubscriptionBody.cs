@@ -129,6 +129,8 @@ internal sealed record SubscriptionBody
         {
             if (value is not null && WebhookHeaders.Add(request.Headers, name, value) is { } problem)
                 fields.Refuse("/headers" + Fields.Pointer(name), problem);
+            else if (value == SubscriptionView.Masked)
+                fields.Refuse("/headers" + Fields.Pointer(name), "Is what readers see in place of the value; leave the header out to keep it.");
         }
         return headers;
     }

@@ -20,20 +20,22 @@ internal static class SubscriptionDocs
         + "`Idempotency-Key` gets this answer once more.")
     {
         Headers = [IdempotencyKey.Parameter],
-        Errors = [ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyKeyReused],
+        Errors = [ErrorCodes.IdempotencyInProgress, ErrorCodes.LimitReached, ErrorCodes.IdempotencyKeyReused],
         Body = new(typeof(SubscriptionBody), """{"url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","headers":{"x-team":"warehouse"}}"""),
         Status = 201,
         Answer = new(typeof(SubscriptionWithSecret), Example[..^1] + ""","secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq="}"""),
     };
 
-    public static readonly Operation List = new("listSubscriptions", Group, "List subscriptions", "Without their secrets.")
+    public static readonly Operation List = new("listSubscriptions", Group, "List subscriptions",
+        "Without their secrets. The values of `headers` are `***` unless the key has `subscriptions:write`.")
     {
         Query = [ListParameters.Order, ListParameters.Limit, ListParameters.Cursor],
         Answer = new(typeof(Page<SubscriptionView>), $$"""{"items":[{{Example}}],"nextCursor":null}"""),
     };
 
     public static readonly Operation Get = new("getSubscription", Group, "Get a subscription",
-        "`disabledReason` is `requested`, or `gone` after the receiver answered 410.")
+        "`disabledReason` is `requested`, or `gone` after the receiver answered 410. The values of `headers` are `***` unless the key has "
+        + "`subscriptions:write`.")
     {
         Answer = new(typeof(SubscriptionView), Example),
     };
@@ -67,6 +69,6 @@ internal static class SubscriptionDocs
         + "waits behind nothing, and goes to a disabled subscription too.")
     {
         Answer = new(typeof(SubscriptionTestResult), $$"""{"eventId":"evt_01jd0000000000000000000000","deliveryId":"dlv_01jd0000000000000000000000","attempt":{{DeliveryDocs.AttemptExample}}}"""),
-        Errors = [ErrorCodes.TestNotAttempted],
+        Errors = [ErrorCodes.SubscriptionGone, ErrorCodes.TooManyConcurrent, ErrorCodes.QuotaExceeded, ErrorCodes.TestNotAttempted],
     };
 }

@@ -4,6 +4,7 @@ using Npgsql;
 using Triggers.Api.Auth;
 using Triggers.Api.Deliveries;
 using Triggers.Api.Errors;
+using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 
@@ -20,15 +21,19 @@ internal static class SubscriptionTest
     private static readonly TimeSpan LongestPause = TimeSpan.FromMilliseconds(250);
 
     public static async Task<IResult> SendAsync(
-        string id, HttpContext context, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, TimeProvider time)
+        string id, HttpContext context, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, ConcurrencyLimits limits,
+        TimeProvider time)
     {
         var key = Ids.Subscription(id);
         if (!await db.Subscriptions.AnyAsync(s => s.TenantId == caller.TenantId && s.Id == key && s.DeletedAt == null, context.RequestAborted))
             throw ApiException.NotFound("subscription");
 
+        using var place = limits.Test(key);
         var eventId = TypeId.NewGuid();
         var deliveryId = TypeId.NewGuid();
         await InsertAsync(dataSource, context, caller.TenantId, key, eventId, deliveryId);
+        // Whatever comes of it.
+        Charge.Of(context).EventsAccepted = 1;
 
         var deadline = Deadline.Of(context);
         var started = time.GetTimestamp();
@@ -43,6 +48,8 @@ internal static class SubscriptionTest
                 return TypedResults.Ok(new SubscriptionTestResult(
                     TypeId.Format(TypeId.Event, eventId), TypeId.Format(TypeId.Delivery, deliveryId), AttemptView.Of(attempt)));
             }
+            if (await db.Subscriptions.AnyAsync(s => s.Id == key && s.DeletedAt != null, context.RequestAborted))
+                throw new ApiException(ErrorCodes.SubscriptionGone, "The subscription was deleted before the test was sent.");
         }
         throw new ApiException(ErrorCodes.TestNotAttempted,
             $"No attempt was made within {MaxWait.TotalSeconds:0} s; it may still be: see GET /deliveries/{TypeId.Format(TypeId.Delivery, deliveryId)}.");

@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using Triggers.Api.Auth;
 using Triggers.Core;
 using Triggers.Core.Tables;
 
@@ -16,8 +17,16 @@ internal record SubscriptionView(
     DateTimeOffset CreatedAt,
     DateTimeOffset UpdatedAt)
 {
-    public static SubscriptionView Of(Subscription s) => new(
-        TypeId.Format(TypeId.Subscription, s.Id), s.Url, s.EventTypes, s.Description, s.Enabled, s.DisabledReason, s.Headers, s.CreatedAt, s.UpdatedAt);
+    /// <summary>What readers see in place of a header's value.</summary>
+    public const string Masked = "***";
+
+    /// <summary>
+    /// A subscription as the caller may see it. The values of headers, which may be credentials of the receiver, are for those who could
+    /// have them sent to an address of theirs anyway.
+    /// </summary>
+    public static SubscriptionView Of(Subscription s, Caller caller) => new(
+        TypeId.Format(TypeId.Subscription, s.Id), s.Url, s.EventTypes, s.Description, s.Enabled, s.DisabledReason,
+        caller.May(Scopes.SubscriptionsWrite) ? s.Headers : s.Headers.ToDictionary(h => h.Key, _ => Masked), s.CreatedAt, s.UpdatedAt);
 }
 
 /// <summary>A subscription with its signing secret, which is shown when it is made and never again.</summary>

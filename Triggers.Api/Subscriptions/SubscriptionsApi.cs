@@ -1,11 +1,14 @@
 using System.Text.Json;
 using Microsoft.EntityFrameworkCore;
+using Microsoft.Extensions.Options;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Idempotency;
 using Triggers.Api.Ingest;
 using Triggers.Api.Lists;
+using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
+using Triggers.Api.Setup;
 using Triggers.Core;
 using Triggers.Core.Tables;
 
@@ -30,24 +33,27 @@ internal static class SubscriptionsApi
         app.MapPatch("/subscriptions/{id}", ChangeAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Change);
         app.MapDelete("/subscriptions/{id}", DeleteAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Delete);
         app.MapPost("/subscriptions/{id}/secret/rotate", RotateSecretAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.RotateSecret);
-        app.MapPost("/subscriptions/{id}/test", SubscriptionTest.SendAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Test);
+        app.MapPost("/subscriptions/{id}/test", SubscriptionTest.SendAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(new CostsEvents(1)).WithMetadata(SubscriptionDocs.Test);
     }
 
     private static async Task<IResult> CreateAsync(
-        HttpContext context, Caller caller, TriggersDbContext db, FirstAnswers answers, CancellationToken cancellationToken)
+        HttpContext context, Caller caller, TriggersDbContext db, FirstAnswers answers, IOptions<CapOptions> caps, CancellationToken cancellationToken)
     {
         var key = IdempotencyKey.Of(context.Request);
         var bytes = await Body.ReadBytesAsync(context, Body.MaxBytes);
         var body = Body.Parse(bytes, SubscriptionBody.Read);
         var request = key is null ? null : Fingerprints.OfRequest(key, context.Request.Path, bytes.Span);
-        var (made, repeated) = await answers.OnceAsync(caller.TenantId, request, () => AddAsync(body, caller, db, cancellationToken), cancellationToken);
+        var (made, repeated) = await answers.OnceAsync(
+            caller.TenantId, request, () => AddAsync(body, caller, db, caps.Value, cancellationToken), cancellationToken);
         if (repeated)
             IdempotencyKey.MarkReplayed(context.Response);
         return TypedResults.Created($"/subscriptions/{made.Subscription.Id}", new SubscriptionWithSecret(made.Subscription, made.Secret));
     }
 
-    private static async Task<NewSubscription> AddAsync(SubscriptionBody body, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<NewSubscription> AddAsync(
+        SubscriptionBody body, Caller caller, TriggersDbContext db, CapOptions caps, CancellationToken cancellationToken)
     {
+        EnsureWithin(caps, body.EventTypes.Length, body.Headers?.Count ?? 0);
         var enabled = body.Enabled ?? true;
         var secret = body.Secret ?? SigningSecrets.New();
         var subscription = new Subscription
@@ -62,9 +68,13 @@ internal static class SubscriptionsApi
             Enabled = enabled,
             DisabledReason = enabled ? null : DisabledByRequest,
         };
+        await using var transaction = await db.LockTenantAsync(caller.TenantId, cancellationToken);
+        await Living(db, caller).EnsureRoomAsync(caps.SubscriptionsPerTenant, "subscriptions of a tenant; delete one first", cancellationToken);
         db.Add(subscription);
         await db.SaveChangesAsync(cancellationToken);
-        return new NewSubscription(SubscriptionView.Of(subscription), secret);
+        if (transaction is not null)
+            await transaction.CommitAsync(cancellationToken);
+        return new NewSubscription(SubscriptionView.Of(subscription, caller), secret);
     }
 
     private static async Task<IResult> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
@@ -73,17 +83,18 @@ internal static class SubscriptionsApi
         list.EnsureValid();
         var query = Living(db, caller);
         var rows = await list.Page(query, s => s.Id).ToListAsync(cancellationToken);
-        return TypedResults.Ok(list.Answer(rows, SubscriptionView.Of, s => s.Id));
+        return TypedResults.Ok(list.Answer(rows, s => SubscriptionView.Of(s, caller), s => s.Id));
     }
 
     private static async Task<IResult> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         var found = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken);
-        return TypedResults.Ok(SubscriptionView.Of(found ?? throw ApiException.NotFound("subscription")));
+        return TypedResults.Ok(SubscriptionView.Of(found ?? throw ApiException.NotFound("subscription"), caller));
     }
 
-    private static async Task<IResult> ChangeAsync(string id, HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<IResult> ChangeAsync(
+        string id, HttpContext context, Caller caller, TriggersDbContext db, IOptions<CapOptions> caps, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         var body = await Body.ReadAsync(context, SubscriptionChange.Read);
@@ -112,10 +123,10 @@ internal static class SubscriptionsApi
             RETURNING *
             """).ToListAsync(cancellationToken);
         var subscription = changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
-        if (subscription.Headers.Count > SubscriptionBody.MaxHeaders)
-            throw ApiException.Invalid("/headers", $"Together with the headers there are, these are more than {SubscriptionBody.MaxHeaders}.");
+        // What exceeds a cap that was lowered stays, and may be changed in other ways.
+        EnsureWithin(caps.Value, body.EventTypes?.Length ?? 0, body.Headers is null ? 0 : subscription.Headers.Count);
         await transaction.CommitAsync(cancellationToken);
-        return TypedResults.Ok(SubscriptionView.Of(subscription));
+        return TypedResults.Ok(SubscriptionView.Of(subscription, caller));
     }
 
     private static async Task<IResult> DeleteAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
@@ -146,6 +157,14 @@ internal static class SubscriptionsApi
             """).ToListAsync(cancellationToken);
         var subscription = changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
         return TypedResults.Ok(new RotatedSecret(secret, subscription.Secrets.ElementAtOrDefault(1)?.ExpiresAt));
+    }
+
+    private static void EnsureWithin(CapOptions caps, int eventTypes, int headers)
+    {
+        if (eventTypes > caps.EventTypesPerSubscription)
+            throw ApiException.Invalid("/eventTypes", $"Must be an array of 1 to {caps.EventTypesPerSubscription}.");
+        if (headers > caps.HeadersPerSubscription)
+            throw ApiException.Invalid("/headers", $"Must be an object of at most {caps.HeadersPerSubscription} members.");
     }
 
     private static IQueryable<Subscription> Living(TriggersDbContext db, Caller caller) =>

@@ -21,16 +21,27 @@ internal sealed record UsagePlanBody
     [Length(1, 128)]
     public required string Name { get; init; }
 
-    /// <summary>Sustained requests a second of each key.</summary>
-    [Range(1, Limit.Max)]
+    /// <summary>Sustained requests a second of each tenant.</summary>
+    [Range(1, Rate.Max)]
     public required int RequestsPerSecond { get; init; }
 
     /// <summary>How many requests may come at once.</summary>
-    [Range(1, Limit.Max)]
+    [Range(1, Rate.Max)]
     public required int Burst { get; init; }
 
-    /// <summary>Events each key may publish in a day (UTC); without it any number.</summary>
-    [Range(1, Limit.MaxEventsPerDay)]
+    /// <summary>
+    /// Sustained events a second; without it any number. A batch of more gets in when none has come for a second, and is paid for by the
+    /// time after it.
+    /// </summary>
+    [Range(1, Rate.Max)]
+    public int? EventsPerSecond { get; init; }
+
+    /// <summary>Sustained bytes of events a second; without it any number. A body of more as with events.</summary>
+    [Range(Rate.MinBytes, Rate.MaxOfMany)]
+    public int? BytesPerSecond { get; init; }
+
+    /// <summary>Events each tenant may publish, or have delivered again, in a day (UTC); without it any number.</summary>
+    [Range(1, Rate.MaxOfMany)]
     public int? EventsPerDay { get; init; }
 
     public static UsagePlanBody Read(Fields fields) => new()
@@ -38,6 +49,8 @@ internal sealed record UsagePlanBody
         Name = fields.Text("name")!,
         RequestsPerSecond = fields.Number("requestsPerSecond") ?? 0,
         Burst = fields.Number("burst") ?? 0,
+        EventsPerSecond = fields.Number("eventsPerSecond"),
+        BytesPerSecond = fields.Number("bytesPerSecond"),
         EventsPerDay = fields.Number("eventsPerDay"),
     };
 }
@@ -46,56 +59,68 @@ internal sealed record UsagePlanBody
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 internal sealed record UsagePlanChange
 {
+    private static readonly string[] Removable = ["eventsPerSecond", "bytesPerSecond", "eventsPerDay"];
+
     /// <summary>Unique.</summary>
     [Length(1, 128), NotRemovable]
     public string? Name { get; init; }
 
     /// <summary>As when making it.</summary>
-    [Range(1, Limit.Max), NotRemovable]
+    [Range(1, Rate.Max), NotRemovable]
     public int? RequestsPerSecond { get; init; }
 
     /// <summary>As when making it.</summary>
-    [Range(1, Limit.Max), NotRemovable]
+    [Range(1, Rate.Max), NotRemovable]
     public int? Burst { get; init; }
 
+    /// <summary>As when making it; null for any number.</summary>
+    [Range(1, Rate.Max)]
+    public int? EventsPerSecond { get; init; }
+
+    /// <summary>As when making it; null for any number.</summary>
+    [Range(Rate.MinBytes, Rate.MaxOfMany)]
+    public int? BytesPerSecond { get; init; }
+
     /// <summary>As when making it; null removes the quota.</summary>
-    [Range(1, Limit.MaxEventsPerDay)]
+    [Range(1, Rate.MaxOfMany)]
     public int? EventsPerDay { get; init; }
 
-    /// <summary>Whether the quota is to change, were it to none.</summary>
-    internal bool HasEventsPerDay { get; init; }
+    /// <summary>Which of the removable ones are to change, were it to none.</summary>
+    internal IReadOnlySet<string> Members { get; init; } = new HashSet<string>();
 
     public static UsagePlanChange Read(Fields fields) => new()
     {
         Name = fields.Text("name"),
         RequestsPerSecond = fields.Number("requestsPerSecond"),
         Burst = fields.Number("burst"),
+        EventsPerSecond = fields.Number("eventsPerSecond"),
+        BytesPerSecond = fields.Number("bytesPerSecond"),
         EventsPerDay = fields.Number("eventsPerDay"),
-        HasEventsPerDay = fields.Has("eventsPerDay"),
+        Members = Removable.Where(fields.Has).ToHashSet(),
     };
 }
 
 /// <summary>A usage plan as clients see it.</summary>
-internal sealed record UsagePlanView(string Id, string Name, int RequestsPerSecond, int Burst, int? EventsPerDay, DateTimeOffset CreatedAt)
+internal sealed record UsagePlanView(
+    string Id, string Name, int RequestsPerSecond, int Burst, int? EventsPerSecond, int? BytesPerSecond, int? EventsPerDay, DateTimeOffset CreatedAt)
 {
     public static UsagePlanView Of(UsagePlan p) =>
-        new(TypeId.Format(TypeId.UsagePlan, p.Id), p.Name, p.RequestsPerSecond, p.Burst, p.EventsPerDay, p.CreatedAt);
+        new(TypeId.Format(TypeId.UsagePlan, p.Id), p.Name, p.RequestsPerSecond, p.Burst, p.EventsPerSecond, p.BytesPerSecond, p.EventsPerDay, p.CreatedAt);
 }
 
-/// <summary>Limits with a name, for keys of any tenant. For admin keys alone.</summary>
+/// <summary>Limits with a name, for any tenant. For the platform's admin alone.</summary>
 internal static class UsagePlansApi
 {
     private const string Group = "Usage plans";
     private const string Taken = "There is a usage plan with this name.";
 
     private const string Example =
-        """{"id":"pln_01jd0000000000000000000000","name":"starter","requestsPerSecond":50,"burst":100,"eventsPerDay":100000,"createdAt":"2026-01-31T09:30:00Z"}""";
+        """{"id":"pln_01jd0000000000000000000000","name":"starter","requestsPerSecond":50,"burst":100,"eventsPerSecond":200,"bytesPerSecond":null,"eventsPerDay":100000,"createdAt":"2026-01-31T09:30:00Z"}""";
 
     private static readonly Operation Create = new("createUsagePlan", Group, "Make a usage plan",
-        "Give it to a key with `usagePlanId` at `/api-keys`. Each key has the limits for itself; its own `requestsPerSecond` and `burst` "
-        + "take precedence.")
+        "Give it to a tenant with `usagePlanId` at `/tenants`. Each tenant has the limits for itself, all its keys together.")
     {
-        Body = new(typeof(UsagePlanBody), """{"name":"starter","requestsPerSecond":50,"burst":100,"eventsPerDay":100000}"""),
+        Body = new(typeof(UsagePlanBody), """{"name":"starter","requestsPerSecond":50,"burst":100,"eventsPerSecond":200,"eventsPerDay":100000}"""),
         Status = 201,
         Answer = new(typeof(UsagePlanView), Example),
         Errors = [ErrorCodes.NameTaken],
@@ -110,15 +135,15 @@ internal static class UsagePlansApi
     private static readonly Operation Get = new("getUsagePlan", Group, "Get a usage plan", "By its id.") { Answer = new(typeof(UsagePlanView), Example) };
 
     private static readonly Operation Change = new("changeUsagePlan", Group, "Change a usage plan",
-        "JSON merge patch (RFC 7396): members that are not there stay. It holds for every key with this plan within seconds; what they have used "
-        + "today counts.")
+        "JSON merge patch (RFC 7396): members that are not there stay. It holds for every tenant with this plan within seconds; what they have "
+        + "used today counts.")
     {
         Body = new(typeof(UsagePlanChange), """{"requestsPerSecond":100,"burst":200}"""),
         Answer = new(typeof(UsagePlanView), Example.Replace("50,", "100,").Replace("\"burst\":100", "\"burst\":200")),
         Errors = [ErrorCodes.NameTaken],
     };
 
-    private static readonly Operation Delete = new("deleteUsagePlan", Group, "Delete a usage plan", "One that no valid key has any more.")
+    private static readonly Operation Delete = new("deleteUsagePlan", Group, "Delete a usage plan", "One that no tenant has any more.")
     {
         Status = 204,
         Errors = [ErrorCodes.UsagePlanInUse],
@@ -139,8 +164,8 @@ internal static class UsagePlansApi
         var body = await Body.ReadAsync(context, UsagePlanBody.Read);
         var made = await db.UsagePlans.FromSql(
             $"""
-            INSERT INTO usage_plans (id, name, requests_per_second, burst, events_per_day)
-            VALUES ({TypeId.NewGuid()}, {body.Name}, {body.RequestsPerSecond}, {body.Burst}, {body.EventsPerDay})
+            INSERT INTO usage_plans (id, name, requests_per_second, burst, events_per_second, bytes_per_second, events_per_day)
+            VALUES ({TypeId.NewGuid()}, {body.Name}, {body.RequestsPerSecond}, {body.Burst}, {body.EventsPerSecond}, {body.BytesPerSecond}, {body.EventsPerDay})
             ON CONFLICT (name) DO NOTHING RETURNING *
             """).ToListAsync(cancellationToken);
         var view = UsagePlanView.Of(made.SingleOrDefault() ?? throw NameTaken());
@@ -175,7 +200,9 @@ internal static class UsagePlansApi
                     name = coalesce({body.Name}::text, name),
                     requests_per_second = coalesce({body.RequestsPerSecond}::int, requests_per_second),
                     burst = coalesce({body.Burst}::int, burst),
-                    events_per_day = CASE WHEN {body.HasEventsPerDay} THEN {body.EventsPerDay}::int ELSE events_per_day END
+                    events_per_second = CASE WHEN {body.Members.Contains("eventsPerSecond")} THEN {body.EventsPerSecond}::int ELSE events_per_second END,
+                    bytes_per_second = CASE WHEN {body.Members.Contains("bytesPerSecond")} THEN {body.BytesPerSecond}::int ELSE bytes_per_second END,
+                    events_per_day = CASE WHEN {body.Members.Contains("eventsPerDay")} THEN {body.EventsPerDay}::int ELSE events_per_day END
                 WHERE id = {key}
                 RETURNING *
                 """).ToListAsync(cancellationToken);
@@ -193,9 +220,8 @@ internal static class UsagePlansApi
     {
         var key = Ids.UsagePlan(id);
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
-        // Keys are never deleted; those that are over must not keep a plan for ever.
-        await db.Database.ExecuteSqlAsync(
-            $"UPDATE api_keys SET usage_plan_id = NULL WHERE usage_plan_id = {key} AND (revoked_at IS NOT NULL OR expires_at <= now())", cancellationToken);
+        // A plan that keys had before plans were the tenants'.
+        await db.Database.ExecuteSqlAsync($"UPDATE api_keys SET usage_plan_id = NULL WHERE usage_plan_id = {key}", cancellationToken);
         try
         {
             if (await db.Database.ExecuteSqlAsync($"DELETE FROM usage_plans WHERE id = {key}", cancellationToken) == 0)
@@ -203,7 +229,7 @@ internal static class UsagePlansApi
         }
         catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.ForeignKeyViolation)
         {
-            throw new ApiException(ErrorCodes.UsagePlanInUse, "Give the keys that have it another plan, or none, first.");
+            throw new ApiException(ErrorCodes.UsagePlanInUse, "Give the tenants that have it another plan, or none, first.");
         }
         await transaction.CommitAsync(cancellationToken);
         return TypedResults.NoContent();

@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Security.Cryptography;
-using System.Text;
 using Confluent.Kafka;
 
 namespace Triggers.AppHost.Stores;
@@ -14,39 +13,11 @@ internal sealed class KafkaContainer() : ContainerResource("kafka"), IResourceWi
 }
 
 /// <summary>
-/// A broker of Apache Kafka from where it was unpacked, data below the data directory, reachable from this machine only. Each broker is also a
-/// controller, so that one is enough; several are for drills that kill some of them.
+/// The event log. As processes: each broker is also a controller, so that one is enough; several are for drills that kill some of them.
 /// </summary>
-internal sealed class LocalKafka(string name, int id, string command, string directory) : ExecutableResource(name, command, directory), IResourceWithConnectionString
-{
-    public int Id { get; } = id;
-
-    public EndpointReference Endpoint => field ??= new(this, "tcp");
-
-    public EndpointReference Controller => field ??= new(this, "controller");
-
-    /// <summary>Not by name: clients would try ::1 first, and complain.</summary>
-    public ReferenceExpression ConnectionStringExpression => ReferenceExpression.Create(
-        $"{Endpoint.Property(EndpointProperty.IPV4Host)}:{Endpoint.Property(EndpointProperty.Port)}");
-}
-
 internal static class Kafka
 {
-    /// <summary>The event log; null: Postgres is.</summary>
-    public static IResourceBuilder<IResourceWithConnectionString>? AddTriggersKafka(this IDistributedApplicationBuilder builder, Settings settings, StoreKind kind)
-    {
-        if (settings["with-kafka"] is { } asked ? !bool.Parse(asked) : builder.ExecutionContext.IsPublishMode && !builder.PublishesChart())
-            return null;
-        if (kind == StoreKind.Given)
-            return builder.AddGivenStore(settings, "kafka");
-        if (kind == StoreKind.Container)
-            return builder.AddKafkaContainer(settings);
-        if (settings.KafkaHome is null)
-            return settings["with-kafka"] is not null ? throw new DistributedApplicationException("with-kafka takes KAFKA_HOME or Kafka:Home to say where one is.") : null;
-        return builder.AddLocalKafka(settings, settings.KafkaHome);
-    }
-
-    private static IResourceBuilder<KafkaContainer> AddKafkaContainer(this IDistributedApplicationBuilder builder, Settings settings)
+    public static IResourceBuilder<IResourceWithConnectionString> AddContainer(IDistributedApplicationBuilder builder, Settings settings)
     {
         var kafka = new KafkaContainer();
         var container = builder.AddResource(kafka)
@@ -66,68 +37,71 @@ internal static class Kafka
             : container.WithEnvironment("KAFKA_LOG_DIRS", "/var/lib/kafka/data").WithVolume("triggers-kafka", "/var/lib/kafka/data");
     }
 
-    private static IResourceBuilder<IResourceWithConnectionString> AddLocalKafka(this IDistributedApplicationBuilder builder, Settings settings, string home)
+    /// <returns>Null: Postgres is the event log.</returns>
+    public static IResourceBuilder<IResourceWithConnectionString>? AddLocal(IDistributedApplicationBuilder builder, Settings settings)
     {
+        if (settings.KafkaHome is not { } home)
+            return settings["with-kafka"] is null ? null : throw new DistributedApplicationException("with-kafka takes KAFKA_HOME or Kafka:Home to say where one is.");
         if (!File.Exists(Script(home, "kafka-storage")))
             throw new DistributedApplicationException(
                 $"KAFKA_HOME (or Kafka:Home) is {home}, and {Script(home, "kafka-storage")} is not there. With --Kafka:Home= (empty) events are logged in Postgres.");
         var count = int.Parse(settings["Kafka:Brokers"]!, CultureInfo.InvariantCulture);
+        // A cluster does not change its size.
+        var data = Path.Combine(settings.DataDirectory, "kafka", $"of-{count}");
         var brokers = Enumerable.Range(1, count)
-            .Select(id => new LocalKafka(count == 1 ? "kafka" : $"kafka-{id}", id, Script(home, "kafka-server-start"), settings.DataDirectory))
+            .Select(id => builder.AddLocalStore(
+                new LocalStore(count == 1 ? "kafka" : $"kafka-{id}", Script(home, "kafka-server-start"), settings.DataDirectory, LocalStore.Address),
+                id == 1 ? settings.PortOf("kafka") : null, icon: "MailMultiple").WithEndpoint(scheme: "tcp", name: "controller", isProxied: false))
             .ToArray();
-        var added = brokers.Select(broker => builder.AddBroker(settings, home, broker, brokers)).ToArray();
+        foreach (var (i, broker) in brokers.Index())
+            broker.AsBroker(settings, home, Path.Combine(data, $"{i + 1}"), i + 1, brokers);
         if (count == 1)
-            return added[0];
+            return brokers[0];
         var all = new ReferenceExpressionBuilder();
-        foreach (var broker in brokers)
+        foreach (var (i, broker) in brokers.Index())
         {
-            all.AppendLiteral(broker.Id == 1 ? "" : ",");
-            all.AppendFormatted(broker);
+            all.AppendLiteral(i == 0 ? "" : ",");
+            all.AppendFormatted(broker.Resource);
         }
         return builder.AddConnectionString("kafka", all.Build());
     }
 
-    private static IResourceBuilder<LocalKafka> AddBroker(
-        this IDistributedApplicationBuilder builder, Settings settings, string home, LocalKafka broker, LocalKafka[] brokers)
+    private static void AsBroker(
+        this IResourceBuilder<LocalStore> broker, Settings settings, string home, string data, int id, IResourceBuilder<LocalStore>[] brokers)
     {
-        // A cluster does not change its size.
-        var data = Path.Combine(settings.DataDirectory, "kafka", $"of-{brokers.Length}", $"{broker.Id}");
-        var port = broker.Id == 1 ? settings.PortOf("kafka") : null;
-        return builder.AddResource(broker)
-            .WithEndpoint(port: port, targetPort: port, scheme: "tcp", name: "tcp", isProxied: false)
-            .WithEndpoint(scheme: "tcp", name: "controller", isProxied: false)
-            .WithUrlForEndpoint("controller", url => url.DisplayLocation = UrlDisplayLocation.DetailsOnly)
+        // The scripts write files next to themselves unless told otherwise.
+        var logs = Path.Combine(settings.DataDirectory, "logs");
+        broker.WithUrlForEndpoint("controller", url => url.DisplayLocation = UrlDisplayLocation.DetailsOnly)
             .WithArgs(data + ".properties")
             .WithEnvironment("KAFKA_HEAP_OPTS", settings["KAFKA_HEAP_OPTS"] ?? "-Xms128m -Xmx512m")
-            // It also writes files, next to itself unless told otherwise; and a log of its garbage collector unless this is set.
-            .WithEnvironment("LOG_DIR", Path.Combine(settings.DataDirectory, "logs")).WithEnvironment("EXTRA_ARGS", "")
-            .WithIconName("MailMultiple")
-            .WithPatientHealthCheck(async cancellation => await AskAsync((await broker.ConnectionStringExpression.GetValueAsync(cancellation))!, broker.Id))
+            // Empty: no log of its garbage collector.
+            .WithEnvironment("LOG_DIR", logs).WithEnvironment("EXTRA_ARGS", "")
+            .WithPatientHealthCheck(async cancellation => await AskAsync((await broker.Resource.ConnectionStringExpression.GetValueAsync(cancellation))!, id))
             .PreparedBy(async (log, cancellation) =>
             {
                 Directory.CreateDirectory(Path.GetDirectoryName(data)!);
-                await File.WriteAllTextAsync(data + ".properties", await ConfigureAsync(settings, broker, brokers, data, cancellation), cancellation);
+                await File.WriteAllTextAsync(data + ".properties", await ConfigureAsync(settings, data, id, brokers, cancellation), cancellation);
                 // Brokers of a cluster must agree on its name; a format that is interrupted leaves no such file, and is done again.
                 var cluster = settings.Kept(Path.Combine("kafka", $"of-{brokers.Length}", "cluster"), () =>
                     Convert.ToBase64String(RandomNumberGenerator.GetBytes(16)).Replace('+', 'a').Replace('/', 'b').TrimEnd('='));
                 if (!File.Exists(Path.Combine(data, "meta.properties")))
-                    await Tool.RunAsync(Script(home, "kafka-storage"), ["format", "-t", cluster, "-c", data + ".properties"], settings.DataDirectory, log, cancellation,
-                        ("LOG_DIR", Path.Combine(settings.DataDirectory, "logs")));
-            })
-            .ExcludeFromManifest();
+                    await Tool.RunAsync(
+                        Script(home, "kafka-storage"), ["format", "-t", cluster, "-c", data + ".properties"], settings.DataDirectory, log, cancellation, ("LOG_DIR", logs));
+            });
     }
 
-    private static async Task<string> ConfigureAsync(Settings settings, LocalKafka broker, LocalKafka[] brokers, string data, CancellationToken cancellation)
+    private static async Task<string> ConfigureAsync(Settings settings, string data, int id, IResourceBuilder<LocalStore>[] brokers, CancellationToken cancellation)
     {
-        async Task<string> Port(EndpointReference endpoint) => (await endpoint.Property(EndpointProperty.TargetPort).GetValueAsync(cancellation))!;
+        async Task<string> Port(int broker, string endpoint) =>
+            (await brokers[broker - 1].GetEndpoint(endpoint).Property(EndpointProperty.TargetPort).GetValueAsync(cancellation))!;
 
-        var voters = await Task.WhenAll(brokers.Select(async other => $"{other.Id}@127.0.0.1:{await Port(other.Controller)}"));
+        var voters = await Task.WhenAll(Enumerable.Range(1, brokers.Length).Select(async other => $"{other}@127.0.0.1:{await Port(other, "controller")}"));
         var replicas = Math.Min(3, brokers.Length);
-        var template = new StringBuilder(await File.ReadAllTextAsync(Path.Combine(settings.AppHostDirectory, "Stores", "kafka.properties"), cancellation));
-        return template.Replace("{id}", $"{broker.Id}").Replace("{port}", await Port(broker.Endpoint)).Replace("{controller}", await Port(broker.Controller))
+        var template = await File.ReadAllTextAsync(Path.Combine(settings.AppHostDirectory, "Stores", "kafka.properties"), cancellation);
+        return template.Replace("{id}", $"{id}").Replace("{port}", await Port(id, "tcp")).Replace("{controller}", await Port(id, "controller"))
             .Replace("{voters}", string.Join(',', voters)).Replace("{directory}", data.Replace('\\', '/')).Replace("{replicas}", $"{replicas}")
             // What is acknowledged is then on more than one broker, and one may be away.
-            .Replace("{in-sync}", $"{Math.Max(1, replicas - 1)}").ToString();
+            .Replace("{in-sync}", $"{Math.Max(1, replicas - 1)}");
     }
 
     /// <summary>One that only listens, or that the controller does not count in yet, takes no records.</summary>

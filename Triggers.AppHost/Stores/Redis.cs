@@ -4,43 +4,29 @@ using StackExchange.Redis;
 
 namespace Triggers.AppHost.Stores;
 
-/// <summary>Garnet, as Redis. It keeps nothing on disk: limits and what the API remembers of keys may be lost.</summary>
-internal sealed class LocalRedis(string command, string directory) : ExecutableResource("redis", command, directory), IResourceWithConnectionString
-{
-    public EndpointReference Endpoint => field ??= new(this, "tcp");
-
-    public ReferenceExpression ConnectionStringExpression => ReferenceExpression.Create(
-        $"{Endpoint.Property(EndpointProperty.IPV4Host)}:{Endpoint.Property(EndpointProperty.Port)}");
-}
-
+/// <summary>What all API processes count in together. As a process it is Garnet, which keeps nothing on disk: limits and what the API remembers of keys may be lost.</summary>
 internal static class Redis
 {
-    private const string Version = "2.2.8";
+    internal const string Version = "2.2.8";
     private const string ContentHash = "0k148/62A0+edaY5XE9rptaxpTyot8tcASwwjjbh9o0NXdKIBKqwhYCspEmmh5BiSR9Tz4nfWLvqMRIx3TD51Q==";
 
-    /// <summary>What all API processes count in together.</summary>
-    public static IResourceBuilder<IResourceWithConnectionString> AddTriggersRedis(this IDistributedApplicationBuilder builder, Settings settings, StoreKind kind)
+    public static IResourceBuilder<IResourceWithConnectionString> AddContainer(IDistributedApplicationBuilder builder, Settings settings)
     {
-        if (kind == StoreKind.Given)
-            return builder.AddGivenStore(settings, "redis");
-        if (kind == StoreKind.Local)
-            return builder.AddGarnet(settings);
         var redis = builder.AddRedis("redis", port: settings.PortOf("redis"));
         // What is left of a day's quota is in it.
         return settings.Is("Data:Temporary") ? redis : redis.WithDataVolume("triggers-redis");
     }
 
-    private static IResourceBuilder<LocalRedis> AddGarnet(this IDistributedApplicationBuilder builder, Settings settings)
+    public static IResourceBuilder<IResourceWithConnectionString> AddLocal(IDistributedApplicationBuilder builder, Settings settings)
     {
         var package = Path.Combine(settings.CacheDirectory, "garnet-server@" + Version);
-        var redis = new LocalRedis("dotnet", settings.DataDirectory);
-        return builder.AddResource(redis)
-            .WithEndpoint(port: settings.PortOf("redis"), targetPort: settings.PortOf("redis"), scheme: "tcp", name: "tcp", isProxied: false)
+        var redis = new LocalStore("redis", "dotnet", settings.DataDirectory, LocalStore.Address);
+        return builder.AddLocalStore(redis, settings.PortOf("redis"), icon: "Memory")
             // It asks for the collector of large servers, which takes memory per core.
             .WithEnvironment("DOTNET_gcServer", "0")
             // Without the transaction mode it runs scripts on one key at once, and the rate limits lose what they count. The sizes: as
             // large as log and index may grow; the defaults are for a machine of its own.
-            .WithArgs(Path.Combine(package, "GarnetServer.dll"), "--port", redis.Endpoint.Property(EndpointProperty.TargetPort), "--bind", "127.0.0.1",
+            .WithArgs("exec", Path.Combine(package, "GarnetServer.dll"), "--port", redis.Endpoint.Property(EndpointProperty.TargetPort), "--bind", "127.0.0.1",
                 "--lua", "--lua-transaction-mode", "--memory", "128m", "--page", "1m", "--index", "4m")
             .WithPatientHealthCheck(async cancellation =>
             {
@@ -49,10 +35,8 @@ internal static class Redis
                 await using var connection = await ConnectionMultiplexer.ConnectAsync(options);
                 await connection.GetDatabase().PingAsync();
             })
-            .WithIconName("Memory")
             .PreparedBy((log, cancellation) =>
-                PackageCache.ProvideAsync(package, "Garnet (116 MB)", work => InstallAsync(work, log, cancellation), cancellation))
-            .ExcludeFromManifest();
+                PackageCache.ProvideAsync(package, "Garnet (116 MB)", work => InstallAsync(work, log, cancellation), cancellation));
     }
 
     /// <summary>
@@ -79,11 +63,10 @@ internal static class Redis
         return program;
     }
 
-    /// <summary>As in <c>{"version": 2, "contentHash": "0k14…=="}</c>, which NuGet has computed.</summary>
+    /// <param name="metadata">Has what NuGet has computed, as in <c>{"version": 2, "contentHash": "0k14…=="}</c>.</param>
     internal static void Verify(string metadata, string expected)
     {
-        using var document = JsonDocument.Parse(File.ReadAllBytes(metadata));
-        var found = document.RootElement.GetProperty("contentHash").GetString();
+        var found = JsonDocument.Parse(File.ReadAllBytes(metadata)).RootElement.GetProperty("contentHash").GetString();
         if (found != expected)
             throw new DistributedApplicationException($"garnet-server {Version} is not what it should be: {found} instead of {expected}. It was not used.");
     }

@@ -1,14 +1,28 @@
+using System.ComponentModel;
 using System.Diagnostics;
 using System.Reflection;
 using System.Text.Json;
+using CliWrap;
+using CliWrap.Buffered;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Diagnostics.HealthChecks;
 using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Abstractions;
 
 namespace Triggers.AppHost.Stores;
 
-/// <summary>Where a store comes from: a process on this machine, a container, or, by its connection string, somebody else.</summary>
-internal enum StoreKind { Local, Container, Given }
+/// <summary>A store that runs as a process of this machine, its data below the data directory, reachable from this machine only.</summary>
+internal sealed class LocalStore(string name, string command, string directory, Func<EndpointReference, ReferenceExpression> connection)
+    : ExecutableResource(name, command, directory), IResourceWithConnectionString
+{
+    public EndpointReference Endpoint => field ??= new(this, "tcp");
+
+    public ReferenceExpression ConnectionStringExpression => connection(Endpoint);
+
+    /// <summary>Not by name: clients would try ::1 first, and complain.</summary>
+    public static ReferenceExpression Address(EndpointReference endpoint) => ReferenceExpression.Create(
+        $"{endpoint.Property(EndpointProperty.IPV4Host)}:{endpoint.Property(EndpointProperty.Port)}");
+}
 
 /// <summary>What the stores have in common.</summary>
 internal static class StoreExtensions
@@ -19,16 +33,31 @@ internal static class StoreExtensions
     public static bool PublishesChart(this IDistributedApplicationBuilder builder) =>
         builder.ExecutionContext.IsPublishMode && string.IsNullOrEmpty(builder.Configuration["Publishing:Publisher"]);
 
-    /// <summary>A store that is there already.</summary>
-    public static IResourceBuilder<IResourceWithConnectionString> AddGivenStore(this IDistributedApplicationBuilder builder, Settings settings, string name) =>
+    /// <summary>Adds a store, if it is wanted, and not given by its connection string already.</summary>
+    public static IResourceBuilder<IResourceWithConnectionString>? AddStore(
+        this IDistributedApplicationBuilder builder, Settings settings, string store, string name,
+        Func<IDistributedApplicationBuilder, Settings, IResourceBuilder<IResourceWithConnectionString>?> add)
+    {
+        if (!settings.Stores.Contains(store))
+            return null;
+        var given = settings["ConnectionStrings:" + name];
+        if (builder.ExecutionContext.IsRunMode ? given is null : settings.Is("in-cluster-stores"))
+            return add(builder, settings);
         // The chart leaves it to values.yaml; a plain one would be asked for here and now, on a terminal that may not be there.
-        builder.PublishesChart()
-            ? builder.AddConnectionString(name, ReferenceExpression.Create(
-                $"{builder.AddParameter(name + "-connection", settings["ConnectionStrings:" + name] ?? "", secret: true)}"))
+        return builder.PublishesChart()
+            ? builder.AddConnectionString(name, ReferenceExpression.Create($"{builder.AddParameter(name + "-connection", given ?? "", secret: true)}"))
             : builder.AddConnectionString(name);
+    }
+
+    /// <summary>Clients talk to it directly: no proxy in between.</summary>
+    public static IResourceBuilder<LocalStore> AddLocalStore(this IDistributedApplicationBuilder builder, LocalStore store, int? port, string icon) =>
+        builder.AddResource(store)
+            .WithEndpoint(port: port, targetPort: port, scheme: "tcp", name: "tcp", isProxied: false)
+            .WithIconName(icon)
+            .ExcludeFromManifest();
 
     /// <summary>Done before each start of the resource; what goes wrong ends the AppHost with the reason.</summary>
-    public static IResourceBuilder<T> PreparedBy<T>(this IResourceBuilder<T> resource, Func<ILogger, CancellationToken, Task> prepare) where T : ExecutableResource =>
+    public static IResourceBuilder<LocalStore> PreparedBy(this IResourceBuilder<LocalStore> resource, Func<ILogger, CancellationToken, Task> prepare) =>
         resource.OnBeforeResourceStarted(async (store, start, cancellation) =>
         {
             try
@@ -43,15 +72,12 @@ internal static class StoreExtensions
         });
 
     /// <summary>Aspire asks at longer and longer intervals, so that what is ready soon would be noticed late: this answers as soon as it is.</summary>
-    /// <param name="resource">What is asked.</param>
-    /// <param name="ask">Throws when it is not ready.</param>
     public static IResourceBuilder<T> WithPatientHealthCheck<T>(this IResourceBuilder<T> resource, Func<CancellationToken, Task> ask) where T : IResource
     {
         var key = resource.Resource.Name + "-ready";
         resource.ApplicationBuilder.Services.AddHealthChecks().AddAsyncCheck(key, async cancellation =>
         {
-            var started = Stopwatch.GetTimestamp();
-            while (true)
+            for (var started = Stopwatch.GetTimestamp(); ; await Task.Delay(TimeSpan.FromMilliseconds(50), cancellation))
             {
                 try
                 {
@@ -63,46 +89,51 @@ internal static class StoreExtensions
                     if (Stopwatch.GetElapsedTime(started) > s_patience)
                         return HealthCheckResult.Unhealthy(e.Message);
                 }
-                await Task.Delay(TimeSpan.FromMilliseconds(50), cancellation);
             }
         });
         return resource.WithHealthCheck(key);
     }
 }
 
-/// <summary>The container runtime of this machine.</summary>
-internal static class ContainerRuntime
+/// <summary>What containers would run in, as in <c>docker</c>; whether it answers, and why it is thought so.</summary>
+internal sealed record ContainerRuntime(string Name, bool Answers, string Why)
 {
-    private static readonly TimeSpan s_bound = TimeSpan.FromSeconds(25);
-
-    /// <summary>Whether the stores are containers. Says so, and why: it is the first line that a start prints.</summary>
-    public static async Task<bool> IsChosenAsync(Settings settings)
+    /// <summary>Null when the stores are processes. Says so, and why: it is the first line that a start prints.</summary>
+    public static async Task<ContainerRuntime?> ChooseAsync(Settings settings)
     {
         var asked = settings["Stores"];
-        var (containers, why) = asked is null ? await LookAsync(settings["ASPIRE_CONTAINER_RUNTIME"]) : (asked == "containers", "as asked");
-        var data = containers ? settings.Is("Data:Temporary") ? "gone with them" : "in the volumes triggers-*" : $"in {settings.DataDirectory}";
-        Console.WriteLine($"Stores: {(containers ? "containers" : "processes")} ({why}; --Stores={(containers ? "local" : "containers")} overrides), data {data}");
-        return containers;
+        var runtime = asked == "local" ? new("", false, "as asked") : await LookAsync(settings["ASPIRE_CONTAINER_RUNTIME"]);
+        var containers = asked == "containers" || runtime.Answers;
+        var data = !containers ? $"in {settings.DataDirectory}" : settings.Is("Data:Temporary") ? "gone with them" : "in the volumes triggers-*";
+        Console.WriteLine($"Stores: {(containers ? "containers" : "processes")} ({runtime.Why}; --Stores={(containers ? "local" : "containers")} overrides), data {data}");
+        return containers ? runtime : null;
+    }
+
+    public async Task PrepareAsync(bool reset)
+    {
+        if (!Answers)
+            throw new DistributedApplicationException($"--Stores=containers needs Docker or Podman: {Why}.");
+        if (reset)
+            await Tool.RunAsync(Name, ["volume", "rm", "--force", "triggers-postgres", "triggers-redis", "triggers-kafka"], ".", NullLogger.Instance, default);
     }
 
     /// <summary>Asks Aspire's own orchestrator, which will start the containers and knows Docker and Podman.</summary>
-    private static async Task<(bool Answers, string Why)> LookAsync(string? name)
+    private static async Task<ContainerRuntime> LookAsync(string? name)
     {
         var orchestrator = typeof(ContainerRuntime).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>().First(a => a.Key == "dcpclipath").Value!;
-        string[] question = name is null ? ["info"] : ["info", "--container-runtime", name];
-        using var process = Process.Start(new ProcessStartInfo(orchestrator, question) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+        using var bound = new CancellationTokenSource(TimeSpan.FromSeconds(25));
         try
         {
             // {"containers":{"runtime":"docker","installed":true,"running":false,"error":"…"}}
-            using var info = JsonDocument.Parse(await process.StandardOutput.ReadToEndAsync().WaitAsync(s_bound));
-            var containers = info.RootElement.GetProperty("containers");
-            var (runtime, runs) = (containers.GetProperty("runtime").GetString(), containers.GetProperty("running").GetBoolean());
-            return (runs, $"{runtime} {(runs ? "runs" : containers.GetProperty("installed").GetBoolean() ? "is installed and does not run" : "is not installed")}");
+            var said = await Cli.Wrap(orchestrator).WithArguments(name is null ? ["info"] : ["info", "--container-runtime", name])
+                .WithValidation(CommandResultValidation.None).ExecuteBufferedAsync(bound.Token);
+            var containers = JsonDocument.Parse(said.StandardOutput).RootElement.GetProperty("containers");
+            var (runtime, runs) = (containers.GetProperty("runtime").GetString()!, containers.GetProperty("running").GetBoolean());
+            return new(runtime, runs, $"{runtime} {(runs ? "runs" : containers.GetProperty("installed").GetBoolean() ? "is installed and does not run" : "is not installed")}");
         }
-        catch (Exception e) when (e is TimeoutException or JsonException or KeyNotFoundException or InvalidOperationException)
+        catch (Exception e) when (e is OperationCanceledException or JsonException or KeyNotFoundException or InvalidOperationException or Win32Exception)
         {
-            process.Kill();
-            return (false, "no container runtime answered");
+            return new(name ?? "", false, "no container runtime answered");
         }
     }
 }

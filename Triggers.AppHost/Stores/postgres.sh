@@ -1,4 +1,4 @@
-# Runs a PostgreSQL server, and ends it in time.
+# Runs a PostgreSQL server, and ends it in time, and as it ends.
 #
 # The orchestrator says SIGTERM and, 6 s later, SIGKILL. To Postgres SIGTERM means: when every session has ended by itself, which those of the
 # services do; SIGINT: now, in good order. So whoever else is still there after 4 s is told to go.
@@ -9,4 +9,5 @@ end() {
 "$@" & server=$!
 trap end TERM INT HUP
 while kill -0 $server 2>/dev/null; do wait $server; code=$?; done
+[ $code -gt 128 ] && kill -KILL $$
 exit $code

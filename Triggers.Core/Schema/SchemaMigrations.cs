@@ -76,6 +76,15 @@ public sealed class ChangedSubscriptions : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0007_changed_subscriptions.sql"));
 }
 
+/// <summary>0008_tenant_plans.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0008_tenant_plans")]
+public sealed class TenantPlans : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0008_tenant_plans.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

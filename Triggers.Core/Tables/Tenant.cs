@@ -12,6 +12,9 @@ public sealed class Tenant
     /// <summary>Unique, 1–128 characters.</summary>
     public required string Name { get; set; }
 
+    /// <summary>The plan whose limits hold for all its keys together; null takes the service's defaults.</summary>
+    public Guid? UsagePlanId { get; set; }
+
     /// <summary>By the database's clock.</summary>
     public DateTimeOffset CreatedAt { get; init; }
 }
@@ -37,14 +40,17 @@ public sealed class ApiKey
     /// <summary>What it may do, as in <c>events:write</c>.</summary>
     public required string[] Scopes { get; set; }
 
-    /// <summary>The plan whose limits hold where the key has none of its own; null takes the service's defaults.</summary>
-    public Guid? UsagePlanId { get; set; }
-
-    /// <summary>Sustained requests a second; null takes the plan's, or the service's default.</summary>
+    /// <summary>Sustained requests a second, within those of its tenant; null without a limit of its own.</summary>
     public int? RequestsPerSecond { get; set; }
 
-    /// <summary>How many requests may come at once; null takes the plan's, or the service's default.</summary>
+    /// <summary>How many requests may come at once, within those of its tenant; null takes two seconds' worth.</summary>
     public int? Burst { get; set; }
+
+    /// <summary>The key that it shares its own limit with; null for itself.</summary>
+    public Guid? LimitId { get; set; }
+
+    /// <summary>Set when <c>Auth:BootstrapAdminKey</c> names it (<c>current</c>), or named it before (<c>replaced</c>).</summary>
+    public string? Bootstrap { get; set; }
 
     /// <summary>Not accepted from then on.</summary>
     public DateTimeOffset? ExpiresAt { get; set; }
@@ -59,7 +65,7 @@ public sealed class ApiKey
     public DateTimeOffset CreatedAt { get; init; }
 }
 
-/// <summary>Limits with a name, for any number of keys of any tenant.</summary>
+/// <summary>Limits with a name, for any number of tenants: each has them for itself, all its keys together.</summary>
 public sealed class UsagePlan
 {
     /// <summary>UUIDv7, shown as <c>pln_…</c>.</summary>
@@ -74,7 +80,13 @@ public sealed class UsagePlan
     /// <summary>How many requests may come at once.</summary>
     public required int Burst { get; set; }
 
-    /// <summary>Events a key may publish in a day (UTC); null for any number.</summary>
+    /// <summary>Sustained events a second; null for any number.</summary>
+    public int? EventsPerSecond { get; set; }
+
+    /// <summary>Sustained bytes of events a second; null for any number.</summary>
+    public int? BytesPerSecond { get; set; }
+
+    /// <summary>Events in a day (UTC); null for any number.</summary>
     public int? EventsPerDay { get; set; }
 
     /// <summary>By the database's clock.</summary>

@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
 using Confluent.Kafka;
+using Microsoft.Extensions.Diagnostics.HealthChecks;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using NpgsqlTypes;
@@ -26,7 +27,7 @@ internal sealed partial class KafkaProjector(
     IOptions<KafkaOptions> options,
     IServiceProvider services,
     TimeProvider time,
-    ILogger<KafkaProjector> logger) : BackgroundLoop(time, logger), IHealthPart
+    ILogger<KafkaProjector> logger) : BackgroundLoop(time, logger), IHealthCheck
 {
     private const string LogName = "kafka";
     private const int MaxBatchRecords = 500;
@@ -44,11 +45,10 @@ internal sealed partial class KafkaProjector(
 
     private readonly HashSet<DateOnly> _daysWithPartitions = [];
 
-    string IHealthPart.Name => "projection";
-
-    Task<string?> IHealthPart.CheckAsync(CancellationToken cancellationToken) => Task.FromResult(_gone.IsEmpty
-        ? null
-        : string.Join("; ", _gone.OrderBy(g => g.Key).Select(g => $"partition {g.Key} has no record at its position: {g.Value}")));
+    Task<HealthCheckResult> IHealthCheck.CheckHealthAsync(HealthCheckContext context, CancellationToken cancellationToken) => Task.FromResult(_gone.IsEmpty
+        ? HealthCheckResult.Healthy()
+        : HealthCheckResult.Degraded(
+            string.Join("; ", _gone.OrderBy(g => g.Key).Select(g => $"partition {g.Key} has no record at its position: {g.Value}"))));
 
     protected override bool IsAway(Exception e) => e is KafkaException || base.IsAway(e);
 
@@ -270,7 +270,7 @@ internal sealed partial class KafkaProjector(
                 new EventToSend(r.Id, r.Type, r.ExternalId, r.Source, r.Subject, r.Time, r.CorrelationId, r.TraceParent, carried ? r.Data.ToArray() : []),
                 DataLeftOut: !carried, source.Partition.Value));
         }
-        await projection.WriteAsync(LogName, connection, transaction, events, version, claimedAt, Advance(log, items, events.Count), cancellationToken);
+        await projection.WriteAsync(LogName, connection, transaction, events, version, claimedAt, Advance(log, items, events.ConvertAll(e => e.TenantId)), cancellationToken);
     }
 
     /// <summary>Our ids hold the moment of acceptance: one that is years away would want a partition of its own.</summary>
@@ -349,7 +349,7 @@ internal sealed partial class KafkaProjector(
         return (stored, version);
     }
 
-    private static NpgsqlBatchCommand Advance(KafkaLogName log, List<Item> items, int events)
+    private static NpgsqlBatchCommand Advance(KafkaLogName log, List<Item> items, List<Guid> tenants)
     {
         var last = items.Select(i => i.Source).GroupBy(r => r.Partition.Value).Select(p => p.MaxBy(r => r.Offset.Value)!).ToList();
         var command = new NpgsqlBatchCommand(
@@ -357,12 +357,14 @@ internal sealed partial class KafkaProjector(
             UPDATE log_positions p SET next = l.next, passed_at = l.passed_at
             FROM unnest(@positions, @nexts, @passed) AS l (partition, next, passed_at)
             WHERE p.log = @log AND p.partition = l.partition AND p.next < l.next
-            {(events > 0 ? $"RETURNING pg_notify('{Notifications.Inbox}', '')" : "")}
+            {(tenants.Count > 0 ? $"RETURNING pg_notify('{Notifications.Inbox}', @payload)" : "")}
             """);
         command.Parameters.AddWithValue("log", log.Log);
         command.Parameters.AddWithValue("positions", last.ConvertAll(r => r.Partition.Value));
         command.Parameters.AddWithValue("nexts", last.ConvertAll(r => r.Offset.Value + 1));
         command.Parameters.AddWithValue("passed", last.ConvertAll(r => r.Message.Timestamp.UtcDateTime));
+        if (tenants.Count > 0)
+            command.Parameters.AddWithValue("payload", Notifications.TenantsOf(tenants));
         return command;
     }
 

@@ -24,6 +24,9 @@ internal sealed partial class ReplayJobs(
     /// <summary>While so many deliveries of the subscription are due, its job waits: what is published meanwhile is not to wait behind it.</summary>
     private const int MaxDue = 1_000;
 
+    /// <summary>Deliveries made of a job and not charged yet: the API does that meanwhile, and doesn't while its tenant has no events left.</summary>
+    private const int MaxUncharged = 1_000;
+
     /// <summary>Events with smaller ids than one that is there may come for so long: they get their ids before they are appended.</summary>
     private static readonly TimeSpan SafeAge = TimeSpan.FromSeconds(4);
 
@@ -105,6 +108,7 @@ internal sealed partial class ReplayJobs(
                     SELECT j.tenant_id, j.id, j.subscription_id, j.next_event, j.end_event, coalesce(j.event_types, s.event_types), j.include = 'all'
                     FROM replay_jobs j JOIN subscriptions s ON s.id = j.subscription_id
                     WHERE j.status = 'running' AND j.next_step_at <= now() AND s.enabled AND s.deleted_at IS NULL
+                        AND j.deliveries - j.charged < {MaxUncharged}
                         AND (SELECT count(*) FROM (
                             SELECT FROM deliveries d
                             WHERE d.subscription_id = j.subscription_id AND d.status = 'pending' AND d.next_attempt_at <= now()

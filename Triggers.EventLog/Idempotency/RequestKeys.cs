@@ -321,7 +321,7 @@ internal sealed partial class RequestKeys(
             SELECT k.tenant_id, k.kind, k.key_hash, k.fingerprint, k.event_id, k.correlation_id,
                 CASE WHEN k.busy_until IS NULL THEN 0 WHEN k.busy_until > clock_timestamp() THEN 1 ELSE 2 END
             FROM request_keys k
-            WHERE (k.tenant_id, k.kind, k.key_hash) IN (SELECT * FROM unnest(@tenants, @kinds, @hashes))
+            WHERE (k.tenant_id, k.kind, k.key_hash) IN (SELECT * FROM unnest(@tenants, @kinds, @hashes)) AND k.expires_at > now()
             """, connection);
         AddKeys(command, keys);
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
@@ -332,6 +332,20 @@ internal sealed partial class RequestKeys(
                 new Holder(reader.GetFieldValue<byte[]>(3), reader.GetGuid(4), reader.GetString(5), (HolderState)reader.GetInt32(6));
         }
         return holders;
+    }
+
+    /// <summary>What a request would be answered if nothing of it is new; null when it has something to append.</summary>
+    public async Task<AppendResult?> FindRepeatedAsync(AppendRequest request, TimeLimit limit) =>
+        KeyId.AllOf(request).Any() && Decision.Decide(request, WithOwnKey(request, await ReadHoldersAsync(request, limit)))
+            is Decision.Answer { ToAppend.Count: 0 } answer ? answer.Result : null;
+
+    /// <summary>Holders as if an idempotency key that nobody holds were the request's own.</summary>
+    public static Dictionary<KeyId, Holder> WithOwnKey(AppendRequest request, Dictionary<KeyId, Holder> holders)
+    {
+        if (request.IdempotencyKey is not { } key || holders.ContainsKey(KeyId.Idempotency(request.TenantId, key)))
+            return holders;
+        var own = new Holder(key.Fingerprint, request.FirstId, request.CorrelationId, HolderState.Settled);
+        return new(holders) { { KeyId.Idempotency(request.TenantId, key), own } };
     }
 
     private async Task<T> WithinAsync<T>(TimeLimit limit, Func<NpgsqlConnection, CancellationToken, Task<T>> step)

@@ -40,6 +40,10 @@ public sealed partial class KafkaEventLog(
         return limit.WaitAsync(KeyId.AllOf(request).Any() ? _keys.AppendAsync(request, ProduceAsync, limit) : AppendKeylessAsync(request), cancellationToken);
     }
 
+    /// <inheritdoc />
+    public Task<AppendResult?> FindRepeatedAsync(AppendRequest request, CancellationToken cancellationToken) =>
+        _keys.FindRepeatedAsync(request, new TimeLimit(time, RequestBudget.Append)).WaitAsync(cancellationToken);
+
     private async Task<AppendResult> AppendKeylessAsync(AppendRequest request)
     {
         await ProduceAsync(request);

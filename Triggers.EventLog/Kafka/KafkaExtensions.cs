@@ -2,6 +2,7 @@ using Confluent.Kafka;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Diagnostics.HealthChecks;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
@@ -19,11 +20,10 @@ public static partial class KafkaExtensions
     public static void AddKafka(this WebApplicationBuilder builder)
     {
         var services = builder.Services;
-        services.AddOptions<KafkaOptions>()
-            .BindConfiguration("Kafka")
+        // The AppHost's settings of its own are in the same section.
+        services.AddSettings<KafkaOptions>("Kafka", "Home", "Brokers")
             .Configure<IConfiguration>((options, configuration) => options.BootstrapServers = configuration.GetConnectionString("kafka"))
-            .ValidateDataAnnotations()
-            .ValidateOnStart();
+            .ValidateDataAnnotations();
         services.AddSingleton<IValidateOptions<KafkaOptions>, KafkaClientRules>();
         services.AddSingleton(provider => new AdminClientBuilder(Options(provider).ForAdmin()).SetLogHandler(LogTo(provider)).Build());
         services.AddSingleton(provider =>
@@ -45,7 +45,7 @@ public static partial class KafkaExtensions
         });
         services.AddSingleton<KafkaTopics>();
         services.AddHostedService(provider => provider.GetRequiredService<KafkaTopics>());
-        services.AddSingleton<IHealthPart, KafkaHealth>();
+        services.AddDependencyCheck<KafkaHealth>("kafka");
     }
 
     /// <summary>Librdkafka's own messages. What it calls errors is ours to handle, and what it warns of it tries again itself.</summary>
@@ -88,25 +88,17 @@ internal sealed class KafkaClientRules : IValidateOptions<KafkaOptions>
 }
 
 /// <summary>A broker answers.</summary>
-internal sealed class KafkaHealth(IAdminClient admin, KafkaTopics topics, IOptions<KafkaOptions> options) : IHealthPart
+internal sealed class KafkaHealth(IAdminClient admin, KafkaTopics topics, IOptions<KafkaOptions> options) : IHealthCheck
 {
-    public string Name => "kafka";
-
-    public Task<string?> CheckAsync(CancellationToken cancellationToken) => Task.Run(() =>
+    public Task<HealthCheckResult> CheckHealthAsync(HealthCheckContext context, CancellationToken cancellationToken = default) => Task.Run(() =>
     {
         if (!topics.Ready.IsCompletedSuccessfully)
-            return "the topics are not there yet";
-        try
-        {
-            var topic = admin.GetMetadata(topics.Ready.Result.Topic, TimeSpan.FromMilliseconds(900)).Topics.Single();
-            if (topic.Error.IsError)
-                return topic.Error.Reason;
-            var closed = topic.Partitions.Count(p => p.Leader < 0 || p.InSyncReplicas.Length < (options.Value.MinInSyncReplicas ?? 1));
-            return closed == 0 ? null : $"{closed} of {topic.Partitions.Count} partitions have no leader, or too few replicas in sync";
-        }
-        catch (KafkaException e)
-        {
-            return e.Error.Reason;
-        }
+            return HealthCheckResult.Degraded("the topics are not there yet");
+        var topic = admin.GetMetadata(topics.Ready.Result.Topic, TimeSpan.FromMilliseconds(900)).Topics.Single();
+        if (topic.Error.IsError)
+            return HealthCheckResult.Degraded(topic.Error.Reason);
+        var closed = topic.Partitions.Count(p => p.Leader < 0 || p.InSyncReplicas.Length < (options.Value.MinInSyncReplicas ?? 1));
+        return closed == 0 ? HealthCheckResult.Healthy()
+            : HealthCheckResult.Degraded($"{closed} of {topic.Partitions.Count} partitions have no leader, or too few replicas in sync");
     }, cancellationToken);
 }

@@ -37,6 +37,10 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             _keys.AppendAsync(request, keyless => EnqueueAsync(keyless, limit, CancellationToken.None), limit), cancellationToken);
     }
 
+    /// <inheritdoc />
+    public Task<AppendResult?> FindRepeatedAsync(AppendRequest request, CancellationToken cancellationToken) =>
+        _keys.FindRepeatedAsync(request, new TimeLimit(time, RequestBudget.Append)).WaitAsync(cancellationToken);
+
     /// <returns>Null when its keys have to be reserved.</returns>
     private async Task<AppendResult?> EnqueueAsync(AppendRequest request, TimeLimit limit, CancellationToken cancellationToken)
     {
@@ -161,7 +165,10 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
                 if (items.HasBothKinds)
                     batch.BatchCommands.Add(items.AddIdsTo(items.Keys.AddTo(new NpgsqlBatchCommand(ForgetLosersSql))));
             }
-            batch.BatchCommands.Add(new NpgsqlBatchCommand($"SELECT pg_notify('{Notifications.Events}', '')"));
+            batch.BatchCommands.Add(new NpgsqlBatchCommand($"SELECT pg_notify('{Notifications.Events}', @payload)")
+            {
+                Parameters = { new("payload", Notifications.TenantsOf(group.Where(p => p.Request.Events.Count > 0).Select(p => p.Request.TenantId))) },
+            });
 
             await using var reader = await batch.ExecuteReaderAsync(timeout.Token);
             if (items.Keys.Count > 0)

@@ -39,7 +39,7 @@ public sealed class AppHostTests : IDisposable
 
         foreach (var (crashed, program) in new[] { ("api", "Triggers.Api.dll"), ("postgres", "/postgres"), ("redis", "GarnetServer.dll") })
         {
-            await RunningAppHost.SignalAsync("KILL", program == "/postgres" ? Triggers.AppHost.Stores.LocalPostgres.RunningOn(_directory)!.Value : host.ProcessOf(program));
+            await RunningAppHost.SignalAsync("KILL", program == "/postgres" ? Triggers.AppHost.Stores.Postgres.RunningOn(_directory)!.Value : host.ProcessOf(program));
             await host.WaitForAsync($"{crashed} | was killed");
             await host.WaitForAsync($"{crashed} | starting again in 0.5 s");
             await host.WaitForAsync($"{crashed} | runs again");
@@ -110,11 +110,12 @@ public sealed class AppHostTests : IDisposable
     [Fact]
     public async Task A_wrong_setting_of_a_service_ends_the_start_with_what_is_wrong()
     {
-        await using var host = RunningAppHost.Start(_directory, "--Delivery:LaneConcurrency=0");
+        await using var host = RunningAppHost.Start(_directory, "--Delivery:LaneConcurrency=0", "--Delivery:Retry:MaxAtempts=3");
 
         Assert.Equal(1, await host.ExitCodeAsync());
         Assert.Contains("delivery | ended with exit code 1", host.Said);
         Assert.Contains("LaneConcurrency", host.Said);
+        Assert.Contains("Delivery:Retry:MaxAtempts is not a setting", host.Said);
         Assert.DoesNotContain("Ctrl-C stops everything", host.Said);
         await LeavesNothingAsync(host);
     }
@@ -143,11 +144,36 @@ public sealed class AppHostTests : IDisposable
         await using (var connection = new NpgsqlConnection(database))
             await connection.OpenAsync(Cancellation);
 
-        await server.StopImmediateAsync();
-        await using var without = RunningAppHost.Start(_directory, $"--ConnectionStrings:triggersdb={database}");
-        Assert.Equal(1, await without.ExitCodeAsync());
-        Assert.Contains("ConnectionStrings:triggersdb was given and can't be used", without.Said);
+        await using var stranger = RunningAppHost.Start(_directory, $"--ConnectionStrings:triggersdb={database};Password=wrong");
+        Assert.Equal(1, await stranger.ExitCodeAsync());
+        Assert.Contains("migrations | ended with exit code 1", stranger.Said);
+        Assert.Contains("password authentication failed", stranger.Said);
     }
+
+    [Fact]
+    public async Task A_program_that_is_not_there_ends_the_start_and_is_named()
+    {
+        // All that is left of the path is what finds nothing.
+        await using var host = RunningAppHost.Start(_directory, new Dictionary<string, string> { ["PATH"] = "/nowhere" }, "--Resources=redis", $"--Cache:Directory={CacheWithoutGarnet()}");
+
+        Assert.Equal(1, await host.ExitCodeAsync());
+        Assert.Contains("redis | could not be started", host.Said);
+        Assert.Contains("\"dotnet\": executable file not found", host.Said);
+        await LeavesNothingAsync(host);
+    }
+
+    [Fact]
+    public async Task A_file_that_is_missing_in_the_cache_ends_the_start_and_is_named()
+    {
+        await using var host = RunningAppHost.Start(_directory, "--Resources=redis", $"--Cache:Directory={CacheWithoutGarnet()}");
+
+        Assert.Equal(1, await host.ExitCodeAsync());
+        Assert.Contains("redis | ended with exit code", host.Said);
+        Assert.Contains("GarnetServer.dll", host.Said);
+        Assert.DoesNotContain("starting again", host.Said);
+    }
+
+    private string CacheWithoutGarnet() => Directory.CreateDirectory(Path.Combine(_directory, "cache", "garnet-server@" + Triggers.AppHost.Stores.Redis.Version)).Parent!.FullName;
 
     [Fact]
     public async Task Of_two_started_at_once_one_runs_and_the_other_says_so_and_harms_nothing()

@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Http.Json;
+using System.Net.Sockets;
 using System.Text.Json;
 using Aspire.Hosting;
 using Aspire.Hosting.ApplicationModel;
@@ -24,7 +25,7 @@ public sealed class EndToEndTests
     {
         // The hosted CI has containers, and asks for them.
         var stores = Environment.GetEnvironmentVariable("TEST_STORES") ?? "local";
-        await using var system = await RunningSystem.CreateAsync(onDemand: false, $"--Stores={stores}", "--replicas=2", $"--Auth:BootstrapAdminKey={Key}");
+        await using var system = await RunningSystem.CreateAsync(onDemand: false, $"--Stores={stores}", "--replicas=2", "--Delivery:Retry:MaxAttempts=1", $"--Auth:BootstrapAdminKey={Key}");
         foreach (var service in new[] { "receiver", "api", "delivery" })
             await system.ReadyAsync(service);
         using var receiver = new HttpClient { BaseAddress = system.UrlOf("receiver") };
@@ -41,15 +42,28 @@ public sealed class EndToEndTests
 
         await ExecuteAsync(system, "api-1", Commands.SampleEvent);
         await Wait.UntilAsync("the sample event came", async () => await ReceivedAsync(receiver) == 2);
-        await ExecuteAsync(system, "api-2", Commands.Redrive);
+
+        // A dead letter of a subscription that was mistaken.
+        using var nobody = new TcpListener(IPAddress.Loopback, 0);
+        nobody.Start();
+        var mistaken = await PostAsync(first, "subscriptions", new { url = $"http://{nobody.LocalEndpoint}/", eventTypes = new[] { "order.lost" } }, HttpStatusCode.Created);
+        nobody.Stop();
+        await PostAsync(first, "events", new { type = "order.lost", data = new { } }, HttpStatusCode.Accepted);
+        await Wait.UntilAsync("it is a dead letter", async () =>
+            (await shared.GetFromJsonAsync<JsonElement>("dead-letters?state=open", Cancellation)).GetProperty("items").GetArrayLength() == 1);
+        using (var mended = await shared.PatchAsJsonAsync($"subscriptions/{mistaken.GetProperty("id")}", new { url = new Uri(receiver.BaseAddress!, "hook") }, Cancellation))
+            Assert.Equal(HttpStatusCode.OK, mended.StatusCode);
+        Assert.Contains("rpl_", await ExecuteAsync(system, "api-2", Commands.Redrive));
+        await Wait.UntilAsync("it came to both", async () => await ReceivedAsync(receiver) == 4);
         await ExecuteAsync(system, "triggersdb", Commands.Reset);
         await Wait.UntilAsync("the services are back, on an empty database", () => HasNoEventsAsync(shared), s_restart);
     }
 
-    private static async Task ExecuteAsync(RunningSystem system, string resource, string command)
+    private static async Task<string?> ExecuteAsync(RunningSystem system, string resource, string command)
     {
         var result = await system.App.ResourceCommands.ExecuteCommandAsync(system.IdOf(resource), command, Cancellation);
         Assert.True(result.Success, $"{command}: {result.Message}");
+        return result.Message;
     }
 
     private static HttpClient Client(Uri address)
@@ -75,16 +89,19 @@ public sealed class EndToEndTests
     }
 
     /// <summary>503 means that nothing was done, and to ask again: a machine that has just begun to run all this may be slow.</summary>
-    private static async Task PostAsync(HttpClient api, string path, object body, HttpStatusCode expected)
+    private static async Task<JsonElement> PostAsync(HttpClient api, string path, object body, HttpStatusCode expected)
     {
         var status = HttpStatusCode.ServiceUnavailable;
+        var said = default(JsonElement);
         await Wait.UntilAsync($"{path} are taken", async () =>
         {
             using var answer = await api.PostAsJsonAsync(path, body, Cancellation);
             status = answer.StatusCode;
+            said = await answer.Content.ReadFromJsonAsync<JsonElement>(Cancellation);
             return status != HttpStatusCode.ServiceUnavailable;
         });
         Assert.Equal(expected, status);
+        return said;
     }
 
     private static async Task<long> ReceivedAsync(HttpClient receiver) =>

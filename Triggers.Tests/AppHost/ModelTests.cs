@@ -67,7 +67,7 @@ public sealed class ModelTests
     {
         await using var app = await BuildAsync("--ConnectionStrings:redis=redis.example", "--ConnectionStrings:kafka=kafka.example");
 
-        Assert.DoesNotContain(Model(app).Resources, resource => resource is LocalRedis or LocalKafka);
+        Assert.DoesNotContain(Model(app).Resources, resource => resource is LocalStore { Name: "redis" or "kafka" });
         Assert.Equal("redis.example", await ((IResourceWithConnectionString)Resource(app, "redis")).GetConnectionStringAsync(Cancellation));
         Assert.Superset(Set("kafka"), Resource(app, "api").Annotations.OfType<ResourceRelationshipAnnotation>().Select(r => r.Resource.Name).ToHashSet());
     }
@@ -96,7 +96,7 @@ public sealed class ModelTests
         var builder = await DistributedApplicationTestingBuilder.CreateAsync<Projects.Triggers_AppHost>(
         [
             $"--Data:Directory={TestDirectory.New()}", "--Data:Temporary=true", "--Stores=local", "--Kafka:Home=",
-            "--Ports:api=0", "--Ports:receiver=0", "--Ports:kafka=0", .. arguments,
+            "--Dashboard:Enabled=false", "--Ports:api=0", "--Ports:receiver=0", "--Ports:kafka=0", .. arguments,
         ], Cancellation);
         return await builder.BuildAsync(Cancellation);
     }

@@ -37,7 +37,12 @@ internal sealed class RunningAppHost : IAsyncDisposable
         }
     }
 
-    public static RunningAppHost Start(string directory, params string[] arguments)
+    public static RunningAppHost Start(string directory, params string[] arguments) => Start(directory, [], arguments);
+
+    /// <param name="directory">Of the data.</param>
+    /// <param name="environment">What is different in it.</param>
+    /// <param name="arguments">Beside those that every test has.</param>
+    public static RunningAppHost Start(string directory, Dictionary<string, string> environment, params string[] arguments)
     {
         var output = new DirectoryInfo(Path.TrimEndingDirectorySeparator(AppContext.BaseDirectory));
         var assembly = Repository.File("Triggers.AppHost", "bin", output.Parent!.Name, output.Name, "Triggers.AppHost.dll");
@@ -52,6 +57,8 @@ internal sealed class RunningAppHost : IAsyncDisposable
         };
         var mark = Guid.NewGuid().ToString("N");
         info.Environment[Mark] = mark;
+        foreach (var (name, value) in environment)
+            info.Environment[name] = value;
         return new RunningAppHost(Process.Start(info)!, mark);
     }
 

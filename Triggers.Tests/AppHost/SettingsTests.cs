@@ -1,7 +1,12 @@
 using System.Text.RegularExpressions;
 using Aspire.Hosting;
 using Microsoft.Extensions.Configuration;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Options;
 using Triggers.AppHost;
+using Triggers.Delivery;
+using Triggers.EventLog.Kafka;
+using Triggers.ServiceDefaults;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.AppHost;
@@ -18,7 +23,7 @@ public sealed partial class SettingsTests
         Assert.Contains("Dashboard:Enabled must be true or false", e.Message);
         Assert.Contains("Replicas must be a number from 1 to 9", e.Message);
         Assert.Contains("Resources must be 'all', 'stores' or some of postgres,redis,kafka", e.Message);
-        Assert.Contains("Stores must be one of local, containers", e.Message);
+        Assert.Contains("Stores must be local or containers", e.Message);
         Assert.Contains("Prots:Api is not a setting", e.Message);
     }
 
@@ -86,6 +91,28 @@ public sealed partial class SettingsTests
     }
 
     [Fact]
+    public void Names_that_a_service_does_not_know_are_named_all_and_its_others_are_not()
+    {
+        var services = new ServiceCollection().AddSingleton<IConfiguration>(new ConfigurationBuilder().AddInMemoryCollection(new Dictionary<string, string?>
+        {
+            ["Delivery:LaneConcurency"] = "1",
+            ["Delivery:Retry:MaxAtempts"] = "3",
+            ["Delivery:Retry:MaxAttempts"] = "3",
+            ["Kafka:Client:linger.ms"] = "2",
+            ["Kafka:Home"] = "/kafka",
+            ["Kafka:Partitons"] = "3",
+        }).Build());
+        services.AddSettings<DeliveryOptions>("Delivery");
+        services.AddSettings<KafkaOptions>("Kafka", "Home");
+
+        var e = Assert.Throws<AggregateException>(() => services.BuildServiceProvider().GetRequiredService<IStartupValidator>().Validate());
+
+        Assert.Equal(
+            ["Delivery:LaneConcurency is not a setting.", "Delivery:Retry:MaxAtempts is not a setting.", "Kafka:Partitons is not a setting."],
+            e.InnerExceptions.Cast<OptionsValidationException>().SelectMany(mistakes => mistakes.Failures).Order());
+    }
+
+    [Fact]
     public void A_run_gets_what_launch_settings_would_hold_and_publishing_does_not()
     {
         var run = Settings.Complete(Settings.Parse(["--Ports:Dashboard=18890"]));
@@ -122,6 +149,6 @@ public sealed partial class SettingsTests
     [GeneratedRegex(@"^\| `([A-Z]\w+:\w+)`", RegexOptions.Multiline)]
     private static partial Regex SettingInTable();
 
-    [GeneratedRegex(@"BindConfiguration\(""(\w+)")]
+    [GeneratedRegex(@"AddSettings<\w+>\(""(\w+)")]
     private static partial Regex BoundSection();
 }

@@ -146,6 +146,34 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
     }
 
     [Fact]
+    public async Task A_replay_waits_while_its_tenant_has_no_events_left()
+    {
+        await using var host = await ApiAsync();
+        using var client = host.Client();
+        var plan = (await client.PostAsync("/usage-plans", """{"name":"small","requestsPerSecond":1000,"burst":1000,"eventsPerDay":1}""")).Is(201).Id;
+        (await client.PatchAsync($"/tenants/{(await client.GetAsync("/tenants")).Ids.Single()}", $$"""{"usagePlanId":"{{plan}}"}""")).Is(200);
+        for (var i = 0; i < 2; i++)
+            (await client.PostAsync("/events/batch", $$"""{"events":[{{string.Join(",", Enumerable.Repeat("""{"type":"a","data":1}""", 700))}}]}""")).Is(202);
+        await Engine.StartDeliveryAsync();
+        await Wait.UntilAsync("nobody was there for them", () => Engine.ScalarAsync<bool>(
+            "SELECT next > (SELECT max(seq) FROM events) FROM log_positions WHERE log = 'postgres' AND partition = 0"));
+        var subscription = await client.SubscribeAsync(url: Receiver.Url);
+
+        var job = (await client.PostAsync("/replays", Body(subscription))).Is(202);
+
+        await Wait.UntilAsync("it is as far ahead as it may be", async () => await ProgressAsync(client, job.Id) == ("running", "1200"), TimeSpan.FromSeconds(30));
+        var heldUntil = await HeldUntilAsync();
+        await Wait.UntilAsync("it was looked at twice more", async () => await HeldUntilAsync() > heldUntil.AddSeconds(4), TimeSpan.FromSeconds(20));
+        Assert.Equal(("running", "1200"), await ProgressAsync(client, job.Id));
+
+        (await client.PatchAsync($"/usage-plans/{plan}", """{"eventsPerDay":null}""")).Is(200);
+
+        await Wait.UntilAsync("the job is completed", async () => await ProgressAsync(client, job.Id) == ("completed", "1400"), TimeSpan.FromSeconds(30));
+
+        Task<DateTime> HeldUntilAsync() => Engine.ScalarAsync<DateTime>("SELECT charge_at FROM replay_jobs");
+    }
+
+    [Fact]
     public async Task A_replay_resolves_the_dead_letters_of_what_it_delivers_and_ends_with_its_subscription()
     {
         var fails = true;
@@ -184,7 +212,7 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
         return read!;
     }
 
-    private static async Task<(string?, string?)> ProgressAsync(ApiClient client, string id)
+    private static async Task<(string? Status, string? Deliveries)> ProgressAsync(ApiClient client, string id)
     {
         var job = (await client.GetAsync($"/replays/{id}")).Is(200);
         return (job["status"], job["deliveries"]);

@@ -240,7 +240,7 @@ public class ApiFixture(PostgresServer postgres) : IAsyncLifetime
     internal async Task<string> NewKeyAsync(string tenantId, params string[] scopes)
     {
         using var admin = Host.Client();
-        string[] all = ["events:write", "events:read", "inbox:read", "inbox:write", "subscriptions:write", "subscriptions:read", "keys:write"];
+        string[] all = ["events:write", "events:read", "inbox:read", "inbox:write", "subscriptions:write", "subscriptions:read", "keys:write", "tenant:admin"];
         var list = string.Join(",", (scopes.Length == 0 ? all : scopes).Select(s => $"\"{s}\""));
         return (await admin.PostAsync("/api-keys", $$"""{"name":"test","scopes":[{{list}}],"tenantId":"{{tenantId}}"}""")).Is(201)["secret"]!;
     }

@@ -41,7 +41,7 @@ internal sealed class RunningSystem : IAsyncDisposable
         var builder = await DistributedApplicationTestingBuilder.CreateAsync<Projects.Triggers_AppHost>(
         [
             $"--Data:Directory={directory}", "--Data:Temporary=true", "--Stores=local", "--Restarts=false",
-            "--Ports:api=0", "--Ports:receiver=0", "--Ports:kafka=0", $"--Kafka:Home={KafkaServer.Home}", .. settings,
+            "--Dashboard:Enabled=false", "--Ports:api=0", "--Ports:receiver=0", "--Ports:kafka=0", $"--Kafka:Home={KafkaServer.Home}", .. settings,
         ], bound.Token);
         // Failures come as exceptions; what the stores say is kept beside them.
         builder.Services.AddLogging(logging => logging.SetMinimumLevel(LogLevel.Error).AddFilter("Triggers.AppHost.Resources", LogLevel.None));
@@ -97,7 +97,7 @@ internal sealed class RunningSystem : IAsyncDisposable
     {
         // A shell is in between, to stop it in time.
         if (name == "postgres")
-            return LocalPostgres.RunningOn(Directory) ?? throw new InvalidOperationException("Postgres does not run.");
+            return Postgres.RunningOn(Directory) ?? throw new InvalidOperationException("Postgres does not run.");
         var properties = StateOf(name).Snapshot.Properties;
         return Convert.ToInt32(properties.Single(property => property.Name == "executable.pid").Value, CultureInfo.InvariantCulture);
     }

@@ -42,7 +42,7 @@ public sealed class EveryRouteTests(ApiFixture api) : IClassFixture<ApiFixture>
         foreach (var scope in Scopes.All)
         {
             // Every scope of a tenant but this one.
-            using var client = api.Host.Client(await api.NewKeyAsync(tenant.Id, [.. Scopes.All.Where(s => s != scope && s != Scopes.Admin)]));
+            using var client = api.Host.Client(await api.NewKeyAsync(tenant.Id, [.. Scopes.All.Where(s => s != scope && s is not (Scopes.Admin or Scopes.TenantAdmin))]));
             foreach (var route in Routes().Where(r => r.Scope == scope))
             {
                 var answer = (await client.SendAsync(route.Method, route.PathWith("evt_01jd0000000000000000000000"), route.Body)).IsProblem(403, "forbidden");
@@ -66,7 +66,9 @@ public sealed class EveryRouteTests(ApiFixture api) : IClassFixture<ApiFixture>
         {
             var path = route.PathWith(ids[route.Noun]);
             (await stranger.Client.SendAsync(route.Method, path, route.Body)).IsProblem(404, "not_found");
-            (await admin.SendAsync(route.Method, path, route.Body)).IsProblem(404, "not_found");
+            // It names a tenant by asking for it.
+            if (route.Noun != "tenants")
+                (await admin.SendAsync(route.Method, path, route.Body)).IsProblem(404, "not_found");
             walked++;
         }
 
@@ -99,10 +101,11 @@ public sealed class EveryRouteTests(ApiFixture api) : IClassFixture<ApiFixture>
     {
         var tenant = await api.NewTenantAsync();
         var ids = await ThingsOfAsync(tenant);
-        using var admin = api.Host.Client(await api.NewKeyAsync(tenant.Id, "admin"));
+        using var platform = api.Host.Client();
 
         foreach (var route in Routes().Where(r => r.Operation.Body is not null))
         {
+            var admin = route.Scope == Scopes.Admin ? platform : tenant.Client;
             var path = route.PathWith(ids.GetValueOrDefault(route.Noun, ""));
             (await admin.SendAsync(route.Method, path, "{")).IsProblem(400, "malformed_json");
             (await admin.SendAsync(route.Method, path, "[]")).IsProblem(400, "invalid_request");

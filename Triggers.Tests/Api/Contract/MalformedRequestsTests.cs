@@ -60,7 +60,7 @@ public sealed class MalformedRequestsTests(ApiFixture api) : IClassFixture<ApiFi
     [Fact]
     public async Task None_of_2000_malformed_requests_is_answered_with_an_error_of_ours()
     {
-        using var client = api.Host.Client(await api.NewKeyAsync((await api.NewTenantAsync()).Id, "admin"));
+        using var client = api.Host.Client(await api.NewKeyAsync((await api.NewTenantAsync()).Id, "tenant:admin"));
         var requests = Sequence(2_000);
         var statuses = new Dictionary<int, int>();
 

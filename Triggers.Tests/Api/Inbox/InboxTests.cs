@@ -1,4 +1,7 @@
 using System.Diagnostics;
+using Microsoft.Extensions.DependencyInjection;
+using Triggers.Api.Inbox;
+using Triggers.Core;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.Inbox;
@@ -167,5 +170,68 @@ public sealed class InboxTests(ApiFixture api) : IClassFixture<ApiFixture>
 
         Assert.Empty((await waiting).Is(200).Ids);
         Assert.InRange(watch.Elapsed, TimeSpan.Zero, TimeSpan.FromSeconds(10));
+    }
+
+    [Fact]
+    public async Task More_requests_of_a_tenant_than_may_wait_are_told_so()
+    {
+        await using var host = new ApiHost(api.ConnectionString, ("Limits:WaitingRequestsPerTenant", "2"));
+        var tenant = await api.NewTenantAsync();
+        var key = await api.NewKeyAsync(tenant.Id);
+        using var client = host.Client(key);
+        await client.WaitUntilReadyAsync();
+        var waiting = new[] { client.GetAsync("/inbox?wait=30"), client.GetAsync("/inbox?wait=30") };
+        await Wait.UntilAsync("both wait", () => host.RequestsUnderWay >= 2);
+
+        Answer refused;
+        do
+            refused = await client.GetAsync("/inbox?wait=1");
+        while (refused.Status == 200);
+
+        Assert.Equal("1", refused.IsProblem(429, "too_many_concurrent").Headers["Retry-After"]);
+        (await client.GetAsync("/inbox")).Is(200);
+        using var other = host.Client(await api.NewKeyAsync((await api.NewTenantAsync()).Id));
+        (await other.GetAsync("/inbox?wait=1")).Is(200);
+        var id = await client.PublishAsync();
+        await api.Rows.ProjectAsync();
+        foreach (var answer in await Task.WhenAll(waiting))
+            Assert.Equal([id], answer.Is(200).Ids);
+        (await client.GetAsync("/inbox?wait=1")).Is(200);
+    }
+
+    [Fact]
+    public async Task Only_those_who_wait_for_the_tenant_are_woken()
+    {
+        var tenant = await api.NewTenantAsync();
+        var quiet = await api.NewTenantAsync();
+        var signal = api.Host.Services.GetRequiredService<InboxSignal>();
+        // From when it listens.
+        await Wait.UntilAsync("it listens", async () =>
+        {
+            var listening = signal.NextOf(tenant.Key);
+            await tenant.Client.PublishAsync();
+            return await Task.WhenAny(listening, Task.Delay(TimeSpan.FromSeconds(1))) == listening;
+        });
+        var (loud, silent) = (signal.NextOf(tenant.Key), signal.NextOf(quiet.Key));
+
+        await tenant.Client.PublishAsync();
+
+        await loud.WaitAsync(TimeSpan.FromSeconds(5), TestContext.Current.CancellationToken);
+        Assert.False(silent.IsCompleted);
+        await quiet.Client.PublishAsync();
+        await silent.WaitAsync(TimeSpan.FromSeconds(5), TestContext.Current.CancellationToken);
+    }
+
+    [Fact]
+    public void What_concerns_too_many_tenants_is_for_everybody()
+    {
+        var tenants = Enumerable.Range(0, 200).Select(_ => TypeId.NewGuid()).ToArray();
+
+        Assert.True(Notifications.TryReadTenants(Notifications.TenantsOf([.. tenants, .. tenants]), out var read));
+        Assert.Equal(tenants, read);
+        Assert.InRange(Notifications.TenantsOf(tenants).Length, 1, 7_999);
+        Assert.Equal("", Notifications.TenantsOf([.. tenants, TypeId.NewGuid()]));
+        Assert.False(Notifications.TryReadTenants("", out read));
+        Assert.Empty(read);
     }
 }

@@ -115,11 +115,14 @@ public sealed class ApiKeysTests(ApiFixture api) : IClassFixture<ApiFixture>
     public async Task Nobody_makes_or_takes_over_a_key_that_may_do_more()
     {
         var tenant = await api.NewTenantAsync("keys:write", "events:read");
-        using var strong = api.Host.Client(await api.NewKeyAsync(tenant.Id, "admin"));
+        using var strong = api.Host.Client(await api.NewKeyAsync(tenant.Id, "tenant:admin"));
         var strongId = (await tenant.Client.GetAsync("/api-keys?limit=1")).Ids.Single();
 
         (await tenant.Client.PostAsync("/api-keys", """{"name":"k","scopes":["events:write"]}""")).IsProblem(403, "forbidden");
         (await tenant.Client.PostAsync("/api-keys", """{"name":"k","scopes":["admin"]}""")).IsProblem(403, "forbidden");
+        (await tenant.Client.PostAsync("/api-keys", """{"name":"k","scopes":["tenant:admin"]}""")).IsProblem(403, "forbidden");
+        (await tenant.Client.PatchAsync($"/api-keys/{strongId}", """{"name":"mine"}""")).IsProblem(403, "forbidden");
+        (await strong.PostAsync("/api-keys", """{"name":"k","scopes":["admin"]}""")).IsProblem(403, "forbidden");
         (await tenant.Client.PostAsync($"/api-keys/{strongId}/rotate")).IsProblem(403, "forbidden");
         (await tenant.Client.DeleteAsync($"/api-keys/{strongId}")).IsProblem(403, "forbidden");
         (await strong.GetAsync("/events")).Is(200);

@@ -18,20 +18,21 @@ public sealed class RateLimitTests(ApiFixture api) : IClassFixture<ApiFixture>
         Assert.All(answers.Take(3), a => a.Is(200));
         var refused = answers.Last(a => a.Status != 200).IsProblem(429, "rate_limited");
         Assert.Equal("1", refused.Headers["Retry-After"]);
-        Assert.Equal("\"default\";q=3;w=3", refused.Headers["RateLimit-Policy"]);
-        Assert.Matches("^\"default\";r=0;t=[23]$", refused.Headers["RateLimit"]);
-        Assert.Equal("\"default\";r=2;t=1", answers[0].Headers["RateLimit"]);
+        Assert.Contains("\"key\";q=3;w=3", refused.Headers["RateLimit-Policy"]);
+        Assert.Matches("\"key\";r=0;t=[23]", refused.Headers["RateLimit"]);
+        Assert.Contains("\"key\";r=2;t=1", answers[0].Headers["RateLimit"]);
         (await admin.GetAsync("/events")).Is(200);
         await Wait.UntilAsync("it is let in again", async () => (await client.GetAsync("/events")).Status == 200, TimeSpan.FromSeconds(5));
     }
 
     [Fact]
-    public async Task Without_a_limit_of_its_own_a_key_has_that_of_the_settings()
+    public async Task Without_a_plan_a_tenant_has_the_limits_of_the_settings()
     {
-        await using var host = new ApiHost(api.ConnectionString, ("RateLimiting:RequestsPerSecond", "10"), ("RateLimiting:Burst", "25"));
-        using var client = host.Client();
+        await using var host = new ApiHost(api.ConnectionString,
+            ("RateLimiting:RequestsPerSecond", "10"), ("RateLimiting:Burst", "25"), ("RateLimiting:EventsPerSecond", "50"), ("RateLimiting:BytesPerSecond", "0"));
+        using var client = host.Client(await api.NewKeyAsync((await api.NewTenantAsync()).Id));
 
-        Assert.Equal("\"default\";q=25;w=3", (await client.GetAsync("/events")).Is(200).Headers["RateLimit-Policy"]);
+        Assert.Equal("\"default\";q=25;w=3, \"events\";q=50;w=1", (await client.GetAsync("/events")).Is(200).Headers["RateLimit-Policy"]);
     }
 
     [Fact]

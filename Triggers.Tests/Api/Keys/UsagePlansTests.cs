@@ -57,63 +57,55 @@ public sealed class UsagePlansTests(ApiFixture api, PostgresServer postgres) : I
     }
 
     [Fact]
-    public async Task A_plan_that_a_valid_key_has_is_not_deleted()
+    public async Task A_plan_that_a_tenant_has_is_not_deleted()
     {
         using var admin = api.Host.Client();
         var plan = await NewPlanAsync(admin, 5, 10);
-        var key = (await admin.PostAsync("/api-keys", $$"""{"name":"k","scopes":["events:read"],"usagePlanId":"{{plan}}"}""")).Is(201);
-        Assert.Equal(plan, key["usagePlanId"]);
+        var tenant = (await admin.PostAsync("/tenants", $$"""{"name":"{{Guid.NewGuid()}}","usagePlanId":"{{plan}}"}""")).Is(201);
+        Assert.Equal(plan, tenant["usagePlanId"]);
 
         (await admin.DeleteAsync($"/usage-plans/{plan}")).IsProblem(409, "usage_plan_in_use");
-        (await admin.DeleteAsync($"/api-keys/{key.Id}")).Is(204);
+        Assert.Null((await admin.PatchAsync($"/tenants/{tenant.Id}", """{"usagePlanId":null}""")).Is(200)["usagePlanId"]);
         (await admin.DeleteAsync($"/usage-plans/{plan}")).Is(204);
-
-        Assert.Null((await admin.GetAsync($"/api-keys/{key.Id}")).Is(200)["usagePlanId"]);
     }
 
     [Fact]
-    public async Task A_key_has_the_limits_of_its_plan_unless_it_has_its_own()
+    public async Task The_keys_of_a_tenant_have_the_limits_of_its_plan_together()
     {
         using var admin = api.Host.Client();
-        var plan = await NewPlanAsync(admin, 5, 10);
-        var key = (await admin.PostAsync("/api-keys", $$"""{"name":"k","scopes":["events:read"],"usagePlanId":"{{plan}}"}""")).Is(201);
+        var plan = (await admin.PostAsync("/usage-plans",
+            $$"""{"name":"{{Guid.NewGuid()}}","requestsPerSecond":5,"burst":10,"eventsPerSecond":20,"bytesPerSecond":4096,"eventsPerDay":30}""")).Is(201).Id;
+        var tenant = await api.NewTenantAsync();
+        var key = (await tenant.Client.PostAsync("/api-keys", """{"name":"k","scopes":["events:read"]}""")).Is(201);
         using var client = api.Host.Client(key["secret"]);
 
-        Assert.Equal("\"default\";q=10;w=2", await PolicyAsync());
-        (await admin.PatchAsync($"/api-keys/{key.Id}", """{"burst":20}""")).Is(200);
-        Assert.Equal("\"default\";q=20;w=4", await PolicyAsync());
-        (await admin.PatchAsync($"/usage-plans/{plan}", """{"requestsPerSecond":10,"burst":5}""")).Is(200);
-        Assert.Equal("\"default\";q=20;w=2", await PolicyAsync());
-        var changed = (await admin.PatchAsync($"/api-keys/{key.Id}", """{"burst":null,"name":"renamed"}""")).Is(200);
-        Assert.Equal(("renamed", plan, null), (changed["name"], changed["usagePlanId"], changed["burst"]));
-        Assert.Equal("\"default\";q=5;w=1", await PolicyAsync());
-        (await admin.PatchAsync($"/api-keys/{key.Id}", """{"usagePlanId":null}""")).Is(200);
-        Assert.Equal("\"default\";q=2000;w=2", await PolicyAsync());
+        (await admin.PatchAsync($"/tenants/{tenant.Id}", $$"""{"usagePlanId":"{{plan}}"}""")).Is(200);
+        Assert.Equal("\"default\";q=10;w=2, \"events\";q=20;w=1, \"bytes\";q=4096;w=1, \"events-per-day\";q=30;w=86400", await PolicyAsync());
+        (await tenant.Client.PatchAsync($"/api-keys/{key.Id}", """{"requestsPerSecond":2}""")).Is(200);
+        Assert.StartsWith("\"default\";q=10;w=2, \"key\";q=4;w=2,", await PolicyAsync());
+        (await admin.PatchAsync($"/usage-plans/{plan}", """{"requestsPerSecond":100,"burst":50,"eventsPerSecond":null,"bytesPerSecond":null,"eventsPerDay":null}""")).Is(200);
+        Assert.Equal("\"default\";q=50;w=1, \"key\";q=4;w=2", await PolicyAsync());
+        var renamed = (await admin.PatchAsync($"/tenants/{tenant.Id}", $$"""{"name":"renamed-{{tenant.Id}}"}""")).Is(200);
+        Assert.Equal(plan, renamed["usagePlanId"]);
+        var usage = (await tenant.Client.GetAsync($"/tenants/{tenant.Id}/usage")).Is(200);
+        Assert.Equal((plan, "100", null, null), (usage["usagePlanId"], usage["requestsPerSecond"], usage["eventsPerSecond"], usage["eventsPerDay"]));
 
         async Task<string> PolicyAsync() => (await client.GetAsync("/events")).Is(200).Headers["RateLimit-Policy"];
     }
 
     [Fact]
-    public async Task Nobody_but_an_admin_chooses_a_plan_or_gets_rid_of_one()
+    public async Task A_plan_binds_no_admin_of_the_platform()
     {
-        using var admin = api.Host.Client();
-        var plan = await NewPlanAsync(admin, 500, 1_000);
-        var tenant = await api.NewTenantAsync();
-        var id = (await tenant.Client.GetAsync("/api-keys")).Ids.Single();
+        await using var fresh = await FreshAsync();
+        using var admin = fresh.Host.Client();
+        var plan = await NewPlanAsync(admin, 1, 1);
+        var id = (await admin.GetAsync("/tenants")).Ids.Single();
 
-        (await tenant.Client.PatchAsync($"/api-keys/{id}", $$"""{"usagePlanId":"{{plan}}"}""")).IsProblem(403, "forbidden");
-        (await tenant.Client.PostAsync("/api-keys", $$"""{"name":"k","scopes":["events:read"],"usagePlanId":"{{plan}}"}""")).IsProblem(403, "forbidden");
-        (await tenant.Client.GetAsync($"/usage-plans/{plan}")).IsProblem(403, "forbidden");
-        (await tenant.Client.PatchAsync($"/api-keys/{id}", """{"burst":3000}""")).Is(200);
+        (await admin.PatchAsync($"/tenants/{id}", $$"""{"usagePlanId":"{{plan}}"}""")).Is(200);
 
-        (await admin.PatchAsync($"/api-keys/{id}?tenantId={tenant.Id}", $$"""{"usagePlanId":"{{plan}}"}""")).Is(200);
-        foreach (var change in new[] { """{"burst":null}""", """{"requestsPerSecond":1000000}""", """{"usagePlanId":null}""" })
-            (await tenant.Client.PatchAsync($"/api-keys/{id}", change)).IsProblem(403, "forbidden");
-        (await tenant.Client.PostAsync("/api-keys", """{"name":"k","scopes":["events:read"],"burst":1000000}""")).IsProblem(403, "forbidden");
-        // Nor by a new key.
-        Assert.Equal(plan, (await tenant.Client.PostAsync("/api-keys", """{"name":"k","scopes":["events:read"]}""")).Is(201)["usagePlanId"]);
-        Assert.Equal(plan, (await tenant.Client.PostAsync($"/api-keys/{id}/rotate")).Is(201)["usagePlanId"]);
-        (await tenant.Client.PatchAsync($"/api-keys/{id}", """{"name":"mine"}""")).Is(200);
+        for (var i = 0; i < 5; i++)
+            (await admin.GetAsync("/tenants")).Is(200);
+        (await admin.PatchAsync($"/tenants/{id}", """{"usagePlanId":null}""")).Is(200);
     }
 
     [Fact]
@@ -121,11 +113,76 @@ public sealed class UsagePlansTests(ApiFixture api, PostgresServer postgres) : I
     {
         using var admin = api.Host.Client();
         const string unknown = "pln_01jd0000000000000000000000";
+        var tenant = await api.NewTenantAsync();
 
-        Assert.Equal(["/usagePlanId"], (await admin.PostAsync("/api-keys",
-            $$"""{"name":"k","scopes":["admin"],"usagePlanId":"{{unknown}}"}""")).IsProblem(400, "invalid_request").Pointers);
-        Assert.Equal(["/usagePlanId"], (await admin.PostAsync("/api-keys",
-            """{"name":"k","scopes":["admin"],"usagePlanId":"basic"}""")).IsProblem(400, "invalid_request").Pointers);
+        foreach (var plan in new[] { unknown, "basic" })
+        {
+            Assert.Equal(["/usagePlanId"], (await admin.PostAsync("/tenants",
+                $$"""{"name":"{{Guid.NewGuid()}}","usagePlanId":"{{plan}}"}""")).IsProblem(400, "invalid_request").Pointers);
+            Assert.Equal(["/usagePlanId"], (await admin.PatchAsync($"/tenants/{tenant.Id}", $$"""{"usagePlanId":"{{plan}}"}""")).IsProblem(400, "invalid_request").Pointers);
+        }
+        (await admin.PatchAsync("/tenants/ten_01jd0000000000000000000000", """{"name":"nobody"}""")).IsProblem(404, "not_found");
+        Assert.Equal(["/name"], (await admin.PatchAsync($"/tenants/{tenant.Id}", """{"name":"default"}""")).IsProblem(409, "name_taken").Pointers);
+        Assert.Equal(["/name"], (await admin.PatchAsync($"/tenants/{tenant.Id}", """{"name":null}""")).IsProblem(400, "invalid_request").Pointers);
+    }
+
+    [Fact]
+    public async Task A_plan_that_is_deleted_while_it_is_given_to_tenants_fails_nobody()
+    {
+        using var admin = api.Host.Client();
+        for (var round = 0; round < 10; round++)
+        {
+            var plan = await NewPlanAsync(admin, 5, 10);
+
+            var tenants = Enumerable.Range(0, 4).Select(_ => admin.PostAsync("/tenants", $$"""{"name":"{{Guid.NewGuid()}}","usagePlanId":"{{plan}}"}""")).ToArray();
+            var deleted = await admin.DeleteAsync($"/usage-plans/{plan}");
+
+            var made = await Task.WhenAll(tenants);
+            Assert.All(made, t => Assert.True(t.Status is 201 or 400, $"{t.Status} {t.Text}"));
+            Assert.True(deleted.Status == (made.Any(t => t.Status == 201) ? 409 : 204), $"{deleted.Status} {deleted.Text}");
+        }
+    }
+
+    [Fact]
+    public async Task What_makes_deliveries_again_costs_an_event()
+    {
+        using var admin = api.Host.Client();
+        var tenant = await api.NewTenantAsync();
+        var plan = (await admin.PostAsync("/usage-plans",
+            $$"""{"name":"{{Guid.NewGuid()}}","requestsPerSecond":1000,"burst":1000,"eventsPerDay":5}""")).Is(201).Id;
+        var subscription = await tenant.Client.SubscribeAsync();
+        var e = await tenant.Client.PublishAsync();
+        await api.Rows.ProjectAsync();
+        var delivery = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
+        await api.Rows.DieAsync(delivery);
+        (await admin.PatchAsync($"/tenants/{tenant.Id}", $$"""{"usagePlanId":"{{plan}}"}""")).Is(200);
+
+        (await tenant.Client.PostAsync($"/dead-letters/{delivery}/replay")).Is(202);
+        await ExpectUsedAsync(2);
+        // What is refused costs nothing.
+        (await tenant.Client.PostAsync("/events/evt_01jd0000000000000000000000/replay")).IsProblem(404, "not_found");
+        await ExpectUsedAsync(2);
+        (await tenant.Client.PostAsync("/events/batch", """{"events":[{"type":"a","data":1},{"type":"a","data":1},{"type":"a","data":1}]}""")).Is(202);
+        await ExpectUsedAsync(5);
+        foreach (var path in new[]
+            {
+                $"/events/{e}/replay", $"/deliveries/{delivery}/replay", $"/dead-letters/{delivery}/replay", $"/deliveries/{delivery}/send-now",
+                $"/subscriptions/{subscription}/test",
+            })
+        {
+            (await tenant.Client.PostAsync(path)).IsProblem(429, "quota_exceeded");
+        }
+
+        // What waits for its next attempt costs what it is.
+        await api.Rows.ExecuteAsync("UPDATE deliveries SET next_attempt_at = now() + interval '1 hour' WHERE tenant_id = @tenant AND status = 'pending'", ("tenant", tenant.Key));
+        (await tenant.Client.PostAsync($"/subscriptions/{subscription}/send-now")).IsProblem(429, "quota_exceeded");
+        (await admin.PatchAsync($"/usage-plans/{plan}", """{"eventsPerDay":6}""")).Is(200);
+        Assert.Equal("1", (await tenant.Client.PostAsync($"/subscriptions/{subscription}/send-now")).Is(202)["deliveries"]);
+        await ExpectUsedAsync(6);
+        Assert.Equal("0", (await tenant.Client.PostAsync($"/subscriptions/{subscription}/send-now")).Is(202)["deliveries"]);
+
+        Task ExpectUsedAsync(int events) => Wait.UntilAsync($"{events} events are counted", async () =>
+            (await admin.GetAsync($"/tenants/{tenant.Id}/usage")).Is(200)["eventsToday"] == events.ToString());
     }
 
     [Fact]
@@ -143,13 +200,13 @@ public sealed class UsagePlansTests(ApiFixture api, PostgresServer postgres) : I
         (await admin.PatchAsync($"/api-keys/{other.Id}", """{"name":"again"}""")).IsProblem(404, "not_found");
         Assert.Equal(["/name", "/expiresAt"], (await admin.PatchAsync(
             $"/api-keys/{id}", """{"name":null,"expiresAt":"2020-01-01T00:00:00Z"}""")).IsProblem(400, "invalid_request").Pointers);
+    }
 
-        async Task<ApiFixture> FreshAsync()
-        {
-            var fixture = new ApiFixture(postgres);
-            await fixture.InitializeAsync();
-            return fixture;
-        }
+    private async Task<ApiFixture> FreshAsync()
+    {
+        var fixture = new ApiFixture(postgres);
+        await fixture.InitializeAsync();
+        return fixture;
     }
 
     private static async Task<string> NewPlanAsync(ApiClient admin, int perSecond, int burst) => (await admin.PostAsync(

@@ -28,9 +28,9 @@ public sealed class KeyChangesTests(ApiFixture api, RedisServer redis) : IClassF
 
         (await admin.PatchAsync($"/usage-plans/{key.PlanId}", """{"burst":7}""")).Is(200);
         await Wait.UntilAsync("the plan is known", () => IsKnownAsync(there, 7), s_promised);
-        (await admin.PatchAsync($"/api-keys/{key.Id}", """{"burst":9}""")).Is(200);
+        (await admin.PatchAsync(key.Path, """{"burst":9}""")).Is(200);
         await Wait.UntilAsync("the key's own limit is known", () => IsKnownAsync(there, 9), s_promised);
-        (await admin.DeleteAsync($"/api-keys/{key.Id}")).Is(204);
+        (await admin.DeleteAsync(key.Path)).Is(204);
         await Wait.UntilAsync("the key is refused", async () => (await there.GetAsync("/events")).Status == 401, s_promised);
 
         (await otherThere.GetAsync("/events")).Is(200);

@@ -38,11 +38,11 @@ public sealed class RedisAwayTests(ApiFixture api, RedisServer redis) : IClassFi
         await hosts.First.RedisIsAsync("unhealthy");
         Assert.Equal("degraded", (await admin.GetAsync("/health")).Is(200)["status"]);
         Assert.Equal("degraded", (await admin.GetAsync("/health/ready")).Is(200)["status"]);
-        var usage = (await admin.GetAsync($"/api-keys/{key.Id}/usage")).Is(200);
+        var usage = await admin.UsageAsync(key);
         Assert.Equal(("unavailable", null, "1000"), (usage["source"], usage["eventsToday"], usage["eventsPerDay"]));
         // A key is revoked all the same.
         var doomed = await hosts.First.NewKeyAsync(10, 10);
-        (await admin.DeleteAsync($"/api-keys/{doomed.Id}")).Is(204);
+        (await admin.DeleteAsync(doomed.Path)).Is(204);
 
         await server.StartAsync();
 
@@ -60,7 +60,7 @@ public sealed class RedisAwayTests(ApiFixture api, RedisServer redis) : IClassFi
         for (var i = 0; i < 3; i++)
             statuses.Add((await thereAgain.TryPublishAsync()).Status);
         Assert.Contains(429, statuses);
-        Assert.Equal("all_processes", (await admin.GetAsync($"/api-keys/{next.Id}/usage")).Is(200)["source"]);
+        Assert.Equal("all_processes", (await admin.UsageAsync(next))["source"]);
         // Keys are kept for minutes here: only by listening again can it know.
         var burst = 4;
         await Wait.UntilAsync("the other process hears of changed keys again", async () =>
@@ -131,8 +131,8 @@ public sealed class RedisAwayTests(ApiFixture api, RedisServer redis) : IClassFi
         (await client.TryPublishAsync(4)).IsProblem(429, "quota_exceeded");
         (await client.TryPublishAsync(",\"nonsense\":1")).IsProblem(400, "invalid_request");
 
-        await Wait.UntilAsync("two events are counted", async () => (await admin.GetAsync($"/api-keys/{key.Id}/usage")).Is(200)["eventsToday"] == "2");
-        Assert.Equal("this_process", (await admin.GetAsync($"/api-keys/{key.Id}/usage"))["source"]);
+        await Wait.UntilAsync("two events are counted", async () => (await admin.UsageAsync(key))["eventsToday"] == "2");
+        Assert.Equal("this_process", (await admin.UsageAsync(key))["source"]);
         Assert.DoesNotContain("redis", (await admin.GetAsync("/health")).Text);
     }
 }

@@ -47,17 +47,31 @@ internal static class RedisHostExtensions
             part!["name"]!.GetValue<string>() == "redis" && part["status"]!.GetValue<string>() == status);
     });
 
-    /// <summary>A usage plan, and the secret and id of a key of the tenant <c>default</c> that has it.</summary>
-    public static async Task<PlannedKey> NewKeyAsync(this ApiHost host, int perSecond, int burst, int? eventsPerDay = null)
+    /// <summary>A usage plan, a tenant that has it, and a key of that tenant.</summary>
+    public static async Task<PlannedKey> NewKeyAsync(this ApiHost host, int perSecond, int burst, int? eventsPerDay = null, string more = "")
     {
         using var admin = host.Client();
-        var quota = eventsPerDay is { } events ? $",\"eventsPerDay\":{events}" : "";
+        if (eventsPerDay is { } events)
+            more += $",\"eventsPerDay\":{events}";
         var plan = (await admin.PostAsync("/usage-plans",
-            $$"""{"name":"{{Guid.NewGuid()}}","requestsPerSecond":{{perSecond}},"burst":{{burst}}{{quota}}}""")).Is(201);
-        var key = (await admin.PostAsync("/api-keys",
-            $$"""{"name":"limited","scopes":["events:write","events:read"],"usagePlanId":"{{plan.Id}}"}""")).Is(201);
-        return new PlannedKey(plan.Id, key.Id, key["secret"]!);
+            $$"""{"name":"{{Guid.NewGuid()}}","requestsPerSecond":{{perSecond}},"burst":{{burst}}{{more}}}""")).Is(201);
+        var tenant = (await admin.PostAsync("/tenants", $$"""{"name":"{{Guid.NewGuid()}}","usagePlanId":"{{plan.Id}}"}""")).Is(201);
+        return await host.NewKeyAsync(plan.Id, tenant.Id);
     }
+
+    /// <summary>Another key of the tenant.</summary>
+    public static Task<PlannedKey> NewSiblingAsync(this ApiHost host, PlannedKey key) => host.NewKeyAsync(key.PlanId, key.TenantId);
+
+    private static async Task<PlannedKey> NewKeyAsync(this ApiHost host, string planId, string tenantId)
+    {
+        using var admin = host.Client();
+        var key = (await admin.PostAsync("/api-keys",
+            $$"""{"name":"limited","scopes":["events:write","events:read","keys:write"],"tenantId":"{{tenantId}}"}""")).Is(201);
+        return new PlannedKey(planId, tenantId, key.Id, key["secret"]!);
+    }
+
+    /// <summary>What the key's tenant has used.</summary>
+    public static async Task<Answer> UsageAsync(this ApiClient admin, PlannedKey key) => (await admin.GetAsync($"/tenants/{key.TenantId}/usage")).Is(200);
 
     /// <summary>Publishes an event, whatever the answer.</summary>
     public static Task<Answer> TryPublishAsync(this ApiClient client, string more = "") => client.PostAsync("/events", $$"""{"type":"a","data":1{{more}}}""");
@@ -67,8 +81,12 @@ internal static class RedisHostExtensions
         "/events/batch", $$"""{"events":[{{string.Join(",", Enumerable.Repeat("""{"type":"a","data":1}""", events))}}]}""");
 }
 
-/// <summary>A key with a plan.</summary>
-internal sealed record PlannedKey(string PlanId, string Id, string Secret);
+/// <summary>A key of a tenant with a plan.</summary>
+internal sealed record PlannedKey(string PlanId, string TenantId, string Id, string Secret)
+{
+    /// <summary>Where an admin finds it.</summary>
+    public string Path => $"/api-keys/{Id}?tenantId={TenantId}";
+}
 
 /// <summary>What the limiter of one host says it decided.</summary>
 internal sealed class Decisions : IDisposable

@@ -46,7 +46,8 @@ public sealed class SharedLimitsTests(ApiFixture api, RedisServer redis) : IClas
     [Fact]
     public async Task Requests_that_come_at_once_never_take_the_same_token()
     {
-        var limit = new Limit(TypeId.NewGuid(), 1, 2_000, null);
+        var id = TypeId.NewGuid();
+        var limit = new Limits(id, new Rate(1, 2_000), null, null, null, id, null);
         var watch = Stopwatch.StartNew();
 
         var allowed = await Task.WhenAll(Enumerable.Range(0, 16).Select(i => Task.Run(async () =>
@@ -54,7 +55,7 @@ public sealed class SharedLimitsTests(ApiFixture api, RedisServer redis) : IClas
             var limits = (i % 2 == 0 ? _hosts.First : _hosts.Second).Services.GetRequiredService<RedisLimits>();
             var count = 0;
             for (var n = 0; n < 250; n++)
-                count += (await limits.TakeAsync(limit, Cost.OfRequest(1)))!.Value.Verdict == Verdict.Allowed ? 1 : 0;
+                count += (await limits.TakeAsync(limit, new Cost(1, 1, 0)))!.Value.Verdict == Verdict.Allowed ? 1 : 0;
             return count;
         })));
 
@@ -104,9 +105,9 @@ public sealed class SharedLimitsTests(ApiFixture api, RedisServer redis) : IClas
         // Only publishing has a quota.
         (await here.GetAsync("/events")).Is(200);
         using var admin = _hosts.Second.Client();
-        var usage = (await admin.GetAsync($"/api-keys/{key.Id}/usage")).Is(200);
+        var usage = await admin.UsageAsync(key);
         Assert.Equal(("all_processes", "10", "0", "10"), (usage["source"], usage["eventsToday"], usage["eventsLeft"], usage["eventsPerDay"]));
-        Assert.Equal("11", usage["requestsToday"]);
+        Assert.Equal("21", usage["requestsToday"]);
         Assert.Equal(DateTimeOffset.Parse(usage["resetsAt"]!).TimeOfDay, TimeSpan.Zero);
         Assert.Equal((key.PlanId, "1000"), (usage["usagePlanId"], usage["burst"]));
     }
@@ -130,35 +131,121 @@ public sealed class SharedLimitsTests(ApiFixture api, RedisServer redis) : IClas
         (await client.TryPublishAsync()).IsProblem(429, "quota_exceeded");
 
         Task ExpectUsedAsync(int events) => Wait.UntilAsync($"{events} events are counted", async () =>
-            (await admin.GetAsync($"/api-keys/{key.Id}/usage")).Is(200)["eventsToday"] == events.ToString());
+            (await admin.UsageAsync(key))["eventsToday"] == events.ToString());
     }
 
     [Fact]
-    public async Task A_batch_costs_its_events()
+    public async Task A_batch_costs_its_events_and_a_larger_one_is_paid_for_afterwards()
     {
-        var key = await _hosts.First.NewKeyAsync(1, 10);
+        var key = await _hosts.First.NewKeyAsync(1_000, 1_000, more: ",\"eventsPerSecond\":10");
         using var here = _hosts.First.Client(key.Secret);
         using var there = _hosts.Second.Client(key.Secret);
 
-        Assert.StartsWith("\"default\";r=4;", (await here.TryPublishAsync(6)).Is(202).Headers["RateLimit"]);
-        var refused = (await there.TryPublishAsync(8)).IsProblem(429, "rate_limited");
+        var answer = (await here.TryPublishAsync(25)).Is(202);
+        var refused = (await there.TryPublishAsync(1)).IsProblem(429, "rate_limited");
 
-        // The request itself has taken one of the four; eight are needed.
-        Assert.InRange(int.Parse(refused.Headers["Retry-After"]), 3, 5);
-        (await here.TryPublishAsync(2)).Is(202);
+        Assert.Equal("25", answer["accepted"]);
+        Assert.Contains("\"events\";r=0;t=1", answer.Headers["RateLimit"]);
+        Assert.Contains("10 events a second", refused["detail"]);
+        Assert.InRange(int.Parse(refused.Headers["Retry-After"]), 1, 2);
+        // What is refused for its events has cost a request: 2 of them.
+        Assert.Equal("2", (await AdminUsageAsync(key))["requestsToday"]);
+        await Wait.UntilAsync("the debt is paid", async () => (await there.TryPublishAsync(1)).Status == 202, TimeSpan.FromSeconds(5));
     }
 
     [Fact]
-    public async Task A_batch_larger_than_the_bucket_gets_through_when_that_is_full()
+    public async Task A_body_costs_its_bytes()
     {
-        var key = await _hosts.First.NewKeyAsync(1, 10);
+        var key = await _hosts.First.NewKeyAsync(1_000, 1_000, more: ",\"bytesPerSecond\":1024");
         using var client = _hosts.First.Client(key.Secret);
 
-        var answer = (await client.TryPublishAsync(25)).Is(202);
+        (await client.TryPublishAsync($",\"subject\":\"{new string('x', 200)}\"")).Is(202);
+        (await client.PostAsync("/events", $$"""{"type":"a","data":"{{new string('x', 3_000)}}"}""")).IsProblem(429, "rate_limited");
+        await Wait.UntilAsync("the bucket is full", async () =>
+            (await client.PostAsync("/events", $$"""{"type":"a","data":"{{new string('x', 3_000)}}"}""")).Status == 202, TimeSpan.FromSeconds(5));
+        var refused = (await client.TryPublishAsync()).IsProblem(429, "rate_limited");
 
-        Assert.Equal("25", answer["accepted"]);
-        Assert.StartsWith("\"default\";r=0;", answer.Headers["RateLimit"]);
-        (await client.TryPublishAsync(25)).IsProblem(429, "rate_limited");
+        Assert.Contains("1024 bytes a second", refused["detail"]);
+        Assert.InRange(int.Parse(refused.Headers["Retry-After"]), 1, 3);
+    }
+
+    /// <summary>The two say the same to the same requests; what comes back in the meantime is too little to matter.</summary>
+    [Fact]
+    public async Task The_limits_in_Redis_and_those_of_a_process_decide_the_same()
+    {
+        var id = TypeId.NewGuid();
+        var limits = new Limits(id, new Rate(1, 1_000), new Rate(1, 1_000), new Rate(1, 1_000), 2_500, TypeId.NewGuid(), new Rate(1, 500));
+        var redisLimits = _hosts.First.Services.GetRequiredService<RedisLimits>();
+        var local = new LocalLimits(TimeProvider.System);
+        Cost[] costs =
+        [
+            new(1, 400, 300), new(1, 400, 0), new(1, 400, 0), new(0, 200, 400), new(400, 0, 0), new(1, 0, 400), new(1, 0, 5_000), new(200, 0, 0), new(1, 2_000, 0), default,
+        ];
+
+        foreach (var cost in costs)
+        {
+            var there = (await redisLimits.TakeAsync(limits, cost))!.Value;
+            var here = local.Take(limits, cost);
+            Assert.Equal(Counts(here), Counts(there));
+            Assert.InRange(there.RequestsLeft - here.RequestsLeft, -20, 20);
+            Assert.InRange(there.EventsLeft - here.EventsLeft, -20, 20);
+            Assert.InRange(there.BytesLeft - here.BytesLeft, -20, 20);
+            Assert.InRange(there.KeyRequestsLeft - here.KeyRequestsLeft, -20, 20);
+            if (cost is { Requests: 0, Events: 200 })
+            {
+                await redisLimits.GiveBackAsync(limits, there.Day, 100);
+                local.GiveBack(limits, here.Day, 100);
+            }
+        }
+
+        static (Verdict, long, long, long, long) Counts(Standing s) => (s.Verdict, s.EventsToday, s.RequestsToday, s.KeyEventsToday, s.KeyRequestsToday);
+    }
+
+    [Fact]
+    public async Task What_was_accepted_is_answered_again_when_the_quota_is_used_up_and_costs_nothing()
+    {
+        var key = await _hosts.First.NewKeyAsync(1_000, 1_000, eventsPerDay: 3);
+        using var client = _hosts.First.Client(key.Secret);
+        const string one = """{"type":"a","data":1}""", many = """{"events":[{"type":"a","data":1},{"type":"a","data":2,"externalId":"twice"}]}""";
+        var single = (await client.PostAsync("/events", one, ("Idempotency-Key", "single"))).Is(202);
+        var batch = (await client.PostAsync("/events/batch", many, ("Idempotency-Key", "batch"))).Is(202);
+        (await client.PostAsync("/events", one)).IsProblem(429, "quota_exceeded");
+
+        var again = (await client.PostAsync("/events", one, ("Idempotency-Key", "single"))).Is(202);
+        var batchAgain = (await client.PostAsync("/events/batch", many, ("Idempotency-Key", "batch"))).Is(202);
+        var external = (await client.PostAsync("/events", """{"type":"a","data":2,"externalId":"twice"}""")).Is(202);
+
+        Assert.Equal((single.Text, "true"), (again.Text, again.Headers["Idempotency-Replayed"]));
+        Assert.Equal((batch.Text, "true"), (batchAgain.Text, batchAgain.Headers["Idempotency-Replayed"]));
+        Assert.Equal(batch.Json["items"]![1]!["id"]!.ToString(), external.Id);
+        (await client.PostAsync("/events", """{"type":"a","data":3,"externalId":"twice"}""")).IsProblem(409, "external_id_conflict");
+        (await client.PostAsync("/events", """{"type":"b","data":1}""", ("Idempotency-Key", "single"))).IsProblem(422, "idempotency_key_reused");
+        (await client.PostAsync("/events", one, ("Idempotency-Key", "new"))).IsProblem(429, "quota_exceeded");
+        // One of which a part is new is not a repetition.
+        (await client.PostAsync("/events/batch", """{"events":[{"type":"a","data":2,"externalId":"twice"},{"type":"a","data":9}]}""")).IsProblem(429, "quota_exceeded");
+        Assert.Equal("3", (await AdminUsageAsync(key))["eventsToday"]);
+    }
+
+    [Fact]
+    public async Task Neither_a_rotated_nor_a_new_key_has_a_quota_of_its_own()
+    {
+        var key = await _hosts.First.NewKeyAsync(1_000, 1_000, eventsPerDay: 5);
+        var sibling = await _hosts.First.NewSiblingAsync(key);
+        using var client = _hosts.First.Client(key.Secret);
+        (await client.TryPublishAsync(5)).Is(202);
+
+        var rotated = (await client.PostAsync($"/api-keys/{key.Id}/rotate")).Is(201);
+        var made = (await client.PostAsync("/api-keys", """{"name":"k","scopes":["events:write"]}""")).Is(201);
+
+        foreach (var secret in new[] { key.Secret, sibling.Secret, rotated["secret"], made["secret"] })
+        {
+            using var each = _hosts.Second.Client(secret);
+            (await each.TryPublishAsync()).IsProblem(429, "quota_exceeded");
+        }
+        using var admin = _hosts.First.Client();
+        // The key's own count goes on too.
+        Assert.Equal("5", (await admin.GetAsync($"/api-keys/{rotated.Id}/usage?tenantId={key.TenantId}")).Is(200)["eventsToday"]);
+        Assert.Equal("0", (await admin.GetAsync($"/api-keys/{made.Id}/usage?tenantId={key.TenantId}")).Is(200)["eventsToday"]);
     }
 
     [Fact]
@@ -172,6 +259,12 @@ public sealed class SharedLimitsTests(ApiFixture api, RedisServer redis) : IClas
 
         Assert.Contains("4 of 10", refused["detail"]);
         (await client.TryPublishAsync(4)).Is(202);
+    }
+
+    private async Task<Answer> AdminUsageAsync(PlannedKey key)
+    {
+        using var admin = _hosts.First.Client();
+        return await admin.UsageAsync(key);
     }
 
     public ValueTask DisposeAsync() => _hosts.DisposeAsync();

@@ -60,6 +60,37 @@ public sealed class ReplayJobsTests(ApiFixture api) : IClassFixture<ApiFixture>
         Assert.Single((await tenant.Client.GetAsync("/replays")).Is(200).Ids);
     }
 
+    [Fact]
+    public async Task What_a_replay_makes_is_charged_while_it_is_made()
+    {
+        using var admin = api.Host.Client();
+        var plan = (await admin.PostAsync("/usage-plans",
+            $$"""{"name":"{{Guid.NewGuid()}}","requestsPerSecond":1000,"burst":1000,"eventsPerSecond":1,"eventsPerDay":20}""")).Is(201).Id;
+        var tenant = await api.NewTenantAsync();
+        (await admin.PatchAsync($"/tenants/{tenant.Id}", $$"""{"usagePlanId":"{{plan}}"}""")).Is(200);
+        var job = Rows.Uuid((await tenant.Client.PostAsync("/replays", Body(await tenant.Client.SubscribeAsync()), ("Idempotency-Key", "k"))).Is(202).Id);
+        await ExpectUsedAsync(1);
+
+        await MakeAsync(15);
+        await ExpectUsedAsync(15);
+        // More than are left: nothing of it is charged, and nothing more is made meanwhile.
+        await MakeAsync(30);
+        await Wait.UntilAsync("it is held up", async () => await api.Rows.ScalarAsync<bool>("SELECT charge_at > now() FROM replay_jobs WHERE id = @id", ("id", job)));
+        await ExpectUsedAsync(15);
+        (await tenant.Client.PostAsync("/events/batch", $$"""{"events":[{{string.Join(",", Enumerable.Repeat("""{"type":"a","data":1}""", 5))}}]}""")).Is(202);
+        (await tenant.Client.PostAsync("/replays", Body(await tenant.Client.SubscribeAsync()))).IsProblem(429, "quota_exceeded");
+        // Its first answer all the same.
+        var again = await tenant.Client.PostAsync("/replays", Body((await tenant.Client.GetAsync($"/subscriptions?order=asc")).Ids[0]), ("Idempotency-Key", "k"));
+        Assert.Equal(job, Rows.Uuid(again.Is(202).Id));
+
+        (await admin.PatchAsync($"/usage-plans/{plan}", """{"eventsPerDay":null}""")).Is(200);
+        await ExpectUsedAsync(35);
+
+        Task MakeAsync(int deliveries) => api.Rows.ExecuteAsync("UPDATE replay_jobs SET deliveries = @made WHERE id = @id", ("made", deliveries), ("id", job));
+        Task ExpectUsedAsync(int events) => Wait.UntilAsync($"{events} events are counted", async () =>
+            (await admin.GetAsync($"/tenants/{tenant.Id}/usage")).Is(200)["eventsToday"] == events.ToString(), TimeSpan.FromSeconds(15));
+    }
+
     [Theory]
     [InlineData("""{"from":"2026-01-31T09:00:00Z"}""", "/subscriptionId")]
     [InlineData("""{"subscriptionId":"SUB"}""", "/from")]

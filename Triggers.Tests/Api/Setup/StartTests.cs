@@ -26,18 +26,55 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
     }
 
     [Fact]
-    public async Task The_bootstrap_key_is_valid_again_after_the_next_start()
+    public async Task A_bootstrap_key_that_was_revoked_stays_so_at_the_next_start()
     {
-        using var admin = api.Host.Client();
-        (await admin.GetAsync("/tenants")).Is(200);
-        await api.Rows.ExecuteAsync("UPDATE api_keys SET revoked_at = now(), scopes = '{events:read}' WHERE name = 'bootstrap'");
-        await Wait.UntilAsync("it is refused", async () => (await admin.GetAsync("/tenants")).Status == 401, TimeSpan.FromSeconds(5));
+        await using var fresh = await FreshAsync();
+        using var admin = fresh.Host.Client();
+        (await admin.PostAsync("/api-keys", """{"name":"other","scopes":["admin"]}""")).Is(201);
+        var id = (await admin.GetAsync("/api-keys?order=asc&limit=1")).Ids.Single();
+        (await admin.DeleteAsync($"/api-keys/{id}")).Is(204);
+        var logs = new CapturedLogs();
 
-        await using var next = new ApiHost(api.ConnectionString);
+        await using var next = new ApiHost(fresh.ConnectionString, logs);
         using var client = next.Client();
         await client.WaitUntilReadyAsync();
 
-        (await client.GetAsync("/tenants")).Is(200);
+        (await client.GetAsync("/tenants")).IsProblem(401, "unauthenticated");
+        Assert.Contains(logs.Lines, line => line.Level == LogLevel.Warning && line.Message.StartsWith("Auth:BootstrapAdminKey was revoked", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task A_bootstrap_key_that_another_replaces_goes_on_for_a_day_and_is_not_the_last_admin_key()
+    {
+        await using var fresh = await FreshAsync();
+        const string replacement = "the-bootstrap-key-after-it";
+        await using var next = new ApiHost(fresh.ConnectionString, ("Auth:BootstrapAdminKey", replacement));
+        using var client = next.Client(replacement);
+        await client.WaitUntilReadyAsync();
+        using var old = next.Client();
+        (await old.GetAsync("/tenants")).Is(200);
+
+        var ids = (await client.GetAsync("/api-keys?order=asc")).Is(200).Ids;
+        var expires = DateTimeOffset.Parse((await client.GetAsync($"/api-keys/{ids[0]}"))["expiresAt"]!);
+
+        Assert.InRange(expires - TimeProvider.System.GetUtcNow(), TimeSpan.FromHours(23.9), TimeSpan.FromHours(24));
+        Assert.Null((await client.GetAsync($"/api-keys/{ids[1]}"))["expiresAt"]);
+        (await client.DeleteAsync($"/api-keys/{ids[1]}")).IsProblem(409, "last_admin_key");
+
+        // Going back to it makes it the one that stays.
+        await using var back = new ApiHost(fresh.ConnectionString);
+        using var admin = back.Client();
+        await admin.WaitUntilReadyAsync();
+        Assert.Null((await admin.GetAsync($"/api-keys/{ids[0]}"))["expiresAt"]);
+        Assert.NotNull((await admin.GetAsync($"/api-keys/{ids[1]}"))["expiresAt"]);
+        (await admin.DeleteAsync($"/api-keys/{ids[1]}")).Is(204);
+    }
+
+    private async Task<ApiFixture> FreshAsync()
+    {
+        var fixture = new ApiFixture(postgres);
+        await fixture.InitializeAsync();
+        return fixture;
     }
 
     [Fact]
@@ -75,13 +112,14 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
     {
         var (exitCode, said) = await ApiProcess.RunAsync([],
             ("ConnectionStrings__triggersdb", "Host="), ("Auth__BootstrapAdminKey", "short"), ("RateLimiting__Burst", "0"), ("Shutdown__GracePeriod", "00:00:00"),
-            ("ConnectionStrings__redis", "password=short"), ("Auth__KeepKeys", "00:00:00"), ("Telemetry__SampleRatio", "1.5"));
+            ("ConnectionStrings__redis", "password=short"), ("Auth__KeepKeys", "00:00:00"), ("Telemetry__SampleRatio", "1.5"),
+            ("Auth__TrustedProxies", "10.0.0.0/8,nowhere"), ("Limits__KeysPerTenant", "0"), ("Requests__BodyTimeOt", "00:00:01"));
 
         Assert.Equal(1, exitCode);
         foreach (var key in new[]
             {
                 "ConnectionStrings:triggersdb", "Auth:BootstrapAdminKey", "RateLimiting:Burst", "Shutdown:GracePeriod", "ConnectionStrings:redis", "Auth:KeepKeys",
-                "Telemetry:SampleRatio",
+                "Telemetry:SampleRatio", "Auth:TrustedProxies", "Limits:KeysPerTenant", "Requests:BodyTimeOt is not a setting",
             })
             Assert.Contains(key, said);
         Assert.DoesNotContain("short", said);

@@ -336,4 +336,45 @@ public sealed class SubscriptionsTests(ApiFixture api) : IClassFixture<ApiFixtur
         await using var db = api.Db();
         return [.. db.Subscriptions.Single(s => s.Id == Rows.Uuid(id)).Secrets];
     }
+
+    [Fact]
+    public async Task A_test_of_a_subscription_that_is_deleted_meanwhile_ends_at_once()
+    {
+        var tenant = await api.NewTenantAsync();
+        var id = await tenant.Client.SubscribeAsync();
+        // Nobody delivers it here, so that it waits.
+        var test = tenant.Client.PostAsync($"/subscriptions/{id}/test");
+        await Wait.UntilAsync("it is made", async () => await api.Rows.ScalarAsync<long>(
+            "SELECT count(*) FROM events WHERE tenant_id = @tenant AND type = 'triggers.test'", ("tenant", tenant.Key)) == 1);
+
+        (await tenant.Client.DeleteAsync($"/subscriptions/{id}")).Is(204);
+
+        var answer = await test.WaitAsync(TimeSpan.FromSeconds(10), TestContext.Current.CancellationToken);
+        answer.IsProblem(409, "subscription_gone");
+    }
+
+    [Fact]
+    public async Task More_tests_of_a_subscription_than_may_be_under_way_are_told_so()
+    {
+        await using var host = new ApiHost(api.ConnectionString, ("Limits:TestsPerSubscription", "2"));
+        var tenant = await api.NewTenantAsync();
+        using var client = host.Client(await api.NewKeyAsync(tenant.Id));
+        await client.WaitUntilReadyAsync();
+        var (id, other) = (await client.SubscribeAsync(), await client.SubscribeAsync());
+
+        // Nobody delivers them here, so that they wait.
+        var tests = Enumerable.Range(0, 6).Select(_ => client.PostAsync($"/subscriptions/{id}/test")).ToList();
+        for (var i = 0; i < 4; i++)
+        {
+            var refused = await Task.WhenAny(tests);
+            tests.Remove(refused);
+            (await refused).IsProblem(429, "too_many_concurrent");
+        }
+        var another = client.PostAsync($"/subscriptions/{other}/test");
+        await Wait.UntilAsync("the other's is made", async () => await api.Rows.ScalarAsync<long>(
+            "SELECT count(*) FROM events WHERE tenant_id = @tenant AND type = 'triggers.test'", ("tenant", tenant.Key)) == 3);
+
+        Assert.All(tests, t => Assert.False(t.IsCompleted));
+        Assert.False(another.IsCompleted);
+    }
 }

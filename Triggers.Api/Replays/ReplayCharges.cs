@@ -1,0 +1,67 @@
+using Microsoft.Extensions.Options;
+using Npgsql;
+using Triggers.Api.RateLimiting;
+using Triggers.ServiceDefaults;
+
+namespace Triggers.Api.Replays;
+
+/// <summary>
+/// Charges tenants for what their replays of ranges of time make, while they make it: an event of the day each. A replay of a tenant that
+/// has none left is held up; the delivery service makes only so much ahead of what is charged.
+/// </summary>
+internal sealed class ReplayCharges(
+    NpgsqlDataSource dataSource, RateLimits rates, IOptions<RateLimitingOptions> defaults, Readiness readiness, TimeProvider time,
+    ILogger<ReplayCharges> logger)
+    : BackgroundLoop(time, logger)
+{
+    private static readonly TimeSpan Pause = TimeSpan.FromSeconds(0.5);
+    private static readonly TimeSpan HoldUp = TimeSpan.FromSeconds(3);
+
+    protected override Task PrepareAsync(CancellationToken stoppingToken) => readiness.SchemaIsThere.WaitAsync(stoppingToken);
+
+    protected override async Task RunAsync(CancellationToken stoppingToken)
+    {
+        while (await ChargeNextAsync(stoppingToken))
+            Recovered();
+        Recovered();
+        await Task.Delay(Pause, Time, stoppingToken);
+    }
+
+    /// <summary>Charges one replay.</summary>
+    /// <returns>Whether there was one to charge.</returns>
+    private async Task<bool> ChargeNextAsync(CancellationToken cancellationToken)
+    {
+        await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
+        await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
+        await using var find = new NpgsqlCommand(
+            """
+            SELECT j.tenant_id, j.id, (j.deliveries - j.charged)::int, p.requests_per_second, p.burst, p.events_per_day
+            FROM replay_jobs j JOIN tenants t ON t.id = j.tenant_id LEFT JOIN usage_plans p ON p.id = t.usage_plan_id
+            WHERE j.deliveries > j.charged AND j.charge_at <= now()
+            ORDER BY j.charge_at LIMIT 1 FOR NO KEY UPDATE OF j SKIP LOCKED
+            """, connection, transaction);
+        Guid tenantId, jobId;
+        int made;
+        PlanLimits? plan;
+        await using (var reader = await find.ExecuteReaderAsync(cancellationToken))
+        {
+            if (!await reader.ReadAsync(cancellationToken))
+                return false;
+            (tenantId, jobId, made) = (reader.GetGuid(0), reader.GetGuid(1), reader.GetInt32(2));
+            plan = reader.IsDBNull(3) ? null : new PlanLimits(reader.GetInt32(3), reader.GetInt32(4), null, null, reader.IsDBNull(5) ? null : reader.GetInt32(5));
+        }
+        var isCharged = await rates.TakeOfDayAsync(Limits.OfTenant(tenantId, plan, defaults.Value), made);
+        await using var write = new NpgsqlCommand(
+            isCharged
+                ? "UPDATE replay_jobs SET charged = charged + @made WHERE tenant_id = @tenant AND id = @id"
+                : "UPDATE replay_jobs SET charge_at = clock_timestamp() + @holdUp WHERE tenant_id = @tenant AND id = @id",
+            connection, transaction);
+        write.Parameters.AddWithValue("made", made);
+        write.Parameters.AddWithValue("holdUp", HoldUp);
+        write.Parameters.AddWithValue("tenant", tenantId);
+        write.Parameters.AddWithValue("id", jobId);
+        await write.ExecuteNonQueryAsync(cancellationToken);
+        await transaction.CommitAsync(cancellationToken);
+        return true;
+    }
+}

@@ -1,0 +1,62 @@
+using System.ComponentModel.DataAnnotations;
+using System.Data;
+using Microsoft.EntityFrameworkCore;
+using Microsoft.EntityFrameworkCore.Storage;
+using Triggers.Api.Errors;
+using Triggers.Core;
+
+namespace Triggers.Api.Setup;
+
+/// <summary>Settings <c>Limits:*</c>: how many there may be of what tenants make. What exceeds a limit that was lowered stays.</summary>
+internal sealed class CapOptions
+{
+    /// <summary>Tenants in all.</summary>
+    [Range(1, int.MaxValue, ErrorMessage = "Limits:Tenants must be at least 1.")]
+    public int Tenants { get; set; } = 10_000;
+
+    /// <summary>Valid API keys of a tenant; a rotated key counts until it expires.</summary>
+    [Range(1, int.MaxValue, ErrorMessage = "Limits:KeysPerTenant must be at least 1.")]
+    public int KeysPerTenant { get; set; } = 100;
+
+    /// <summary>Subscriptions of a tenant, disabled ones too.</summary>
+    [Range(1, int.MaxValue, ErrorMessage = "Limits:SubscriptionsPerTenant must be at least 1.")]
+    public int SubscriptionsPerTenant { get; set; } = 1_000;
+
+    /// <summary>Patterns of event types of a subscription.</summary>
+    [Range(1, 100, ErrorMessage = "Limits:EventTypesPerSubscription must be between 1 and 100.")]
+    public int EventTypesPerSubscription { get; set; } = 100;
+
+    /// <summary>Headers of a subscription.</summary>
+    [Range(0, 20, ErrorMessage = "Limits:HeadersPerSubscription must be between 0 and 20.")]
+    public int HeadersPerSubscription { get; set; } = 20;
+
+    /// <summary>Requests of a tenant that wait at the inbox at once, in each process.</summary>
+    [Range(1, int.MaxValue, ErrorMessage = "Limits:WaitingRequestsPerTenant must be at least 1.")]
+    public int WaitingRequestsPerTenant { get; set; } = 100;
+
+    /// <summary>Tests of a subscription that are under way at once, in each process.</summary>
+    [Range(1, int.MaxValue, ErrorMessage = "Limits:TestsPerSubscription must be at least 1.")]
+    public int TestsPerSubscription { get; set; } = 3;
+}
+
+/// <summary>Lets in what there is room for, whoever else inserts at the same time.</summary>
+internal static class Caps
+{
+    /// <summary>Begins a transaction in which no other adds something to the tenant.</summary>
+    /// <remarks>Not a lock that rows with a foreign key to the tenant wait for.</remarks>
+    public static async Task<IDbContextTransaction?> LockTenantAsync(this TriggersDbContext db, Guid tenantId, CancellationToken cancellationToken)
+    {
+        // Whoever has begun one already ends it.
+        var transaction = db.Database.CurrentTransaction is null ? await db.Database.BeginTransactionAsync(IsolationLevel.ReadCommitted, cancellationToken) : null;
+        await db.Database.ExecuteSqlAsync($"SELECT FROM tenants WHERE id = {tenantId} FOR NO KEY UPDATE", cancellationToken);
+        return transaction;
+    }
+
+    /// <summary>Refuses one more than there may be; what is counted must be locked.</summary>
+    /// <exception cref="ApiException"><c>limit_reached</c></exception>
+    public static async Task EnsureRoomAsync<T>(this IQueryable<T> there, int atMost, string what, CancellationToken cancellationToken)
+    {
+        if (await there.CountAsync(cancellationToken) >= atMost)
+            throw new ApiException(ErrorCodes.LimitReached, $"There may be {atMost} {what}.");
+    }
+}
