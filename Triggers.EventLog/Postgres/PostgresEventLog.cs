@@ -215,17 +215,14 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
         AppendOutcome.Appended, request.CorrelationId,
         [.. request.Events.Select(e => new AppendedEvent(e.Id, AppendedEventOutcome.Appended, request.CorrelationId))]);
 
-    /// <summary>Null: a reservation is in the way, or one was and is gone.</summary>
-    private static AppendResult? Answer(AppendRequest request, HashSet<Guid> insertedIds, Dictionary<KeyId, Holder> holders)
-    {
-        if (request.IdempotencyKey is { } key && !holders.ContainsKey(KeyId.Idempotency(request.TenantId, key)))
-        {
-            // It was this request's, and has been forgotten with the events that it lost.
-            var own = new Holder(key.Fingerprint, request.FirstId, request.CorrelationId, HolderState.Settled);
-            holders = new(holders) { { KeyId.Idempotency(request.TenantId, key), own } };
-        }
-        return Decision.Decide(request, holders) is Decision.Answer answer && answer.ToAppend.All(e => insertedIds.Contains(e.Id)) ? answer.Result : null;
-    }
+    /// <summary>
+    /// Null: a reservation is in the way, or one was and is gone. An idempotency key without a row was this request's, and has been forgotten
+    /// with the events that it lost.
+    /// </summary>
+    private static AppendResult? Answer(AppendRequest request, HashSet<Guid> insertedIds, Dictionary<KeyId, Holder> holders) =>
+        Decision.Decide(request, RequestKeys.WithOwnKey(request, holders)) is Decision.Answer answer && answer.ToAppend.All(e => insertedIds.Contains(e.Id))
+            ? answer.Result
+            : null;
 
     private const string InsertSql =
         """
