@@ -38,7 +38,7 @@ internal sealed class Settings
 
     /// <summary>Sections of the services, which check what is in them.</summary>
     private static readonly string[] s_services =
-        ["AllowedHosts", "Auth", "Cors", "Delivery", "Kafka", "Kestrel", "Limits", "Logging", "RateLimiting", "Requests", "Shutdown", "Telemetry"];
+        ["AllowedHosts", "Auth", "Cors", "Delivery", "Kafka", "Kestrel", "Limits", "Logging", "RateLimiting", "Requests", "Retention", "Shutdown", "Telemetry"];
 
     /// <summary>Of the framework, and the orchestrator.</summary>
     private static readonly string[] s_aspires =

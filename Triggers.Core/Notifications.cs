@@ -52,7 +52,7 @@ public static class AdvisoryLocks
     /// <summary>Held by an append to the Postgres log until it commits: the order of numbers is the order of commits.</summary>
     public const int Append = 1;
 
-    /// <summary>Held while partitions are made (in the schema's ensure_partitions).</summary>
+    /// <summary>Held while partitions are made (in the schema's make_partition).</summary>
     public const int Partitions = 2;
 
     /// <summary>Held while the first tenant and key are ensured.</summary>
@@ -60,6 +60,15 @@ public static class AdvisoryLocks
 
     /// <summary>Held while dead letters are published.</summary>
     public const int DeadLetters = 4;
+
+    /// <summary>Held while old partitions are dropped.</summary>
+    public const int Retention = 8;
+
+    /// <summary>Held while the indexes of partitions are built.</summary>
+    public const int Indexes = 7;
+
+    /// <summary>The class of the locks on events, the key being the hash of their id. See <see cref="State.EventState.Lock"/>.</summary>
+    public const int EventClass = 7307;
 
     /// <summary>Held while a tenant is made, so that there are never more than may be.</summary>
     public const int Tenants = 5;

@@ -22,13 +22,10 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
     /// <summary>What was accepted.</summary>
     public DbSet<Event> Events => Set<Event>();
 
-    /// <summary>What is not settled.</summary>
-    public DbSet<OpenEvent> OpenEvents => Set<OpenEvent>();
-
-    /// <summary>What is on its way, or arrived.</summary>
+    /// <summary>What is on its way, and what became of the others. For reading.</summary>
     public DbSet<Delivery> Deliveries => Set<Delivery>();
 
-    /// <summary>Every request made.</summary>
+    /// <summary>Every request made. For reading.</summary>
     public DbSet<Attempt> Attempts => Set<Attempt>();
 
     /// <summary>What failed for good.</summary>
@@ -51,11 +48,10 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
             e.Property(x => x.UpdatedAt).HasDefaultValueSql("now()");
         });
         modelBuilder.Entity<Event>(e => e.HasKey(x => new { x.TenantId, x.Id }));
-        modelBuilder.Entity<OpenEvent>(e => e.HasKey(x => new { x.TenantId, x.EventId }));
-        modelBuilder.Entity<Delivery>(e => e.HasKey(x => new { x.TenantId, x.Id }));
+        modelBuilder.Entity<Delivery>(e => e.ToView("all_deliveries").HasKey(x => new { x.TenantId, x.Id }));
         modelBuilder.Entity<Attempt>(e =>
         {
-            e.HasKey(x => new { x.DeliveryId, x.Claim });
+            e.ToView("all_attempts").HasKey(x => new { x.DeliveryId, x.Claim });
             e.Property(x => x.ResponseHeaders).HasColumnType("jsonb");
         });
         modelBuilder.Entity<ReplayJob>(e => e.HasKey(x => new { x.TenantId, x.Id }));

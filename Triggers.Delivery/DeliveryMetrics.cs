@@ -3,9 +3,8 @@ using System.Diagnostics.Metrics;
 using Triggers.Core;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Attempts;
-using Triggers.Delivery.Dispatch;
 using Triggers.Delivery.Maintenance;
-using Triggers.Delivery.Projection;
+using Triggers.Delivery.Subscriptions;
 
 namespace Triggers.Delivery;
 
@@ -21,7 +20,7 @@ internal sealed class DeliveryMetrics
     private readonly ConcurrentDictionary<(string Log, int Partition), (long Events, double Seconds)> _lags = new();
     private readonly Histogram<int> _batchSize;
     private readonly Histogram<double> _batchDuration, _attemptDuration, _toFirstAttempt, _toDelivered;
-    private readonly Counter<long> _staleConnections, _finished, _deadLetters, _leasesExpired, _setAside;
+    private readonly Counter<long> _staleConnections, _finished, _deadLetters, _leasesExpired, _setAside, _dropped;
     private readonly UpDownCounter<long> _active;
     private volatile Backlog? _backlog;
 
@@ -51,6 +50,7 @@ internal sealed class DeliveryMetrics
         meter.CreateObservableGauge("triggers.delivery.pending", () => Of(b => b.Pending), "{delivery}", $"Deliveries without a final state, in the whole system; stops counting at {Backlog.MaxCounted}.");
         meter.CreateObservableGauge("triggers.delivery.due", () => Of(b => b.Due), "{delivery}", $"Deliveries that could start now and wait for a place, in the whole system; stops counting at {Backlog.MaxCounted}.");
         meter.CreateObservableGauge("triggers.delivery.oldest_due.age", () => Of(b => b.OldestDueSeconds), "s", "How long the delivery that waits longest has been due, in the whole system; 0 when none is.");
+        _dropped = meter.CreateCounter<long>("triggers.retention.dropped", "{row}", "Rows of days that were dropped because they are older than `Retention` has it, by `table`.");
         _deadLetters = meter.CreateCounter<long>("triggers.dead_letters.written", "{delivery}", "Deliveries that failed for good, by `reason`: `exhausted`, `rejected` or `undeliverable`.");
         meter.CreateObservableGauge("triggers.dead_letters.unresolved", () => Of(b => b.UnresolvedDeadLetters), "{delivery}", $"Dead letters that nobody resolved or discarded yet, in the whole system; stops counting at {Backlog.MaxCounted}.");
     }
@@ -112,6 +112,9 @@ internal sealed class DeliveryMetrics
 
     /// <summary>What a dead worker had claimed is due again.</summary>
     public void WorkerDied(int deliveries) => _leasesExpired.Add(deliveries, new KeyValuePair<string, object?>("reason", "worker_died"));
+
+    /// <summary>A day of a table was dropped.</summary>
+    public void Dropped(string table, long rows) => _dropped.Add(rows, new KeyValuePair<string, object?>("table", table));
 
     private IEnumerable<Measurement<T>> Of<T>(Func<Backlog, T> value) where T : struct => _backlog is { } backlog ? [new Measurement<T>(value(backlog))] : [];
 

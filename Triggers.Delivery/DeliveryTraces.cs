@@ -3,7 +3,6 @@ using Triggers.Core;
 using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Attempts;
-using Triggers.Delivery.Dispatch;
 using Triggers.Delivery.Projection;
 
 namespace Triggers.Delivery;

@@ -1,11 +1,15 @@
 using Microsoft.Extensions.Options;
 using Triggers.Delivery;
 using Triggers.Delivery.Attempts;
+using Triggers.Delivery.Completion;
 using Triggers.Delivery.DeadLetters;
 using Triggers.Delivery.Dispatch;
 using Triggers.Delivery.Maintenance;
 using Triggers.Delivery.Projection;
 using Triggers.Delivery.Replays;
+using Triggers.Delivery.Subscriptions;
+using Triggers.Delivery.Waking;
+using Triggers.Delivery.Workers;
 using Triggers.EventLog.Kafka;
 using Triggers.ServiceDefaults;
 
@@ -16,6 +20,7 @@ var services = builder.Services;
 services.AddSettings<DeliveryOptions>("Delivery");
 services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsValidator>();
 services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsRules>();
+services.AddSettings<RetentionOptions>("Retention").ValidateDataAnnotations();
 EngineDataSource.AddTo(builder);
 services.AddSingleton<DeliveryMetrics>();
 services.AddSingleton<Subscribers>();
@@ -27,6 +32,7 @@ services.AddWebhookClient();
 // They stop in the reverse order: no new work, then the attempts in flight, then their results, then the worker's entry.
 services.AddHostedSingleton<WorkerRegistration>();
 services.AddHostedSingleton<Completions>();
+services.AddSingleton<Attempter>();
 services.AddHostedSingleton<Dispatcher>();
 services.AddSingleton<Projection>();
 services.AddHostedSingleton<PostgresProjector>();

@@ -1,12 +1,12 @@
 using System.Text.Json.Serialization;
 using Microsoft.EntityFrameworkCore;
 using Npgsql;
-using NpgsqlTypes;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Lists;
 using Triggers.Api.Requests;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Core.Tables;
 
 namespace Triggers.Api.DeadLetters;
@@ -70,12 +70,15 @@ internal static class DeadLettersApi
         list.EnsureValid();
 
         var query = db.DeadLetters.Where(d => d.TenantId == caller.TenantId);
-        if (state is not null)
-            query = query.Where(d => d.State == state);
         if (eventId is not null)
             query = query.Where(d => d.EventId == eventId);
         if (subscriptionId is not null)
             query = query.Where(d => d.SubscriptionId == subscriptionId);
+        // The unresolved have an index of their own.
+        if (state is DeadLetterState.Open or DeadLetterState.Replaying)
+            query = query.Where(d => d.State == DeadLetterState.Open || d.State == DeadLetterState.Replaying);
+        if (state is not null)
+            return TypedResults.Ok(list.Answer(await list.ScanAsync(query, d => d.State == state, d => d.DeliveryId, cancellationToken), DeadLetterView.Of));
         var rows = await list.Page(query, d => d.DeliveryId).ToListAsync(cancellationToken);
         return TypedResults.Ok(list.Answer(rows, DeadLetterView.Of, d => d.DeliveryId));
     }
@@ -112,48 +115,35 @@ internal static class DeadLettersApi
         return TypedResults.Ok(new DiscardedDeadLetters(discarded, last == DiscardedAtOnce));
     }
 
-    /// <summary>
-    /// Closes unresolved dead letters, one or a subscription's, and lets their events follow. Rows are locked in the order in which
-    /// completions lock them: the dead letters, then their events.
-    /// </summary>
-    /// <returns>How many were closed.</returns>
+    /// <summary>Closes unresolved dead letters, one or a subscription's, and lets their events follow.</summary>
+    /// <returns>How many were looked at.</returns>
     private static async Task<int> CloseAsync(
         NpgsqlDataSource dataSource, Guid tenantId, Guid? id, Guid? subscriptionId, int most, CancellationToken cancellationToken)
     {
-        await using var command = dataSource.CreateCommand(
-            """
-            WITH letters AS MATERIALIZED (
-                SELECT delivery_id FROM dead_letters
-                WHERE tenant_id = @tenant AND state IN ('open', 'replaying') AND (delivery_id = @id OR subscription_id = @subscription)
-                ORDER BY delivery_id LIMIT @most FOR UPDATE
-            ),
-            discarded AS (
-                UPDATE dead_letters d SET state = 'discarded', closed_at = now() FROM letters l
-                WHERE d.tenant_id = @tenant AND d.delivery_id = l.delivery_id
-                RETURNING d.event_id
-            ),
-            counts AS MATERIALIZED (
-                SELECT event_id, count(*)::int AS closed FROM discarded GROUP BY event_id ORDER BY event_id
-            ),
-            locked AS MATERIALIZED (
-                SELECT o.event_id, o.dead - c.closed AS dead,
-                    o.open = 0 AND o.dead = c.closed AND (o.done > 0 OR o.acknowledged_at IS NOT NULL) AS settles
-                FROM counts c JOIN open_events o ON o.tenant_id = @tenant AND o.event_id = c.event_id
-                FOR UPDATE OF o
-            ),
-            settled AS (
-                DELETE FROM open_events o USING locked l WHERE o.tenant_id = @tenant AND o.event_id = l.event_id AND l.settles
-            ),
-            counted AS (
-                UPDATE open_events o SET dead = l.dead FROM locked l WHERE o.tenant_id = @tenant AND o.event_id = l.event_id AND NOT l.settles
-            )
-            SELECT count(*)::int FROM discarded
-            """);
-        command.Parameters.AddWithValue("tenant", tenantId);
-        command.Parameters.Add(new("id", NpgsqlDbType.Uuid) { Value = (object?)id ?? DBNull.Value });
-        command.Parameters.Add(new("subscription", NpgsqlDbType.Uuid) { Value = (object?)subscriptionId ?? DBNull.Value });
-        command.Parameters.AddWithValue("most", most);
-        return (int)(await command.ExecuteScalarAsync(cancellationToken))!;
+        await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
+        await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
+        var (letters, events) = (new List<Guid>(), new List<Guid>());
+        await using (var find = new NpgsqlBatch(connection) { BatchCommands = { DeadLetterChanges.Unresolved(tenantId, id, subscriptionId, most) } })
+        await using (var reader = await find.ExecuteReaderAsync(cancellationToken))
+        {
+            while (await reader.ReadAsync(cancellationToken))
+            {
+                letters.Add(reader.GetGuid(0));
+                events.Add(reader.GetGuid(1));
+            }
+        }
+        if (letters.Count == 0)
+            return 0;
+        await using var close = new NpgsqlBatch(connection)
+        {
+            BatchCommands =
+            {
+                EventState.Lock(events), DeadLetterChanges.Discard(tenantId, letters), EventState.Settle(events.ConvertAll(e => (tenantId, e))),
+            },
+        };
+        await close.ExecuteNonQueryAsync(cancellationToken);
+        await transaction.CommitAsync(cancellationToken);
+        return close.BatchCommands[1].RecordsAffected;
     }
 
     private static async Task<DeadLetter> FindAsync(TriggersDbContext db, Caller caller, Guid id, CancellationToken cancellationToken) =>

@@ -1,12 +1,13 @@
 using System.Data;
+using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.EntityFrameworkCore;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
-using Triggers.Api.Events;
 using Triggers.Api.Lists;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Core.Tables;
 
 namespace Triggers.Api.Deliveries;
@@ -14,6 +15,8 @@ namespace Triggers.Api.Deliveries;
 /// <summary>Looks deliveries up.</summary>
 internal static class DeliveriesApi
 {
+    private const int MaxSorted = 10_000;
+
     /// <summary>Maps <c>/deliveries</c>, <c>/events/{id}/deliveries</c> and <c>/subscriptions/{id}/send-now</c>.</summary>
     public static void MapDeliveries(this IEndpointRouteBuilder app)
     {
@@ -37,15 +40,46 @@ internal static class DeliveriesApi
         var query = db.Deliveries.Where(d => d.TenantId == caller.TenantId);
         if (eventId is not null)
             query = OfEvent(query, eventId.Value);
-        if (subscriptionId is not null)
-            query = query.Where(d => d.SubscriptionId == subscriptionId);
-        if (status is not null)
-            query = query.Where(d => d.Status == status);
         if (from is not null)
             query = query.Where(d => d.Id >= from);
         if (before is not null)
             query = query.Where(d => d.Id < before);
-        return await AnswerAsync(list, query, cancellationToken);
+        // What is pending is the queue, and has a next attempt; the rest is the history.
+        var queue = query.Where(d => d.NextAttemptAt != null);
+        var history = query.Where(d => d.NextAttemptAt == null);
+        if (subscriptionId is { } subscription)
+        {
+            var past = history.Where(d => d.SubscriptionId == subscription);
+            if (status is DeliveryStatus.Pending)
+                return Answer(list, await QueuedAsync(list, queue, subscription, cancellationToken));
+            if (status is not null)
+                return Answer(list, await list.ScanAsync(past, d => d.Status == status, d => d.Id, cancellationToken));
+            // In this order: what ends meanwhile is found twice, and nothing is missed.
+            var queued = await QueuedAsync(list, queue, subscription, cancellationToken);
+            return Answer(list, list.Merge(queued, await list.Page(past, d => d.Id).ToListAsync(cancellationToken), d => d.Id));
+        }
+        return status switch
+        {
+            null => await AnswerAsync(list, query, cancellationToken),
+            DeliveryStatus.Pending => await AnswerAsync(list, queue, cancellationToken),
+            _ => Answer(list, await list.ScanAsync(history, d => d.Status == status, d => d.Id, cancellationToken)),
+        };
+    }
+
+    /// <summary>
+    /// The queue has an index of what is due in a lane, which is not the order of lists, and pays for no other. A lane that is not long is
+    /// sorted here; of a long one the page is looked for among the rest of the queue.
+    /// </summary>
+    private static async Task<(List<Delivery> Rows, Guid? NextAfter)> QueuedAsync(
+        ListRequest list, IQueryable<Delivery> queue, Guid subscriptionId, CancellationToken cancellationToken)
+    {
+        var ids = await queue.Where(d => d.SubscriptionId == subscriptionId).OrderBy(d => d.NextAttemptAt).Select(d => d.Id)
+            .Take(MaxSorted + 1).ToListAsync(cancellationToken);
+        if (ids.Count > MaxSorted)
+            return await list.ScanAsync(queue, d => d.SubscriptionId == subscriptionId, d => d.Id, cancellationToken);
+        var page = list.Sort(ids);
+        var rows = await queue.Where(d => page.Contains(d.Id)).ToListAsync(cancellationToken);
+        return list.Merge((rows, null), [], d => d.Id);
     }
 
     private static async Task<IResult> ListOfEventAsync(
@@ -73,9 +107,12 @@ internal static class DeliveriesApi
 
     private static IQueryable<Delivery> OfEvent(IQueryable<Delivery> query, Guid eventId)
     {
-        var floor = EventReader.DeliveriesFrom(eventId);
+        var floor = EventState.FirstDelivery(eventId);
         return query.Where(d => d.EventId == eventId && d.Id >= floor);
     }
+
+    private static Ok<Page<DeliveryView>> Answer(ListRequest list, (List<Delivery> Rows, Guid? NextAfter) page) =>
+        TypedResults.Ok(list.Answer(page, DeliveryView.Of));
 
     private static async Task<IResult> AnswerAsync(ListRequest list, IQueryable<Delivery> query, CancellationToken cancellationToken)
     {

@@ -19,7 +19,8 @@ internal static class DeliveryDocs
 
     private static readonly Payload Page = new(typeof(Page<DeliveryView>), $$"""{"items":[{{Example}}],"nextCursor":null}""");
 
-    public static readonly Operation List = new("listDeliveries", Group, "List deliveries", "One for each event and subscription, and one more for each replay.")
+    public static readonly Operation List = new("listDeliveries", Group, "List deliveries", "One for each event and subscription, and one more for each replay. "
+        + ListParameters.ShortPages)
     {
         Query =
         [

@@ -6,6 +6,7 @@ using Triggers.Api.Errors;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Core.Tables;
 
 namespace Triggers.Api.Deliveries;
@@ -27,7 +28,7 @@ internal static class SendNow
         var delivery = await FindAsync(db, caller, key, cancellationToken);
         await EnsureReachableAsync(db, delivery.SubscriptionId, cancellationToken);
         // What is in flight is being sent now.
-        await MakeDueAsync(dataSource, "id = @id AND tenant_id = @tenant", caller.TenantId, key, cancellationToken);
+        await MakeDueAsync(dataSource, caller.TenantId, key, null, most: 1, cancellationToken);
         delivery = await FindAsync(db, caller, key, cancellationToken);
         return delivery.Status == DeliveryStatus.Pending
             ? TypedResults.Accepted($"/deliveries/{id}", DeliveryView.Of(delivery))
@@ -53,7 +54,7 @@ internal static class SendNow
             // A portion is charged before it is made due. What of it was done is not undone for what the quota has no room for.
             if (await limits.TakeEventsAsync(context, charge.EventsAccepted + waiting, bytes: 0) is { } refusal)
                 return charge.EventsAccepted > 0 ? Answer(charge, more: true) : throw refusal;
-            charge.EventsAccepted += await MakeDueAsync(dataSource, "subscription_id = @id", caller.TenantId, key, cancellationToken, waiting);
+            charge.EventsAccepted += await MakeDueAsync(dataSource, caller.TenantId, null, key, waiting, cancellationToken);
             more = waiting == AtOnce;
         }
         return Answer(charge, more);
@@ -66,35 +67,19 @@ internal static class SendNow
         await using var command = dataSource.CreateCommand(
             $"""
             SELECT count(*)::int FROM (
-                SELECT FROM deliveries
-                WHERE subscription_id = @id AND status = 'pending' AND claimed_by IS NULL AND next_attempt_at > now() LIMIT {AtOnce}) later
+                SELECT FROM delivery_queue
+                WHERE subscription_id = @id AND claimed_by IS NULL AND next_attempt_at > now() LIMIT {AtOnce}) later
             """);
         command.Parameters.AddWithValue("id", subscriptionId);
         return (int)(await command.ExecuteScalarAsync(cancellationToken))!;
     }
 
     private static async Task<int> MakeDueAsync(
-        NpgsqlDataSource dataSource, string which, Guid tenantId, Guid id, CancellationToken cancellationToken, int atMost = 1)
+        NpgsqlDataSource dataSource, Guid tenantId, Guid? id, Guid? subscriptionId, int most, CancellationToken cancellationToken)
     {
-        // What somebody is working on at this moment is not waited for: it is being sent, or has just been.
-        await using var command = dataSource.CreateCommand(
-            $"""
-            WITH later AS MATERIALIZED (
-                SELECT tenant_id, id FROM deliveries
-                WHERE {which} AND status = 'pending' AND claimed_by IS NULL AND next_attempt_at > now()
-                ORDER BY next_attempt_at LIMIT @most FOR UPDATE SKIP LOCKED
-            ),
-            made AS (
-                UPDATE deliveries d SET next_attempt_at = now() FROM later l
-                WHERE d.tenant_id = @tenant AND d.tenant_id = l.tenant_id AND d.id = l.id
-                RETURNING d.id
-            )
-            SELECT (SELECT count(*) FROM made)::int, pg_notify('{Notifications.Deliveries}', '')
-            """);
-        command.Parameters.AddWithValue("id", id);
-        command.Parameters.AddWithValue("tenant", tenantId);
-        command.Parameters.AddWithValue("most", atMost);
-        return (int)(await command.ExecuteScalarAsync(cancellationToken))!;
+        await using var batch = dataSource.CreateBatch();
+        batch.BatchCommands.Add(DeliveryQueue.SendNow(tenantId, id, subscriptionId, most));
+        return (int)(await batch.ExecuteScalarAsync(cancellationToken))!;
     }
 
     private static async Task EnsureReachableAsync(TriggersDbContext db, Guid subscriptionId, CancellationToken cancellationToken)

@@ -20,7 +20,7 @@ internal static class EventDocs
         "An event type, or a pattern of types: `order.*` is every type below `order`.", "order.created", EventTypePattern.MaxPatternLength, EventTypePattern.OfPatterns);
 
     public static readonly Operation List = new("listEvents", Group, "List events",
-        "Newest first unless `order=asc`. A page ends early when its events hold more than 8 MiB. With `order=asc`, a full page that "
+        "Newest first unless `order=asc`. A page ends early when its events hold more than 8 MiB. " + ListParameters.ShortPages + " With `order=asc`, a full page that "
         + "would end less than a second ago waits until it doesn't, so that following `nextCursor` misses no event.")
     {
         Query =

@@ -1,9 +1,9 @@
 using System.Data.Common;
-using System.Text;
 using Npgsql;
 using Triggers.Api.Inbox;
 using Triggers.Api.Requests;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.EventLog.Kafka;
 
 namespace Triggers.Api.Events;
@@ -38,10 +38,10 @@ internal record EventView(
 }
 
 /// <summary>
-/// Reads events with their status. An event has a row in <c>open_events</c> while it is not settled; one that the projection has
-/// not reached yet has none either, and is known by its place in the log.
+/// Reads events with their status, which <see cref="EventState"/> derives. One that the projection has not reached yet is known by its
+/// place in the log.
 /// </summary>
-internal sealed class EventReader(NpgsqlDataSource dataSource, ProjectionProgress? progress = null)
+internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time, ProjectionProgress? progress = null)
 {
     /// <summary>How long an event may take from getting its id to being committed.</summary>
     private static readonly TimeSpan SafeAge = TimeSpan.FromSeconds(1);
@@ -52,17 +52,10 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, ProjectionProgres
     /// <summary>Events of a page hold at most this much data together, or the page ends early.</summary>
     private const int MaxPageBytes = 8 * 1024 * 1024;
 
-    private const string Position = "(SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0)";
+    /// <summary>How long to go on looking for what fits a filter that no index answers.</summary>
+    private static readonly TimeSpan MaxScan = TimeSpan.FromMilliseconds(40);
 
-    /// <summary>Whether an event, as <c>e</c> with its open row as <c>o</c>, is not projected yet.</summary>
-    private const string NotProjected = $"coalesce(e.seq >= {Position} AND o.event_id IS NULL, false)";
-
-    private const string Columns = "e.id, e.type, e.correlation_id, e.external_id, e.source, e.subject, e.time, e.data";
-
-    private const string Status =
-        $"CASE WHEN o.dead > 0 THEN 'dead_lettered' WHEN o.event_id IS NOT NULL OR {NotProjected} THEN 'pending' ELSE 'delivered' END";
-
-    private const string Open = "open_events o ON o.tenant_id = e.tenant_id AND o.event_id = e.id";
+    internal const string Columns = "e.id, e.type, e.correlation_id, e.external_id, e.source, e.subject, e.time, e.data";
 
     /// <summary>One event; null when the tenant has none with this id. One that was accepted just now is waited for.</summary>
     public async Task<EventView?> FindAsync(Guid tenantId, Guid id, CancellationToken cancellationToken)
@@ -79,7 +72,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, ProjectionProgres
     private async Task<EventView?> FindStoredAsync(Guid tenantId, Guid id, CancellationToken cancellationToken)
     {
         await using var command = dataSource.CreateCommand(
-            $"SELECT {Columns}, {Status} FROM events e LEFT JOIN {Open} WHERE e.tenant_id = @tenant AND e.id = @id");
+            $"SELECT {Columns}, {EventState.Status} FROM events e WHERE e.tenant_id = @tenant AND e.id = @id");
         command.Parameters.AddWithValue("tenant", tenantId);
         command.Parameters.AddWithValue("id", id);
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
@@ -90,7 +83,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, ProjectionProgres
     public async Task<bool?> IsProjectedAsync(Guid tenantId, Guid id, CancellationToken cancellationToken)
     {
         await using var command = dataSource.CreateCommand(
-            $"SELECT NOT {NotProjected} FROM events e LEFT JOIN {Open} WHERE e.tenant_id = @tenant AND e.id = @id");
+            $"SELECT NOT {EventState.IsUnprojected} FROM events e WHERE e.tenant_id = @tenant AND e.id = @id");
         command.Parameters.AddWithValue("tenant", tenantId);
         command.Parameters.AddWithValue("id", id);
         return await command.ExecuteScalarAsync(cancellationToken) as bool?;
@@ -103,115 +96,101 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, ProjectionProgres
             """
             SELECT count(*) FILTER (WHERE status = 'pending'), count(*) FILTER (WHERE status = 'succeeded'),
                 count(*) FILTER (WHERE status = 'dead_lettered'), count(*) FILTER (WHERE status = 'cancelled')
-            FROM deliveries WHERE tenant_id = @tenant AND event_id = @id AND id >= @floor
+            FROM all_deliveries WHERE tenant_id = @tenant AND event_id = @id AND id >= @floor
             """);
         command.Parameters.AddWithValue("tenant", tenantId);
         command.Parameters.AddWithValue("id", eventId);
-        command.Parameters.AddWithValue("floor", DeliveriesFrom(eventId));
+        command.Parameters.AddWithValue("floor", EventState.FirstDelivery(eventId));
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
         await reader.ReadAsync(cancellationToken);
         return new DeliverySummary(reader.GetInt32(0), reader.GetInt32(1), reader.GetInt32(2), reader.GetInt32(3));
     }
 
     /// <summary>
-    /// The smallest id a delivery of the event can have: it is made after the event, by a clock that may be a little behind. It spares
-    /// the days before.
-    /// </summary>
-    public static Guid DeliveriesFrom(Guid eventId) => TypeId.At(TypeId.CreatedAt(eventId).AddHours(-1));
-
-    /// <summary>
     /// A page of a list in the order of time, which ends where it is certain that nothing older is still on its way: ids are made before
     /// they are appended, by several processes, and a cursor must not pass one that comes later.
     /// </summary>
-    public async Task<(List<EventView> Events, bool More)> ReadPageUpwardsAsync(EventFilter filter, TimeProvider time, CancellationToken cancellationToken)
+    public async Task<(List<EventView> Events, Guid? Next)> ReadPageUpwardsAsync(EventFilter filter, CancellationToken cancellationToken)
     {
-        var (events, more) = await ReadPageAsync(filter, cancellationToken);
-        if (!more)
-            return (events, more);
+        var (events, next) = await ReadPageAsync(filter, cancellationToken);
+        if (next is null)
+            return (events, next);
         if (progress is null)
         {
-            if (SafeAge - (time.GetUtcNow() - events[^1].CreatedAt) is { } early && early > TimeSpan.Zero)
+            if (SafeAge - (time.GetUtcNow() - TypeId.CreatedAt(next.Value)) is { } early && early > TimeSpan.Zero)
             {
                 await Task.Delay(early < SafeAge ? early : SafeAge, time, cancellationToken);
-                (events, more) = await ReadPageAsync(filter, cancellationToken);
+                (events, next) = await ReadPageAsync(filter, cancellationToken);
             }
-            return (events, more);
+            return (events, next);
         }
         var safe = time.GetUtcNow() - SafeAgeOnKafka;
-        if (events.FindLast(e => e.CreatedAt <= safe) is not { } last || !await progress.WaitForAsync(last.CreatedAt, cancellationToken))
+        var last = TypeId.CreatedAt(next.Value) <= safe ? next : events.FindLast(e => e.CreatedAt <= safe)?.Key;
+        if (last is null || !await progress.WaitForAsync(TypeId.CreatedAt(last.Value), cancellationToken))
             throw InboxApi.NotYetVisible();
         // What was on its way then is there now.
         (events, _) = await ReadPageAsync(filter, cancellationToken);
-        events.RemoveAll(e => e.Key.CompareTo(last.Key) > 0);
-        return (events, true);
+        events.RemoveAll(e => e.Key.CompareTo(last.Value) > 0);
+        return (events, last);
     }
 
-    /// <summary>The page of a filter.</summary>
-    /// <returns>Its events, and whether there are more.</returns>
-    public async Task<(List<EventView> Events, bool More)> ReadPageAsync(EventFilter filter, CancellationToken cancellationToken)
+    /// <summary>
+    /// The page of a filter. Part of a filter is answered by an index, in the order of the page; what is found there is looked at, a chunk at
+    /// a time, until the page is full, the list is at its end, or the time is over. So a page takes no longer the more there is.
+    /// </summary>
+    /// <returns>Its events, and the id the next page begins after: null at the end of the list.</returns>
+    public async Task<(List<EventView> Events, Guid? Next)> ReadPageAsync(EventFilter filter, CancellationToken cancellationToken)
+    {
+        var started = time.GetTimestamp();
+        var query = new EventPageQuery(filter, filter.Status == EventStatus.Pending ? await ReadUnprojectedAsync(cancellationToken) : null);
+        var events = new List<EventView>();
+        long bytes = 0;
+        var after = filter.After;
+        for (var size = EventPageQuery.FirstChunk(filter.Limit + 1); ; size = EventPageQuery.NextChunk(size))
+        {
+            var chunk = await ReadChunkAsync(query, after, filter.Limit + 1 - events.Count, MaxPageBytes - bytes, size, cancellationToken);
+            events.AddRange(chunk.Events);
+            bytes += chunk.Events.Sum(e => (long)e.Data.Utf8.Length);
+            if (events.Count > filter.Limit)
+                events.RemoveRange(filter.Limit, events.Count - filter.Limit);
+            else if (chunk.Events.Count == chunk.Matched)
+            {
+                if (chunk.Scanned < size)
+                    return (events, null);
+                after = chunk.Last;
+                if (time.GetElapsedTime(started) > MaxScan)
+                    return (events, after);
+                continue;
+            }
+            return (events, events[^1].Key);
+        }
+    }
+
+    private sealed record Chunk(List<EventView> Events, long Matched, long Scanned, Guid? Last);
+
+    private async Task<Chunk> ReadChunkAsync(EventPageQuery query, Guid? after, int limit, long bytes, int size, CancellationToken cancellationToken)
     {
         await using var command = dataSource.CreateCommand();
-        command.CommandText = PageSql(filter, command.Parameters);
+        query.WriteTo(command, after, limit, bytes, size);
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
         var events = new List<EventView>();
-        long found = 0;
+        long matched = 0, scanned = 0;
+        Guid? last = null;
         while (await reader.ReadAsync(cancellationToken))
         {
-            found = reader.GetInt64(9);
-            if (events.Count < filter.Limit)
+            (matched, scanned, last) = (reader.GetInt64(9), reader.GetInt64(10), reader.IsDBNull(11) ? null : reader.GetGuid(11));
+            if (!reader.IsDBNull(0))
                 events.Add(Read(reader));
         }
-        return (events, found > events.Count);
+        return new Chunk(events, matched, scanned, last);
     }
 
-    private static string PageSql(EventFilter filter, NpgsqlParameterCollection parameters)
+    /// <summary>An id that no event is older than that is not projected yet; null when there is none.</summary>
+    private async Task<Guid?> ReadUnprojectedAsync(CancellationToken cancellationToken)
     {
-        var where = new StringBuilder("e.tenant_id = @tenant");
-        parameters.AddWithValue("tenant", filter.TenantId);
-        void And(object? value, string name, string clause)
-        {
-            if (value is null)
-                return;
-            where.Append(" AND ").Append(clause);
-            parameters.AddWithValue(name, value);
-        }
-
-        var join = "LEFT";
-        if (filter.InboxOnly || filter.Status == EventStatus.DeadLettered)
-            join = "INNER";
-        if (filter.InboxOnly)
-            where.Append(" AND o.acknowledged_at IS NULL AND o.dead = 0");
-        where.Append(filter.Status switch
-        {
-            null => "",
-            EventStatus.DeadLettered => " AND o.dead > 0",
-            EventStatus.Delivered => $" AND o.event_id IS NULL AND NOT {NotProjected}",
-            // Few events are open: beginning with those spares reading the many that are not.
-            _ => $" AND e.id IN (SELECT event_id FROM open_events WHERE tenant_id = @tenant AND dead = 0 UNION ALL "
-                + $"SELECT id FROM events WHERE tenant_id = @tenant AND seq >= {Position}) AND (o.event_id IS NOT NULL OR {NotProjected})",
-        });
-        if (filter.Type is not null and not "*")
-            And(filter.Type.EndsWith(".*", StringComparison.Ordinal) ? filter.Type[..^1] : filter.Type, "type",
-                filter.Type.EndsWith(".*", StringComparison.Ordinal) ? "starts_with(e.type, @type) AND length(e.type) > length(@type)" : "e.type = @type");
-        And(filter.Source, "source", "e.source = @source");
-        And(filter.Subject, "subject", "e.subject = @subject");
-        And(filter.CorrelationId, "correlation", "e.correlation_id = @correlation");
-        And(filter.ExternalKeyHash, "external",
-            "e.id = (SELECT event_id FROM request_keys WHERE tenant_id = @tenant AND kind = 1 AND key_hash = @external)");
-        And(filter.From, "from", "e.id >= @from");
-        And(filter.Before, "before", "e.id < @before");
-        And(filter.After, "after", filter.NewestFirst ? "e.id < @after" : "e.id > @after");
-        parameters.AddWithValue("limit", filter.Limit + 1);
-        parameters.AddWithValue("bytes", (long)MaxPageBytes);
-
-        var order = filter.NewestFirst ? "DESC" : "ASC";
-        return $"""
-            SELECT e.id, e.type, e.correlation_id, e.external_id, e.source, e.subject, e.time, e.data, e.status, e.found FROM (
-                SELECT *, count(*) OVER () AS found, sum(octet_length(data)) OVER (ORDER BY id {order}) - octet_length(data) AS bytes_before FROM (
-                    SELECT {Columns}, {Status} AS status FROM events e {join} JOIN {Open} WHERE {where} ORDER BY e.id {order} LIMIT @limit
-                ) e
-            ) e WHERE bytes_before < @bytes ORDER BY e.id {order}
-            """;
+        await using var command = dataSource.CreateCommand($"SELECT id FROM events WHERE seq >= {EventState.Position} ORDER BY seq LIMIT 1");
+        // The log is in the order of commits, which that of ids is but for the time a commit takes, and the clocks of those who make them.
+        return await command.ExecuteScalarAsync(cancellationToken) is Guid oldest ? TypeId.At(TypeId.CreatedAt(oldest).AddSeconds(-10)) : null;
     }
 
     private static EventView Read(DbDataReader reader)

@@ -29,7 +29,7 @@ internal static class EventsApi
     }
 
     private static async Task<IResult> ListAsync(
-        HttpContext context, Caller caller, EventReader reader, TimeProvider time, CancellationToken cancellationToken)
+        HttpContext context, Caller caller, EventReader reader, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         var type = list.Text("type");
@@ -51,10 +51,10 @@ internal static class EventsApi
         };
         list.EnsureValid();
 
-        var (events, more) = filter.NewestFirst
+        var (events, next) = filter.NewestFirst
             ? await reader.ReadPageAsync(filter, cancellationToken)
-            : await reader.ReadPageUpwardsAsync(filter, time, cancellationToken);
-        return TypedResults.Ok(list.Answer(events, more ? events[^1].Key : null));
+            : await reader.ReadPageUpwardsAsync(filter, cancellationToken);
+        return TypedResults.Ok(list.Answer(events, next));
     }
 
     private static async Task<IResult> GetAsync(string id, Caller caller, EventReader reader, CancellationToken cancellationToken)

@@ -67,10 +67,10 @@ internal static class InboxApi
         while (true)
         {
             var next = signal.NextOf(caller.TenantId);
-            var (events, more) = await reader.ReadPageAsync(filter, context.RequestAborted);
+            var (events, after) = await reader.ReadPageAsync(filter, context.RequestAborted);
             var left = wait - time.GetElapsedTime(started);
-            if (events.Count > 0 || left <= TimeSpan.Zero || signal.IsEnding)
-                return TypedResults.Ok(list.Answer(events, more ? events[^1].Key : null));
+            if (events.Count > 0 || after is not null || left <= TimeSpan.Zero || signal.IsEnding)
+                return TypedResults.Ok(list.Answer(events, after));
 
             deadline.Pause();
             if (looks > 0)

@@ -13,7 +13,7 @@ internal static class InboxDocs
     public static readonly Operation List = new("readInbox", Group, "Read the inbox",
         "Events that are neither acknowledged, nor pushed with success to everybody who subscribes, nor dead-lettered; the oldest first. "
         + "Acknowledging is what takes them out: reading again without a cursor misses nothing. A page ends early when its events hold "
-        + "more than 8 MiB.")
+        + "more than 8 MiB. " + ListParameters.ShortPages)
     {
         Query =
         [

@@ -1,5 +1,7 @@
+using System.Diagnostics;
 using System.Linq.Expressions;
 using Microsoft.AspNetCore.Http.Extensions;
+using Microsoft.EntityFrameworkCore;
 using Triggers.Api.Errors;
 using Triggers.Api.OpenApi;
 using Triggers.Api.Requests;
@@ -13,6 +15,10 @@ namespace Triggers.Api.Lists;
 /// </summary>
 internal sealed class ListRequest
 {
+    private const int FirstChunk = 500;
+    private const int LargestChunk = 8_000;
+    private static readonly TimeSpan MaxScan = TimeSpan.FromMilliseconds(40);
+
     private readonly HttpContext _context;
     private readonly Dictionary<string, Parameter> _parameters;
     private readonly FieldErrors _errors = new("The query has mistakes; see errors.");
@@ -105,16 +111,71 @@ internal sealed class ListRequest
     /// <summary>The rows of the page, and one more to see whether there are more.</summary>
     /// <param name="rows">All rows of the list, in no order.</param>
     /// <param name="id">What the list is in the order of.</param>
-    public IQueryable<T> Page<T>(IQueryable<T> rows, Expression<Func<T, Guid>> id)
+    public IQueryable<T> Page<T>(IQueryable<T> rows, Expression<Func<T, Guid>> id) => Order(Beyond(rows, After, id), id).Take(Limit + 1);
+
+    private IQueryable<T> Beyond<T>(IQueryable<T> rows, Guid? place, Expression<Func<T, Guid>> id)
     {
-        if (After is { } after)
+        if (place is not { } after)
+            return rows;
+        // Taken from here it is a parameter of the query, and not a part of its text.
+        Expression<Func<Guid>> bound = () => after;
+        var further = NewestFirst ? Expression.LessThan(id.Body, bound.Body) : Expression.GreaterThan(id.Body, bound.Body);
+        return rows.Where(Expression.Lambda<Func<T, bool>>(further, id.Parameters));
+    }
+
+    private IOrderedQueryable<T> Order<T>(IQueryable<T> rows, Expression<Func<T, Guid>> id) => NewestFirst ? rows.OrderByDescending(id) : rows.OrderBy(id);
+
+    /// <summary>
+    /// The same for a filter that no index answers: what an index finds is looked at a chunk at a time, until the page is full, the list is
+    /// at its end, or the time is over. A page may be short then, or empty, and have a next one.
+    /// </summary>
+    /// <param name="rows">The rows that an index finds, in no order.</param>
+    /// <param name="filter">What is wanted of them.</param>
+    /// <param name="id">What the list is in the order of.</param>
+    /// <param name="cancellationToken">Ends it.</param>
+    /// <returns>The rows of the page, and the id the next page begins after: null at the end of the list.</returns>
+    public async Task<(List<T> Rows, Guid? NextAfter)> ScanAsync<T>(
+        IQueryable<T> rows, Expression<Func<T, bool>> filter, Expression<Func<T, Guid>> id, CancellationToken cancellationToken)
+    {
+        var started = Stopwatch.GetTimestamp();
+        var idOf = id.Compile();
+        var found = new List<T>();
+        var after = After;
+        for (var size = FirstChunk; ; size = Math.Min(size * 4, LargestChunk))
         {
-            // Taken from here it is a parameter of the query, and not a part of its text.
-            Expression<Func<Guid>> bound = () => after;
-            var further = NewestFirst ? Expression.LessThan(id.Body, bound.Body) : Expression.GreaterThan(id.Body, bound.Body);
-            rows = rows.Where(Expression.Lambda<Func<T, bool>>(further, id.Parameters));
+            var chunk = Order(Beyond(rows, after, id), id).Take(size);
+            found.AddRange(await Order(chunk.Where(filter), id).Take(Limit + 1 - found.Count).ToListAsync(cancellationToken));
+            if (found.Count > Limit)
+                return (found[..Limit], idOf(found[Limit - 1]));
+            // The last one that was looked at, if the chunk was full.
+            var last = await Order(Beyond(rows, after, id), id).Select(id).Skip(size - 1).Take(1).ToListAsync(cancellationToken);
+            if (last.Count == 0)
+                return (found, null);
+            after = last[0];
+            if (Stopwatch.GetElapsedTime(started) > MaxScan)
+                return (found, after);
         }
-        return (NewestFirst ? rows.OrderByDescending(id) : rows.OrderBy(id)).Take(Limit + 1);
+    }
+
+    /// <summary>The ids of the page, and one more, out of all that there are.</summary>
+    public List<Guid> Sort(IEnumerable<Guid> ids)
+    {
+        var beyond = ids.Where(id => After is not { } after || (NewestFirst ? id.CompareTo(after) < 0 : id.CompareTo(after) > 0));
+        return [.. (NewestFirst ? beyond.OrderDescending() : beyond.Order()).Take(Limit + 1)];
+    }
+
+    /// <summary>The page of two parts of a list. Of a row that is in both that of the second counts.</summary>
+    /// <param name="first">Rows of one part, as far as it was looked at.</param>
+    /// <param name="second">Rows of the other, and one more than the page has.</param>
+    /// <param name="id">What the list is in the order of.</param>
+    public (List<T> Rows, Guid? NextAfter) Merge<T>((List<T> Rows, Guid? NextAfter) first, List<T> second, Func<T, Guid> id)
+    {
+        var all = second.Concat(first.Rows).DistinctBy(id);
+        // Beyond the end of the first part nobody knows what is between.
+        if (first.NextAfter is { } end)
+            all = all.Where(row => NewestFirst ? id(row).CompareTo(end) >= 0 : id(row).CompareTo(end) <= 0);
+        var rows = (NewestFirst ? all.OrderByDescending(id) : all.OrderBy(id)).Take(Limit + 1).ToList();
+        return rows.Count > Limit ? (rows[..Limit], id(rows[Limit - 1])) : (rows, first.NextAfter);
     }
 
     /// <summary>The page's body, with the link to the next in the headers.</summary>
@@ -130,6 +191,10 @@ internal sealed class ListRequest
         _context.Response.Headers.Link = $"<{_context.Request.Path}{query}>; rel=\"next\"";
         return new Page<T>(items, cursor);
     }
+
+    /// <summary>The same for rows.</summary>
+    public Page<TView> Answer<TRow, TView>((List<TRow> Rows, Guid? NextAfter) page, Func<TRow, TView> view) =>
+        Answer([.. page.Rows.Select(view)], page.NextAfter);
 
     /// <summary>The same for rows of which one more was read than asked for, to see whether there are more.</summary>
     public Page<TView> Answer<TRow, TView>(List<TRow> rows, Func<TRow, TView> view, Func<TRow, Guid> id) =>
@@ -160,6 +225,10 @@ internal static class ListParameters
     public static readonly Parameter Cursor = Parameter.Text("cursor", "`nextCursor` of the page before. It belongs to the same filters.", "eyJmIjoiQUJDIn0", 1_024);
 
     public static readonly Parameter Order = Parameter.OneOf("order", "`desc`, the newest first, unless `asc`.", "desc", ["desc", "asc"]);
+
+    /// <summary>What the description of a list says that has filters without an index.</summary>
+    public const string ShortPages = "Where a filter finds little in a long history, a page may have fewer items than `limit`, even none, and a "
+        + "`nextCursor`: the list goes on there.";
 
     public static readonly Parameter CreatedAfter = Parameter.Moment("createdAfter", "Made at this moment or later (RFC 3339).", "2026-01-31T00:00:00Z");
 

@@ -24,7 +24,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
         Guid eventId;
-        await using (var find = new NpgsqlCommand("SELECT event_id FROM deliveries WHERE tenant_id = @tenant AND id = @id", connection, transaction))
+        await using (var find = new NpgsqlCommand("SELECT event_id FROM all_deliveries WHERE tenant_id = @tenant AND id = @id", connection, transaction))
         {
             find.Parameters.AddWithValue("tenant", tenantId);
             find.Parameters.AddWithValue("id", deliveryId);
@@ -33,25 +33,23 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
             eventId = found;
         }
         await LockAsync(connection, eventId, cancellationToken);
-        Repetition repetition;
+        NewDelivery repetition;
         await using (var command = new NpgsqlCommand(
             """
             SELECT d.subscription_id, d.test, s.enabled, s.deleted_at IS NOT NULL AS deleted,
                 EXISTS (
-                    SELECT FROM deliveries o
-                    WHERE o.tenant_id = d.tenant_id AND o.event_id = @event AND o.id >= @floor AND o.subscription_id = d.subscription_id
-                        AND o.status = 'pending') AS pending,
+                    SELECT FROM delivery_queue q
+                    WHERE q.tenant_id = d.tenant_id AND q.event_id = @event AND q.subscription_id = d.subscription_id) AS pending,
                 EXISTS (
                     SELECT FROM dead_letters l
                     WHERE l.tenant_id = d.tenant_id AND l.delivery_id = d.id AND l.state IN ('open', 'replaying')) AS unresolved
-            FROM deliveries d JOIN subscriptions s ON s.id = d.subscription_id
+            FROM all_deliveries d JOIN subscriptions s ON s.id = d.subscription_id
             WHERE d.tenant_id = @tenant AND d.id = @id FOR SHARE OF s
             """, connection, transaction))
         {
             command.Parameters.AddWithValue("tenant", tenantId);
             command.Parameters.AddWithValue("id", deliveryId);
             command.Parameters.AddWithValue("event", eventId);
-            command.Parameters.AddWithValue("floor", Events.EventReader.DeliveriesFrom(eventId));
             await using var reader = await command.ExecuteReaderAsync(cancellationToken);
             if (!await reader.ReadAsync(cancellationToken))
                 return null;
@@ -60,11 +58,14 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
             if (reader.GetBoolean(4))
                 throw new ApiException(ErrorCodes.DeliveryPending, "The event is still on its way to this subscription; only what has ended can be replayed.");
             EnsureReachable(reader.GetGuid(0), enabled: reader.GetBoolean(2), deleted: reader.GetBoolean(3));
-            repetition = new Repetition(TypeId.NewGuid(), eventId, reader.GetGuid(0), deliveryId, reader.GetBoolean(1));
+            repetition = new NewDelivery(tenantId, TypeId.NewGuid(), eventId, reader.GetGuid(0))
+            {
+                IsReplay = true,
+                ReplayOf = deliveryId,
+                Test = reader.GetBoolean(1),
+            };
         }
-        // Since nobody waits for the event's lock to discard a dead letter.
-        if (await InsertAsync(connection, tenantId, [repetition], cancellationToken) == 0 && asDeadLetter)
-            throw new ApiException(ErrorCodes.DeadLetterClosed, "It was discarded meanwhile.");
+        await InsertAsync(connection, [repetition], cancellationToken);
         await transaction.CommitAsync(cancellationToken);
         return repetition.Id;
     }
@@ -82,15 +83,16 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
         await LockAsync(connection, eventId, cancellationToken);
-        var repetitions = new List<Repetition>();
+        var repetitions = new List<NewDelivery>();
         var found = new HashSet<Guid>();
         var underWay = false;
         await using (var command = new NpgsqlCommand(
             """
-            SELECT s.id, s.enabled, s.deleted_at IS NOT NULL, s.event_types, d.id, coalesce(d.pending, false)
+            SELECT s.id, s.enabled, s.deleted_at IS NOT NULL, s.event_types, d.id,
+                EXISTS (SELECT FROM delivery_queue q WHERE q.tenant_id = @tenant AND q.event_id = @event AND q.subscription_id = s.id)
             FROM subscriptions s
             LEFT JOIN LATERAL (
-                SELECT id, bool_or(status = 'pending') OVER () AS pending FROM deliveries
+                SELECT id FROM all_deliveries
                 WHERE tenant_id = @tenant AND event_id = @event AND subscription_id = s.id AND id >= @floor
                 ORDER BY id DESC LIMIT 1
             ) d ON true
@@ -100,7 +102,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
         {
             command.Parameters.AddWithValue("tenant", tenantId);
             command.Parameters.AddWithValue("event", eventId);
-            command.Parameters.AddWithValue("floor", Events.EventReader.DeliveriesFrom(eventId));
+            command.Parameters.AddWithValue("floor", EventState.FirstDelivery(eventId));
             command.Parameters.AddWithValue("all", subscriptionIds is null);
             command.Parameters.AddWithValue("ids", subscriptionIds ?? []);
             await using var reader = await command.ExecuteReaderAsync(cancellationToken);
@@ -126,7 +128,11 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
                     underWay = true;
                     continue;
                 }
-                repetitions.Add(new Repetition(TypeId.NewGuid(), eventId, subscriptionId, reader.IsDBNull(4) ? null : reader.GetGuid(4)));
+                repetitions.Add(new NewDelivery(tenantId, TypeId.NewGuid(), eventId, subscriptionId)
+                {
+                    IsReplay = true,
+                    ReplayOf = reader.IsDBNull(4) ? null : reader.GetGuid(4),
+                });
             }
         }
 
@@ -135,7 +141,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
             throw ApiException.Invalid($"/subscriptionIds/{missing}", "There is no such subscription.");
         if (repetitions.Count == 0 && underWay)
             throw new ApiException(ErrorCodes.DeliveryPending, "The event is still on its way to everybody who wants it.");
-        await InsertAsync(connection, tenantId, repetitions, cancellationToken);
+        await InsertAsync(connection, repetitions, cancellationToken);
         await transaction.CommitAsync(cancellationToken);
         return [.. repetitions.Select(r => r.Id)];
     }
@@ -149,22 +155,19 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
             throw new ApiException(ErrorCodes.SubscriptionDisabled, $"Enable the subscription {id} first.");
     }
 
-    /// <returns>How many dead letters wait for how it ends.</returns>
-    private static async Task<ulong> InsertAsync(
-        NpgsqlConnection connection, Guid tenantId, List<Repetition> repetitions, CancellationToken cancellationToken)
+    private static async Task InsertAsync(NpgsqlConnection connection, List<NewDelivery> repetitions, CancellationToken cancellationToken)
     {
         if (repetitions.Count == 0)
-            return 0;
+            return;
         await using var batch = new NpgsqlBatch(connection);
-        foreach (var command in Repetitions.Insert(tenantId, repetitions))
+        foreach (var command in DeliveryQueue.Replay(repetitions))
             batch.BatchCommands.Add(command);
         await batch.ExecuteNonQueryAsync(cancellationToken);
-        return batch.BatchCommands[0].Rows;
     }
 
     private static async Task LockAsync(NpgsqlConnection connection, Guid eventId, CancellationToken cancellationToken)
     {
-        await using var batch = new NpgsqlBatch(connection) { BatchCommands = { Repetitions.Lock([eventId]) } };
+        await using var batch = new NpgsqlBatch(connection) { BatchCommands = { EventState.Lock([eventId]) } };
         await batch.ExecuteNonQueryAsync(cancellationToken);
     }
 }

@@ -26,8 +26,13 @@ internal static partial class Migration
         {
             try
             {
+                var migrated = time.GetTimestamp();
+                if (await SchemaVersion.PendingAsync(db, CancellationToken.None) is { Count: > 0 } pending)
+                    Log.Migrating(logger, string.Join(", ", pending));
+                if (await QueueMigrationTimeAsync(db) is { } expected)
+                    Log.Moving(logger, expected.Deliveries, Math.Ceiling(expected.Time.TotalSeconds));
                 await SchemaVersion.MigrateAsync(db, CancellationToken.None);
-                Log.UpToDate(logger);
+                Log.UpToDate(logger, time.GetElapsedTime(migrated).TotalSeconds);
                 return 0;
             }
             catch (Exception e) when (IsNotThereYet(e))
@@ -47,6 +52,26 @@ internal static partial class Migration
         }
     }
 
+    /// <summary>What 0010_queue_and_history will move, and about how long it takes; null when it is not about to.</summary>
+    private static async Task<(long Deliveries, TimeSpan Time)?> QueueMigrationTimeAsync(TriggersDbContext db)
+    {
+        var connection = (NpgsqlConnection)db.Database.GetDbConnection();
+        if (!(await SchemaVersion.PendingAsync(db, CancellationToken.None)).Contains("0010_queue_and_history")
+            || (await db.Database.GetAppliedMigrationsAsync()).LastOrDefault() is null)
+            return null;
+        await connection.OpenAsync();
+        try
+        {
+            await using var command = new NpgsqlCommand("SELECT count(*) FROM deliveries WHERE status = 'pending'", connection);
+            var pending = (long)(await command.ExecuteScalarAsync())!;
+            return (pending, TimeSpan.FromSeconds(1) + pending * TimeSpan.FromMicroseconds(60));
+        }
+        finally
+        {
+            await connection.CloseAsync();
+        }
+    }
+
     // Refused what we said (a wrong password, no right to create the database) is final; being away or starting is not. Nor is that
     // another process has just created the same database or table: creating one takes no lock that a second could wait for.
     private static bool IsNotThereYet(Exception e) => e switch
@@ -62,13 +87,20 @@ internal static partial class Migration
 
     private static partial class Log
     {
-        [LoggerMessage(EventId = 1, Level = LogLevel.Information, Message = "The schema is up to date")]
-        public static partial void UpToDate(ILogger logger);
+        [LoggerMessage(EventId = 1, Level = LogLevel.Information, Message = "The schema is up to date; it took {Seconds:0.0} s")]
+        public static partial void UpToDate(ILogger logger, double seconds);
 
         [LoggerMessage(EventId = 2, Level = LogLevel.Error, Message = "Postgres does not answer: {Problem}")]
         public static partial void NoAnswer(ILogger logger, string problem);
 
-        [LoggerMessage(EventId = 3, Level = LogLevel.Error, Message = "The schema can't be brought up to date")]
+        [LoggerMessage(EventId = 3, Level = LogLevel.Information, Message = "Bringing the schema up to date: {Migrations}")]
+        public static partial void Migrating(ILogger logger, string migrations);
+
+        [LoggerMessage(EventId = 4, Level = LogLevel.Information,
+            Message = "Moving {Deliveries} pending deliveries into the queue takes about {Seconds} s. Events are accepted meanwhile; no delivery process of the version before may run")]
+        public static partial void Moving(ILogger logger, long deliveries, double seconds);
+
+        [LoggerMessage(EventId = 5, Level = LogLevel.Error, Message = "The schema can't be brought up to date")]
         public static partial void Refused(ILogger logger, Exception exception);
     }
 }

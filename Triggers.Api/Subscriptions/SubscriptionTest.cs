@@ -7,6 +7,8 @@ using Triggers.Api.Errors;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
+using Triggers.Core.State;
+using Triggers.Core.Tables;
 
 namespace Triggers.Api.Subscriptions;
 
@@ -55,40 +57,22 @@ internal static class SubscriptionTest
             $"No attempt was made within {MaxWait.TotalSeconds:0} s; it may still be: see GET /deliveries/{TypeId.Format(TypeId.Delivery, deliveryId)}.");
     }
 
-    /// <summary>
-    /// The event is nobody's but this subscription's: it has no place in the log, so that the projection doesn't match it, and counts
-    /// as acknowledged, so that it is in no inbox.
-    /// </summary>
     private static async Task InsertAsync(
         NpgsqlDataSource dataSource, HttpContext context, Guid tenantId, Guid subscriptionId, Guid eventId, Guid deliveryId)
     {
+        var e = new Event
+        {
+            TenantId = tenantId,
+            Id = eventId,
+            Type = "triggers.test",
+            CorrelationId = context.CorrelationId(),
+            TraceParent = Activity.Current?.Id,
+            Data = "{\"test\":true}"u8.ToArray(),
+        };
         await using var connection = await dataSource.OpenConnectionAsync(context.RequestAborted);
         await using var batch = new NpgsqlBatch(connection);
-        batch.BatchCommands.Add(new NpgsqlBatchCommand(
-            """
-            INSERT INTO events (tenant_id, id, type, correlation_id, trace_parent, data)
-            VALUES (@tenant, @event, 'triggers.test', @correlation, @trace, @data)
-            """)
-        {
-            Parameters =
-            {
-                new("tenant", tenantId), new("event", eventId), new("correlation", context.CorrelationId()),
-                new("trace", (object?)Activity.Current?.Id ?? DBNull.Value), new("data", "{\"test\":true}"u8.ToArray()),
-            },
-        });
-        batch.BatchCommands.Add(new NpgsqlBatchCommand(
-            "INSERT INTO open_events (tenant_id, event_id, open, acknowledged_at) VALUES (@tenant, @event, 1, now())")
-        {
-            Parameters = { new("tenant", tenantId), new("event", eventId) },
-        });
-        batch.BatchCommands.Add(new NpgsqlBatchCommand(
-            """
-            INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, next_attempt_at, test)
-            VALUES (@tenant, @delivery, @event, @subscription, now(), true)
-            """)
-        {
-            Parameters = { new("tenant", tenantId), new("delivery", deliveryId), new("event", eventId), new("subscription", subscriptionId) },
-        });
+        foreach (var command in StoredEvents.Test(e, deliveryId, subscriptionId))
+            batch.BatchCommands.Add(command);
         batch.BatchCommands.Add(new NpgsqlBatchCommand($"SELECT pg_notify('{Notifications.Deliveries}', '')"));
         await batch.ExecuteNonQueryAsync(context.RequestAborted);
     }

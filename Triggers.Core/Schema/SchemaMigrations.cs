@@ -85,6 +85,24 @@ public sealed class TenantPlans : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0008_tenant_plans.sql"));
 }
 
+/// <summary>0009_list_indexes.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0009_list_indexes")]
+public sealed class ListIndexes : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0009_list_indexes.sql"));
+}
+
+/// <summary>0010_queue_and_history.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0010_queue_and_history")]
+public sealed class QueueAndHistory : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0010_queue_and_history.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)
@@ -100,9 +118,17 @@ file static class Scripts
 public static class SchemaVersion
 {
     /// <summary>Creates the database if there is none and applies what is missing. Any number of processes may call it at once.</summary>
-    public static Task MigrateAsync(TriggersDbContext db, CancellationToken cancellationToken) => db.Database.MigrateAsync(cancellationToken);
+    public static async Task MigrateAsync(TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        await db.Database.MigrateAsync(cancellationToken);
+        await PartitionedIndexes.CompleteAsync((Npgsql.NpgsqlConnection)db.Database.GetDbConnection(), cancellationToken);
+    }
+
+    /// <summary>The changes this version knows that are not applied, in order.</summary>
+    public static async Task<IReadOnlyCollection<string>> PendingAsync(TriggersDbContext db, CancellationToken cancellationToken) =>
+        [.. await db.Database.GetPendingMigrationsAsync(cancellationToken)];
 
     /// <summary>Whether every change this version knows is applied. A newer schema is fine: changes are additive.</summary>
     public static async Task<bool> IsCurrentAsync(TriggersDbContext db, CancellationToken cancellationToken) =>
-        !(await db.Database.GetPendingMigrationsAsync(cancellationToken)).Any();
+        (await PendingAsync(db, cancellationToken)).Count == 0;
 }

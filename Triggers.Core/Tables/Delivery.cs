@@ -1,6 +1,6 @@
 namespace Triggers.Core.Tables;
 
-/// <summary>One event on its way to one subscription. See docs/delivery-states.md.</summary>
+/// <summary>One event on its way to one subscription, or what became of that. See docs/delivery-states.md.</summary>
 public sealed class Delivery
 {
     /// <summary>The tenant it belongs to.</summary>

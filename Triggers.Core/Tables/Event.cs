@@ -36,25 +36,3 @@ public sealed class Event
     /// <summary>The JSON value exactly as it was received.</summary>
     public required byte[] Data { get; init; }
 }
-
-/// <summary>The state of an event that is not settled; a settled event has no row.</summary>
-public sealed class OpenEvent
-{
-    /// <summary>The tenant it belongs to.</summary>
-    public required Guid TenantId { get; init; }
-
-    /// <summary>The event.</summary>
-    public required Guid EventId { get; init; }
-
-    /// <summary>Deliveries still pending.</summary>
-    public int Open { get; init; }
-
-    /// <summary>Deliveries that succeeded.</summary>
-    public int Done { get; init; }
-
-    /// <summary>Dead letters nobody resolved or discarded yet.</summary>
-    public int Dead { get; init; }
-
-    /// <summary>When a consumer acknowledged it.</summary>
-    public DateTimeOffset? AcknowledgedAt { get; init; }
-}

@@ -4,8 +4,7 @@ using System.Reflection;
 using System.Text.Json;
 using Triggers.Core;
 using Triggers.Core.Subscriptions;
-using Triggers.Delivery.Dispatch;
-using Triggers.Delivery.Projection;
+using Triggers.Delivery.Subscriptions;
 
 namespace Triggers.Delivery.Attempts;
 

@@ -2,8 +2,7 @@ using System.Diagnostics;
 using System.Net;
 using Microsoft.Extensions.Options;
 using Triggers.Core.Tables;
-using Triggers.Delivery.Dispatch;
-using Triggers.Delivery.Projection;
+using Triggers.Delivery.Subscriptions;
 
 namespace Triggers.Delivery.Attempts;
 

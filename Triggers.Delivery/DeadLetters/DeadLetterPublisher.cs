@@ -5,7 +5,9 @@ using Confluent.Kafka;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using Triggers.Core;
-using Triggers.Delivery.Dispatch;
+using Triggers.Core.State;
+using Triggers.Delivery.Attempts;
+using Triggers.Delivery.Waking;
 using Triggers.EventLog.Kafka;
 using Triggers.ServiceDefaults;
 
@@ -64,17 +66,8 @@ internal sealed class DeadLetterPublisher(
             return 0;
         await Task.WhenAll(letters.ConvertAll(l => producer.ProduceAsync(options.Value.DeadLettersTopic, l.Message, CancellationToken.None)));
 
-        await using (var mark = new NpgsqlCommand(
-            """
-            UPDATE dead_letters l SET published_at = clock_timestamp()
-            FROM unnest(@tenants, @ids) AS p (tenant_id, delivery_id)
-            WHERE l.tenant_id = p.tenant_id AND l.delivery_id = p.delivery_id
-            """, connection))
-        {
-            mark.Parameters.AddWithValue("tenants", letters.ConvertAll(l => l.TenantId));
-            mark.Parameters.AddWithValue("ids", letters.ConvertAll(l => l.DeliveryId));
+        await using (var mark = new NpgsqlBatch(connection) { BatchCommands = { DeadLetterChanges.Publish(letters.ConvertAll(l => (l.TenantId, l.DeliveryId))) } })
             await mark.ExecuteNonQueryAsync(cancellationToken);
-        }
         await transaction.CommitAsync(cancellationToken);
         return letters.Count;
     }
@@ -86,8 +79,8 @@ internal sealed class DeadLetterPublisher(
             SELECT l.tenant_id, l.delivery_id, l.reason, l.attempts, l.created_at, l.subscription_id, s.url, s.description, s.event_types,
                 (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.number)::text FROM (
                     SELECT number, started_at, duration_ms, outcome, error, status_code, response_headers
-                    FROM attempts WHERE delivery_id = l.delivery_id ORDER BY claim DESC LIMIT {MaxAttempts}) a),
-                (SELECT response_body FROM attempts WHERE delivery_id = l.delivery_id ORDER BY claim DESC LIMIT 1),
+                    FROM all_attempts WHERE tenant_id = l.tenant_id AND delivery_id = l.delivery_id ORDER BY claim DESC LIMIT {MaxAttempts}) a),
+                (SELECT response_body FROM all_attempts WHERE tenant_id = l.tenant_id AND delivery_id = l.delivery_id ORDER BY claim DESC LIMIT 1),
                 {EventRow.Columns}
             FROM dead_letters l
             LEFT JOIN subscriptions s ON s.id = l.subscription_id

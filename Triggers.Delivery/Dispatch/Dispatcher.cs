@@ -1,27 +1,27 @@
-using System.Diagnostics;
 using Microsoft.Extensions.Options;
 using Npgsql;
-using NpgsqlTypes;
-using Triggers.Core;
-using Triggers.Core.Tables;
+using Triggers.Core.State;
 using Triggers.Delivery.Attempts;
-using Triggers.Delivery.Projection;
-using Triggers.Delivery.Retries;
+using Triggers.Delivery.Completion;
+using Triggers.Delivery.Subscriptions;
+using Triggers.Delivery.Waking;
+using Triggers.Delivery.Workers;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.Dispatch;
 
 /// <summary>
-/// Claims what is due, a lane per subscription, and makes the attempts. It sleeps until something is due or somebody rings; every
+/// Claims what is due, a lane per subscription, and hands it to be attempted. It sleeps until something is due or somebody rings; every
 /// few seconds it sweeps the index for what nobody told it of.
 /// </summary>
-internal sealed partial class Dispatcher(
+internal sealed class Dispatcher(
     EngineDataSource dataSource,
+    NpgsqlDataSource events,
     Subscribers subscribers,
     WorkerRegistration worker,
     Lanes lanes,
     Wakeups wakeups,
-    WebhookSender sender,
+    Attempter attempter,
     Completions completions,
     DeliveryMetrics metrics,
     Readiness readiness,
@@ -34,13 +34,8 @@ internal sealed partial class Dispatcher(
     /// <summary>Tests that one subscription may have in flight, beside what its lane has.</summary>
     private const int TestConcurrency = 4;
 
-    private readonly CancellationTokenSource _abort = new();
-
     /// <summary>Somebody waits for a test: it has places of its own, however full the lane is, and whether or not the subscription is enabled.</summary>
     private readonly Lanes _tests = new(TestConcurrency, time);
-
-    /// <summary>Starts a delivery for which a place was kept.</summary>
-    public void Start(DueDelivery delivery) => _ = AttemptAsync(delivery);
 
     protected override async Task PrepareAsync(CancellationToken stoppingToken)
     {
@@ -64,8 +59,8 @@ internal sealed partial class Dispatcher(
                 await wakeups.Dispatch.WaitAsync(TimeSpan.FromMilliseconds(20), stoppingToken);
                 continue;
             }
-            await ClaimAsync(_tests, _ => true, TestClaimSql, stoppingToken);
-            await ClaimAsync(lanes, MayClaim, LaneClaimSql, stoppingToken);
+            await ClaimAsync(_tests, _ => true, stoppingToken);
+            await ClaimAsync(lanes, MayClaim, stoppingToken);
             Recovered();
             var untilSweep = SweepInterval - Time.GetElapsedTime(sweptAt);
             var wait = lanes.UntilNextDue(untilSweep > TimeSpan.Zero ? untilSweep : TimeSpan.Zero, MayClaim);
@@ -75,21 +70,11 @@ internal sealed partial class Dispatcher(
         }
     }
 
-    /// <summary>Claims nothing more, lets attempts finish while there is time, then breaks them off: those come due again at once.</summary>
+    /// <summary>Claims nothing more, and ends with the last attempt.</summary>
     public override async Task StopAsync(CancellationToken cancellationToken)
     {
         await base.StopAsync(cancellationToken);
-        await using (cancellationToken.Register(_abort.Cancel))
-        {
-            while (lanes.Busy + _tests.Busy > 0)
-                await wakeups.Dispatch.WaitAsync(TimeSpan.FromMilliseconds(100), CancellationToken.None);
-        }
-    }
-
-    public override void Dispose()
-    {
-        _abort.Dispose();
-        base.Dispose();
+        await attempter.DrainAsync(cancellationToken);
     }
 
     /// <summary>A disabled subscription's deliveries wait. Those of a deleted one are claimed, to be cancelled.</summary>
@@ -98,242 +83,83 @@ internal sealed partial class Dispatcher(
     private async Task SweepAsync(CancellationToken cancellationToken)
     {
         await subscribers.RefreshAsync(dataSource.Pool, cancellationToken);
-        lanes.Trim();
-        _tests.Trim();
-        // A loose index scan: one probe a lane, however much is due in it.
-        await using var command = dataSource.Pool.CreateCommand(
-            """
-            WITH RECURSIVE lanes AS (
-                (SELECT subscription_id, next_attempt_at FROM deliveries WHERE status = 'pending' AND NOT test ORDER BY subscription_id, next_attempt_at LIMIT 1)
-                UNION ALL
-                SELECT n.subscription_id, n.next_attempt_at
-                FROM lanes l CROSS JOIN LATERAL (
-                    SELECT subscription_id, next_attempt_at FROM deliveries
-                    WHERE status = 'pending' AND NOT test AND subscription_id > l.subscription_id
-                    ORDER BY subscription_id, next_attempt_at LIMIT 1) n
-            )
-            SELECT l.subscription_id, CASE WHEN s.deleted_at IS NULL THEN greatest(extract(epoch FROM l.next_attempt_at - clock_timestamp()), 0)::float8 ELSE 0 END
-            FROM lanes l JOIN subscriptions s ON s.id = l.subscription_id
-            """);
-        await using (var reader = await command.ExecuteReaderAsync(cancellationToken))
-        {
-            while (await reader.ReadAsync(cancellationToken))
-                lanes.DueIn(reader.GetGuid(0), TimeSpan.FromSeconds(Math.Min(reader.GetDouble(1), 3600)));
-        }
-
-        // There are never many, and an index of their own has them.
-        await using var tests = dataSource.Pool.CreateCommand(
-            """
-            SELECT subscription_id, greatest(extract(epoch FROM min(next_attempt_at) - clock_timestamp()), 0)::float8
-            FROM deliveries WHERE status = 'pending' AND test GROUP BY subscription_id
-            """);
-        await using var testReader = await tests.ExecuteReaderAsync(cancellationToken);
-        while (await testReader.ReadAsync(cancellationToken))
-            _tests.DueIn(testReader.GetGuid(0), TimeSpan.FromSeconds(Math.Min(testReader.GetDouble(1), 3600)));
+        await SweepAsync(lanes, DeliveryQueue.NextDue, cancellationToken);
+        await SweepAsync(_tests, DeliveryQueue.NextTestsDue, cancellationToken);
     }
 
-    private async Task ClaimAsync(Lanes lanes, Func<Guid, bool> mayClaim, string claimSql, CancellationToken cancellationToken)
+    private async Task SweepAsync(Lanes swept, string nextDue, CancellationToken cancellationToken)
     {
-        var (due, free) = lanes.ReserveDue(mayClaim);
+        swept.Trim();
+        await using var command = dataSource.Pool.CreateCommand(nextDue);
+        await using var reader = await command.ExecuteReaderAsync(cancellationToken);
+        while (await reader.ReadAsync(cancellationToken))
+            swept.DueIn(reader.GetGuid(0), TimeSpan.FromSeconds(Math.Min(reader.GetDouble(1), 3600)));
+    }
+
+    private async Task ClaimAsync(Lanes of, Func<Guid, bool> mayClaim, CancellationToken cancellationToken)
+    {
+        var (due, free) = of.ReserveDue(mayClaim);
         if (due.Length == 0)
             return;
 
         var claimed = new List<DueDelivery>();
-        var filled = new Dictionary<Guid, int>();
-        var timedOut = 0;
         var failed = true;
         try
         {
-            var claimedAt = Time.GetTimestamp();
-            await using var command = dataSource.Pool.CreateCommand(claimSql);
-            command.Parameters.Add(new("lanes", NpgsqlDbType.Uuid | NpgsqlDbType.Array) { Value = due });
-            command.Parameters.Add(new("free", NpgsqlDbType.Integer | NpgsqlDbType.Array) { Value = free });
-            command.Parameters.Add(new("worker", NpgsqlDbType.Integer) { Value = worker.Number });
-            command.Parameters.Add(new("lease", NpgsqlDbType.Interval) { Value = options.Value.Lease });
-            await using var reader = await command.ExecuteReaderAsync(cancellationToken);
-            while (await reader.ReadAsync(cancellationToken))
-            {
-                var delivery = Read(reader, claimedAt);
-                claimed.Add(delivery);
-                if (reader.GetBoolean(8))
-                    timedOut++;
-                filled[delivery.SubscriptionId] = filled.GetValueOrDefault(delivery.SubscriptionId) + 1;
-            }
+            claimed = await ClaimAsync(of == _tests, due, free, cancellationToken);
             failed = false;
         }
         finally
         {
             // A failed claim may have been made all the same; its deliveries then come due when the lease ends.
-            if (failed)
-            {
-                claimed.Clear();
-                filled.Clear();
-            }
+            var filled = claimed.CountBy(d => d.SubscriptionId).ToDictionary();
             for (var i = 0; i < due.Length; i++)
             {
                 var count = filled.GetValueOrDefault(due[i]);
-                lanes.Unreserve(due[i], free[i] - count, mayHaveMore: failed || count == free[i]);
+                of.Unreserve(due[i], free[i] - count, mayHaveMore: failed || count == free[i]);
+            }
+        }
+        foreach (var delivery in claimed)
+            attempter.Start(delivery, of);
+    }
+
+    private async Task<List<DueDelivery>> ClaimAsync(bool tests, Guid[] due, int[] free, CancellationToken cancellationToken)
+    {
+        var claimedAt = Time.GetTimestamp();
+        var claimed = new List<(Guid Tenant, Guid Event, DueDelivery Delivery)>();
+        var timedOut = 0;
+        await using (var batch = dataSource.Pool.CreateBatch())
+        {
+            batch.BatchCommands.Add(DeliveryQueue.Claim(
+                tests, due, free, Array.ConvertAll(due, _ => long.MaxValue), Array.ConvertAll(due, _ => true), worker.Number, options.Value.Lease));
+            await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
+            while (await reader.ReadAsync(cancellationToken))
+            {
+                claimed.Add((reader.GetGuid(1), reader.GetGuid(2), new DueDelivery(
+                    reader.GetGuid(1), reader.GetGuid(0), reader.GetGuid(3), reader.GetInt32(4), reader.GetInt32(5),
+                    reader.IsDBNull(7) ? null : reader.GetGuid(7), reader.GetBoolean(8), claimedAt, null!)
+                { IsReplay = reader.GetBoolean(6), LastTraceParent = reader.IsDBNull(9) ? null : reader.GetString(9) }));
+                if (reader.GetBoolean(11))
+                    timedOut++;
             }
         }
         if (timedOut > 0)
             metrics.LeasesTimedOut(timedOut);
-        foreach (var delivery in claimed)
-            Start(delivery);
-    }
+        if (claimed.Count == 0)
+            return [];
 
-    private static readonly string LaneClaimSql = ClaimSql("NOT test");
-    private static readonly string TestClaimSql = ClaimSql("test");
-
-    private static DueDelivery Read(NpgsqlDataReader reader, long claimedAt) => new(
-        reader.GetGuid(0), reader.GetGuid(1), reader.GetGuid(2), reader.GetInt32(3), reader.GetInt32(4),
-        reader.IsDBNull(5) ? null : reader.GetGuid(5), reader.GetBoolean(6), claimedAt,
-        EventRow.Read(reader, 9))
-    { LastTraceParent = reader.IsDBNull(7) ? null : reader.GetString(7) };
-
-    /// <summary>
-    /// Each lane is asked for as many as it can start now, so one with a million due costs no more than one with ten. The rows are
-    /// locked inside a materialized CTE: as a plain join the planner may lock more rows than the limit lets through.
-    /// What a deleted subscription still has is claimed whenever it is due, to be cancelled; what is in flight ends by itself.
-    /// </summary>
-    private static string ClaimSql(string which) =>
-        $"""
-        WITH due AS MATERIALIZED (
-            SELECT d.tenant_id, d.id, d.claimed_by IS NOT NULL AS timed_out
-            FROM unnest(@lanes, @free) AS l (subscription_id, free)
-            JOIN subscriptions s ON s.id = l.subscription_id
-            CROSS JOIN LATERAL (
-                SELECT tenant_id, id, claimed_by FROM deliveries
-                WHERE subscription_id = l.subscription_id AND status = 'pending' AND {which}
-                    AND next_attempt_at <= CASE WHEN s.deleted_at IS NULL THEN now() ELSE 'infinity' END
-                    AND (claimed_by IS NULL OR next_attempt_at <= now())
-                ORDER BY next_attempt_at
-                LIMIT l.free
-                FOR UPDATE SKIP LOCKED) d
-        ),
-        claimed AS (
-            UPDATE deliveries d SET claim = d.claim + 1, claimed_by = @worker, next_attempt_at = clock_timestamp() + @lease
-            FROM due WHERE d.tenant_id = due.tenant_id AND d.id = due.id
-            RETURNING d.tenant_id, d.id, d.event_id, d.subscription_id, d.claim, d.retry_count, d.replay_of, d.test,
-                d.last_trace_parent, due.timed_out
-        )
-        SELECT c.tenant_id, c.id, c.subscription_id, c.claim, c.retry_count, c.replay_of, c.test, c.last_trace_parent, c.timed_out, {EventRow.Columns}
-        FROM claimed c JOIN events e ON e.tenant_id = c.tenant_id AND e.id = c.event_id
-        """;
-
-    private async Task AttemptAsync(DueDelivery delivery)
-    {
-        // Whoever calls goes on at once; and nothing below may throw, for nobody would see it.
-        await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
-        using var scope = Log.Attempt(Logger, delivery.Event.CorrelationId);
-        try
+        var read = new Dictionary<Guid, EventToSend>();
+        await using (var command = events.CreateCommand($"SELECT {EventRow.Columns} FROM events e WHERE e.tenant_id = ANY ($1) AND e.id = ANY ($2)"))
         {
-            if (await CompleteAsync(delivery) is { } completion)
-                await completions.AddAsync(completion);
+            command.Parameters.Add(new() { Value = claimed.Select(c => c.Tenant).Distinct().ToArray() });
+            command.Parameters.Add(new() { Value = claimed.Select(c => c.Event).Distinct().ToArray() });
+            await using var reader = await command.ExecuteReaderAsync(cancellationToken);
+            while (await reader.ReadAsync(cancellationToken))
+            {
+                var e = EventRow.Read(reader, 0);
+                read[e.Id] = e;
+            }
         }
-        catch (Exception e)
-        {
-            Log.Broken(Logger, e, TypeId.Format(TypeId.Delivery, delivery.Id));
-        }
-        finally
-        {
-            if ((delivery.Test ? _tests : lanes).Release(delivery.SubscriptionId) || _abort.IsCancellationRequested)
-                wakeups.Dispatch.Set();
-        }
-    }
-
-    /// <summary>Null when nothing was done and nothing is to be written: the lease brings the delivery back.</summary>
-    private async Task<Completion?> CompleteAsync(DueDelivery delivery)
-    {
-        var subscriber = subscribers.Find(delivery.SubscriptionId);
-        if (subscriber is null)
-        {
-            // Deleted, or so new that this process has not read it.
-            await subscribers.RefreshAsync(dataSource.Pool, _abort.Token);
-            subscriber = subscribers.Find(delivery.SubscriptionId);
-            if (subscriber is null)
-                return new Completion(delivery, Transition.Cancelled(), null, 0, Time.GetTimestamp());
-        }
-        if (!subscriber.Enabled && !delivery.Test)
-            return new Completion(delivery, Transition.Released(), null, 0, Time.GetTimestamp());
-        // Too late to be sure to end within the lease.
-        if (Time.GetElapsedTime(delivery.ClaimedAt) + options.Value.AttemptTimeout + DeliveryOptions.LeaseMargin >= options.Value.Lease)
-            return null;
-
-        var number = delivery.RetryCount + 1;
-        using var activity = DeliveryTraces.StartAttempt(delivery, subscriber.Url, number);
-        try
-        {
-            return await SendAsync(delivery, subscriber, number, activity);
-        }
-        catch (Exception e)
-        {
-            // Here, and not only by the caller, so that the line is in the attempt's trace.
-            activity?.SetStatus(ActivityStatusCode.Error, e.Message);
-            Log.Broken(Logger, e, TypeId.Format(TypeId.Delivery, delivery.Id));
-            return null;
-        }
-    }
-
-    private async Task<Completion> SendAsync(DueDelivery delivery, Subscriber subscriber, int number, Activity? activity)
-    {
-        var started = Time.GetTimestamp();
-        // A replay and a test begin long after the event: they say nothing of how fast events get through.
-        var counts = delivery is { ReplayOf: null, Test: false };
-        if (number == 1 && counts)
-            metrics.FirstAttempt(SinceAcceptance(delivery));
-        AttemptResult result;
-        metrics.AttemptStarted();
-        try
-        {
-            result = await sender.SendAsync(delivery, subscriber, number, activity, _abort.Token);
-        }
-        catch (OperationCanceledException)
-        {
-            return new Completion(delivery, Transition.Released(), null, number, started);
-        }
-        finally
-        {
-            metrics.AttemptEnded();
-        }
-
-        var transition = RetrySchedule.After(
-            options.Value.Retry, number, result.Outcome, result.StatusCode, result.RetryAfter, Random.Shared.NextDouble());
-        if (delivery.Test && result.Outcome != AttemptOutcome.Delivered)
-            transition = Transition.Cancelled();
-        metrics.Attempted(result);
-        if (result.Outcome == AttemptOutcome.Delivered && counts)
-            metrics.Delivered(SinceAcceptance(delivery));
-        DeliveryTraces.Attempted(activity, result, transition.Status);
-        if (transition.Status != DeliveryStatus.Succeeded)
-        {
-            Log.Failed(Logger, TypeId.Format(TypeId.Delivery, delivery.Id), TypeId.Format(TypeId.Event, delivery.Event.Id),
-                TypeId.Format(TypeId.Subscription, delivery.SubscriptionId), number, SnakeCase<AttemptOutcome>.Of(result.Outcome),
-                result.Cause, SnakeCase<DeliveryStatus>.Of(transition.Status), transition.Delay.TotalSeconds);
-        }
-        return new Completion(delivery, transition, result, number, started)
-        {
-            // What is not recorded can't be linked to.
-            TraceParent = activity is { Recorded: true } && transition.Status == DeliveryStatus.Pending ? activity.Id : null,
-            // A test asks how it is now, and has its answer.
-            Revision = delivery.Test ? null : subscriber.Revision,
-        };
-    }
-
-    private TimeSpan SinceAcceptance(DueDelivery delivery) => Time.GetUtcNow() - TypeId.CreatedAt(delivery.Event.Id);
-
-    private static partial class Log
-    {
-        // As in the API's requests: in every line that is written during an attempt.
-        private static readonly Func<ILogger, string, IDisposable?> AttemptScope = LoggerMessage.DefineScope<string>("CorrelationId:{CorrelationId}");
-
-        public static IDisposable? Attempt(ILogger logger, string correlationId) => AttemptScope(logger, correlationId);
-
-        [LoggerMessage(EventId = 2, Level = LogLevel.Error, Message = "Delivery {DeliveryId} broke off; its lease brings it back")]
-        public static partial void Broken(ILogger logger, Exception exception, string deliveryId);
-
-        [LoggerMessage(EventId = 3, Level = LogLevel.Information,
-            Message = "delivery.attempted {DeliveryId} of {EventId} to {SubscriptionId}: attempt {Attempt} ended {Outcome} ({Cause}), now {Status}, due in {DelaySeconds} s")]
-        public static partial void Failed(ILogger logger, string deliveryId, string eventId, string subscriptionId, int attempt, string outcome,
-            string cause, string status, double delaySeconds);
+        return [.. claimed.Where(c => read.ContainsKey(c.Event)).Select(c => c.Delivery with { Event = read[c.Event] })];
     }
 }

@@ -1,5 +1,6 @@
 using Npgsql;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.Maintenance;
@@ -19,48 +20,13 @@ internal sealed record Backlog(long Pending, long Due, double OldestDueSeconds, 
     /// <summary>Reads it, by the due index and other small indexes alone. The pool must offer index plans only.</summary>
     public static async Task<Backlog> ReadAsync(NpgsqlDataSource dataSource, CancellationToken cancellationToken)
     {
-        await using var command = dataSource.CreateCommand(Sql);
+        await using var command = dataSource.CreateCommand(DeliveryQueue.Backlog);
+        command.Parameters.AddWithValue("max", MaxCounted);
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
         await reader.ReadAsync(cancellationToken);
         var lagSeconds = reader.IsDBNull(6) ? 0 : (reader.GetFieldValue<DateTimeOffset>(5) - TypeId.CreatedAt(reader.GetGuid(6))).TotalSeconds;
         return new Backlog(reader.GetInt64(0), reader.GetInt64(1), reader.GetDouble(2), reader.GetInt64(3), reader.GetInt64(4), Math.Max(lagSeconds, 0));
     }
-
-    // The lanes by a loose index scan, as in the dispatcher's sweep; then each lane's part of the index, until enough is counted.
-    private static readonly string Sql =
-        $"""
-        WITH RECURSIVE lanes AS (
-            (SELECT subscription_id, next_attempt_at FROM deliveries WHERE status = 'pending' ORDER BY subscription_id, next_attempt_at LIMIT 1)
-            UNION ALL
-            SELECT n.subscription_id, n.next_attempt_at
-            FROM lanes l CROSS JOIN LATERAL (
-                SELECT subscription_id, next_attempt_at FROM deliveries
-                WHERE status = 'pending' AND subscription_id > l.subscription_id
-                ORDER BY subscription_id, next_attempt_at LIMIT 1) n
-        ),
-        due AS MATERIALIZED (
-            SELECT l.subscription_id, l.next_attempt_at
-            FROM lanes l JOIN subscriptions s ON s.id = l.subscription_id
-            WHERE l.next_attempt_at <= now() AND s.enabled
-        ),
-        behind AS MATERIALIZED (SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0)
-        SELECT
-            (SELECT count(*) FROM (
-                SELECT FROM lanes l CROSS JOIN LATERAL (
-                    SELECT FROM deliveries WHERE subscription_id = l.subscription_id AND status = 'pending'
-                    ORDER BY next_attempt_at LIMIT {MaxCounted}) p
-                LIMIT {MaxCounted}) x),
-            (SELECT count(*) FROM (
-                SELECT FROM due l CROSS JOIN LATERAL (
-                    SELECT FROM deliveries WHERE subscription_id = l.subscription_id AND status = 'pending' AND next_attempt_at <= now()
-                    ORDER BY next_attempt_at LIMIT {MaxCounted}) p
-                LIMIT {MaxCounted}) x),
-            coalesce((SELECT extract(epoch FROM now() - min(next_attempt_at))::float8 FROM due), 0),
-            (SELECT count(*) FROM (SELECT FROM dead_letters WHERE state IN ('open', 'replaying') LIMIT {MaxCounted}) x),
-            greatest(coalesce((SELECT seq FROM events WHERE seq IS NOT NULL ORDER BY seq DESC LIMIT 1), 0) + 1 - (SELECT next FROM behind), 0),
-            clock_timestamp(),
-            (SELECT id FROM events WHERE seq >= (SELECT next FROM behind) ORDER BY seq LIMIT 1)
-        """;
 }
 
 /// <summary>

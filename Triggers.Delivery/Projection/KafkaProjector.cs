@@ -5,7 +5,9 @@ using Microsoft.Extensions.Options;
 using Npgsql;
 using NpgsqlTypes;
 using Triggers.Core;
-using Triggers.Delivery.Dispatch;
+using Triggers.Core.State;
+using Triggers.Delivery.Attempts;
+using Triggers.Delivery.Workers;
 using Triggers.EventLog.Kafka;
 using Triggers.ServiceDefaults;
 
@@ -264,11 +266,11 @@ internal sealed partial class KafkaProjector(
         {
             if (!stored.Remove((r.TenantId, r.Id)))
                 continue;
-            var carried = r.Data.Length <= Projection.MaxCarriedBytes;
+            var carried = r.Data.Length <= ProjectedEvent.MaxCarriedBytes;
             events.Add(new ProjectedEvent(
                 r.TenantId,
                 new EventToSend(r.Id, r.Type, r.ExternalId, r.Source, r.Subject, r.Time, r.CorrelationId, r.TraceParent, carried ? r.Data.ToArray() : []),
-                DataLeftOut: !carried, source.Partition.Value));
+                r.Data.Length, source.Partition.Value));
         }
         await projection.WriteAsync(LogName, connection, transaction, events, version, claimedAt, Advance(log, items, events.ConvertAll(e => e.TenantId)), cancellationToken);
     }
@@ -289,9 +291,7 @@ internal sealed partial class KafkaProjector(
             .Where(day => !_daysWithPartitions.Contains(day)).Distinct().ToList();
         foreach (var day in days)
         {
-            await using var command = new NpgsqlCommand("SELECT ensure_partitions_between(@day, @day)", connection);
-            command.Parameters.AddWithValue("day", day);
-            await command.ExecuteNonQueryAsync(cancellationToken);
+            await Partitions.MakeAsync(connection, day, day, cancellationToken);
             _daysWithPartitions.Add(day);
         }
     }
@@ -310,17 +310,14 @@ internal sealed partial class KafkaProjector(
         batch.BatchCommands.Add(lockPositions);
         batch.BatchCommands.Add(new("SELECT version FROM subscriptions_version"));
         // A statement of its own, so that it sees the positions as they are now that they are locked.
-        var store = new NpgsqlBatchCommand(
+        var store = new NpgsqlBatchCommand(StoredEvents.Store(
             """
-            INSERT INTO events (tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data)
-            SELECT i.tenant_id, i.id, i.external_id, i.type, i.source, i.subject, i.time, i.correlation_id, i.trace_parent, i.data
+            SELECT tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data
             FROM unnest(@partitions, @offsets, @tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds, @traceParents, @data)
                 WITH ORDINALITY AS i (partition, "offset", tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data, ord)
             WHERE i."offset" >= (SELECT next FROM log_positions p WHERE p.log = @log AND p.partition = i.partition)
             ORDER BY ord
-            ON CONFLICT DO NOTHING
-            RETURNING tenant_id, id
-            """);
+            """) + " RETURNING tenant_id, id");
         store.Parameters.AddWithValue("log", log.Log);
         void Column<T>(string name, NpgsqlDbType type, Func<(ConsumeResult<byte[], byte[]> Source, LogRecord Record), T> value) =>
             store.Parameters.Add(new(name, type | NpgsqlDbType.Array) { Value = byId.Select(value).ToArray() });

@@ -1,5 +1,8 @@
 using Npgsql;
-using Triggers.Delivery.Dispatch;
+using Triggers.Core.State;
+using Triggers.Delivery.Attempts;
+using Triggers.Delivery.Waking;
+using Triggers.Delivery.Workers;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.Projection;
@@ -72,7 +75,7 @@ internal sealed class PostgresProjector(
     private static async Task<bool> IsBehindAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
         await using var command = new NpgsqlCommand(
-            "SELECT EXISTS (SELECT FROM events WHERE seq >= (SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0))", connection);
+            $"SELECT EXISTS (SELECT FROM events WHERE seq >= {EventState.Position})", connection);
         return await command.ExecuteScalarAsync(cancellationToken) is true;
     }
 
@@ -89,7 +92,7 @@ internal sealed class PostgresProjector(
                     )
                     SELECT e.*
                     FROM position p LEFT JOIN LATERAL (
-                        SELECT e.seq, e.tenant_id, {EventRow.ColumnsUpTo(Projection.MaxCarriedBytes)}
+                        SELECT e.seq, e.tenant_id, {EventRow.ColumnsUpTo(ProjectedEvent.MaxCarriedBytes)}, octet_length(e.data)
                         FROM events e WHERE e.seq >= p.next ORDER BY e.seq LIMIT {BatchSize}
                     ) e ON true
                     ORDER BY e.seq
@@ -108,7 +111,7 @@ internal sealed class PostgresProjector(
             if (reader.IsDBNull(0))
                 break;
             lastSeq = reader.GetInt64(0);
-            events.Add(new ProjectedEvent(reader.GetGuid(1), EventRow.Read(reader, 2), reader.IsDBNull(10)));
+            events.Add(new ProjectedEvent(reader.GetGuid(1), EventRow.Read(reader, 2), reader.GetInt32(11)));
         }
         await reader.NextResultAsync(cancellationToken);
         await reader.ReadAsync(cancellationToken);

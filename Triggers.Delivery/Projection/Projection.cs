@@ -1,25 +1,35 @@
 using Microsoft.Extensions.Options;
 using Npgsql;
-using NpgsqlTypes;
 using Triggers.Core;
-using Triggers.Delivery.Dispatch;
+using Triggers.Core.State;
+using Triggers.Delivery.Attempts;
+using Triggers.Delivery.Subscriptions;
+using Triggers.Delivery.Waking;
+using Triggers.Delivery.Workers;
 
 namespace Triggers.Delivery.Projection;
 
 /// <summary>An event that a log gave for the first time.</summary>
 /// <param name="TenantId">Whose it is.</param>
 /// <param name="Event">As it goes out.</param>
-/// <param name="DataLeftOut">Its data is too large to be carried along: the claim reads it when its turn comes.</param>
+/// <param name="DataBytes">Length of its data.</param>
 /// <param name="Partition">Of the log; 0 where it has none.</param>
-internal sealed record ProjectedEvent(Guid TenantId, EventToSend Event, bool DataLeftOut, int Partition = 0);
+internal sealed record ProjectedEvent(Guid TenantId, EventToSend Event, int DataBytes, int Partition = 0)
+{
+    /// <summary>Larger data is not carried through the projection: it is read when its turn comes.</summary>
+    public const int MaxCarriedBytes = 64 * 1024;
+
+    /// <summary>Whether its data is not here.</summary>
+    public bool DataLeftOut => DataBytes > MaxCarriedBytes;
+}
 
 /// <summary>
-/// What follows from accepted events, whichever log they are in: an open row each, and a delivery for each subscription that wants it.
-/// What finds a free place in its lane starts here, without going through the claim.
+/// What follows from accepted events, whichever log they are in: a delivery for each subscription that wants it, or else a place in the
+/// inbox. What finds a free place in its lane starts here, without going through the claim.
 /// </summary>
 internal sealed class Projection(
     Subscribers subscribers,
-    Dispatcher dispatcher,
+    Attempter attempter,
     Lanes lanes,
     WorkerRegistration worker,
     Wakeups wakeups,
@@ -27,9 +37,6 @@ internal sealed class Projection(
     IOptions<DeliveryOptions> options,
     TimeProvider time)
 {
-    /// <summary>Larger data is not carried through the projection.</summary>
-    public const int MaxCarriedBytes = 64 * 1024;
-
     /// <summary>Writes what follows, commits, and starts what was handed over.</summary>
     /// <param name="log">The log's name, <c>postgres</c> or <c>kafka</c>.</param>
     /// <param name="connection">Of the transaction.</param>
@@ -44,13 +51,13 @@ internal sealed class Projection(
         NpgsqlBatchCommand advance, CancellationToken cancellationToken)
     {
         await subscribers.RefreshAsync(connection, version, cancellationToken);
-        var matches = new Matches(events.Count);
+        var matches = new Matches();
         foreach (var e in events)
             Match(e, claimedAt, matches);
 
         try
         {
-            await InsertAsync(connection, events, matches, advance, cancellationToken);
+            await InsertAsync(connection, matches, advance, cancellationToken);
             await transaction.CommitAsync(cancellationToken);
         }
         catch
@@ -65,7 +72,7 @@ internal sealed class Projection(
         metrics.Projected(log, events.Count, duration);
         DeliveryTraces.Projected(log, events, duration, time.GetUtcNow());
         foreach (var delivery in matches.HandedOver)
-            dispatcher.Start(delivery);
+            attempter.Start(delivery, lanes);
         foreach (var lane in matches.LeftDue)
             lanes.DueIn(lane, TimeSpan.Zero);
         if (matches.LeftDue.Count > 0)
@@ -74,83 +81,45 @@ internal sealed class Projection(
 
     private void Match(ProjectedEvent record, long claimedAt, Matches matches)
     {
-        var count = 0;
-        foreach (var subscriber in subscribers.Matching(record.TenantId, record.Event.Type))
+        var (tenantId, e, dataBytes, _) = record;
+        var found = false;
+        foreach (var subscriber in subscribers.Matching(tenantId, e.Type))
         {
+            found = true;
+            var id = TypeId.NewGuid();
             var handOver = !record.DataLeftOut && lanes.TryReserve(subscriber.Id);
-            var delivery = new DueDelivery(
-                record.TenantId, TypeId.NewGuid(), subscriber.Id, Claim: 1, RetryCount: 0, ReplayOf: null, Test: false, claimedAt, record.Event);
-            matches.Add(delivery, handOver);
-            count++;
+            matches.Deliveries.Add(new NewDelivery(tenantId, id, e.Id, subscriber.Id) { DataBytes = dataBytes, Claimed = handOver });
+            if (handOver)
+                matches.HandedOver.Add(new DueDelivery(tenantId, id, subscriber.Id, Claim: 1, RetryCount: 0, ReplayOf: null, Test: false, claimedAt, e));
+            else
+                matches.LeftDue.Add(subscriber.Id);
         }
-        matches.Counts.Add(count);
+        if (!found)
+            matches.Unmatched.Add((tenantId, e.Id));
     }
 
-    private async Task InsertAsync(
-        NpgsqlConnection connection, List<ProjectedEvent> events, Matches matches, NpgsqlBatchCommand advance, CancellationToken cancellationToken)
+    private async Task InsertAsync(NpgsqlConnection connection, Matches matches, NpgsqlBatchCommand advance, CancellationToken cancellationToken)
     {
         await using var batch = new NpgsqlBatch(connection);
-        if (events.Count > 0)
-        {
-            batch.BatchCommands.Add(new("INSERT INTO open_events (tenant_id, event_id, open) SELECT * FROM unnest(@tenants, @events, @counts)")
-            {
-                Parameters =
-                {
-                    new("tenants", NpgsqlDbType.Uuid | NpgsqlDbType.Array) { Value = events.ConvertAll(e => e.TenantId) },
-                    new("events", NpgsqlDbType.Uuid | NpgsqlDbType.Array) { Value = events.ConvertAll(e => e.Event.Id) },
-                    new("counts", NpgsqlDbType.Integer | NpgsqlDbType.Array) { Value = matches.Counts },
-                },
-            });
-        }
+        if (matches.Unmatched.Count > 0)
+            batch.BatchCommands.Add(EventState.Receive(matches.Unmatched));
         if (matches.Deliveries.Count > 0)
-        {
-            batch.BatchCommands.Add(new(
-                """
-                INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, claim, claimed_by, next_attempt_at)
-                SELECT tenant_id, id, event_id, subscription_id, handed::int, CASE WHEN handed THEN @worker END,
-                    clock_timestamp() + CASE WHEN handed THEN @lease ELSE interval '0' END
-                FROM unnest(@tenants, @ids, @events, @subscriptions, @handed) AS d (tenant_id, id, event_id, subscription_id, handed)
-                """)
-            {
-                Parameters =
-                {
-                    new("worker", NpgsqlDbType.Integer) { Value = worker.Number },
-                    new("lease", NpgsqlDbType.Interval) { Value = options.Value.Lease },
-                    new("tenants", NpgsqlDbType.Uuid | NpgsqlDbType.Array) { Value = matches.Deliveries.ConvertAll(d => d.TenantId) },
-                    new("ids", NpgsqlDbType.Uuid | NpgsqlDbType.Array) { Value = matches.Deliveries.ConvertAll(d => d.Id) },
-                    new("events", NpgsqlDbType.Uuid | NpgsqlDbType.Array) { Value = matches.Deliveries.ConvertAll(d => d.Event.Id) },
-                    new("subscriptions", NpgsqlDbType.Uuid | NpgsqlDbType.Array) { Value = matches.Deliveries.ConvertAll(d => d.SubscriptionId) },
-                    new("handed", NpgsqlDbType.Boolean | NpgsqlDbType.Array) { Value = matches.Handed },
-                },
-            });
-        }
+            batch.BatchCommands.Add(DeliveryQueue.Enqueue(matches.Deliveries, worker.Number, options.Value.Lease));
         batch.BatchCommands.Add(advance);
         await batch.ExecuteNonQueryAsync(cancellationToken);
     }
 
     /// <summary>What follows from a batch.</summary>
-    private sealed class Matches(int events)
+    private sealed class Matches
     {
-        /// <summary>How many deliveries each event got.</summary>
-        public List<int> Counts { get; } = new(events);
+        /// <summary>Events that nobody wants.</summary>
+        public List<(Guid TenantId, Guid EventId)> Unmatched { get; } = [];
 
-        public List<DueDelivery> Deliveries { get; } = [];
+        public List<NewDelivery> Deliveries { get; } = [];
 
-        /// <summary>Whether each delivery starts here, without going through the claim.</summary>
-        public List<bool> Handed { get; } = [];
-
+        /// <summary>Those of them that start here, without going through the claim.</summary>
         public List<DueDelivery> HandedOver { get; } = [];
 
         public HashSet<Guid> LeftDue { get; } = [];
-
-        public void Add(DueDelivery delivery, bool handOver)
-        {
-            Deliveries.Add(delivery);
-            Handed.Add(handOver);
-            if (handOver)
-                HandedOver.Add(delivery);
-            else
-                LeftDue.Add(delivery.SubscriptionId);
-        }
     }
 }

@@ -3,12 +3,13 @@ using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
+using Triggers.Delivery.Waking;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.Replays;
 
 /// <summary>
-/// Carries out replay jobs, a portion at a Time. What a portion makes is committed with the place where the next begins, so whoever dies
+/// Carries out replay jobs, a portion at a time. What a portion makes is committed with the place where the next begins, so whoever dies
 /// with one leaves nothing of it, and no event comes twice. Any process takes the next portion of any job.
 /// </summary>
 internal sealed partial class ReplayJobs(
@@ -65,7 +66,7 @@ internal sealed partial class ReplayJobs(
         await using var batch = new NpgsqlBatch(connection);
         if (made.Count > 0)
         {
-            foreach (var command in Repetitions.Insert(job.TenantId, made))
+            foreach (var command in DeliveryQueue.Replay(made))
                 batch.BatchCommands.Add(command);
         }
         batch.BatchCommands.Add(new(
@@ -110,8 +111,8 @@ internal sealed partial class ReplayJobs(
                     WHERE j.status = 'running' AND j.next_step_at <= now() AND s.enabled AND s.deleted_at IS NULL
                         AND j.deliveries - j.charged < {MaxUncharged}
                         AND (SELECT count(*) FROM (
-                            SELECT FROM deliveries d
-                            WHERE d.subscription_id = j.subscription_id AND d.status = 'pending' AND d.next_attempt_at <= now()
+                            SELECT FROM delivery_queue q
+                            WHERE q.subscription_id = j.subscription_id AND NOT q.test AND q.next_attempt_at <= now()
                             LIMIT {MaxDue}) due) < {MaxDue}
                     ORDER BY j.next_step_at LIMIT 1 FOR UPDATE OF j SKIP LOCKED
                     """),
@@ -135,7 +136,7 @@ internal sealed partial class ReplayJobs(
     {
         await using var command = new NpgsqlCommand(
             $"""
-            SELECT e.id, e.type, coalesce(e.seq >= (SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0), false), h.safe
+            SELECT e.id, e.type, {EventState.IsUnprojected}, h.safe
             FROM (SELECT uuid_at(clock_timestamp() - @age) AS safe) h
             LEFT JOIN LATERAL (
                 SELECT id, type, seq FROM events
@@ -173,13 +174,13 @@ internal sealed partial class ReplayJobs(
     }
 
     /// <summary>What is to be made of them, under their locks: what is on its way already comes anyway.</summary>
-    private static async Task<List<Repetition>> ChooseAsync(NpgsqlConnection connection, Job job, List<Guid> events, CancellationToken cancellationToken)
+    private static async Task<List<NewDelivery>> ChooseAsync(NpgsqlConnection connection, Job job, List<Guid> events, CancellationToken cancellationToken)
     {
         await using var batch = new NpgsqlBatch(connection)
         {
             BatchCommands =
             {
-                Repetitions.Lock(events),
+                EventState.Lock(events),
                 new(
                     """
                     SELECT e.id, d.newest
@@ -187,7 +188,7 @@ internal sealed partial class ReplayJobs(
                     CROSS JOIN LATERAL (
                         SELECT (array_agg(d.id ORDER BY d.id DESC))[1] AS newest,
                             coalesce(bool_or(d.status = 'pending'), false) AS pending, coalesce(bool_or(d.status = 'succeeded'), false) AS succeeded
-                        FROM deliveries d
+                        FROM all_deliveries d
                         WHERE d.tenant_id = @tenant AND d.event_id = e.id AND d.subscription_id = @subscription AND d.id >= e.floor) d
                     WHERE NOT d.pending AND (@all OR NOT d.succeeded)
                     ORDER BY e.id
@@ -196,8 +197,7 @@ internal sealed partial class ReplayJobs(
                     Parameters =
                     {
                         new("events", events.ToArray()),
-                        // A delivery is made after its event, by a clock that may be a little behind.
-                        new("floors", events.ConvertAll(id => TypeId.At(TypeId.CreatedAt(id).AddHours(-1))).ToArray()),
+                        new("floors", events.ConvertAll(EventState.FirstDelivery).ToArray()),
                         new("tenant", job.TenantId), new("subscription", job.SubscriptionId), new("all", job.All),
                     },
                 },
@@ -205,9 +205,15 @@ internal sealed partial class ReplayJobs(
         };
         await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
         await reader.NextResultAsync(cancellationToken);
-        var chosen = new List<Repetition>();
+        var chosen = new List<NewDelivery>();
         while (await reader.ReadAsync(cancellationToken))
-            chosen.Add(new Repetition(TypeId.NewGuid(), reader.GetGuid(0), job.SubscriptionId, reader.IsDBNull(1) ? null : reader.GetGuid(1)));
+        {
+            chosen.Add(new NewDelivery(job.TenantId, TypeId.NewGuid(), reader.GetGuid(0), job.SubscriptionId)
+            {
+                IsReplay = true,
+                ReplayOf = reader.IsDBNull(1) ? null : reader.GetGuid(1),
+            });
+        }
         return chosen;
     }
 

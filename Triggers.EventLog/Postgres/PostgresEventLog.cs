@@ -3,6 +3,7 @@ using Microsoft.Extensions.Logging;
 using Npgsql;
 using NpgsqlTypes;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.EventLog.Idempotency;
 
 namespace Triggers.EventLog.Postgres;
@@ -224,25 +225,20 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             ? answer.Result
             : null;
 
-    private const string InsertSql =
-        """
-        INSERT INTO events (seq, tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data)
-        SELECT nextval('events_seq'), i.*
-        FROM (
-            SELECT tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data
-            FROM unnest(@tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds, @traceParents, @data)
-                WITH ORDINALITY AS i (tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data, ord)
-            ORDER BY ord
-        ) i
-        ON CONFLICT DO NOTHING
-        """;
+    private static readonly string InsertSql = StoredEvents.Append(
+        $"""
+        SELECT {StoredEvents.Columns}
+        FROM unnest(@tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds, @traceParents, @data)
+            WITH ORDINALITY AS i ({StoredEvents.Columns}, ord)
+        ORDER BY ord
+        """) + " ON CONFLICT DO NOTHING";
 
     /// <summary>
     /// An event goes in if its request won the idempotency key and it won its own external id. A key that expired is free again.
     /// Doubles inside the group are folded to the first, since one statement can't update a row it has just inserted.
     /// </summary>
-    private const string InsertWithKeysSql =
-        """
+    private static readonly string InsertWithKeysSql =
+        $"""
         WITH won AS (
             INSERT INTO request_keys AS k (tenant_id, kind, key_hash, fingerprint, event_id, correlation_id, expires_at)
             SELECT DISTINCT ON (tenant_id, kind, key_hash) tenant_id, kind, key_hash, fingerprint, event_id, correlation_id,
@@ -256,20 +252,17 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             RETURNING tenant_id, kind, key_hash, event_id
         ),
         inserted AS (
-            INSERT INTO events (seq, tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data)
-            SELECT nextval('events_seq'), i.*
-            FROM (
-                SELECT tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data
+            {StoredEvents.Append($"""
+                SELECT {StoredEvents.Columns}
                 FROM unnest(@tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds, @traceParents, @data,
                         @firstIds, @idempotencyHashes, @externalHashes)
-                    WITH ORDINALITY AS i (tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data,
-                        first_id, idempotency_hash, external_hash, ord)
+                    WITH ORDINALITY AS i ({StoredEvents.Columns}, first_id, idempotency_hash, external_hash, ord)
                 WHERE (idempotency_hash IS NULL OR EXISTS (SELECT FROM won w WHERE w.tenant_id = i.tenant_id AND w.kind = 0
                         AND w.key_hash = i.idempotency_hash AND w.event_id = i.first_id))
                     AND (external_hash IS NULL OR EXISTS (SELECT FROM won w WHERE w.tenant_id = i.tenant_id AND w.kind = 1
                         AND w.key_hash = i.external_hash AND w.event_id = i.id))
                 ORDER BY ord
-            ) i
+                """)}
             RETURNING id
         )
         SELECT id FROM inserted

@@ -88,7 +88,7 @@ public sealed class BacklogTests(PostgresServer postgres) : IAsyncLifetime
 
     private Task<int> AddAsync(Guid subscription, string dueIn, int count) => _engine.ExecuteAsync(
         $"""
-        INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, next_attempt_at)
+        INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, next_attempt_at)
         SELECT '{_engine.Tenant}', (substr(uuid_at(now())::text, 1, 24) || lpad(to_hex(n + {count} * 1000000::bigint), 12, '0'))::uuid, gen_random_uuid(), '{subscription}', now() + interval '{dueIn}'
         FROM generate_series(1, {count}) n
         """);

@@ -113,7 +113,7 @@ public sealed class ChangesMeanwhileTests(PostgresServer postgres) : EngineTests
         for (var i = 0; i < 3; i++)
             await client.PublishAsync();
         await Wait.UntilAsync("every first attempt is recorded", async () =>
-            await Engine.ScalarAsync<long>("SELECT count(*) FROM attempts") == 9);
+            await Engine.ScalarAsync<long>("SELECT count(*) FROM all_attempts") == 9);
 
         (await client.DeleteAsync($"/subscriptions/{slow}")).Is(204);
         (await client.DeleteAsync($"/subscriptions/{dying}")).Is(204);

@@ -3,6 +3,7 @@ using System.Text;
 using Microsoft.AspNetCore.Http;
 using Microsoft.EntityFrameworkCore;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Core.Tables;
 using Triggers.Tests.Support;
 
@@ -27,7 +28,7 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
         Assert.All(Receiver.Received, w => Assert.EndsWith("""
             "data":{ "total": 1.50 }}
             """.Trim(), Encoding.UTF8.GetString(w.Body), StringComparison.Ordinal));
-        await Wait.UntilAsync("the event is settled", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM open_events") == 0);
+        Assert.Equal(0, await Engine.UnsettledAsync());
     }
 
     [Fact]
@@ -38,8 +39,8 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
 
         var id = (await Engine.AppendAsync("user.created"))[0];
 
-        await Wait.UntilAsync("the event is projected", async () => await Engine.ScalarAsync<long>($"SELECT count(*) FROM open_events WHERE event_id = '{id}' AND open = 0") == 1);
-        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries"));
+        await Wait.UntilAsync("the event is projected", async () => await Engine.ScalarAsync<long>($"SELECT count(*) FROM inbox WHERE event_id = '{id}'") == 1);
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM all_deliveries"));
     }
 
     [Fact]
@@ -77,9 +78,9 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
 
         await Engine.AppendAsync("order.created");
 
-        await Wait.UntilAsync("the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM attempts") == 1);
+        await Wait.UntilAsync("the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM all_attempts") == 1);
         var wait = await Engine.ScalarAsync<double>(
-            "SELECT extract(epoch FROM d.next_attempt_at - (a.started_at + a.duration_ms * interval '1 ms'))::float8 FROM deliveries d JOIN attempts a ON a.delivery_id = d.id");
+            "SELECT extract(epoch FROM d.next_attempt_at - (a.started_at + a.duration_ms * interval '1 ms'))::float8 FROM delivery_queue d JOIN attempts a ON a.delivery_id = d.id");
         Assert.InRange(wait, 3600, 3601);
     }
 
@@ -96,8 +97,8 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
 
         await Engine.AppendAsync("order.created");
 
-        await Wait.UntilAsync("the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM attempts") == 1);
-        Assert.InRange(await Engine.ScalarAsync<double>("SELECT extract(epoch FROM next_attempt_at - now())::float8 FROM deliveries"), 110, 121);
+        await Wait.UntilAsync("the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM all_attempts") == 1);
+        Assert.InRange(await Engine.ScalarAsync<double>("SELECT extract(epoch FROM next_attempt_at - now())::float8 FROM delivery_queue"), 110, 121);
     }
 
     [Fact]
@@ -114,8 +115,7 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
         var letter = await db.DeadLetters.SingleAsync(TestContext.Current.CancellationToken);
         Assert.Equal((id, subscription, "exhausted", 3, 500), (letter.EventId, letter.SubscriptionId, letter.Reason, letter.Attempts, letter.LastStatusCode));
         Assert.Equal(DeadLetterState.Open, letter.State);
-        var open = await db.OpenEvents.SingleAsync(TestContext.Current.CancellationToken);
-        Assert.Equal((0, 0, 1), (open.Open, open.Done, open.Dead));
+        Assert.Equal("dead_lettered", await Engine.StatusAsync(id));
     }
 
     [Fact]
@@ -150,7 +150,7 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
 
         await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
         Assert.Equal("undeliverable", await Engine.ScalarAsync<string>("SELECT reason FROM dead_letters"));
-        Assert.Equal("refused_by_guard", await Engine.ScalarAsync<string>("SELECT outcome FROM attempts"));
+        Assert.Equal("refused_by_guard", await Engine.ScalarAsync<string>("SELECT outcome FROM all_attempts"));
         Assert.Empty(Receiver.Received);
     }
 
@@ -163,7 +163,7 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
         var id = (await Engine.AppendAsync("order.created"))[0];
 
         await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
-        Assert.Equal("refused_by_guard", await Engine.ScalarAsync<string>("SELECT outcome FROM attempts"));
+        Assert.Equal("refused_by_guard", await Engine.ScalarAsync<string>("SELECT outcome FROM all_attempts"));
     }
 
     [Fact]
@@ -199,7 +199,7 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
         var id = (await Engine.AppendAsync("order.created"))[0];
 
         await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
-        Assert.Equal(outcome, await Engine.ScalarAsync<string>("SELECT outcome FROM attempts"));
+        Assert.Equal(outcome, await Engine.ScalarAsync<string>("SELECT outcome FROM all_attempts"));
     }
 
     [Fact]
@@ -220,7 +220,7 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
         Assert.Equal((AttemptOutcome.HttpStatus, 503, Cause), (attempt.Outcome, attempt.StatusCode, attempt.Error));
         Assert.Equal("full", attempt.ResponseHeaders!["X-Queue"]);
         Assert.Equal("try later", Encoding.UTF8.GetString(attempt.ResponseBody!));
-        Assert.InRange(await Engine.ScalarAsync<double>("SELECT extract(epoch FROM next_attempt_at - now())::float8 FROM deliveries"), 110, 121);
+        Assert.InRange(await Engine.ScalarAsync<double>("SELECT extract(epoch FROM next_attempt_at - now())::float8 FROM delivery_queue"), 110, 121);
         var line = Assert.Single(logs.Lines, line => line.Message.StartsWith("delivery.attempted", StringComparison.Ordinal));
         Assert.Contains($"ended http_status (the receiver answered 503; {Cause})", line.Message, StringComparison.Ordinal);
     }
@@ -234,7 +234,7 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
         var id = (await Engine.AppendAsync("order.created"))[0];
 
         await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
-        Assert.Equal("tls_failure", await Engine.ScalarAsync<string>("SELECT outcome FROM attempts"));
+        Assert.Equal("tls_failure", await Engine.ScalarAsync<string>("SELECT outcome FROM all_attempts"));
     }
 
     [Fact]
@@ -248,7 +248,7 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
         var id = (await Engine.AppendAsync("order.created"))[0];
 
         await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
-        Assert.Equal("timeout", await Engine.ScalarAsync<string>("SELECT outcome FROM attempts"));
+        Assert.Equal("timeout", await Engine.ScalarAsync<string>("SELECT outcome FROM all_attempts"));
     }
 
     [Fact]
@@ -258,19 +258,13 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
         var subscription = await Engine.SubscribeAsync(Receiver.Url, "never.matches");
         await Engine.StartDeliveryAsync();
         var id = TypeId.NewGuid();
-        await Engine.ExecuteAsync(
-            $$"""
-            INSERT INTO events (tenant_id, id, type, correlation_id, data) VALUES ('{{Engine.Tenant}}', '{{id}}', 'triggers.test', 'c', '{}');
-            INSERT INTO open_events (tenant_id, event_id, open, acknowledged_at) VALUES ('{{Engine.Tenant}}', '{{id}}', 1, now());
-            INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, next_attempt_at, test)
-            VALUES ('{{Engine.Tenant}}', '{{TypeId.NewGuid()}}', '{{id}}', '{{subscription}}', now(), true);
-            SELECT pg_notify('{{Notifications.Deliveries}}', '')
-            """);
+        var test = new Event { TenantId = Engine.Tenant, Id = id, Type = "triggers.test", CorrelationId = "c", Data = "{}"u8.ToArray() };
+        await Engine.ExecuteAsync([.. StoredEvents.Test(test, TypeId.NewGuid(), subscription), new($"SELECT pg_notify('{Notifications.Deliveries}', '')")]);
 
         await Engine.WaitForStatusAsync(id, DeliveryStatus.Cancelled);
         Assert.Single(Receiver.Received);
         Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM dead_letters"));
-        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM open_events"));
+        Assert.Equal(0, await Engine.UnsettledAsync());
     }
 
     [Fact]
@@ -295,10 +289,10 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
         var subscription = await Engine.SubscribeAsync(Receiver.Url);
         await Engine.StartDeliveryAsync(("Delivery:Retry:BaseDelay", "00:00:01"));
         var id = (await Engine.AppendAsync("order.created"))[0];
-        await Wait.UntilAsync("the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM attempts") == 1);
+        await Wait.UntilAsync("the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM all_attempts") == 1);
 
         await Engine.ExecuteAsync($"UPDATE subscriptions SET enabled = false, disabled_reason = 'requested' WHERE id = '{subscription}'");
-        await Wait.UntilAsync("the delivery is due", async () => await Engine.ScalarAsync<bool>("SELECT next_attempt_at < now() FROM deliveries"));
+        await Wait.UntilAsync("the delivery is due", async () => await Engine.ScalarAsync<bool>("SELECT next_attempt_at < now() FROM delivery_queue"));
         var before = Receiver.Received.Count;
         fails = false;
         await Engine.ExecuteAsync($"UPDATE subscriptions SET enabled = true, disabled_reason = NULL WHERE id = '{subscription}'");
@@ -317,7 +311,7 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
 
         await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
         Assert.Equal("resolved", await Engine.ScalarAsync<string>("SELECT state FROM dead_letters"));
-        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM open_events"));
+        Assert.Equal(0, await Engine.UnsettledAsync());
         Assert.Equal("true", Receiver.Received.Last().Headers["webhook-replay"]);
     }
 
@@ -331,7 +325,7 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
         await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered, 2);
         Assert.Equal("discarded", await Engine.ScalarAsync<string>($"SELECT state FROM dead_letters WHERE delivery_id = '{dead}'"));
         Assert.Equal("open", await Engine.ScalarAsync<string>($"SELECT state FROM dead_letters WHERE delivery_id <> '{dead}'"));
-        Assert.Equal(1, await Engine.ScalarAsync<int>("SELECT dead FROM open_events"));
+        Assert.Equal("dead_lettered", await Engine.StatusAsync(id));
     }
 
     [Fact]
@@ -372,7 +366,7 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
 
         await Wait.UntilAsync("all are delivered", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") == 1_000);
         Assert.Equal(ids.Select(id => TypeId.Format(TypeId.Event, id)).Order(), Receiver.Received.Select(w => w.EventId).Order());
-        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM open_events"));
+        Assert.Equal(0, await Engine.UnsettledAsync());
     }
 
     [Fact]
@@ -404,17 +398,11 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
         return (id, await Engine.ScalarAsync<Guid>("SELECT delivery_id FROM dead_letters"));
     }
 
-    private Task<int> ReplayAsync(Guid eventId, Guid of)
+    private async Task ReplayAsync(Guid eventId, Guid of)
     {
-        var replay = TypeId.NewGuid();
-        return Engine.ExecuteAsync(
-            $"""
-            INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, next_attempt_at, replay_of)
-            SELECT tenant_id, '{replay}', event_id, subscription_id, now(), id FROM deliveries WHERE id = '{of}';
-            UPDATE open_events SET open = open + 1 WHERE event_id = '{eventId}';
-            UPDATE dead_letters SET state = 'replaying', replay_delivery_id = '{replay}' WHERE delivery_id = '{of}';
-            SELECT pg_notify('{Notifications.Deliveries}', '')
-            """);
+        var subscription = await Engine.ScalarAsync<Guid>($"SELECT subscription_id FROM deliveries WHERE id = '{of}'");
+        NewDelivery replay = new(Engine.Tenant, TypeId.NewGuid(), eventId, subscription) { IsReplay = true, ReplayOf = of };
+        await Engine.ExecuteAsync([EventState.Lock([eventId]), .. DeliveryQueue.Replay([replay])]);
     }
 
     private static Task Answer(HttpContext context, int statusCode)

@@ -47,9 +47,9 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
         await Engine.StartDeliveryAsync();
 
         await Wait.UntilAsync("everything is read again", async () => await PositionsAsync() == end);
-        Assert.Equal(50, await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries"));
+        Assert.Equal(50, await Engine.ScalarAsync<long>("SELECT count(*) FROM all_deliveries"));
         Assert.Equal(50, await Engine.ScalarAsync<long>("SELECT count(*) FROM events"));
-        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM open_events"));
+        Assert.Equal(0, await Engine.UnsettledAsync());
     }
 
     [Fact]
@@ -180,7 +180,7 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
         }
 
         await SettledAsync(accepted);
-        Assert.Equal(accepted, await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries"));
+        Assert.Equal(accepted, await Engine.ScalarAsync<long>("SELECT count(*) FROM all_deliveries"));
         Assert.Equal(accepted, Receiver.Received.Select(w => w.EventId).Distinct().Count());
     }
 
@@ -257,13 +257,13 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
         await Engine.WaitForStatusAsync(proof, DeliveryStatus.Succeeded);
         await Engine.WaitForStatusAsync(proof2, DeliveryStatus.Succeeded);
         await SettledAsync(3);
-        Assert.Equal(3, await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries"));
+        Assert.Equal(3, await Engine.ScalarAsync<long>("SELECT count(*) FROM all_deliveries"));
     }
 
     private Task SettledAsync(int deliveries) =>
         Wait.UntilAsync($"{deliveries} deliveries have succeeded", async () =>
             await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") >= deliveries
-            && await Engine.ScalarAsync<long>("SELECT count(*) FROM open_events") == 0, TimeSpan.FromMinutes(1));
+            && await Engine.UnsettledAsync() == 0, TimeSpan.FromMinutes(1));
 
     private Task<string> PositionsAsync() =>
         Engine.ScalarAsync<string>("SELECT coalesce(string_agg(partition || ':' || next, ' ' ORDER BY partition), '') FROM log_positions WHERE log <> 'postgres'");

@@ -1,5 +1,5 @@
 using Microsoft.Extensions.Time.Testing;
-using Triggers.Delivery.Dispatch;
+using Triggers.Delivery.Subscriptions;
 
 namespace Triggers.Tests.Delivery;
 

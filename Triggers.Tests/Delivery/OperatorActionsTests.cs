@@ -129,7 +129,7 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
         // Somebody has the third event, so that the worker stops with two of them locked.
         await using var holder = await Engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
         await using var transaction = await holder.BeginTransactionAsync(TestContext.Current.CancellationToken);
-        await using (var batch = new Npgsql.NpgsqlBatch(holder) { BatchCommands = { Repetitions.Lock([Rows.Uuid(events[2])]) } })
+        await using (var batch = new Npgsql.NpgsqlBatch(holder) { BatchCommands = { EventState.Lock([Rows.Uuid(events[2])]) } })
             await batch.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
 
         var job = (await client.PostAsync("/replays", Body(subscription))).Is(202);

@@ -1,5 +1,5 @@
 using System.Runtime.ExceptionServices;
-using Triggers.Delivery;
+using Triggers.Delivery.Waking;
 
 namespace Triggers.Tests.Delivery;
 

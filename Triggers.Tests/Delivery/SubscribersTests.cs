@@ -1,4 +1,4 @@
-using Triggers.Delivery.Projection;
+using Triggers.Delivery.Subscriptions;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Delivery;

@@ -5,8 +5,7 @@ using CsCheck;
 using Triggers.Core;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Attempts;
-using Triggers.Delivery.Dispatch;
-using Triggers.Delivery.Projection;
+using Triggers.Delivery.Subscriptions;
 
 namespace Triggers.Tests.Delivery;
 

@@ -37,7 +37,7 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
         var subscription = await Engine.ScalarAsync<Guid>("SELECT id FROM subscriptions");
         await Engine.ExecuteAsync(
             $"""
-            INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, claim, claimed_by, next_attempt_at)
+            INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, claim, claimed_by, next_attempt_at)
             VALUES ('{Engine.Tenant}', '{TypeId.NewGuid()}', '{id}', '{subscription}', 1, {dead}, now() + interval '9 minutes')
             """);
 
@@ -59,7 +59,7 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
         var held = TypeId.NewGuid();
         await Engine.ExecuteAsync(
             $"""
-            INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, claim, claimed_by, next_attempt_at)
+            INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, claim, claimed_by, next_attempt_at)
             VALUES ('{Engine.Tenant}', '{held}', '{id}', '{subscription}', 1, {number}, now() + interval '9 minutes')
             """);
 
@@ -68,7 +68,7 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
         await Engine.AppendAsync("order.created");
         await Wait.UntilAsync("the dead worker is gone", async () => await Engine.ScalarAsync<long>($"SELECT count(*) FROM workers WHERE number = {dead}") == 0);
 
-        Assert.Equal(number, await Engine.ScalarAsync<int>($"SELECT claimed_by FROM deliveries WHERE id = '{held}'"));
+        Assert.Equal(number, await Engine.ScalarAsync<int>($"SELECT claimed_by FROM delivery_queue WHERE id = '{held}'"));
     }
 
     [Fact]
@@ -100,12 +100,12 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
         await Wait.UntilAsync("the attempt is in flight", () => Receiver.Received.Count == 1);
 
         // Somebody else claimed it meanwhile, for a long time.
-        await Engine.ExecuteAsync($"UPDATE deliveries SET claim = claim + 1, next_attempt_at = now() + interval '1 hour' WHERE event_id = '{id}'");
+        await Engine.ExecuteAsync($"UPDATE delivery_queue SET claim = claim + 1, next_attempt_at = now() + interval '1 hour' WHERE event_id = '{id}'");
         answer.SetResult(500);
 
         await Wait.UntilAsync("the attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM attempts") == 1);
-        Assert.Equal(0, await Engine.ScalarAsync<int>("SELECT retry_count FROM deliveries"));
-        Assert.True(await Engine.ScalarAsync<bool>("SELECT next_attempt_at > now() + interval '59 minutes' FROM deliveries"));
+        Assert.Equal(0, await Engine.ScalarAsync<int>("SELECT retry_count FROM delivery_queue"));
+        Assert.True(await Engine.ScalarAsync<bool>("SELECT next_attempt_at > now() + interval '59 minutes' FROM delivery_queue"));
     }
 
     [Fact]
@@ -118,7 +118,7 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
         var id = (await Engine.AppendAsync("order.created"))[0];
         await Wait.UntilAsync("the attempt is in flight", () => Receiver.Received.Count == 1);
 
-        await Engine.ExecuteAsync($"UPDATE deliveries SET claim = claim + 1, next_attempt_at = now() + interval '1 hour' WHERE event_id = '{id}'");
+        await Engine.ExecuteAsync($"UPDATE delivery_queue SET claim = claim + 1, next_attempt_at = now() + interval '1 hour' WHERE event_id = '{id}'");
         answer.SetResult();
 
         await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);

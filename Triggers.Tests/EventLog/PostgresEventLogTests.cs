@@ -103,46 +103,4 @@ public sealed class PostgresEventLogTests(PostgresServer postgres) : IAsyncLifet
         });
         Assert.Equal(0, await _engine.ScalarAsync<long>("SELECT count(*) FROM events WHERE type = 'order.created'"));
     }
-
-    [Theory]
-    [InlineData("succeeded", "pending")]
-    [InlineData("dead_lettered", "succeeded")]
-    [InlineData("cancelled", "pending")]
-    [InlineData("succeeded", "succeeded")]
-    public async Task Postgres_itself_refuses_to_leave_a_final_state(string from, string to)
-    {
-        var id = TypeId.NewGuid();
-        await _engine.ExecuteAsync(
-            $"""
-            INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, next_attempt_at)
-            VALUES ('{_engine.Tenant}', '{id}', '{TypeId.NewGuid()}', '{TypeId.NewGuid()}', now());
-            UPDATE deliveries SET status = '{from}', next_attempt_at = NULL, finalized_at = now() WHERE id = '{id}'
-            """);
-
-        var refused = await Assert.ThrowsAsync<Npgsql.PostgresException>(() => _engine.ExecuteAsync(
-            $"""
-            UPDATE deliveries SET status = '{to}', next_attempt_at = CASE WHEN '{to}' = 'pending' THEN now() END,
-                finalized_at = CASE WHEN '{to}' <> 'pending' THEN now() END WHERE id = '{id}'
-            """));
-        Assert.Contains("a final state is never left", refused.MessageText, StringComparison.Ordinal);
-    }
-
-    [Theory]
-    [InlineData("status = 'succeeded'")]
-    [InlineData("status = 'lost', next_attempt_at = NULL, finalized_at = now()")]
-    [InlineData("next_attempt_at = NULL")]
-    [InlineData("status = 'succeeded', next_attempt_at = NULL")]
-    [InlineData("finalized_at = now()")]
-    [InlineData("status = 'cancelled', next_attempt_at = NULL, finalized_at = now(), claimed_by = 1")]
-    public async Task Postgres_itself_refuses_rows_whose_fields_do_not_fit(string change)
-    {
-        await _engine.ExecuteAsync(
-            $"""
-            INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, next_attempt_at)
-            VALUES ('{_engine.Tenant}', '{TypeId.NewGuid()}', '{TypeId.NewGuid()}', '{TypeId.NewGuid()}', now())
-            """);
-
-        var refused = await Assert.ThrowsAsync<Npgsql.PostgresException>(() => _engine.ExecuteAsync($"UPDATE deliveries SET {change}"));
-        Assert.Equal(Npgsql.PostgresErrorCodes.CheckViolation, refused.SqlState);
-    }
 }

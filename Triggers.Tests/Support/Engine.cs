@@ -2,12 +2,15 @@ using System.Text;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Mvc.Testing;
 using Microsoft.EntityFrameworkCore;
+using Microsoft.EntityFrameworkCore.Infrastructure;
+using Microsoft.EntityFrameworkCore.Migrations;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using Npgsql;
 using Triggers.Core;
 using Triggers.Core.Schema;
+using Triggers.Core.State;
 using Triggers.Core.Tables;
 using Triggers.EventLog;
 using Triggers.EventLog.Postgres;
@@ -28,12 +31,15 @@ internal sealed class Engine : IAsyncDisposable
         ConnectionString = connectionString;
         _kafka = kafka;
         DataSource = Storage.Builder(connectionString, "tests").Build();
+        Rows = new Rows(DataSource);
         _log = new PostgresEventLog(DataSource, TimeProvider.System, NullLogger<PostgresEventLog>.Instance);
     }
 
     public string ConnectionString { get; }
 
     public NpgsqlDataSource DataSource { get; }
+
+    public Rows Rows { get; }
 
     /// <summary>The log: Kafka where the engine was created with it.</summary>
     public IEventLog Log => Kafka?.Log ?? (IEventLog)_log;
@@ -51,16 +57,48 @@ internal sealed class Engine : IAsyncDisposable
     /// <param name="postgres">Where its database is made.</param>
     /// <param name="kafka">The broker where it logs events; null for the Postgres log.</param>
     /// <param name="connectionSettings">Added to every connection string.</param>
-    public static async Task<Engine> CreateAsync(PostgresServer postgres, string? kafka = null, string connectionSettings = "")
+    /// <param name="schema">The schema's version, if it is not the newest.</param>
+    public static async Task<Engine> CreateAsync(PostgresServer postgres, string? kafka = null, string connectionSettings = "", string? schema = null)
     {
         var engine = new Engine(await postgres.CreateDatabaseAsync() + connectionSettings, kafka is null ? [] : KafkaLog.Settings(kafka));
-        await using (var db = engine.Db())
-            await SchemaVersion.MigrateAsync(db, TestContext.Current.CancellationToken);
+        if (schema is null)
+        {
+            await engine.MigrateAsync();
+        }
+        else
+        {
+            await engine.MigrateAsync(schema);
+        }
         await engine.ExecuteAsync($"INSERT INTO tenants (id, name) VALUES ('{engine.Tenant}', 'default')");
         await engine._log.StartAsync(TestContext.Current.CancellationToken);
         if (kafka is not null)
             engine.Kafka = await KafkaLog.StartAsync(engine.DataSource, engine._kafka);
         return engine;
+    }
+
+    /// <summary>Brings an empty database to an older version of the schema. EF goes to the newest only: it takes other names for targets.</summary>
+    private async Task MigrateAsync(string schema)
+    {
+        await using var db = Db();
+        var history = db.GetService<IHistoryRepository>();
+        await ExecuteAsync(history.GetCreateScript());
+        var assembly = typeof(TriggersDbContext).Assembly;
+        foreach (var name in assembly.GetManifestResourceNames().Where(n => n.EndsWith(".sql", StringComparison.Ordinal)).Order(StringComparer.Ordinal))
+        {
+            var id = name[..^".sql".Length];
+            if (string.CompareOrdinal(id, schema) > 0)
+                break;
+            using var script = new StreamReader(assembly.GetManifestResourceStream(name)!);
+            await ExecuteAsync(await script.ReadToEndAsync(TestContext.Current.CancellationToken));
+            await ExecuteAsync(history.GetInsertScript(new HistoryRow(id, "10")));
+        }
+    }
+
+    /// <summary>Brings the schema to its newest version.</summary>
+    public async Task MigrateAsync()
+    {
+        await using var db = Db();
+        await SchemaVersion.MigrateAsync(db, TestContext.Current.CancellationToken);
     }
 
     /// <summary>The same log, as another API process has it.</summary>
@@ -131,7 +169,19 @@ internal sealed class Engine : IAsyncDisposable
 
     public Task WaitForStatusAsync(Guid eventId, DeliveryStatus status, int count = 1) =>
         Wait.UntilAsync($"{count} deliveries of the event are {status}", async () =>
-            await ScalarAsync<long>($"SELECT count(*) FROM deliveries WHERE event_id = '{eventId}' AND status = '{SnakeCase<DeliveryStatus>.Of(status)}'") == count);
+            await ScalarAsync<long>($"SELECT count(*) FROM all_deliveries WHERE event_id = '{eventId}' AND status = '{SnakeCase<DeliveryStatus>.Of(status)}'") == count);
+
+    /// <summary>Waits until every event that the log has is projected and settled, as the inbox and the status of events see it.</summary>
+    public Task WaitUntilSettledAsync() => Wait.UntilAsync("every event is settled", async () => await UnsettledAsync() == 0, TimeSpan.FromMinutes(1));
+
+    /// <summary>How many of the stored events are not delivered or acknowledged.</summary>
+    public Task<long> UnsettledAsync() => ScalarAsync<long>($"SELECT count(*) FROM events e WHERE {EventState.Status} <> 'delivered'");
+
+    /// <summary>Where an event stands.</summary>
+    public Task<string> StatusAsync(Guid eventId) => ScalarAsync<string>($"SELECT {EventState.Status} FROM events e WHERE e.id = '{eventId}'");
+
+    /// <summary>What the delivery service and the API write, as one transaction.</summary>
+    public Task ExecuteAsync(params IEnumerable<NpgsqlBatchCommand> commands) => Rows.ExecuteAsync(commands);
 
     public async Task<T> ScalarAsync<T>(string sql)
     {

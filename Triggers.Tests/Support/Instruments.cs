@@ -2,8 +2,7 @@ using System.Diagnostics.Metrics;
 using Microsoft.Extensions.DependencyInjection;
 using Triggers.Api;
 using Triggers.Delivery;
-using Triggers.Delivery.Dispatch;
-using Triggers.Delivery.Projection;
+using Triggers.Delivery.Subscriptions;
 
 namespace Triggers.Tests.Support;
 

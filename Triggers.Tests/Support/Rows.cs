@@ -1,66 +1,53 @@
+using System.Text.Json;
 using Npgsql;
 using Triggers.Core;
+using Triggers.Core.State;
+using Triggers.Core.Tables;
 
 namespace Triggers.Tests.Support;
 
-/// <summary>Writes what the delivery service would write, so that tests of the API need not wait for it to come about.</summary>
+/// <summary>
+/// Writes what the delivery service would write, by the same statements, so that tests of the API need not wait for it to come about.
+/// </summary>
 internal sealed class Rows(NpgsqlDataSource dataSource)
 {
     /// <summary>The projection has seen everything, and nobody subscribed.</summary>
-    public Task ProjectAsync() => ExecuteAsync(
-        """
-        WITH seen AS (
-            SELECT tenant_id, id, seq FROM events WHERE seq >= (SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0)
-        ), opened AS (
-            INSERT INTO open_events (tenant_id, event_id, open) SELECT tenant_id, id, 0 FROM seen
-        )
-        UPDATE log_positions SET next = greatest(next, (SELECT max(seq) + 1 FROM seen)) WHERE log = 'postgres' AND partition = 0
-        """);
+    public async Task ProjectAsync()
+    {
+        var seen = new List<(Guid TenantId, Guid EventId)>();
+        var next = 0L;
+        await using (var command = Command($"SELECT tenant_id, id, seq FROM events WHERE seq >= {EventState.Position} ORDER BY seq", []))
+        await using (var reader = await command.ExecuteReaderAsync(TestContext.Current.CancellationToken))
+        {
+            while (await reader.ReadAsync(TestContext.Current.CancellationToken))
+            {
+                seen.Add((reader.GetGuid(0), reader.GetGuid(1)));
+                next = reader.GetInt64(2) + 1;
+            }
+        }
+        await ExecuteAsync(
+            EventState.Receive(seen),
+            new("UPDATE log_positions SET next = greatest(next, @next) WHERE log = 'postgres' AND partition = 0") { Parameters = { new("next", next) } });
+    }
 
     /// <summary>A pending delivery of an event that the projection has seen.</summary>
     public async Task<string> AddDeliveryAsync(TestTenant tenant, string eventId, string subscriptionId)
     {
         var id = TypeId.NewGuid();
-        await ExecuteAsync(
-            """
-            WITH opened AS (UPDATE open_events SET open = open + 1 WHERE tenant_id = @tenant AND event_id = @event)
-            INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, next_attempt_at)
-            VALUES (@tenant, @id, @event, @subscription, now() + interval '1 hour')
-            """,
-            ("tenant", tenant.Key), ("event", Uuid(eventId)), ("subscription", Uuid(subscriptionId)), ("id", id));
+        await ExecuteAsync(DeliveryQueue.Enqueue([new NewDelivery(tenant.Key, id, Uuid(eventId), Uuid(subscriptionId))]));
         return TypeId.Format(TypeId.Delivery, id);
     }
 
     /// <summary>The delivery succeeded, at its first attempt.</summary>
-    public Task SucceedAsync(string deliveryId) => ExecuteAsync(
-        """
-        WITH ended AS (
-            UPDATE deliveries SET status = 'succeeded', next_attempt_at = NULL, finalized_at = now(), last_outcome = 'delivered', last_status_code = 200
-            WHERE id = @id RETURNING tenant_id, id, event_id
-        ), counted AS (
-            UPDATE open_events o SET open = open - 1, done = done + 1 FROM ended e WHERE o.tenant_id = e.tenant_id AND o.event_id = e.event_id
-        )
-        INSERT INTO attempts (delivery_id, claim, tenant_id, id, number, started_at, duration_ms, outcome, status_code, response_headers, response_body)
-        SELECT id, 1, tenant_id, @attempt, 1, now(), 12, 'delivered', 200, '{"content-type":"text/plain"}', 'thanks' FROM ended
-        """, ("id", Uuid(deliveryId)), ("attempt", TypeId.NewGuid()));
+    public Task SucceedAsync(string deliveryId, string contentType = "text/plain", byte[]? body = null) =>
+        EndAsync(deliveryId, DeliveryStatus.Succeeded, Attempt(AttemptOutcome.Delivered, 200, contentType, body ?? "thanks"u8.ToArray()));
 
     /// <summary>The delivery failed for good, at its first attempt.</summary>
-    public Task DieAsync(string deliveryId) => ExecuteAsync(
-        """
-        WITH ended AS (
-            UPDATE deliveries SET status = 'dead_lettered', next_attempt_at = NULL, finalized_at = now(), retry_count = 1,
-                last_outcome = 'http_status', last_status_code = 503
-            WHERE id = @id RETURNING tenant_id, id, event_id, subscription_id
-        ), counted AS (
-            UPDATE open_events o SET open = open - 1, dead = dead + 1 FROM ended e WHERE o.tenant_id = e.tenant_id AND o.event_id = e.event_id
-        )
-        INSERT INTO dead_letters (tenant_id, delivery_id, event_id, subscription_id, reason, attempts, last_outcome, last_status_code)
-        SELECT tenant_id, id, event_id, subscription_id, 'exhausted', 1, 'http_status', 503 FROM ended
-        """, ("id", Uuid(deliveryId)));
+    public Task DieAsync(string deliveryId) =>
+        EndAsync(deliveryId, DeliveryStatus.DeadLettered, Attempt(AttemptOutcome.HttpStatus, 503), reason: "exhausted");
 
-    /// <summary>Removes what is settled, as every transition does.</summary>
-    public Task SettleAsync() => ExecuteAsync(
-        "DELETE FROM open_events WHERE open = 0 AND dead = 0 AND (done > 0 OR acknowledged_at IS NOT NULL)");
+    /// <summary>The delivery was cancelled without an attempt.</summary>
+    public Task CancelAsync(string deliveryId) => EndAsync(deliveryId, DeliveryStatus.Cancelled, null);
 
     public async Task<T> ScalarAsync<T>(string sql, params (string Name, object Value)[] parameters)
     {
@@ -74,8 +61,44 @@ internal sealed class Rows(NpgsqlDataSource dataSource)
         await command.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
     }
 
+    /// <summary>The statements as one transaction.</summary>
+    public async Task ExecuteAsync(params IEnumerable<NpgsqlBatchCommand> commands)
+    {
+        await using var connection = await dataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
+        await using var batch = new NpgsqlBatch(connection);
+        foreach (var command in commands)
+            batch.BatchCommands.Add(command);
+        await batch.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+    }
+
     /// <summary>The uuid of an id, whatever its prefix.</summary>
     public static Guid Uuid(string id) => TypeId.TryParse(id[..3], id, out var uuid) ? uuid : throw new FormatException(id);
+
+    private async Task EndAsync(string deliveryId, DeliveryStatus status, AttemptMade? attempt, string? reason = null)
+    {
+        var id = Uuid(deliveryId);
+        (Guid Tenant, Guid Event, Guid Subscription, int Claim, bool IsReplay) queued;
+        await using (var command = Command("SELECT tenant_id, event_id, subscription_id, claim, is_replay FROM delivery_queue WHERE id = @id", [("id", id)]))
+        await using (var reader = await command.ExecuteReaderAsync(TestContext.Current.CancellationToken))
+        {
+            Assert.True(await reader.ReadAsync(TestContext.Current.CancellationToken));
+            queued = (reader.GetGuid(0), reader.GetGuid(1), reader.GetGuid(2), reader.GetInt32(3), reader.GetBoolean(4));
+        }
+        await ExecuteAsync(DeliveryResults.Apply(
+        [
+            new DeliveryResult(queued.Tenant, id, queued.Event, queued.Subscription, queued.Claim, status, attempt)
+            {
+                CountsAsFailure = attempt is { Outcome: not AttemptOutcome.Delivered },
+                Reason = reason,
+                IsReplay = queued.IsReplay,
+            },
+        ]));
+    }
+
+    /// <summary>An attempt that took a moment.</summary>
+    public static AttemptMade Attempt(AttemptOutcome outcome, int statusCode, string contentType = "text/plain", byte[]? body = null) => new(
+        TypeId.NewGuid(), 1, TimeSpan.FromMilliseconds(15), TimeSpan.FromMilliseconds(12), outcome, null, statusCode,
+        JsonSerializer.Serialize(new Dictionary<string, string> { ["content-type"] = contentType }), body ?? []);
 
     private NpgsqlCommand Command(string sql, (string Name, object Value)[] parameters)
     {

@@ -1,3 +1,5 @@
+using Triggers.Core.State;
+using Triggers.Core.Tables;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.Deliveries;
@@ -36,10 +38,7 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
     {
         var (tenant, subscription, e) = await ArrangeAsync();
         var id = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
-        await api.Rows.SucceedAsync(id);
-        await api.Rows.ExecuteAsync(
-            "UPDATE attempts SET response_headers = jsonb_build_object('Content-Type', @type::text), response_body = @body WHERE delivery_id = @id",
-            ("type", contentType), ("body", Convert.FromHexString(hex)), ("id", Rows.Uuid(id)));
+        await api.Rows.SucceedAsync(id, contentType, Convert.FromHexString(hex));
 
         var attempt = (await tenant.Client.GetAsync($"/deliveries/{id}")).Is(200).Json["attempts"]!.AsArray().Single()!;
 
@@ -51,7 +50,7 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
     {
         var (tenant, subscription, e) = await ArrangeAsync();
         var id = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
-        await api.Rows.ExecuteAsync("UPDATE deliveries SET claimed_by = 1, claim = 1 WHERE id = @id", ("id", Rows.Uuid(id)));
+        await api.Rows.ExecuteAsync("UPDATE delivery_queue SET claimed_by = 1, claim = 1 WHERE id = @id", ("id", Rows.Uuid(id)));
 
         var read = (await tenant.Client.GetAsync($"/deliveries/{id}")).Is(200);
 
@@ -89,23 +88,24 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
         var id = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
         await using var connection = await api.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
         await using var transaction = await connection.BeginTransactionAsync(TestContext.Current.CancellationToken);
-        async Task ExecuteAsync(string sql)
+        async Task ExecuteAsync(params IEnumerable<Npgsql.NpgsqlBatchCommand> commands)
         {
-            await using var command = new Npgsql.NpgsqlCommand(sql, connection, transaction);
-            await command.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+            await using var batch = new Npgsql.NpgsqlBatch(connection, transaction);
+            foreach (var command in commands)
+                batch.BatchCommands.Add(command);
+            await batch.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
         }
 
         // The request has read the delivery, and waits to read its attempts, while the delivery ends.
-        await ExecuteAsync("LOCK TABLE attempts");
+        await ExecuteAsync(new Npgsql.NpgsqlBatchCommand("LOCK TABLE attempts"));
         var asked = tenant.Client.GetAsync($"/deliveries/{id}");
         await Wait.UntilAsync("the request waits for the attempts", async () =>
             await api.Rows.ScalarAsync<long>("SELECT count(*) FROM pg_locks WHERE relation = 'attempts'::regclass AND NOT granted") > 0);
-        await ExecuteAsync(
-            $"""
-            UPDATE deliveries SET status = 'succeeded', next_attempt_at = NULL, finalized_at = now() WHERE id = '{Rows.Uuid(id)}';
-            INSERT INTO attempts (delivery_id, claim, tenant_id, id, number, started_at, duration_ms, outcome)
-            VALUES ('{Rows.Uuid(id)}', 1, '{tenant.Key}', '{Rows.Uuid(id)}', 1, now(), 1, 'delivered')
-            """);
+        await ExecuteAsync(DeliveryResults.Apply(
+        [
+            new DeliveryResult(tenant.Key, Rows.Uuid(id), Rows.Uuid(e), Rows.Uuid(subscription), 0, DeliveryStatus.Succeeded,
+                Rows.Attempt(AttemptOutcome.Delivered, 200)),
+        ]));
         await transaction.CommitAsync(TestContext.Current.CancellationToken);
 
         var answer = (await asked).Is(200);
@@ -120,7 +120,6 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
         var old = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
         (await tenant.Client.PostAsync($"/deliveries/{old}/replay")).IsProblem(409, "delivery_pending");
         await api.Rows.SucceedAsync(old);
-        await api.Rows.SettleAsync();
 
         var answer = (await tenant.Client.PostAsync($"/deliveries/{old}/replay")).Is(202);
 
@@ -170,7 +169,6 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
         var (tenant, early, e) = await ArrangeAsync();
         var old = await api.Rows.AddDeliveryAsync(tenant, e, early);
         await api.Rows.SucceedAsync(old);
-        await api.Rows.SettleAsync();
         var late = await tenant.Client.SubscribeAsync("\"order.*\"");
         var uninterested = await tenant.Client.SubscribeAsync("\"invoice\"");
 
@@ -214,7 +212,6 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
         var replaying = (await tenant.Client.GetAsync($"/dead-letters/{dead}")).Is(200);
         Assert.Equal("replaying", replaying["state"]);
         Assert.Equal(made, replaying["replayDeliveryId"]);
-        Assert.Equal(1, await api.Rows.ScalarAsync<int>("SELECT open FROM open_events WHERE event_id = @id", ("id", Rows.Uuid(e))));
         Assert.Equal("dead_lettered", (await tenant.Client.GetAsync($"/events/{e}")).Is(200)["status"]);
         Assert.Equal([dead], (await tenant.Client.GetAsync($"/dead-letters?state=replaying&eventId={e}&subscriptionId={subscription}")).Is(200).Ids);
         Assert.Empty((await tenant.Client.GetAsync("/dead-letters?state=open")).Is(200).Ids);
@@ -251,29 +248,8 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
 
         Assert.Single(answers, a => a.Status == 200);
         Assert.All(answers.Where(a => a.Status != 200), a => a.IsProblem(409, "dead_letter_closed"));
-        Assert.Equal(1, await api.Rows.ScalarAsync<int>("SELECT dead FROM open_events WHERE event_id = @id", ("id", Rows.Uuid(e))));
-    }
-
-    [Theory]
-    [InlineData("succeeded")]
-    [InlineData("dead_lettered")]
-    [InlineData("cancelled")]
-    public async Task Postgres_itself_refuses_to_leave_a_final_state(string state)
-    {
-        var (tenant, subscription, e) = await ArrangeAsync();
-        var id = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
-        await api.Rows.ExecuteAsync(
-            "UPDATE deliveries SET status = @state, next_attempt_at = NULL, finalized_at = now() WHERE id = @id", ("state", state), ("id", Rows.Uuid(id)));
-
-        foreach (var other in new[] { "pending", "succeeded", "dead_lettered", "cancelled" })
-        {
-            var refusal = await Assert.ThrowsAsync<Npgsql.PostgresException>(() => api.Rows.ExecuteAsync(
-                """
-                UPDATE deliveries SET status = @state, next_attempt_at = CASE @state WHEN 'pending' THEN now() END,
-                    finalized_at = CASE WHEN @state <> 'pending' THEN now() END WHERE id = @id
-                """, ("state", other), ("id", Rows.Uuid(id))));
-            Assert.Equal("23001", refusal.SqlState);
-        }
+        Assert.Equal("dead_lettered", (await tenant.Client.GetAsync($"/events/{e}")).Is(200)["status"]);
+        Assert.Empty((await tenant.Client.GetAsync("/inbox")).Is(200).Ids);
     }
 
     private async Task<(TestTenant Tenant, string Subscription, string Event)> ArrangeAsync()

@@ -310,7 +310,7 @@ public sealed class SubscriptionsTests(ApiFixture api) : IClassFixture<ApiFixtur
 
         var testing = tenant.Client.PostAsync($"/subscriptions/{id}/test");
         await Wait.UntilAsync("the delivery is due", async () => await api.Rows.ScalarAsync<long>(
-            "SELECT count(*) FROM deliveries WHERE subscription_id = @id AND test AND next_attempt_at <= now()", ("id", Rows.Uuid(id))) == 1);
+            "SELECT count(*) FROM delivery_queue WHERE subscription_id = @id AND test AND next_attempt_at <= now()", ("id", Rows.Uuid(id))) == 1);
         var delivery = (await tenant.Client.GetAsync($"/deliveries?subscriptionId={id}")).Ids.Single();
         await api.Rows.SucceedAsync(delivery);
         var answer = (await testing).Is(200);

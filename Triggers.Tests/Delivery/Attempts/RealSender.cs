@@ -7,8 +7,7 @@ using Triggers.Core;
 using Triggers.Core.Tables;
 using Triggers.Delivery;
 using Triggers.Delivery.Attempts;
-using Triggers.Delivery.Dispatch;
-using Triggers.Delivery.Projection;
+using Triggers.Delivery.Subscriptions;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Delivery.Attempts;

@@ -1,4 +1,4 @@
-namespace Triggers.Delivery.Dispatch;
+namespace Triggers.Delivery.Attempts;
 
 /// <summary>A delivery this process has claimed.</summary>
 /// <param name="TenantId">Whose it is.</param>
@@ -13,6 +13,9 @@ namespace Triggers.Delivery.Dispatch;
 internal sealed record DueDelivery(
     Guid TenantId, Guid Id, Guid SubscriptionId, int Claim, int RetryCount, Guid? ReplayOf, bool Test, long ClaimedAt, EventToSend Event)
 {
+    /// <summary>Whether somebody asked for it, of a delivery that was made or of none.</summary>
+    public bool IsReplay { get; init; }
+
     /// <summary>W3C trace context of the attempt that failed last, when that was traced.</summary>
     public string? LastTraceParent { get; init; }
 }

@@ -5,7 +5,7 @@ using NpgsqlTypes;
 using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 
-namespace Triggers.Delivery.Projection;
+namespace Triggers.Delivery.Subscriptions;
 
 /// <summary>A subscription as delivery needs it. Immutable.</summary>
 internal sealed record Subscriber(

@@ -1,6 +1,6 @@
 using Npgsql;
 
-namespace Triggers.Delivery.Dispatch;
+namespace Triggers.Delivery.Attempts;
 
 /// <summary>Reads an event as it goes out from a row of <c>events e</c>.</summary>
 internal static class EventRow

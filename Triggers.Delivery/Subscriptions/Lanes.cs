@@ -1,4 +1,4 @@
-namespace Triggers.Delivery.Dispatch;
+namespace Triggers.Delivery.Subscriptions;
 
 /// <summary>
 /// The way to one subscription: so many attempts at once, and no more. What does not fit stays in Postgres, so a lane that hangs

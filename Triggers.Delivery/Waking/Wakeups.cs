@@ -1,6 +1,6 @@
 using Triggers.Core;
 
-namespace Triggers.Delivery;
+namespace Triggers.Delivery.Waking;
 
 /// <summary>Who is woken by what.</summary>
 internal sealed class Wakeups(TimeProvider time)

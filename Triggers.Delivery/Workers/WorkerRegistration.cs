@@ -1,11 +1,11 @@
 using Microsoft.Extensions.Options;
 using Npgsql;
-using NpgsqlTypes;
 using Triggers.Core;
-using Triggers.Delivery.Projection;
+using Triggers.Core.State;
+using Triggers.Delivery.Waking;
 using Triggers.ServiceDefaults;
 
-namespace Triggers.Delivery.Dispatch;
+namespace Triggers.Delivery.Workers;
 
 /// <summary>
 /// This process's entry among the workers. One connection holds an advisory lock on it, and hears what is appended; when the
@@ -26,7 +26,7 @@ internal sealed partial class WorkerRegistration(
     private readonly TaskCompletionSource _registered = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private volatile int _number;
 
-    /// <summary>Names this process in <c>deliveries.claimed_by</c>.</summary>
+    /// <summary>Names this process in <c>delivery_queue.claimed_by</c>.</summary>
     public int Number => _number;
 
     /// <summary>Ends when there is a number to claim by.</summary>
@@ -143,26 +143,10 @@ internal sealed partial class WorkerRegistration(
         return [.. dead];
     }
 
-    /// <summary>What is claimed lies within one lease from now in the due index, lane by lane.</summary>
-    private async Task<int> FreeAsync(NpgsqlConnection connection, int[] numbers, CancellationToken cancellationToken)
+    private static async Task<int> FreeAsync(NpgsqlConnection connection, int[] numbers, CancellationToken cancellationToken)
     {
-        await using var command = new NpgsqlCommand(
-            """
-            WITH gone AS (DELETE FROM workers WHERE number = ANY(@numbers))
-            UPDATE deliveries d SET next_attempt_at = clock_timestamp(), claimed_by = NULL
-            FROM (
-                SELECT x.tenant_id, x.id
-                FROM subscriptions s CROSS JOIN LATERAL (
-                    SELECT tenant_id, id FROM deliveries
-                    WHERE subscription_id = s.id AND status = 'pending' AND next_attempt_at BETWEEN now() AND now() + @lease
-                        AND claimed_by = ANY(@numbers)
-                    OFFSET 0) x
-            ) leased
-            WHERE d.tenant_id = leased.tenant_id AND d.id = leased.id AND d.status = 'pending' AND d.claimed_by = ANY(@numbers)
-            """, connection);
-        command.Parameters.Add(new("numbers", NpgsqlDbType.Integer | NpgsqlDbType.Array) { Value = numbers });
-        command.Parameters.Add(new("lease", NpgsqlDbType.Interval) { Value = options.Value.Lease });
-        return await command.ExecuteNonQueryAsync(cancellationToken);
+        await using var batch = new NpgsqlBatch(connection) { BatchCommands = { DeliveryQueue.Rescue(numbers) } };
+        return await batch.ExecuteNonQueryAsync(cancellationToken);
     }
 
     private static partial class Log

@@ -1,4 +1,4 @@
-namespace Triggers.Delivery;
+namespace Triggers.Delivery.Waking;
 
 /// <summary>A bell: rung any number of times before it is waited for, it wakes once.</summary>
 internal sealed class Signal

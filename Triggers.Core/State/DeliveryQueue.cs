@@ -1,0 +1,237 @@
+using Npgsql;
+using NpgsqlTypes;
+
+namespace Triggers.Core.State;
+
+/// <summary>A delivery to be made.</summary>
+/// <param name="TenantId">Whose it is.</param>
+/// <param name="Id">UUIDv7.</param>
+/// <param name="EventId">What is delivered.</param>
+/// <param name="SubscriptionId">To whom.</param>
+public sealed record NewDelivery(Guid TenantId, Guid Id, Guid EventId, Guid SubscriptionId)
+{
+    /// <summary>Length of the event's data; null where the caller has not got it, and it is looked up.</summary>
+    public int? DataBytes { get; init; }
+
+    /// <summary>Whether somebody asked for it: it does not make a settled event pending.</summary>
+    public bool IsReplay { get; init; }
+
+    /// <summary>The delivery that a replay repeats; null when the event never went there.</summary>
+    public Guid? ReplayOf { get; init; }
+
+    /// <summary>One attempt, no dead letter.</summary>
+    public bool Test { get; init; }
+
+    /// <summary>Whether it is claimed as it is written, because its attempt starts right after the commit.</summary>
+    public bool Claimed { get; init; }
+}
+
+/// <summary>
+/// The statements on <c>delivery_queue</c>: what comes into it, who takes what from it, and when. What leaves it is in
+/// <see cref="DeliveryResults"/>.
+/// </summary>
+public static class DeliveryQueue
+{
+    /// <summary>Deliveries are to be made, at once.</summary>
+    /// <param name="deliveries">Any number.</param>
+    /// <param name="worker">Who has those that are claimed; 0 where none are.</param>
+    /// <param name="lease">For how long.</param>
+    public static NpgsqlBatchCommand Enqueue(IReadOnlyList<NewDelivery> deliveries, int worker = 0, TimeSpan lease = default)
+    {
+        var command = new NpgsqlBatchCommand(
+            """
+            INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, claim, claimed_by, next_attempt_at, data_bytes, is_replay, replay_of, test)
+            SELECT tenant_id, id, event_id, subscription_id, claimed::int, CASE WHEN claimed THEN @worker END,
+                clock_timestamp() + CASE WHEN claimed THEN @lease ELSE interval '0' END,
+                coalesce(data_bytes, (SELECT octet_length(e.data) FROM events e WHERE e.tenant_id = d.tenant_id AND e.id = d.event_id), 0),
+                is_replay, replay_of, test
+            FROM unnest(@tenants, @ids, @events, @subscriptions, @claimed, @bytes, @replays, @replayed, @tests)
+                AS d (tenant_id, id, event_id, subscription_id, claimed, data_bytes, is_replay, replay_of, test)
+            """);
+        var parameters = command.Parameters;
+        parameters.AddColumn("tenants", NpgsqlDbType.Uuid, deliveries, d => d.TenantId);
+        parameters.AddColumn("ids", NpgsqlDbType.Uuid, deliveries, d => d.Id);
+        parameters.AddColumn("events", NpgsqlDbType.Uuid, deliveries, d => d.EventId);
+        parameters.AddColumn("subscriptions", NpgsqlDbType.Uuid, deliveries, d => d.SubscriptionId);
+        parameters.AddColumn("claimed", NpgsqlDbType.Boolean, deliveries, d => d.Claimed);
+        parameters.AddColumn("bytes", NpgsqlDbType.Integer, deliveries, d => d.DataBytes);
+        parameters.AddColumn("replays", NpgsqlDbType.Boolean, deliveries, d => d.IsReplay);
+        parameters.AddColumn("replayed", NpgsqlDbType.Uuid, deliveries, d => d.ReplayOf);
+        parameters.AddColumn("tests", NpgsqlDbType.Boolean, deliveries, d => d.Test);
+        parameters.Add(new("worker", NpgsqlDbType.Integer) { Value = worker });
+        parameters.Add(new("lease", NpgsqlDbType.Interval) { Value = lease });
+        return command;
+    }
+
+    /// <summary>
+    /// Events are delivered again, under their locks. The unresolved dead letters of what is repeated wait for how it ends. The first
+    /// command affects one row for each of those.
+    /// </summary>
+    /// <param name="replays">At least one; of an event one for each subscription, and none while another is on its way there.</param>
+    public static IEnumerable<NpgsqlBatchCommand> Replay(IReadOnlyList<NewDelivery> replays)
+    {
+        yield return DeadLetterChanges.Replay(replays);
+        yield return Enqueue(replays);
+        yield return new NpgsqlBatchCommand($"SELECT pg_notify('{Notifications.Deliveries}', '')");
+    }
+
+    /// <summary>
+    /// Takes what is due, of each lane as much as it has places and memory for; a lane with a million due costs no more than one with
+    /// ten. What a deleted subscription still has is taken whenever it is due, to be cancelled; what is in flight ends by itself. Answers
+    /// id, tenant, event, subscription, claim, retry count, whether it is a replay, of what, test, trace parent, bytes of data, and whether
+    /// a lease of it has run out, in that order.
+    /// </summary>
+    /// <remarks>The rows are locked inside a materialized CTE: as a plain join the planner may lock more than the limit lets through.</remarks>
+    /// <param name="tests">Whether to take tests, which have places of their own, or everything else.</param>
+    /// <param name="lanes">Subscriptions, each once.</param>
+    /// <param name="places">The most rows of each.</param>
+    /// <param name="bytes">The most data of each, together.</param>
+    /// <param name="idle">Whether the first row of a lane comes whatever its size, because the lane has nothing else.</param>
+    /// <param name="worker">Who takes it.</param>
+    /// <param name="lease">For how long.</param>
+    public static NpgsqlBatchCommand Claim(
+        bool tests, IReadOnlyList<Guid> lanes, IReadOnlyList<int> places, IReadOnlyList<long> bytes, IReadOnlyList<bool> idle, int worker, TimeSpan lease)
+    {
+        var command = new NpgsqlBatchCommand(tests ? ClaimTests : ClaimOthers);
+        var parameters = command.Parameters;
+        parameters.AddColumn("lanes", NpgsqlDbType.Uuid, lanes);
+        parameters.AddColumn("places", NpgsqlDbType.Integer, places);
+        parameters.AddColumn("bytes", NpgsqlDbType.Bigint, bytes);
+        parameters.AddColumn("idle", NpgsqlDbType.Boolean, idle);
+        parameters.Add(new("worker", NpgsqlDbType.Integer) { Value = worker });
+        parameters.Add(new("lease", NpgsqlDbType.Interval) { Value = lease });
+        return command;
+    }
+
+    private static readonly string ClaimOthers = ClaimSql("NOT test");
+    private static readonly string ClaimTests = ClaimSql("test");
+
+    private static string ClaimSql(string which) =>
+        $"""
+        WITH due AS MATERIALIZED (
+            SELECT q.tenant_id, q.id, q.claimed_by IS NOT NULL AS timed_out,
+                sum(q.data_bytes) OVER lane <= l.bytes OR l.idle AND row_number() OVER lane = 1 AS fits
+            FROM unnest(@lanes, @places, @bytes, @idle) AS l (subscription_id, places, bytes, idle)
+            JOIN subscriptions s ON s.id = l.subscription_id
+            CROSS JOIN LATERAL (
+                SELECT tenant_id, id, claimed_by, data_bytes, next_attempt_at FROM delivery_queue
+                WHERE subscription_id = l.subscription_id AND {which}
+                    AND next_attempt_at <= CASE WHEN s.deleted_at IS NULL THEN now() ELSE 'infinity' END
+                    AND (claimed_by IS NULL OR next_attempt_at <= now())
+                ORDER BY next_attempt_at
+                LIMIT l.places
+                FOR UPDATE SKIP LOCKED) q
+            WINDOW lane AS (PARTITION BY l.subscription_id ORDER BY q.next_attempt_at, q.id)
+        )
+        UPDATE delivery_queue q SET claim = q.claim + 1, claimed_by = @worker, next_attempt_at = clock_timestamp() + @lease
+        FROM due WHERE q.tenant_id = due.tenant_id AND q.id = due.id AND due.fits
+        RETURNING q.id, q.tenant_id, q.event_id, q.subscription_id, q.claim, q.retry_count, q.is_replay, q.replay_of, q.test,
+            q.last_trace_parent, q.data_bytes, due.timed_out
+        """;
+
+    /// <summary>
+    /// For every lane its id and in how many seconds something of it is due: at once where the subscription is deleted. A loose index
+    /// scan: one probe a lane, however much waits in it.
+    /// </summary>
+    public const string NextDue =
+        $"""
+        WITH RECURSIVE {Lanes}
+        SELECT l.subscription_id,
+            CASE WHEN s.deleted_at IS NULL THEN greatest(extract(epoch FROM l.next_attempt_at - clock_timestamp()), 0)::float8 ELSE 0 END
+        FROM lanes l JOIN subscriptions s ON s.id = l.subscription_id
+        """;
+
+    /// <summary>The same for tests. There are never many, and an index of their own has them.</summary>
+    public const string NextTestsDue =
+        """
+        SELECT subscription_id, greatest(extract(epoch FROM min(next_attempt_at) - clock_timestamp()), 0)::float8
+        FROM delivery_queue WHERE test GROUP BY subscription_id
+        """;
+
+    /// <summary>
+    /// Makes deliveries due that are scheduled for later, and answers how many. What somebody works on at this moment is not waited for:
+    /// it is being sent, or has just been.
+    /// </summary>
+    /// <param name="tenantId">Whose they are.</param>
+    /// <param name="id">One delivery; null for those of a subscription.</param>
+    /// <param name="subscriptionId">The subscription.</param>
+    /// <param name="most">The most at once.</param>
+    public static NpgsqlBatchCommand SendNow(Guid tenantId, Guid? id, Guid? subscriptionId, int most)
+    {
+        var which = id is null ? "subscription_id = @id" : "id = @id";
+        return new NpgsqlBatchCommand(
+            $"""
+            WITH later AS MATERIALIZED (
+                SELECT tenant_id, id FROM delivery_queue
+                WHERE tenant_id = @tenant AND {which} AND claimed_by IS NULL AND next_attempt_at > now()
+                ORDER BY next_attempt_at LIMIT @most FOR UPDATE SKIP LOCKED
+            ),
+            made AS (
+                UPDATE delivery_queue q SET next_attempt_at = now() FROM later l
+                WHERE q.tenant_id = l.tenant_id AND q.id = l.id
+                RETURNING q.id
+            )
+            SELECT (SELECT count(*) FROM made)::int, pg_notify('{Notifications.Deliveries}', '')
+            """)
+        {
+            Parameters = { new("tenant", tenantId), new("id", (id ?? subscriptionId)!.Value), new("most", most) },
+        };
+    }
+
+    /// <summary>What waits, over all processes; <c>@max</c> bounds each count. Postgres' own log's lag comes with it.</summary>
+    public const string Backlog =
+        $"""
+        WITH RECURSIVE {Lanes},
+        due AS MATERIALIZED (
+            SELECT l.subscription_id, l.next_attempt_at
+            FROM lanes l JOIN subscriptions s ON s.id = l.subscription_id
+            WHERE l.next_attempt_at <= now() AND s.enabled
+        ),
+        behind AS MATERIALIZED (SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0)
+        SELECT
+            (SELECT count(*) FROM (SELECT FROM delivery_queue LIMIT @max) x),
+            (SELECT count(*) FROM (
+                SELECT FROM due l CROSS JOIN LATERAL (
+                    SELECT FROM delivery_queue WHERE NOT test AND subscription_id = l.subscription_id AND next_attempt_at <= now()
+                    ORDER BY next_attempt_at LIMIT @max) p
+                LIMIT @max) x),
+            coalesce((SELECT extract(epoch FROM now() - min(next_attempt_at))::float8 FROM due), 0),
+            (SELECT count(*) FROM (SELECT FROM dead_letters WHERE state IN ('open', 'replaying') LIMIT @max) x),
+            greatest(coalesce((SELECT seq FROM events WHERE seq IS NOT NULL ORDER BY seq DESC LIMIT 1), 0) + 1 - (SELECT next FROM behind), 0),
+            clock_timestamp(),
+            (SELECT id FROM events WHERE seq >= (SELECT next FROM behind) ORDER BY seq LIMIT 1)
+        """;
+
+    /// <summary>
+    /// What workers have that are no more is due at once, and their entries go. What is being completed at this moment needs no rescue,
+    /// and is not waited for.
+    /// </summary>
+    /// <param name="workers">Their numbers.</param>
+    public static NpgsqlBatchCommand Rescue(IReadOnlyList<int> workers)
+    {
+        var command = new NpgsqlBatchCommand(
+            """
+            WITH gone AS (DELETE FROM workers WHERE number = ANY (@workers)),
+            held AS MATERIALIZED (
+                SELECT tenant_id, id FROM delivery_queue WHERE claimed_by = ANY (@workers) FOR UPDATE SKIP LOCKED
+            )
+            UPDATE delivery_queue q SET next_attempt_at = clock_timestamp(), claimed_by = NULL
+            FROM held WHERE q.tenant_id = held.tenant_id AND q.id = held.id
+            """);
+        command.Parameters.AddColumn("workers", NpgsqlDbType.Integer, workers);
+        return command;
+    }
+
+    private const string Lanes =
+        """
+        lanes AS (
+            (SELECT subscription_id, next_attempt_at FROM delivery_queue WHERE NOT test ORDER BY subscription_id, next_attempt_at LIMIT 1)
+            UNION ALL
+            SELECT n.subscription_id, n.next_attempt_at
+            FROM lanes l CROSS JOIN LATERAL (
+                SELECT subscription_id, next_attempt_at FROM delivery_queue
+                WHERE NOT test AND subscription_id > l.subscription_id
+                ORDER BY subscription_id, next_attempt_at LIMIT 1) n
+        )
+        """;
+}

@@ -1,0 +1,191 @@
+using Npgsql;
+using NpgsqlTypes;
+using Triggers.Core.Tables;
+
+namespace Triggers.Core.State;
+
+/// <summary>One HTTP request that was made, to be written down.</summary>
+/// <param name="Id">UUIDv7.</param>
+/// <param name="Number">1 for the first of the delivery.</param>
+/// <param name="Age">How long ago it began.</param>
+/// <param name="Duration">How long it took.</param>
+/// <param name="Outcome">How it ended.</param>
+/// <param name="Error">What went wrong, one line, without secrets.</param>
+/// <param name="StatusCode">HTTP status, when there was an answer.</param>
+/// <param name="ResponseHeaders">Headers of the answer, as a JSON object.</param>
+/// <param name="ResponseBody">The first 4 KiB of the answer.</param>
+public sealed record AttemptMade(
+    Guid Id, int Number, TimeSpan Age, TimeSpan Duration, AttemptOutcome Outcome, string? Error, int? StatusCode, string? ResponseHeaders,
+    byte[]? ResponseBody);
+
+/// <summary>What becomes of a claimed delivery.</summary>
+/// <param name="TenantId">Whose it is.</param>
+/// <param name="Id">The delivery.</param>
+/// <param name="EventId">What it delivers.</param>
+/// <param name="SubscriptionId">To whom.</param>
+/// <param name="Claim">The claim it was held under.</param>
+/// <param name="Status">The state it goes to; pending stays pending, at another time.</param>
+/// <param name="Attempt">What was tried; null when nothing was.</param>
+public sealed record DeliveryResult(Guid TenantId, Guid Id, Guid EventId, Guid SubscriptionId, int Claim, DeliveryStatus Status, AttemptMade? Attempt)
+{
+    /// <summary>For pending: how long from now it is due again.</summary>
+    public TimeSpan Delay { get; init; }
+
+    /// <summary>Whether the attempt counts as a failed one.</summary>
+    public bool CountsAsFailure { get; init; }
+
+    /// <summary>For a dead letter: why.</summary>
+    public string? Reason { get; init; }
+
+    /// <summary>Whether it is a replay: a dead letter may wait for how it ends.</summary>
+    public bool IsReplay { get; init; }
+
+    /// <summary>
+    /// The subscription's revision that the attempt was made with; null when the result counts whatever became of the subscription.
+    /// </summary>
+    public int? Revision { get; init; }
+
+    /// <summary>Whether the receiver said that it is gone for good, so that its subscription is disabled.</summary>
+    public bool SubscriptionIsGone { get; init; }
+
+    /// <summary>W3C trace context of the attempt, to be linked to by the next.</summary>
+    public string? TraceParent { get; init; }
+}
+
+/// <summary>
+/// The statements by which deliveries end, or are put off. A success applies to any row of the queue; anything else only under the
+/// newest claim, and only while the subscription is as it was when the attempt was made: a failure at another address says nothing of
+/// the one that is there now, and the delivery is due again at once. An attempt that was made is recorded always.
+/// </summary>
+public static class DeliveryResults
+{
+    /// <summary>
+    /// What applies any number of results, to be run as one transaction. Each is a delivery of its own, and they are in the order of
+    /// tenant and id, as everybody locks them. The last rows of three columns are status, reason and count of what ended, and
+    /// <c>pending</c> with the count of what a changed subscription sent back.
+    /// </summary>
+    /// <param name="results">At least one.</param>
+    public static IEnumerable<NpgsqlBatchCommand> Apply(IReadOnlyList<DeliveryResult> results)
+    {
+        // Whoever touches a dead letter, or judges whether anybody is still to get an event, has the event's lock. A first delivery that
+        // succeeds or fails does neither.
+        if (results.Where(r => r.IsReplay && r.Status != DeliveryStatus.Pending || r.Status == DeliveryStatus.Cancelled)
+            .Select(r => r.EventId).ToList() is { Count: > 0 } locked)
+            yield return EventState.Lock(locked);
+        // Then these, since the lock on a subscription keeps its address as it is until the results are written.
+        if (results.Where(r => r.SubscriptionIsGone).ToList() is { Count: > 0 } gone)
+            yield return Disable(gone);
+        yield return Write(results);
+        if (results.Where(r => r.Status == DeliveryStatus.Cancelled).ToList() is { Count: > 0 } cancelled)
+            yield return EventState.Settle(cancelled.ConvertAll(r => (r.TenantId, r.EventId)));
+    }
+
+    private static NpgsqlBatchCommand Disable(List<DeliveryResult> gone)
+    {
+        var command = new NpgsqlBatchCommand(
+            """
+            UPDATE subscriptions s SET enabled = false, disabled_reason = 'gone', updated_at = now()
+            FROM (SELECT DISTINCT id, revision FROM unnest(@gone, @revisions) AS g (id, revision) ORDER BY id) g
+            WHERE s.id = g.id AND s.revision = g.revision AND s.enabled
+            """);
+        command.Parameters.AddColumn("gone", NpgsqlDbType.Uuid, gone, r => r.SubscriptionId);
+        command.Parameters.AddColumn("revisions", NpgsqlDbType.Integer, gone, r => r.Revision);
+        return command;
+    }
+
+    /// <summary>
+    /// One statement, so that a crash leaves all of it or none. A replay that succeeds resolves the dead letter of its event and
+    /// subscription; one that dies takes its place; one that is cancelled frees it. A delivery that somebody else ended meanwhile changes
+    /// nothing, but for the attempt that was made.
+    /// </summary>
+    private const string WriteSql =
+        """
+        WITH c AS MATERIALIZED (
+            SELECT c.*, c.status <> 'succeeded' AND s.deleted_at IS NULL AND coalesce(s.revision <> c.revision, false) AS stale
+            FROM unnest(@tenants, @ids, @subscriptions, @revisions, @claims, @statuses, @delays, @failures, @reasons, @attempts, @numbers, @ages,
+                @durations, @outcomes, @errors, @codes, @headers, @bodies, @traces)
+                AS c (tenant_id, id, subscription_id, revision, claim, status, delay, failures, reason, attempt_id, number, age,
+                    duration, outcome, error, code, headers, body, trace)
+            JOIN subscriptions s ON s.id = c.subscription_id
+        ),
+        ended AS (
+            DELETE FROM delivery_queue q USING c
+            WHERE q.tenant_id = c.tenant_id AND q.id = c.id AND c.status <> 'pending' AND NOT c.stale AND (c.status = 'succeeded' OR q.claim = c.claim)
+            RETURNING q.tenant_id, q.id, q.event_id, q.subscription_id, q.is_replay, q.replay_of, q.test, q.retry_count + c.failures AS retry_count,
+                CASE WHEN c.outcome IS NULL THEN q.last_outcome ELSE c.outcome END AS outcome,
+                CASE WHEN c.outcome IS NULL THEN q.last_status_code ELSE c.code END AS code,
+                c.claim, c.status, c.reason, c.attempt_id, c.number, c.age, c.duration, c.error, c.headers, c.body
+        ),
+        history AS (
+            INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, status, claim, retry_count, last_outcome, last_status_code, replay_of, test,
+                finalized_at, attempt_id, attempt_number, attempt_started_at, attempt_duration_ms, attempt_error, response_headers, response_body)
+            SELECT tenant_id, id, event_id, subscription_id, status, claim, retry_count, outcome, code, replay_of, test,
+                clock_timestamp(), attempt_id, CASE WHEN attempt_id IS NOT NULL THEN number END,
+                CASE WHEN attempt_id IS NOT NULL THEN clock_timestamp() - age END, CASE WHEN attempt_id IS NOT NULL THEN duration END,
+                error, headers::jsonb, body
+            FROM ended
+        ),
+        recorded AS (
+            INSERT INTO attempts (delivery_id, claim, tenant_id, id, number, started_at, duration_ms, outcome, error, status_code, response_headers, response_body)
+            SELECT id, claim, tenant_id, attempt_id, number, clock_timestamp() - age, duration, outcome, error, code, headers::jsonb, body
+            FROM c WHERE attempt_id IS NOT NULL AND NOT EXISTS (SELECT FROM ended e WHERE e.id = c.id)
+            ON CONFLICT DO NOTHING
+        ),
+        put_off AS (
+            UPDATE delivery_queue q SET
+                claimed_by = NULL,
+                retry_count = q.retry_count + CASE WHEN c.stale THEN 0 ELSE c.failures END,
+                next_attempt_at = clock_timestamp() + CASE WHEN c.stale THEN interval '0' ELSE c.delay END,
+                last_outcome = coalesce(c.outcome, q.last_outcome),
+                last_status_code = CASE WHEN c.outcome IS NULL THEN q.last_status_code ELSE c.code END,
+                last_trace_parent = coalesce(c.trace, q.last_trace_parent)
+            FROM c WHERE q.tenant_id = c.tenant_id AND q.id = c.id AND (c.status = 'pending' OR c.stale) AND q.claim = c.claim
+            RETURNING c.stale
+        ),
+        died AS (
+            INSERT INTO dead_letters (tenant_id, delivery_id, event_id, subscription_id, reason, attempts, last_outcome, last_status_code)
+            SELECT tenant_id, id, event_id, subscription_id, reason, retry_count, outcome, code FROM ended WHERE status = 'dead_lettered'
+        ),
+        answered AS (
+            UPDATE dead_letters l SET
+                state = CASE e.status WHEN 'succeeded' THEN 'resolved' WHEN 'dead_lettered' THEN 'discarded' ELSE 'open' END,
+                closed_at = CASE WHEN e.status IN ('succeeded', 'dead_lettered') THEN clock_timestamp() END
+            FROM ended e
+            WHERE e.is_replay AND l.tenant_id = e.tenant_id AND l.event_id = e.event_id AND l.subscription_id = e.subscription_id
+                AND (e.status = 'succeeded' AND l.state IN ('open', 'replaying')
+                    OR e.status IN ('dead_lettered', 'cancelled') AND l.state = 'replaying' AND l.replay_delivery_id = e.id)
+        ),
+        got AS (
+            DELETE FROM inbox i USING ended e WHERE e.status = 'succeeded' AND i.tenant_id = e.tenant_id AND i.event_id = e.event_id
+        )
+        SELECT status, reason, count(*) FROM ended GROUP BY status, reason
+        UNION ALL SELECT 'pending', NULL, count(*) FROM put_off WHERE stale HAVING count(*) > 0
+        """;
+
+    private static NpgsqlBatchCommand Write(IReadOnlyList<DeliveryResult> results)
+    {
+        var command = new NpgsqlBatchCommand(WriteSql);
+        var parameters = command.Parameters;
+        parameters.AddColumn("tenants", NpgsqlDbType.Uuid, results, r => r.TenantId);
+        parameters.AddColumn("ids", NpgsqlDbType.Uuid, results, r => r.Id);
+        parameters.AddColumn("subscriptions", NpgsqlDbType.Uuid, results, r => r.SubscriptionId);
+        parameters.AddColumn("revisions", NpgsqlDbType.Integer, results, r => r.Revision);
+        parameters.AddColumn("claims", NpgsqlDbType.Integer, results, r => r.Claim);
+        parameters.AddColumn("statuses", NpgsqlDbType.Text, results, r => SnakeCase<DeliveryStatus>.Of(r.Status));
+        parameters.AddColumn("delays", NpgsqlDbType.Interval, results, r => r.Delay);
+        parameters.AddColumn("failures", NpgsqlDbType.Integer, results, r => r.CountsAsFailure ? 1 : 0);
+        parameters.AddColumn("reasons", NpgsqlDbType.Text, results, r => r.Reason);
+        parameters.AddColumn("attempts", NpgsqlDbType.Uuid, results, r => r.Attempt?.Id);
+        parameters.AddColumn("numbers", NpgsqlDbType.Integer, results, r => r.Attempt?.Number ?? 0);
+        parameters.AddColumn("ages", NpgsqlDbType.Interval, results, r => r.Attempt?.Age ?? TimeSpan.Zero);
+        parameters.AddColumn("durations", NpgsqlDbType.Integer, results, r => (int)(r.Attempt?.Duration.TotalMilliseconds ?? 0));
+        parameters.AddColumn("outcomes", NpgsqlDbType.Text, results, r => r.Attempt is { } a ? SnakeCase<AttemptOutcome>.Of(a.Outcome) : null);
+        // Postgres keeps no NUL in text.
+        parameters.AddColumn("errors", NpgsqlDbType.Text, results, r => r.Attempt?.Error?.Replace("\0", "", StringComparison.Ordinal));
+        parameters.AddColumn("codes", NpgsqlDbType.Integer, results, r => r.Attempt?.StatusCode);
+        parameters.AddColumn("headers", NpgsqlDbType.Text, results, r => r.Attempt?.ResponseHeaders);
+        parameters.AddColumn("bodies", NpgsqlDbType.Bytea, results, r => r.Attempt?.ResponseBody);
+        parameters.AddColumn("traces", NpgsqlDbType.Text, results, r => r.TraceParent);
+        return command;
+    }
+}

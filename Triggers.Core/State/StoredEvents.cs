@@ -1,0 +1,42 @@
+using Npgsql;
+using NpgsqlTypes;
+using Triggers.Core.Tables;
+
+namespace Triggers.Core.State;
+
+/// <summary>The statements that store events, whichever way they come.</summary>
+public static class StoredEvents
+{
+    /// <summary>The columns of an event, in the order in which every insertion names them.</summary>
+    public const string Columns = "tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data";
+
+    /// <summary>Appends to the Postgres log: in the order of <c>ord</c>, by numbers taken under the append lock.</summary>
+    /// <param name="rows">A query for <see cref="Columns"/>, in order.</param>
+    public static string Append(string rows) =>
+        $"INSERT INTO events (seq, {Columns}) SELECT nextval('events_seq'), i.* FROM ({rows}) i";
+
+    /// <summary>Stores what another log gave, as far as it is not stored yet.</summary>
+    /// <param name="rows">A query for <see cref="Columns"/>.</param>
+    public static string Store(string rows) => $"INSERT INTO events ({Columns}) {rows} ON CONFLICT DO NOTHING";
+
+    /// <summary>
+    /// The event of a subscription's test, and its one delivery. The event is nobody's but this subscription's: it has no place in a log,
+    /// so that nothing else matches it, and counts as acknowledged, so that it is in no inbox.
+    /// </summary>
+    public static IEnumerable<NpgsqlBatchCommand> Test(Event e, Guid deliveryId, Guid subscriptionId)
+    {
+        yield return new NpgsqlBatchCommand($"INSERT INTO events ({Columns}) VALUES (@tenant, @id, NULL, @type, NULL, NULL, NULL, @correlation, @trace, @data)")
+        {
+            Parameters =
+            {
+                new("tenant", e.TenantId), new("id", e.Id), new("type", e.Type), new("correlation", e.CorrelationId),
+                new("trace", NpgsqlDbType.Text) { Value = (object?)e.TraceParent ?? DBNull.Value }, new("data", e.Data),
+            },
+        };
+        yield return new NpgsqlBatchCommand("INSERT INTO acknowledgements (tenant_id, event_id) VALUES (@tenant, @id)")
+        {
+            Parameters = { new("tenant", e.TenantId), new("id", e.Id) },
+        };
+        yield return DeliveryQueue.Enqueue([new NewDelivery(e.TenantId, deliveryId, e.Id, subscriptionId) { DataBytes = e.Data.Length, Test = true }]);
+    }
+}

@@ -1,0 +1,184 @@
+using System.Diagnostics;
+using System.Text.Json;
+using Microsoft.Extensions.Options;
+using Triggers.Core;
+using Triggers.Core.State;
+using Triggers.Core.Tables;
+using Triggers.Delivery.Completion;
+using Triggers.Delivery.Retries;
+using Triggers.Delivery.Subscriptions;
+using Triggers.Delivery.Waking;
+
+namespace Triggers.Delivery.Attempts;
+
+/// <summary>Makes the attempt of a claimed delivery, from its start to the result that is to be written.</summary>
+internal sealed partial class Attempter(
+    EngineDataSource dataSource,
+    Subscribers subscribers,
+    Wakeups wakeups,
+    WebhookSender sender,
+    Completions completions,
+    DeliveryMetrics metrics,
+    IOptions<DeliveryOptions> options,
+    TimeProvider time,
+    ILogger<Attempter> logger) : IDisposable
+{
+    private readonly CancellationTokenSource _abort = new();
+    private int _inFlight;
+
+    /// <summary>Starts a delivery for which a place is kept, and goes on at once.</summary>
+    /// <param name="delivery">What was claimed.</param>
+    /// <param name="lanes">Where its place is, to be given back.</param>
+    public void Start(DueDelivery delivery, Lanes lanes)
+    {
+        Interlocked.Increment(ref _inFlight);
+        _ = AttemptAsync(delivery, lanes);
+    }
+
+    /// <summary>Lets attempts finish until the token says that the time is up, then breaks them off: those come due again at once.</summary>
+    public async Task DrainAsync(CancellationToken timeIsUp)
+    {
+        await using (timeIsUp.Register(_abort.Cancel))
+        {
+            while (Volatile.Read(ref _inFlight) > 0)
+                await wakeups.Dispatch.WaitAsync(TimeSpan.FromMilliseconds(100), CancellationToken.None);
+        }
+    }
+
+    public void Dispose() => _abort.Dispose();
+
+    private async Task AttemptAsync(DueDelivery delivery, Lanes lanes)
+    {
+        // Nothing below may throw, for nobody would see it.
+        await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+        using var scope = Log.Attempt(logger, delivery.Event.CorrelationId);
+        try
+        {
+            if (await MakeAsync(delivery) is { } completed)
+                await completions.AddAsync(completed);
+        }
+        catch (Exception e)
+        {
+            Log.Broken(logger, e, TypeId.Format(TypeId.Delivery, delivery.Id));
+        }
+        finally
+        {
+            Interlocked.Decrement(ref _inFlight);
+            if (lanes.Release(delivery.SubscriptionId) || _abort.IsCancellationRequested)
+                wakeups.Dispatch.Set();
+        }
+    }
+
+    /// <summary>Null when nothing was done and nothing is to be written: the lease brings the delivery back.</summary>
+    private async Task<Completed?> MakeAsync(DueDelivery delivery)
+    {
+        var subscriber = subscribers.Find(delivery.SubscriptionId);
+        if (subscriber is null)
+        {
+            // Deleted, or so new that this process has not read it.
+            await subscribers.RefreshAsync(dataSource.Pool, _abort.Token);
+            subscriber = subscribers.Find(delivery.SubscriptionId);
+            if (subscriber is null)
+                return WithoutAttempt(delivery, Transition.Cancelled());
+        }
+        if (!subscriber.Enabled && !delivery.Test)
+            return WithoutAttempt(delivery, Transition.Released());
+        // Too late to be sure to end within the lease.
+        if (time.GetElapsedTime(delivery.ClaimedAt) + options.Value.AttemptTimeout + DeliveryOptions.LeaseMargin >= options.Value.Lease)
+            return null;
+
+        var number = delivery.RetryCount + 1;
+        using var activity = DeliveryTraces.StartAttempt(delivery, subscriber.Url, number);
+        try
+        {
+            return await SendAsync(delivery, subscriber, number, activity);
+        }
+        catch (Exception e)
+        {
+            // Here, and not only by the caller, so that the line is in the attempt's trace.
+            activity?.SetStatus(ActivityStatusCode.Error, e.Message);
+            Log.Broken(logger, e, TypeId.Format(TypeId.Delivery, delivery.Id));
+            return null;
+        }
+    }
+
+    private async Task<Completed> SendAsync(DueDelivery delivery, Subscriber subscriber, int number, Activity? activity)
+    {
+        var started = time.GetTimestamp();
+        // A replay and a test begin long after the event: they say nothing of how fast events get through.
+        var counts = delivery is { IsReplay: false, Test: false };
+        if (number == 1 && counts)
+            metrics.FirstAttempt(SinceAcceptance(delivery));
+        AttemptResult result;
+        metrics.AttemptStarted();
+        try
+        {
+            result = await sender.SendAsync(delivery, subscriber, number, activity, _abort.Token);
+        }
+        catch (OperationCanceledException)
+        {
+            return WithoutAttempt(delivery, Transition.Released());
+        }
+        finally
+        {
+            metrics.AttemptEnded();
+        }
+
+        var transition = RetrySchedule.After(
+            options.Value.Retry, number, result.Outcome, result.StatusCode, result.RetryAfter, Random.Shared.NextDouble());
+        if (delivery.Test && result.Outcome != AttemptOutcome.Delivered)
+            transition = Transition.Cancelled();
+        metrics.Attempted(result);
+        if (result.Outcome == AttemptOutcome.Delivered && counts)
+            metrics.Delivered(SinceAcceptance(delivery));
+        DeliveryTraces.Attempted(activity, result, transition.Status);
+        if (transition.Status != DeliveryStatus.Succeeded)
+        {
+            Log.Failed(logger, TypeId.Format(TypeId.Delivery, delivery.Id), TypeId.Format(TypeId.Event, delivery.Event.Id),
+                TypeId.Format(TypeId.Subscription, delivery.SubscriptionId), number, SnakeCase<AttemptOutcome>.Of(result.Outcome),
+                result.Cause, SnakeCase<DeliveryStatus>.Of(transition.Status), transition.Delay.TotalSeconds);
+        }
+        var made = new AttemptMade(
+            TypeId.NewGuid(), number, TimeSpan.Zero, result.Duration, result.Outcome, result.Error, result.StatusCode,
+            result.ResponseHeaders is { } headers ? JsonSerializer.Serialize(headers) : null, result.ResponseBody);
+        // What is not recorded can't be linked to.
+        var traceParent = activity is { Recorded: true } && transition.Status == DeliveryStatus.Pending ? activity.Id : null;
+        // A test asks how it is now, and has its answer.
+        return Completed(delivery, transition, made, traceParent, started, delivery.Test ? null : subscriber.Revision);
+    }
+
+    private Completed WithoutAttempt(DueDelivery delivery, Transition transition) =>
+        Completed(delivery, transition, null, null, time.GetTimestamp(), null);
+
+    private static Completed Completed(
+        DueDelivery delivery, Transition transition, AttemptMade? attempt, string? traceParent, long startedAt, int? revision) => new(
+        new DeliveryResult(delivery.TenantId, delivery.Id, delivery.Event.Id, delivery.SubscriptionId, delivery.Claim, transition.Status, attempt)
+        {
+            Delay = transition.Delay,
+            CountsAsFailure = transition.CountsAsFailure,
+            Reason = transition.Reason,
+            IsReplay = delivery.IsReplay,
+            TraceParent = traceParent,
+            Revision = revision,
+            SubscriptionIsGone = transition.SubscriptionIsGone,
+        },
+        startedAt);
+
+    private TimeSpan SinceAcceptance(DueDelivery delivery) => time.GetUtcNow() - TypeId.CreatedAt(delivery.Event.Id);
+
+    private static partial class Log
+    {
+        // As in the API's requests: in every line that is written during an attempt.
+        private static readonly Func<ILogger, string, IDisposable?> AttemptScope = LoggerMessage.DefineScope<string>("CorrelationId:{CorrelationId}");
+
+        public static IDisposable? Attempt(ILogger logger, string correlationId) => AttemptScope(logger, correlationId);
+
+        [LoggerMessage(EventId = 2, Level = LogLevel.Error, Message = "Delivery {DeliveryId} broke off; its lease brings it back")]
+        public static partial void Broken(ILogger logger, Exception exception, string deliveryId);
+
+        [LoggerMessage(EventId = 3, Level = LogLevel.Information,
+            Message = "delivery.attempted {DeliveryId} of {EventId} to {SubscriptionId}: attempt {Attempt} ended {Outcome} ({Cause}), now {Status}, due in {DelaySeconds} s")]
+        public static partial void Failed(ILogger logger, string deliveryId, string eventId, string subscriptionId, int attempt, string outcome,
+            string cause, string status, double delaySeconds);
+    }
+}

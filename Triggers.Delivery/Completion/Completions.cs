@@ -1,0 +1,150 @@
+using System.Threading.Channels;
+using Npgsql;
+using Triggers.Core;
+using Triggers.Core.State;
+using Triggers.Core.Tables;
+using Triggers.Delivery.Subscriptions;
+using Triggers.Delivery.Waking;
+
+namespace Triggers.Delivery.Completion;
+
+/// <summary>What became of a claimed delivery, to be written down.</summary>
+/// <param name="Result">What happens to the delivery.</param>
+/// <param name="StartedAt">When the attempt began, a timestamp of the TimeProvider.</param>
+internal sealed record Completed(DeliveryResult Result, long StartedAt);
+
+/// <summary>
+/// Writes what became of deliveries, many in one statement. While Postgres is away they wait here; a full buffer stops the claiming.
+/// </summary>
+internal sealed partial class Completions(
+    EngineDataSource dataSource, Lanes lanes, Wakeups wakeups, DeliveryMetrics metrics, TimeProvider time, ILogger<Completions> logger) : BackgroundService
+{
+    private const int Capacity = 4_096;
+    private const int MaxBatch = 500;
+    private static readonly string Pending = SnakeCase<DeliveryStatus>.Of(DeliveryStatus.Pending);
+
+    private readonly Channel<Completed> _queue =
+        Channel.CreateBounded<Completed>(new BoundedChannelOptions(Capacity) { SingleReader = true });
+
+    /// <summary>Whether to claim no more for now.</summary>
+    public bool IsFull => _queue.Reader.Count >= Capacity / 2;
+
+    /// <summary>Takes it, when there is room.</summary>
+    public ValueTask AddAsync(Completed completed) => _queue.Writer.WriteAsync(completed);
+
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        // Not the host's token: what has been attempted is written, also when the host is stopping. StopAsync ends the loop.
+        var batch = new List<Completed>();
+        while (await _queue.Reader.WaitToReadAsync(CancellationToken.None))
+        {
+            Take(batch);
+            await WriteUntilDoneAsync(batch, stoppingToken);
+        }
+    }
+
+    public override async Task StopAsync(CancellationToken cancellationToken)
+    {
+        _queue.Writer.TryComplete();
+        if (ExecuteTask is { } loop)
+            await loop.WaitAsync(cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await base.StopAsync(cancellationToken);
+    }
+
+    /// <summary>A delivery may be in the queue twice, under two claims; one statement must not update a row twice.</summary>
+    private void Take(List<Completed> batch)
+    {
+        batch.Clear();
+        var ids = new HashSet<Guid>();
+        while (batch.Count < MaxBatch && _queue.Reader.TryPeek(out var next) && ids.Add(next.Result.Id))
+        {
+            _queue.Reader.TryRead(out _);
+            batch.Add(next);
+        }
+        // In the order in which everybody locks rows, so that two who write about the same deliveries don't wait for each other in a circle.
+        batch.Sort((a, b) => a.Result.TenantId.CompareTo(b.Result.TenantId) is var byTenant and not 0 ? byTenant : a.Result.Id.CompareTo(b.Result.Id));
+    }
+
+    private async Task WriteUntilDoneAsync(List<Completed> batch, CancellationToken stoppingToken)
+    {
+        for (var tries = 0; ; tries++)
+        {
+            try
+            {
+                await WriteAsync(batch);
+                return;
+            }
+            catch (PostgresException e) when (e.SqlState is PostgresErrorCodes.DeadlockDetected or PostgresErrorCodes.SerializationFailure)
+            {
+            }
+            catch (Exception e) when (Storage.IsRefusal(e))
+            {
+                dataSource.Refused();
+                // One of them can't be written. Alone it harms nobody else: its lease brings it back.
+                Log.Refused(logger, e, batch.Count);
+                if (batch.Count == 1)
+                    return;
+                foreach (var completion in batch)
+                    await WriteUntilDoneAsync([completion], stoppingToken);
+                return;
+            }
+            catch (Exception e) when (Storage.IsAway(e))
+            {
+                if (tries == 0)
+                    Log.Away(logger, e, batch.Count);
+                // On the way out there is no waiting for Postgres to come back: the leases do.
+                if (stoppingToken.IsCancellationRequested && tries > 3)
+                    return;
+                await Task.Delay(TimeSpan.FromMilliseconds(250), time, CancellationToken.None);
+            }
+        }
+    }
+
+    private async Task WriteAsync(List<Completed> batch)
+    {
+        await using var connection = await dataSource.Pool.OpenConnectionAsync();
+        await using var commands = new NpgsqlBatch(connection);
+        foreach (var command in DeliveryResults.Apply(batch.ConvertAll(WithAge)))
+            commands.BatchCommands.Add(command);
+        var finished = new List<(string Status, string? Reason, long Count)>();
+        await using (var reader = await commands.ExecuteReaderAsync())
+        {
+            do
+            {
+                while (reader.FieldCount == 3 && await reader.ReadAsync())
+                    finished.Add((reader.GetString(0), reader.IsDBNull(1) ? null : reader.GetString(1), reader.GetInt64(2)));
+            }
+            while (await reader.NextResultAsync());
+        }
+        var stale = finished.Exists(f => f.Status == Pending);
+        foreach (var (status, reason, count) in finished.Where(f => f.Status != Pending))
+        {
+            metrics.Finished(status, count);
+            if (reason is not null)
+                metrics.DeadLettered(reason, count);
+        }
+        if (finished.Exists(f => f.Reason is not null))
+            wakeups.DeadLetters.Set();
+
+        // Only now: a claim made before the row says so would find nothing, and the lane would wait for the sweep.
+        foreach (var again in batch.Where(c => c.Result.Status == DeliveryStatus.Pending))
+            lanes.DueIn(again.Result.SubscriptionId, again.Result.Delay);
+        if (stale)
+            wakeups.Sweep();
+        else
+            wakeups.Dispatch.Set();
+    }
+
+    private DeliveryResult WithAge(Completed completed) => completed.Result.Attempt is { } attempt
+        ? completed.Result with { Attempt = attempt with { Age = time.GetElapsedTime(completed.StartedAt) } }
+        : completed.Result;
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Postgres is away; {Completions} results wait to be written")]
+        public static partial void Away(ILogger logger, Exception exception, int completions);
+
+        [LoggerMessage(EventId = 2, Level = LogLevel.Error, Message = "Postgres refused {Completions} results; each is written alone")]
+        public static partial void Refused(ILogger logger, Exception exception, int completions);
+    }
+}

@@ -1,0 +1,151 @@
+using System.Diagnostics;
+using System.Diagnostics.Metrics;
+using Npgsql;
+using Triggers.Core;
+using Triggers.Core.State;
+using Triggers.Core.Tables;
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.Core.State;
+
+public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgres)
+{
+    [Fact]
+    public async Task Days_that_are_old_enough_are_dropped_with_all_that_hangs_on_them_but_none_that_is_not_over()
+    {
+        var subscription = await Engine.SubscribeAsync(Receiver.Url, "nothing");
+        // The first two have partitions, the others are in the default one.
+        var (over, queued) = (await AddAsync(40, subscription, partition: true), await AddAsync(41, subscription, partition: true));
+        var (dead, unprojected, late, young) = (await AddAsync(42, subscription), await AddAsync(43, subscription, seq: 1_000), await AddAsync(44, subscription), await AddAsync(29, subscription));
+        await Engine.Rows.ExecuteAsync(DeliveryQueue.Enqueue([new NewDelivery(Engine.Tenant, TypeId.NewGuid(), queued, subscription)]));
+        await Engine.ExecuteAsync(
+            $"""
+            INSERT INTO dead_letters (tenant_id, delivery_id, event_id, subscription_id, state, reason, attempts, closed_at)
+            VALUES ('{Engine.Tenant}', gen_random_uuid(), '{dead}', '{subscription}', 'open', 'exhausted', 8, NULL),
+                ('{Engine.Tenant}', gen_random_uuid(), '{over}', '{subscription}', 'discarded', 'exhausted', 8, now())
+            """);
+        await using var api = new ApiHost(Engine.ConnectionString, Engine.Settings);
+        using var client = api.Client();
+        await client.WaitUntilReadyAsync();
+        (await client.PostAsync("/events", $$"""{"type":"a.b","externalId":"of {{over}}","data":1}""")).IsProblem(409, "external_id_conflict");
+
+        var dropped = await DropAsync();
+
+        string[] expected = ["acknowledgements 40", "attempts 40", "attempts 44", "deliveries 40", "deliveries 44", "events 40", "events 44"];
+        Assert.Equal(expected, dropped.Select(d => $"{d.Table} {Day(0).DayNumber - d.Day.DayNumber}").Order(StringComparer.Ordinal));
+        Assert.All(dropped, d => Assert.Equal(1, d.Rows));
+        foreach (var gone in new[] { over, late })
+            (await client.GetAsync($"/events/{TypeId.Format(TypeId.Event, gone)}")).IsProblem(404, "not_found");
+        foreach (var kept in new[] { queued, dead, unprojected, young })
+            (await client.GetAsync($"/events/{TypeId.Format(TypeId.Event, kept)}")).Is(200);
+        (await client.PostAsync("/events", $$"""{"type":"a.b","externalId":"of {{over}}","data":1}""")).Is(202);
+        (await client.PostAsync("/events", $$"""{"type":"a.b","externalId":"of {{young}}","data":1}""")).IsProblem(409, "external_id_conflict");
+        Assert.Equal(1, await Engine.ScalarAsync<long>("SELECT count(*) FROM dead_letters"));
+        Assert.Equal(0, await Engine.ScalarAsync<long>($"SELECT count(*) FROM inbox WHERE event_id = '{late}'"));
+        Assert.Empty(await DropAsync());
+
+        await Engine.ExecuteAsync("UPDATE dead_letters SET state = 'discarded', closed_at = now()");
+        Assert.Equal([Day(42)], (await DropAsync()).Select(d => d.Day).Distinct());
+    }
+
+    [Fact]
+    public async Task What_was_interrupted_goes_on()
+    {
+        var subscription = await Engine.SubscribeAsync(Receiver.Url, "nothing");
+        var id = await AddAsync(40, subscription, partition: true);
+        await Engine.ExecuteAsync($"ALTER TABLE events DETACH PARTITION events_{Day(40):yyyyMMdd}");
+        Assert.Equal(0, await Engine.ScalarAsync<long>($"SELECT count(*) FROM events WHERE id = '{id}'"));
+
+        Assert.Contains(new DroppedDay("events", Day(40), 1), await DropAsync());
+
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM request_keys"));
+    }
+
+    [Fact]
+    public async Task Nobody_waits_long_for_a_day_that_somebody_reads()
+    {
+        var subscription = await Engine.SubscribeAsync(Receiver.Url, "nothing");
+        var id = await AddAsync(40, subscription, partition: true);
+        await using var reader = await Engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
+        await using var reading = await reader.BeginTransactionAsync(TestContext.Current.CancellationToken);
+        await using (var read = new NpgsqlCommand($"SELECT count(*) FROM events WHERE id = '{id}'", reader))
+            Assert.Equal(1L, await read.ExecuteScalarAsync(TestContext.Current.CancellationToken));
+
+        var dropping = DropAsync();
+        var longest = TimeSpan.Zero;
+        do
+        {
+            var started = Stopwatch.GetTimestamp();
+            await Engine.AppendAsync("meanwhile");
+            longest = new[] { longest, Stopwatch.GetElapsedTime(started) }.Max();
+        }
+        while (!dropping.IsCompleted);
+
+        Assert.DoesNotContain(await dropping, d => d.Table == "events");
+        Assert.InRange(longest, TimeSpan.Zero, TimeSpan.FromSeconds(1));
+        await reading.CommitAsync(TestContext.Current.CancellationToken);
+        Assert.Contains(await DropAsync(), d => d.Table == "events");
+    }
+
+    [Fact]
+    public async Task A_delivery_service_drops_and_counts()
+    {
+        var subscription = await Engine.SubscribeAsync(Receiver.Url, "nothing");
+        await AddAsync(11, subscription);
+        var dropped = 0L;
+        using var listener = new MeterListener
+        {
+            InstrumentPublished = (instrument, l) =>
+            {
+                if (instrument.Name == "triggers.retention.dropped")
+                    l.EnableMeasurementEvents(instrument);
+            },
+        };
+        listener.SetMeasurementEventCallback<long>((_, rows, tags, _) => Interlocked.Add(ref dropped, Equals(tags[0].Value, "events") ? rows : 100));
+        listener.Start();
+
+        await Engine.StartDeliveryAsync(("Retention:Events", "10.00:00:00"), ("Retention:Deliveries", "20.00:00:00"));
+
+        await Wait.UntilAsync("it is counted", () => Interlocked.Read(ref dropped) == 1);
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM events"));
+        Assert.Equal(1, await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries"));
+    }
+
+    private static DateOnly Day(int ago) => DateOnly.FromDateTime(DateTimeOffset.UtcNow.UtcDateTime).AddDays(-ago);
+
+    private async Task<List<DroppedDay>> DropAsync()
+    {
+        await using var connection = await Engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
+        return await Retention.DropAsync(connection, _ => 30, TestContext.Current.CancellationToken);
+    }
+
+    /// <summary>An event of so many days ago with an external id, delivered at the second attempt; acknowledged, or else in the inbox.</summary>
+    private async Task<Guid> AddAsync(int days, Guid subscription, bool partition = false, long seq = 0)
+    {
+        if (partition)
+        {
+            await using var connection = await Engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
+            await Partitions.MakeAsync(connection, Day(days), Day(days), TestContext.Current.CancellationToken);
+        }
+        var id = TypeId.Add(TypeId.At(DateTimeOffset.UtcNow.AddDays(-days)), Random.Shared.Next());
+        var delivery = TypeId.Add(id, 1);
+        await Engine.Rows.ExecuteAsync(
+        [
+            new(StoredEvents.Store($"SELECT '{Engine.Tenant}'::uuid, '{id}'::uuid, 'of {id}', 'a.b', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea")),
+            new($"UPDATE events SET seq = {(seq > 0 ? seq : "NULL")} WHERE id = '{id}'"),
+            new(
+                $"""
+                INSERT INTO request_keys (tenant_id, kind, key_hash, fingerprint, event_id, correlation_id, expires_at)
+                VALUES ('{Engine.Tenant}', 1, sha256('of {id}'), sha256(''), '{id}', 'c', 'infinity')
+                """),
+            DeliveryQueue.Enqueue([new NewDelivery(Engine.Tenant, delivery, id, subscription)]),
+            .. DeliveryResults.Apply([Result(DeliveryStatus.Pending, AttemptOutcome.Timeout)]),
+            .. DeliveryResults.Apply([Result(DeliveryStatus.Succeeded, AttemptOutcome.Delivered)]),
+            partition ? EventState.Acknowledge(Engine.Tenant, [id]) : EventState.Receive([(Engine.Tenant, id)]),
+        ]);
+        return id;
+
+        DeliveryResult Result(DeliveryStatus status, AttemptOutcome outcome) =>
+            new(Engine.Tenant, delivery, id, subscription, 0, status, Rows.Attempt(outcome, 200));
+    }
+}
