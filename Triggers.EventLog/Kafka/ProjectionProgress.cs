@@ -15,9 +15,6 @@ public sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics, N
     private const int MaxWaiters = 1_000;
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(20);
 
-    /// <summary>How far the clocks of API processes may be apart: a partition is in the order of appending, not of their clocks.</summary>
-    private static readonly TimeSpan s_clocks = TimeSpan.FromSeconds(5);
-
     private readonly Lock _lock = new();
     private readonly List<Waiter> _waiters = [];
     private bool _looking;
@@ -111,7 +108,7 @@ public sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics, N
         // The positions are read after the end: what is passed then was stored before who waits looks again.
         var positions = await ReadPositionsAsync();
         foreach (var waiter in waiting.Where(w => w.LogEnd!.All(end => end.Value == 0 || positions.TryGetValue(end.Key, out var at)
-            && (at.Next >= end.Value || w.Moment is { } moment && at.PassedAt > moment + s_clocks))))
+            && (at.Next >= end.Value || w.Moment is { } moment && at.PassedAt > moment + RequestBudget.IdToKafka + RequestBudget.Clocks))))
             waiter.Done.TrySetResult();
     }
 

@@ -31,11 +31,11 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     public async Task<AppendResult> AppendAsync(AppendRequest request, CancellationToken cancellationToken)
     {
         var limit = new TimeLimit(time, RequestBudget.Append);
-        if (await EnqueueAsync(request, limit, cancellationToken) is { } result)
+        if (await EnqueueAsync(new PendingAppend(request, idsAreReserved: false), limit, cancellationToken) is { } result)
             return result;
         // A key is held by a process that appends to the other log, or that died over it: to be waited for, or taken over.
         return await limit.WaitAsync(
-            _keys.AppendAsync(request, keyless => EnqueueAsync(keyless, limit, CancellationToken.None), limit), cancellationToken);
+            _keys.AppendAsync(request, keyless => EnqueueAsync(new PendingAppend(keyless, idsAreReserved: true), limit, CancellationToken.None), limit), cancellationToken);
     }
 
     /// <inheritdoc />
@@ -43,10 +43,9 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
         _keys.FindRepeatedAsync(request, new TimeLimit(time, RequestBudget.Append)).WaitAsync(cancellationToken);
 
     /// <returns>Null when its keys have to be reserved.</returns>
-    private async Task<AppendResult?> EnqueueAsync(AppendRequest request, TimeLimit limit, CancellationToken cancellationToken)
+    private async Task<AppendResult?> EnqueueAsync(PendingAppend pending, TimeLimit limit, CancellationToken cancellationToken)
     {
-        var pending = new PendingAppend(request);
-        _queues.Enqueue(request.TenantId, pending, pending.Bytes);
+        _queues.Enqueue(pending.Request.TenantId, pending, pending.Bytes);
         try
         {
             return await pending.Completion.Task.WaitAsync(limit.Left, time, cancellationToken);
@@ -145,9 +144,11 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
 
     private async Task AppendGroupAsync(List<PendingAppend> group)
     {
-        var items = new Items(group);
         using var timeout = new CancellationTokenSource(RequestBudget.Commit, time);
         await using var connection = await dataSource.OpenConnectionAsync(timeout.Token);
+        foreach (var pending in group)
+            pending.Number();
+        var items = new Items(group);
 
         var inserted = items.Count;
         HashSet<Guid>? insertedIds = null;
@@ -280,9 +281,19 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
                 WHERE i.tenant_id = k.tenant_id AND CASE k.kind WHEN 0 THEN i.first_id ELSE i.id END = k.event_id)
         """;
 
-    private sealed class PendingAppend(AppendRequest request) : PendingRequest(request)
+    private sealed class PendingAppend(AppendRequest request, bool idsAreReserved) : PendingRequest(request)
     {
         public TaskCompletionSource<AppendResult?> Completion { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+        /// <summary>
+        /// Gives it ids of now, however long it waited for its turn: so the order of ids is that of commits, but for what is under way at the
+        /// same moment.
+        /// </summary>
+        public void Number()
+        {
+            if (!idsAreReserved)
+                Request = Request.Under(TypeId.NewGuid(), Request.CorrelationId);
+        }
     }
 
     /// <summary>The keys of a group as columns.</summary>
