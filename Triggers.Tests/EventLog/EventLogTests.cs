@@ -162,6 +162,28 @@ public abstract class EventLogTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task What_was_appended_is_found_by_its_keys_and_finding_appends_nothing()
+    {
+        var first = await Engine.Log.AppendAsync(Request(Key("key", "batch"), 3, External("ext", "content")), TestContext.Current.CancellationToken);
+
+        AppendResult? again = null;
+        await Wait.UntilAsync("its keys are settled", async () =>
+            (again = await FindAsync(Request(Key("key", "batch"), 3, External("ext", "content")))) is { Outcome: not AppendOutcome.InProgress });
+        Assert.Equal(AppendOutcome.Repeated, again!.Outcome);
+        Assert.Equal(first.Events.Select(e => e.Id), again.Events.Select(e => e.Id));
+        Assert.Equal(AppendOutcome.KeyReused, (await FindAsync(Request(Key("key", "other"))))!.Outcome);
+        Assert.Null(await FindAsync(Request(Key("another", "batch"), 3)));
+        Assert.Null(await FindAsync(Request(null, 2)));
+        // A part of it is new.
+        Assert.Null(await FindAsync(Request(null, 2, External("ext", "content"))));
+        var known = (await FindAsync(Request(null, 1, External("ext", "content"))))!.Events.Single();
+        Assert.Equal((first.Events[0].Id, AppendedEventOutcome.Repeated), (known.Id, known.Outcome));
+        Assert.Equal(3, await CountAsync());
+
+        Task<AppendResult?> FindAsync(AppendRequest request) => Engine.Log.FindRepeatedAsync(request, TestContext.Current.CancellationToken);
+    }
+
+    [Fact]
     public async Task Tenants_have_keys_of_their_own()
     {
         var other = Request(Key("key", "other body"), 1, External("ext", "other")) with { TenantId = TypeId.NewGuid() };
