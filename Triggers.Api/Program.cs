@@ -29,6 +29,7 @@ builder.Services.AddKeys();
 builder.AddRedis();
 builder.Services.AddFeatures();
 builder.Services.AddJson();
+builder.Services.AddProblems();
 builder.Services.AddContract();
 builder.AddOrigins();
 
@@ -40,7 +41,8 @@ app.Use(next => app.Services.GetRequiredService<WarmUp>().Use(next));
 app.UseForwardedHeaders();
 app.UseMiddleware<Correlation>();
 app.Use(Head.AsGetAsync);
-app.UseMiddleware<Problems>();
+app.UseProblems();
+app.Use(Deadline.BoundAsync);
 app.UseRouting();
 app.UseOrigins();
 app.UseAuthorization();

@@ -19,7 +19,7 @@ for ((turn = 1; turn <= turns; turn++)); do
         # The AppHost itself, so that the signal that ends it reaches it.
         dotnet Triggers.AppHost/bin/Release/net10.0/Triggers.AppHost.dll --Data:Directory="$directory/$log-$turn" --Data:Temporary=true \
             --Dashboard:Enabled=false --Ports:Api=18088 --Ports:Receiver=0 --Ports:Kafka=0 --Kafka:Home="$home" \
-            --RateLimiting:RequestsPerSecond=1000000 --RateLimiting:Burst=1000000 \
+            --RateLimiting:RequestsPerSecond=1000000 --RateLimiting:Burst=1000000 --RateLimiting:EventsPerSecond=0 --RateLimiting:BytesPerSecond=0 \
             --environment=Production >"$directory/out" 2>&1 &
         apphost=$!
         until grep -q 'Ctrl-C stops' "$directory/out"; do

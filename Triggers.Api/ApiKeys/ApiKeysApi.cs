@@ -30,7 +30,7 @@ internal static class ApiKeysApi
         app.MapPost("/api-keys/{id}/rotate", RotateAsync).RequireScope(Scopes.KeysWrite).WithMetadata(ApiKeyDocs.Rotate);
     }
 
-    private static async Task<IResult> CreateAsync(
+    private static async Task<Created<ApiKeyWithSecret>> CreateAsync(
         HttpContext context, Caller caller, TriggersDbContext db, IOptions<CapOptions> caps, TimeProvider time, CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, fields => NewApiKey.Read(fields, time.GetUtcNow()));
@@ -54,7 +54,7 @@ internal static class ApiKeysApi
         return Created(key, secret);
     }
 
-    private static async Task<IResult> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<Page<ApiKeyView>>> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         var tenant = list.Id("tenantId") is { } id ? TypeId.Format(TypeId.Tenant, id) : null;
@@ -65,11 +65,11 @@ internal static class ApiKeysApi
         return TypedResults.Ok(list.Answer(rows, ApiKeyView.Of, k => k.Id));
     }
 
-    private static async Task<IResult> GetAsync(
+    private static async Task<Ok<ApiKeyView>> GetAsync(
         string id, string? tenantId, Caller caller, TriggersDbContext db, CancellationToken cancellationToken) =>
         TypedResults.Ok(ApiKeyView.Of(await FindAsync(id, tenantId, caller, db, cancellationToken)));
 
-    private static async Task<IResult> GetUsageAsync(
+    private static async Task<Ok<ApiKeyUsage>> GetUsageAsync(
         string id, string? tenantId, Caller caller, TriggersDbContext db, RateLimits rates, IOptions<RateLimitingOptions> defaults,
         CancellationToken cancellationToken)
     {
@@ -80,7 +80,7 @@ internal static class ApiKeysApi
         return TypedResults.Ok(ApiKeyUsage.Of(key.Id, limits, await rates.LookAsync(limits), rates.AreShared));
     }
 
-    private static async Task<IResult> ChangeAsync(
+    private static async Task<Ok<ApiKeyView>> ChangeAsync(
         string id, string? tenantId, HttpContext context, Caller caller, TriggersDbContext db, KeyChanges changes, TimeProvider time,
         CancellationToken cancellationToken)
     {
@@ -117,7 +117,7 @@ internal static class ApiKeysApi
         return TypedResults.Ok(ApiKeyView.Of(found));
     }
 
-    private static async Task<IResult> RevokeAsync(
+    private static async Task<NoContent> RevokeAsync(
         string id, string? tenantId, Caller caller, TriggersDbContext db, KeyChanges changes, CancellationToken cancellationToken)
     {
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
@@ -131,7 +131,7 @@ internal static class ApiKeysApi
         return TypedResults.NoContent();
     }
 
-    private static async Task<IResult> RotateAsync(
+    private static async Task<Created<ApiKeyWithSecret>> RotateAsync(
         string id, string? tenantId, HttpContext context, Caller caller, TriggersDbContext db, KeyChanges changes, IOptions<CapOptions> caps,
         CancellationToken cancellationToken)
     {

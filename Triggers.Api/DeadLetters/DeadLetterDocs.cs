@@ -24,26 +24,26 @@ internal static class DeadLetterDocs
             Parameter.Id("subscriptionId", "Those to one subscription.", TypeId.Subscription),
             ListParameters.Order, ListParameters.Limit, ListParameters.Cursor,
         ],
-        Answer = new(typeof(Page<DeadLetterView>), $$"""{"items":[{{Example}}],"nextCursor":null}"""),
+        AnswerExample = $$"""{"items":[{{Example}}],"nextCursor":null}""",
     };
 
     public static readonly Operation Get = new("getDeadLetter", Group, "Get a dead letter",
         "It has the id of its delivery, whose attempts are at `/deliveries/{id}`.")
     {
-        Answer = new(typeof(DeadLetterView), Example),
+        AnswerExample = Example,
     };
 
     public static readonly Operation DiscardAll = new("discardDeadLetters", Group, "Give up a subscription's dead letters",
         "Every unresolved one of the subscription, which may be deleted. `remaining` says that there were too many for one request: send it again.")
     {
         Body = new(typeof(DiscardDeadLetters), """{"subscriptionId":"sub_01jd0000000000000000000000"}"""),
-        Answer = new(typeof(DiscardedDeadLetters), """{"discarded":12,"remaining":false}"""),
+        AnswerExample = """{"discarded":12,"remaining":false}""",
     };
 
     public static readonly Operation Discard = new("discardDeadLetter", Group, "Give a dead letter up",
         "It no longer counts. An event with nothing else unresolved is settled, or back in the inbox if nobody ever got it.")
     {
-        Answer = new(typeof(DeadLetterView), Example.Replace("\"open\"", "\"discarded\"").Replace("\"closedAt\":null", "\"closedAt\":\"2026-02-01T11:00:00Z\"")),
+        AnswerExample = Example.Replace("\"open\"", "\"discarded\"").Replace("\"closedAt\":null", "\"closedAt\":\"2026-02-01T11:00:00Z\""),
         Errors = [ErrorCodes.DeadLetterClosed],
     };
 }

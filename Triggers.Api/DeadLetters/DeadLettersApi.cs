@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.EntityFrameworkCore;
 using Npgsql;
 using Triggers.Api.Auth;
@@ -61,7 +62,7 @@ internal static class DeadLettersApi
         app.MapPost("/dead-letters/{id}/discard", DiscardAsync).RequireScope(Scopes.EventsWrite).WithMetadata(DeadLetterDocs.Discard);
     }
 
-    private static async Task<IResult> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<Page<DeadLetterView>>> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         var state = list.OneOf<DeadLetterState>("state");
@@ -83,10 +84,10 @@ internal static class DeadLettersApi
         return TypedResults.Ok(list.Answer(rows, DeadLetterView.Of, d => d.DeliveryId));
     }
 
-    private static async Task<IResult> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken) =>
+    private static async Task<Ok<DeadLetterView>> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken) =>
         TypedResults.Ok(DeadLetterView.Of(await FindAsync(db, caller, Ids.DeadLetter(id), cancellationToken)));
 
-    private static async Task<IResult> DiscardAsync(
+    private static async Task<Ok<DeadLetterView>> DiscardAsync(
         string id, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, CancellationToken cancellationToken)
     {
         var key = Ids.DeadLetter(id);
@@ -96,7 +97,7 @@ internal static class DeadLettersApi
         return TypedResults.Ok(DeadLetterView.Of(await FindAsync(db, caller, key, cancellationToken)));
     }
 
-    private static async Task<IResult> DiscardAllAsync(
+    private static async Task<Ok<DiscardedDeadLetters>> DiscardAllAsync(
         HttpContext context, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, TimeProvider time, CancellationToken cancellationToken)
     {
         var subscription = await Body.ReadAsync(context, fields =>

@@ -27,7 +27,7 @@ internal static class DeliveriesApi
         app.MapGet("/events/{id}/deliveries", ListOfEventAsync).RequireScope(Scopes.EventsRead).WithMetadata(DeliveryDocs.ListOfEvent);
     }
 
-    private static async Task<IResult> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<Page<DeliveryView>>> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         var eventId = list.Id("eventId");
@@ -82,7 +82,7 @@ internal static class DeliveriesApi
         return list.Merge((rows, null), [], d => d.Id);
     }
 
-    private static async Task<IResult> ListOfEventAsync(
+    private static async Task<Ok<Page<DeliveryView>>> ListOfEventAsync(
         string id, HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Event(id);
@@ -93,7 +93,7 @@ internal static class DeliveriesApi
         return await AnswerAsync(list, OfEvent(db.Deliveries.Where(d => d.TenantId == caller.TenantId), key), cancellationToken);
     }
 
-    private static async Task<IResult> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<DeliveryDetail>> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Delivery(id);
         // One snapshot: a delivery that ends between the two reads would be pending beside its successful attempt.
@@ -114,7 +114,8 @@ internal static class DeliveriesApi
     private static Ok<Page<DeliveryView>> Answer(ListRequest list, (List<Delivery> Rows, Guid? NextAfter) page) =>
         TypedResults.Ok(list.Answer(page, DeliveryView.Of));
 
-    private static async Task<IResult> AnswerAsync(ListRequest list, IQueryable<Delivery> query, CancellationToken cancellationToken)
+    private static async Task<Ok<Page<DeliveryView>>> AnswerAsync(
+        ListRequest list, IQueryable<Delivery> query, CancellationToken cancellationToken)
     {
         var rows = await list.Page(query, d => d.Id).ToListAsync(cancellationToken);
         return TypedResults.Ok(list.Answer(rows, DeliveryView.Of, d => d.Id));

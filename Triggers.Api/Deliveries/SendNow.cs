@@ -21,7 +21,7 @@ internal static class SendNow
     private static readonly TimeSpan AtMost = TimeSpan.FromSeconds(0.8);
 
     /// <summary><c>POST /deliveries/{id}/send-now</c></summary>
-    public static async Task<IResult> OneAsync(
+    public static async Task<Accepted<DeliveryView>> OneAsync(
         string id, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, CancellationToken cancellationToken)
     {
         var key = Ids.Delivery(id);
@@ -36,7 +36,7 @@ internal static class SendNow
     }
 
     /// <summary><c>POST /subscriptions/{id}/send-now</c></summary>
-    public static async Task<IResult> AllAsync(
+    public static async Task<Accepted<SentNow>> AllAsync(
         string id, HttpContext context, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, RateLimits limits, TimeProvider time,
         CancellationToken cancellationToken)
     {

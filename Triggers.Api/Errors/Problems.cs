@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Text.Json.Serialization;
+using Microsoft.AspNetCore.Diagnostics;
 using Npgsql;
 using Triggers.Api.Ingest;
 using Triggers.Api.Requests;
@@ -33,45 +34,33 @@ internal sealed record Problem(
 }
 
 /// <summary>The one place that answers errors: ours, the framework's, and those of what we depend on.</summary>
-internal sealed partial class Problems(RequestDelegate next, ILogger<Problems> logger)
+internal sealed partial class Problems(ILogger<Problems> logger) : IExceptionHandler
 {
-    public async Task InvokeAsync(HttpContext context)
+    /// <summary>Answers what was thrown. Of an answer that had begun the framework aborts the connection: half of it must not look like a whole one.</summary>
+    public async ValueTask<bool> TryHandleAsync(HttpContext context, Exception exception, CancellationToken cancellationToken)
     {
-        using var deadline = Deadline.Start(context);
-        try
-        {
-            await next(context);
-        }
-        catch (Exception e) when (deadline.ClientIsGone && e is OperationCanceledException or IOException or NpgsqlException)
+        var deadline = context.Features.Get<Deadline>();
+        if (deadline?.ClientIsGone is true && exception is OperationCanceledException or IOException or NpgsqlException)
         {
             // Nobody is there to read an answer.
-            if (!context.Response.HasStarted)
-                context.Response.StatusCode = StatusCodes.Status499ClientClosedRequest;
+            context.Response.StatusCode = StatusCodes.Status499ClientClosedRequest;
             context.Abort();
-            return;
+            return true;
         }
-        catch (Exception e) when (!context.Response.HasStarted)
-        {
-            await AnswerAsync(context, deadline, e);
-            return;
-        }
-        catch (Exception e)
-        {
-            // Half an answer must not look like a whole one.
-            Log.Unfinished(logger, e, context.Request.Method, context.GetEndpoint()?.DisplayName);
-            context.Abort();
-            return;
-        }
+        await AnswerAsync(context, deadline, exception);
+        return true;
+    }
 
-        if (context.Response is { HasStarted: false, StatusCode: >= 400, ContentType: null, ContentLength: null })
-        {
-            var code = ErrorCodes.OfStatus(context.Response.StatusCode);
-            if (code != ErrorCodes.MethodNotAllowed)
-                context.Response.Headers.Remove("Allow");
-            else if (context.Response.Headers.Allow.ToString() is var allowed && allowed.Contains("GET", StringComparison.Ordinal))
-                context.Response.Headers.Allow = $"{allowed}, HEAD";
-            await WriteAsync(context, code, Explain(context, code));
-        }
+    /// <summary>Gives an error that the framework answered with a status and nothing else its body.</summary>
+    public static Task OfStatusAsync(StatusCodeContext status)
+    {
+        var context = status.HttpContext;
+        var code = ErrorCodes.OfStatus(context.Response.StatusCode);
+        if (code != ErrorCodes.MethodNotAllowed)
+            context.Response.Headers.Remove("Allow");
+        else if (context.Response.Headers.Allow.ToString() is var allowed && allowed.Contains("GET", StringComparison.Ordinal))
+            context.Response.Headers.Allow = $"{allowed}, HEAD";
+        return WriteAsync(context, code, Explain(context, code));
     }
 
     private static string Explain(HttpContext context, ErrorCode code) => code.Status switch
@@ -81,7 +70,7 @@ internal sealed partial class Problems(RequestDelegate next, ILogger<Problems> l
         _ => $"{code.Title}.",
     };
 
-    private Task AnswerAsync(HttpContext context, Deadline deadline, Exception e)
+    private Task AnswerAsync(HttpContext context, Deadline? deadline, Exception e)
     {
         switch (e)
         {
@@ -95,13 +84,13 @@ internal sealed partial class Problems(RequestDelegate next, ILogger<Problems> l
                 return WriteAsync(context, new ApiException(ErrorCodes.LogUnavailable, e.Message) { RetryAfterSeconds = 1 });
         }
 
-        if (deadline.Passed || Storage.IsAway(e))
+        if (deadline?.Passed is true || Storage.IsAway(e))
         {
             Log.StorageAway(logger, e.Message);
             return WriteAsync(context, new ApiException(ErrorCodes.StorageUnavailable, "The database did not answer in time.") { RetryAfterSeconds = 1 });
         }
 
-        Log.Unexpected(logger, e, context.Request.Method, context.GetEndpoint()?.DisplayName);
+        Log.Unexpected(logger, e, context.Request.Method, EndpointOf(context)?.DisplayName);
         return WriteAsync(context, ErrorCodes.InternalError, "The mistake is ours; the correlation id finds it in the logs.");
     }
 
@@ -112,10 +101,11 @@ internal sealed partial class Problems(RequestDelegate next, ILogger<Problems> l
     public static Task WriteAsync(HttpContext context, ApiException e)
     {
         // Of a batch nothing of which was accepted, every event was counted by itself.
-        if (e.Code != ErrorCodes.BatchRefused && context.GetEndpoint()?.Metadata.GetMetadata<IngestApi.TakesEvents>() is not null)
+        if (e.Code != ErrorCodes.BatchRefused && EndpointOf(context)?.Metadata.GetMetadata<IngestApi.TakesEvents>() is not null)
             context.RequestServices.GetRequiredService<ApiMetrics>().Refused(e.Code.Code);
         var response = context.Response;
         response.StatusCode = e.Code.Status;
+        response.Headers[Correlation.Header] = context.CorrelationId();
         if (e.RetryAfterSeconds is { } seconds)
             response.Headers.RetryAfter = seconds.ToString();
         var problem = new Problem(
@@ -125,15 +115,27 @@ internal sealed partial class Problems(RequestDelegate next, ILogger<Problems> l
         return response.WriteAsJsonAsync(problem, Json.Options, "application/problem+json", CancellationToken.None);
     }
 
+    // The framework takes it away before an exception is handled.
+    private static Endpoint? EndpointOf(HttpContext context) => context.GetEndpoint() ?? context.Features.Get<IExceptionHandlerFeature>()?.Endpoint;
+
     private static partial class Log
     {
-        [LoggerMessage(EventId = 3, Level = LogLevel.Error, Message = "The answer to {Method} {Endpoint} could not be finished; the connection was aborted")]
-        public static partial void Unfinished(ILogger logger, Exception exception, string method, string? endpoint);
-
         [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Answered 503, Postgres is away: {Problem}")]
         public static partial void StorageAway(ILogger logger, string problem);
 
         [LoggerMessage(EventId = 2, Level = LogLevel.Error, Message = "Answered 500 to {Method} {Endpoint}")]
         public static partial void Unexpected(ILogger logger, Exception exception, string method, string? endpoint);
+    }
+}
+
+/// <summary>The framework's exception handler and status code pages, with our answers.</summary>
+internal static class ProblemsSetup
+{
+    public static void AddProblems(this IServiceCollection services) => services.AddProblemDetails().AddExceptionHandler<Problems>();
+
+    public static void UseProblems(this WebApplication app)
+    {
+        app.UseExceptionHandler();
+        app.UseStatusCodePages(Problems.OfStatusAsync);
     }
 }

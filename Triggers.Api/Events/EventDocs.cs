@@ -33,7 +33,7 @@ internal static class EventDocs
             Parameter.Text("externalId", "The producer's own name for it: at most one event.", "order-1042", EventParser.MaxTextLength),
             ListParameters.CreatedAfter, ListParameters.CreatedBefore, ListParameters.Order, ListParameters.Limit, ListParameters.Cursor,
         ],
-        Answer = new(typeof(Page<EventView>), $$"""{"items":[{{Example}}],"nextCursor":null}"""),
+        AnswerExample = $$"""{"items":[{{Example}}],"nextCursor":null}""",
         Errors = [ErrorCodes.EventNotYetVisible],
     };
 
@@ -42,7 +42,7 @@ internal static class EventDocs
         + "`dead_lettered` while one of its dead letters is unresolved, else `delivered`. One that nobody subscribes to is `pending` "
         + "until it is acknowledged.")
     {
-        Answer = new(typeof(EventDetail), Example[..^1] + ""","deliveries":{"pending":1,"succeeded":0,"deadLettered":0,"cancelled":0}}"""),
+        AnswerExample = Example[..^1] + ""","deliveries":{"pending":1,"succeeded":0,"deadLettered":0,"cancelled":0}}""",
         Errors = [ErrorCodes.EventNotYetVisible],
     };
 }

@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using Microsoft.AspNetCore.Http.HttpResults;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Ingest;
@@ -28,7 +29,7 @@ internal static class EventsApi
         app.MapGet("/events/{id}", GetAsync).RequireScope(Scopes.EventsRead).WithMetadata(EventDocs.Get);
     }
 
-    private static async Task<IResult> ListAsync(
+    private static async Task<Ok<Page<EventView>>> ListAsync(
         HttpContext context, Caller caller, EventReader reader, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
@@ -57,7 +58,7 @@ internal static class EventsApi
         return TypedResults.Ok(list.Answer(events, next));
     }
 
-    private static async Task<IResult> GetAsync(string id, Caller caller, EventReader reader, CancellationToken cancellationToken)
+    private static async Task<Ok<EventDetail>> GetAsync(string id, Caller caller, EventReader reader, CancellationToken cancellationToken)
     {
         var key = Ids.Event(id);
         var found = await reader.FindAsync(caller.TenantId, key, cancellationToken) ?? throw ApiException.NotFound("event");

@@ -1,4 +1,5 @@
 using Microsoft.AspNetCore.Authentication;
+using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.Extensions.Diagnostics.HealthChecks;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
@@ -17,14 +18,14 @@ internal static class HealthApi
         "Open to all: `healthy`, or `degraded` naming the parts that are not well. With a valid key also what is wrong with them. "
         + "`/health/live` and `/health/ready` are for orchestrators.")
     {
-        Answer = new(typeof(ServiceHealth), """{"status":"healthy","parts":[{"name":"postgres","status":"healthy","detail":null}]}"""),
+        AnswerExample = """{"status":"healthy","parts":[{"name":"postgres","status":"healthy","detail":null}]}""",
         Errors = [ErrorCodes.StorageUnavailable],
     };
 
     /// <summary>Maps <c>GET /health</c>.</summary>
     public static void MapHealth(this IEndpointRouteBuilder app) => app.MapGet("/health", GetAsync).AllowAnonymous().WithMetadata(Get);
 
-    private static async Task<IResult> GetAsync(HttpContext context, HealthCheckService checks)
+    private static async Task<Ok<ServiceHealth>> GetAsync(HttpContext context, HealthCheckService checks)
     {
         var known = IsKnownAsync(context);
         var report = await checks.CheckDependenciesAsync(context.RequestAborted);

@@ -1,5 +1,6 @@
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Serialization;
+using Microsoft.AspNetCore.Http.HttpResults;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Events;
@@ -47,7 +48,7 @@ internal static class InboxApi
         app.MapPost("/events/{id}/acknowledge", AcknowledgeAsync).RequireScope(Scopes.InboxWrite).WithMetadata(InboxDocs.Acknowledge);
     }
 
-    private static async Task<IResult> ListAsync(
+    private static async Task<Ok<Page<EventView>>> ListAsync(
         HttpContext context, Caller caller, EventReader reader, InboxSignal signal, ConcurrencyLimits limits, TimeProvider time)
     {
         var list = ListRequest.Of(context, newestFirst: false);
@@ -91,7 +92,7 @@ internal static class InboxApi
         }
     }
 
-    private static async Task<IResult> AcknowledgeAsync(
+    private static async Task<Ok<EventView>> AcknowledgeAsync(
         string id, Caller caller, Acknowledger acknowledger, EventReader reader, CancellationToken cancellationToken)
     {
         var key = Ids.Event(id);
@@ -104,7 +105,7 @@ internal static class InboxApi
         };
     }
 
-    private static async Task<IResult> AcknowledgeManyAsync(
+    private static async Task<Ok<AcknowledgedMany>> AcknowledgeManyAsync(
         HttpContext context, Caller caller, Acknowledger acknowledger, CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, fields => new AcknowledgeMany { Ids = fields.Ids("ids")! });

@@ -22,13 +22,13 @@ internal static class InboxDocs
             ListParameters.Limit, ListParameters.Cursor,
         ],
         Errors = [ErrorCodes.TooManyConcurrent],
-        Answer = new(typeof(Page<EventView>), $$"""{"items":[{{EventDocs.Example}}],"nextCursor":null}"""),
+        AnswerExample = $$"""{"items":[{{EventDocs.Example}}],"nextCursor":null}""",
     };
 
     public static readonly Operation Acknowledge = new("acknowledgeEvent", Group, "Acknowledge an event",
         "It leaves the inbox for good. Acknowledging again changes nothing. No push is cancelled, and no dead letter is hidden by it.")
     {
-        Answer = new(typeof(EventView), EventDocs.Example.Replace("\"pending\"", "\"delivered\"")),
+        AnswerExample = EventDocs.Example.Replace("\"pending\"", "\"delivered\""),
         Errors = [ErrorCodes.EventNotYetVisible],
     };
 
@@ -37,6 +37,6 @@ internal static class InboxDocs
         + "processed yet, to be sent again.")
     {
         Body = new(typeof(AcknowledgeMany), """{"ids":["evt_01jd0000000000000000000000"]}"""),
-        Answer = new(typeof(AcknowledgedMany), """{"items":[{"id":"evt_01jd0000000000000000000000","status":"acknowledged"}]}"""),
+        AnswerExample = """{"items":[{"id":"evt_01jd0000000000000000000000","status":"acknowledged"}]}""",
     };
 }

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Microsoft.AspNetCore.Http.HttpResults;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.OpenApi;
@@ -26,7 +27,7 @@ internal static class IngestApi
             .WithMetadata(TakesEvents.Instance).WithMetadata(new CostsEvents(0, Bytes: true, MayBeRepeated: true)).WithMetadata(IngestDocs.PublishBatch);
     }
 
-    private static async Task<IResult> PublishAsync(HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics)
+    private static async Task<Accepted<AcceptedEvent>> PublishAsync(HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics)
     {
         var key = IdempotencyKey.Of(context.Request);
         var body = await Body.ReadBytesAsync(context, Body.MaxBytes);
@@ -47,7 +48,7 @@ internal static class IngestApi
         return TypedResults.Accepted($"/events/{answer.Id}", answer);
     }
 
-    private static async Task<IResult> PublishBatchAsync(HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics)
+    private static async Task<Accepted<BatchAnswer>> PublishBatchAsync(HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics)
     {
         var key = IdempotencyKey.Of(context.Request);
         var body = await Body.ReadBytesAsync(context, MaxBatchBytes);
@@ -103,6 +104,8 @@ internal static class IngestApi
             try
             {
                 result = await log.AppendAsync(request, context.RequestAborted);
+                if (result.Events is [var only])
+                    activity?.SetTag("messaging.message.id", TypeId.Format(TypeId.Event, only.Id));
             }
             catch (Exception e)
             {

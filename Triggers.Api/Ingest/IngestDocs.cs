@@ -56,9 +56,7 @@ internal static class IngestDocs
     {
         Headers = [IdempotencyKey.Parameter],
         Body = new(typeof(PublishEvent), """{"type":"order.created","data":{"orderId":1042},"externalId":"order-1042","subject":"orders/1042"}"""),
-        Status = 202,
-        Answer = new(typeof(AcceptedEvent),
-            """{"id":"evt_01jd0000000000000000000000","type":"order.created","status":"pending","createdAt":"2026-01-31T09:30:00.123Z","correlationId":"checkout-77"}"""),
+        AnswerExample = """{"id":"evt_01jd0000000000000000000000","type":"order.created","status":"pending","createdAt":"2026-01-31T09:30:00.123Z","correlationId":"checkout-77"}""",
         Errors =
         [
             ErrorCodes.ReservedEventType, ErrorCodes.ExternalIdConflict, ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyKeyReused, ErrorCodes.QuotaExceeded,
@@ -73,12 +71,10 @@ internal static class IngestDocs
     {
         Headers = [IdempotencyKey.Parameter],
         Body = new(typeof(PublishBatch), """{"events":[{"type":"order.created","data":{"orderId":1042}},{"type":"order paid","data":null}]}"""),
-        Status = 202,
-        Answer = new(typeof(BatchAnswer),
-            """
+        AnswerExample = """
             {"items":[{"status":"accepted","id":"evt_01jd0000000000000000000000","type":"order.created","createdAt":"2026-01-31T09:30:00.123Z","correlationId":"checkout-77"},
             {"status":"refused","code":"invalid_request","errors":[{"pointer":"/events/1/type","detail":"Must be 1 to 256 letters, digits, \".\", \"_\" or \"-\"."}]}],"accepted":1,"refused":1}
-            """),
+            """,
         Errors = [ErrorCodes.BatchRefused, ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyKeyReused, ErrorCodes.QuotaExceeded, ErrorCodes.LogUnavailable],
     };
 }

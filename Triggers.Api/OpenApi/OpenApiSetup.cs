@@ -105,11 +105,14 @@ internal static class OpenApiSetup
         ];
 
         operation.Responses = [];
-        operation.Responses[about.Status.ToString()] = new OpenApiResponse
+        // What the handler's typed result says of itself; everything else it may answer is an error, and thrown.
+        var success = context.Description.SupportedResponseTypes.Single(type => type.StatusCode < 300);
+        operation.Responses[success.StatusCode.ToString()] = new OpenApiResponse
         {
-            Description = about.Status switch { 201 => "Made.", 202 => "Accepted.", 204 => "Done.", _ => "OK." },
-            Content = about.Answer is null ? null : await ContentAsync(about.Answer, [Body.MediaType], context, cancellationToken),
-            Headers = Headers(about, document, scope is not null),
+            Description = success.StatusCode switch { 201 => "Made.", 202 => "Accepted.", 204 => "Done.", _ => "OK." },
+            Content = about.AnswerExample is null ? null
+                : await ContentAsync(new Payload(success.Type!, about.AnswerExample), [Body.MediaType], context, cancellationToken),
+            Headers = Headers(about, success.StatusCode, document, scope is not null),
         };
         foreach (var errors in Errors(about, scope is not null, context.Description).GroupBy(e => e.Status).OrderBy(g => g.Key))
         {
@@ -190,12 +193,12 @@ internal static class OpenApiSetup
         Example = parameter.Type == ParameterType.Number ? JsonNode.Parse(parameter.Example) : JsonValue.Create(parameter.Example),
     };
 
-    private static Dictionary<string, IOpenApiHeader> Headers(Operation about, OpenApiDocument document, bool needsKey)
+    private static Dictionary<string, IOpenApiHeader> Headers(Operation about, int status, OpenApiDocument document, bool needsKey)
     {
         List<string> names = [Correlation.Header];
         if (needsKey)
             names.AddRange([RateLimits.PolicyHeader, RateLimits.Header]);
-        if (about.Status is 201 || about.Id == IngestDocs.Publish.Id || about.Id == ReplayDocs.CreateJob.Id || about.Id == DeliveryDocs.SendNow.Id)
+        if (status is 201 || about.Id == IngestDocs.Publish.Id || about.Id == ReplayDocs.CreateJob.Id || about.Id == DeliveryDocs.SendNow.Id)
             names.Add("Location");
         if (about.IsList)
             names.Add("Link");

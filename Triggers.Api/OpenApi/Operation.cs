@@ -27,11 +27,8 @@ internal sealed record Operation(string Id, string Group, string Summary, string
     /// <summary>Whether the body may be left out.</summary>
     public bool BodyIsOptional { get; init; }
 
-    /// <summary>Status of success.</summary>
-    public int Status { get; init; } = 200;
-
-    /// <summary>What success answers; null for nothing.</summary>
-    public Payload? Answer { get; init; }
+    /// <summary>JSON that success may answer; null where it answers nothing. Its status and shape are those of the handler's typed result.</summary>
+    public string? AnswerExample { get; init; }
 
     /// <summary>Errors beside those that every operation can answer.</summary>
     public IReadOnlyList<ErrorCode> Errors { get; init; } = [];

@@ -14,7 +14,7 @@ internal static class ServiceApi
 
     private static readonly Operation Get = new("getService", "Health", "See what this is", "Open to all. Says where the reference is; so does `Link` (RFC 8631).")
     {
-        Answer = new(typeof(ServiceView), """{"name":"Triggers","reference":"/scalar","openApi":"/openapi/v1.json","health":"/health"}"""),
+        AnswerExample = """{"name":"Triggers","reference":"/scalar","openApi":"/openapi/v1.json","health":"/health"}""",
     };
 
     /// <summary>Maps <c>GET /</c>.</summary>

@@ -103,7 +103,7 @@ internal sealed class RateLimits(LocalLimits local, ApiMetrics metrics, RedisLim
         metrics.RateLimitDecided(
             standing.Verdict switch { Verdict.Allowed => "allowed", Verdict.QuotaExceeded => "quota_exceeded", _ => "limited" },
             shared is null ? "local" : "redis");
-        WriteHeaders(context.Response.Headers, limits, standing);
+        WriteHeaders(context.Response, limits, standing);
         if (standing.Verdict == Verdict.Allowed)
         {
             charge.Take(cost, standing.Day, shared is not null);
@@ -123,7 +123,7 @@ internal sealed class RateLimits(LocalLimits local, ApiMetrics metrics, RedisLim
         return new ApiException(code, detail) { RetryAfterSeconds = Math.Max(1, wait) };
     }
 
-    private static void WriteHeaders(IHeaderDictionary headers, Limits limits, Standing standing)
+    private static void WriteHeaders(HttpResponse response, Limits limits, Standing standing)
     {
         var (policies, states) = (new List<string>(5), new List<string>(5));
         void Add(string name, long quota, int window, long left, int wait)
@@ -143,8 +143,13 @@ internal sealed class RateLimits(LocalLimits local, ApiMetrics metrics, RedisLim
         AddRate("bytes", limits.Bytes, standing.BytesLeft);
         if (limits.EventsPerDay is { } events)
             Add("events-per-day", events, 86_400, Left(limits, standing), standing.SecondsLeft);
-        headers[PolicyHeader] = string.Join(", ", policies);
-        headers[Header] = string.Join(", ", states);
+        // When the answer starts, since an error takes all headers away. What was registered last comes first, and is newest.
+        response.OnStarting(() =>
+        {
+            response.Headers.TryAdd(PolicyHeader, string.Join(", ", policies));
+            response.Headers.TryAdd(Header, string.Join(", ", states));
+            return Task.CompletedTask;
+        });
     }
 
     private static long Left(Limits limits, Standing standing) => Math.Max(0, limits.EventsPerDay!.Value - standing.EventsToday);

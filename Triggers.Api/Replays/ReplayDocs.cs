@@ -13,11 +13,10 @@ internal static class ReplayDocs
 {
     private const string Group = "Replays";
 
-    private static readonly Payload Answer = new(typeof(Replayed),
-        $$"""{"deliveries":[{{DeliveryDocs.Example
+    private static readonly string ReplayedExample = $$"""{"deliveries":[{{DeliveryDocs.Example
             .Replace("\"succeeded\"", "\"pending\"")
             .Replace("\"nextAttemptAt\":null,\"lastOutcome\":\"delivered\",\"lastStatusCode\":200,\"replayOf\":null", "\"nextAttemptAt\":\"2026-01-31T09:30:00.15Z\",\"lastOutcome\":null,\"lastStatusCode\":null,\"replayOf\":\"dlv_01jcz000000000000000000000\"")
-            .Replace("\"finalizedAt\":\"2026-01-31T09:30:00.24Z\"", "\"finalizedAt\":null")}}]}""");
+            .Replace("\"finalizedAt\":\"2026-01-31T09:30:00.24Z\"", "\"finalizedAt\":null")}}]}""";
 
     public static readonly Operation OfEvent = new("replayEvent", Group, "Deliver an event again",
         "Without a body: to every enabled subscription that wants its type now and has it not on its way already. With "
@@ -26,16 +25,14 @@ internal static class ReplayDocs
     {
         Body = new(typeof(ReplayEvent), """{"subscriptionIds":["sub_01jd0000000000000000000000"]}"""),
         BodyIsOptional = true,
-        Status = 202,
-        Answer = Answer,
+        AnswerExample = ReplayedExample,
         Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.EventNotYetVisible, ErrorCodes.QuotaExceeded],
     };
 
     public static readonly Operation OfDelivery = new("replayDelivery", Group, "Repeat a delivery",
         "A new delivery, linked by `replayOf`, of one that has ended, however it did.")
     {
-        Status = 202,
-        Answer = Answer,
+        AnswerExample = ReplayedExample,
         Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.QuotaExceeded],
     };
 
@@ -43,8 +40,7 @@ internal static class ReplayDocs
         "The dead letter is `replaying` until the new delivery succeeds, which resolves it, or fails for good, which puts a new dead "
         + "letter in its place.")
     {
-        Status = 202,
-        Answer = Answer,
+        AnswerExample = ReplayedExample,
         Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.DeadLetterClosed, ErrorCodes.QuotaExceeded],
     };
 
@@ -59,8 +55,7 @@ internal static class ReplayDocs
     {
         Headers = [IdempotencyKey.Parameter],
         Body = new(typeof(NewReplayJob), """{"subscriptionId":"sub_01jd0000000000000000000000","from":"2026-01-31T09:00:00Z","to":"2026-01-31T12:00:00Z"}"""),
-        Status = 202,
-        Answer = new(typeof(ReplayJobView), JobExample),
+        AnswerExample = JobExample,
         Errors =
         [
             ErrorCodes.ReplayRunning, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.IdempotencyInProgress,
@@ -76,19 +71,18 @@ internal static class ReplayDocs
             Parameter.Id("subscriptionId", "Those to one subscription.", TypeId.Subscription),
             ListParameters.Order, ListParameters.Limit, ListParameters.Cursor,
         ],
-        Answer = new(typeof(Page<ReplayJobView>), $$"""{"items":[{{JobExample}}],"nextCursor":null}"""),
+        AnswerExample = $$"""{"items":[{{JobExample}}],"nextCursor":null}""",
     };
 
     public static readonly Operation GetJob = new("getReplay", Group, "Get a replay of a range of time", "With how far it has come.")
     {
-        Answer = new(typeof(ReplayJobView), JobExample),
+        AnswerExample = JobExample,
     };
 
     public static readonly Operation CancelJob = new("cancelReplay", Group, "End a replay of a range of time",
         "It makes no more deliveries. Those that it has made are delivered.")
     {
-        Answer = new(typeof(ReplayJobView),
-            JobExample.Replace("\"running\"", "\"cancelled\"").Replace("\"finishedAt\":null", "\"finishedAt\":\"2026-01-31T12:05:00Z\"")),
+        AnswerExample = JobExample.Replace("\"running\"", "\"cancelled\"").Replace("\"finishedAt\":null", "\"finishedAt\":\"2026-01-31T12:05:00Z\""),
         Errors = [ErrorCodes.ReplayEnded],
     };
 }

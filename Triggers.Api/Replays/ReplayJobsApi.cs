@@ -1,5 +1,6 @@
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Serialization;
+using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.EntityFrameworkCore;
 using Npgsql;
 using Triggers.Api.Auth;
@@ -110,7 +111,7 @@ internal static class ReplayJobsApi
         app.MapPost("/replays/{id}/cancel", CancelAsync).RequireScope(Scopes.EventsWrite).WithMetadata(ReplayDocs.CancelJob);
     }
 
-    private static async Task<IResult> CreateAsync(
+    private static async Task<Accepted<ReplayJobView>> CreateAsync(
         HttpContext context, Caller caller, TriggersDbContext db, FirstAnswers answers, RateLimits limits, CancellationToken cancellationToken)
     {
         var key = IdempotencyKey.Of(context.Request);
@@ -162,7 +163,7 @@ internal static class ReplayJobsApi
         }
     }
 
-    private static async Task<IResult> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<Page<ReplayJobView>>> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         var status = list.OneOf<ReplayJobStatus>("status");
@@ -178,14 +179,14 @@ internal static class ReplayJobsApi
         return TypedResults.Ok(list.Answer(rows, ReplayJobView.Of, j => j.Id));
     }
 
-    private static async Task<IResult> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<ReplayJobView>> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Replay(id);
         var found = await db.ReplayJobs.FirstOrDefaultAsync(j => j.TenantId == caller.TenantId && j.Id == key, cancellationToken);
         return TypedResults.Ok(ReplayJobView.Of(found ?? throw ApiException.NotFound("replay")));
     }
 
-    private static async Task<IResult> CancelAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<ReplayJobView>> CancelAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Replay(id);
         // Waits for the portion that is being made, if one is.

@@ -1,5 +1,6 @@
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Serialization;
+using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.EntityFrameworkCore;
 using Triggers.Api.Auth;
 using Triggers.Api.Deliveries;
@@ -38,7 +39,7 @@ internal static class ReplaysApi
         app.MapPost("/dead-letters/{id}/replay", ReplayDeadLetterAsync).RequireScope(Scopes.EventsWrite).WithMetadata(new CostsEvents(1)).WithMetadata(ReplayDocs.OfDeadLetter);
     }
 
-    private static async Task<IResult> ReplayEventAsync(
+    private static async Task<Accepted<Replayed>> ReplayEventAsync(
         string id, HttpContext context, Caller caller, EventReader reader, Replayer replayer, TriggersDbContext db, TimeProvider time)
     {
         var key = Ids.Event(id);
@@ -58,7 +59,7 @@ internal static class ReplaysApi
         return await AnswerAsync(db, caller, made, context.RequestAborted);
     }
 
-    private static async Task<IResult> ReplayDeliveryAsync(
+    private static async Task<Accepted<Replayed>> ReplayDeliveryAsync(
         string id, Caller caller, Replayer replayer, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var made = await replayer.ReplayDeliveryAsync(caller.TenantId, Ids.Delivery(id), asDeadLetter: false, cancellationToken)
@@ -66,7 +67,7 @@ internal static class ReplaysApi
         return await AnswerAsync(db, caller, [made], cancellationToken);
     }
 
-    private static async Task<IResult> ReplayDeadLetterAsync(
+    private static async Task<Accepted<Replayed>> ReplayDeadLetterAsync(
         string id, Caller caller, Replayer replayer, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.DeadLetter(id);
@@ -76,7 +77,7 @@ internal static class ReplaysApi
         return await AnswerAsync(db, caller, [made], cancellationToken);
     }
 
-    private static async Task<IResult> AnswerAsync(TriggersDbContext db, Caller caller, Guid[] made, CancellationToken cancellationToken)
+    private static async Task<Accepted<Replayed>> AnswerAsync(TriggersDbContext db, Caller caller, Guid[] made, CancellationToken cancellationToken)
     {
         var deliveries = await db.Deliveries.Where(d => d.TenantId == caller.TenantId && made.Contains(d.Id)).OrderBy(d => d.Id).ToListAsync(cancellationToken);
         var views = deliveries.Select(DeliveryView.Of).ToArray();

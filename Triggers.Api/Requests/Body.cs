@@ -63,8 +63,13 @@ internal static class Body
         }
         catch (ApiException)
         {
-            // The rest of the body is not waited for.
-            context.Response.Headers.Connection = "close";
+            // The rest of the body is not waited for. Said when the answer starts, since an error takes all headers away.
+            var headers = context.Response.Headers;
+            context.Response.OnStarting(() =>
+            {
+                headers.Connection = "close";
+                return Task.CompletedTask;
+            });
             throw;
         }
     }

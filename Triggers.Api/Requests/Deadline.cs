@@ -33,6 +33,13 @@ internal sealed class Deadline : IDisposable
     /// <summary>Whether the client is gone.</summary>
     public bool ClientIsGone => _aborted.IsCancellationRequested;
 
+    /// <summary>Bounds a request.</summary>
+    public static async Task BoundAsync(HttpContext context, RequestDelegate next)
+    {
+        using var deadline = Start(context);
+        await next(context);
+    }
+
     /// <summary>Starts the clock of a request.</summary>
     public static Deadline Start(HttpContext context) => new(context);
 
@@ -75,5 +82,10 @@ internal sealed class Deadline : IDisposable
         return result;
     }
 
-    public void Dispose() => _source.Dispose();
+    /// <summary>Gives the request its own token back: whoever comes later asks it whether the client is gone.</summary>
+    public void Dispose()
+    {
+        _context.RequestAborted = _aborted;
+        _source.Dispose();
+    }
 }

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.EntityFrameworkCore;
 using Npgsql;
 using Triggers.Api.Auth;
@@ -22,7 +23,7 @@ internal static class SubscriptionTest
     private static readonly TimeSpan FirstPause = TimeSpan.FromMilliseconds(50);
     private static readonly TimeSpan LongestPause = TimeSpan.FromMilliseconds(250);
 
-    public static async Task<IResult> SendAsync(
+    public static async Task<Ok<SubscriptionTestResult>> SendAsync(
         string id, HttpContext context, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, ConcurrencyLimits limits,
         TimeProvider time)
     {

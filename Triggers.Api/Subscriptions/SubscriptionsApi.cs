@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.Options;
 using Triggers.Api.Auth;
@@ -36,7 +37,7 @@ internal static class SubscriptionsApi
         app.MapPost("/subscriptions/{id}/test", SubscriptionTest.SendAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(new CostsEvents(1)).WithMetadata(SubscriptionDocs.Test);
     }
 
-    private static async Task<IResult> CreateAsync(
+    private static async Task<Created<SubscriptionWithSecret>> CreateAsync(
         HttpContext context, Caller caller, TriggersDbContext db, FirstAnswers answers, IOptions<CapOptions> caps, CancellationToken cancellationToken)
     {
         var key = IdempotencyKey.Of(context.Request);
@@ -77,7 +78,7 @@ internal static class SubscriptionsApi
         return new NewSubscription(SubscriptionView.Of(subscription, caller), secret);
     }
 
-    private static async Task<IResult> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<Page<SubscriptionView>>> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         list.EnsureValid();
@@ -86,14 +87,14 @@ internal static class SubscriptionsApi
         return TypedResults.Ok(list.Answer(rows, s => SubscriptionView.Of(s, caller), s => s.Id));
     }
 
-    private static async Task<IResult> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<SubscriptionView>> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         var found = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken);
         return TypedResults.Ok(SubscriptionView.Of(found ?? throw ApiException.NotFound("subscription"), caller));
     }
 
-    private static async Task<IResult> ChangeAsync(
+    private static async Task<Ok<SubscriptionView>> ChangeAsync(
         string id, HttpContext context, Caller caller, TriggersDbContext db, IOptions<CapOptions> caps, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
@@ -129,7 +130,7 @@ internal static class SubscriptionsApi
         return TypedResults.Ok(SubscriptionView.Of(subscription, caller));
     }
 
-    private static async Task<IResult> DeleteAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<NoContent> DeleteAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         var deleted = await db.Database.ExecuteSqlAsync(
@@ -137,7 +138,7 @@ internal static class SubscriptionsApi
         return deleted > 0 ? TypedResults.NoContent() : throw ApiException.NotFound("subscription");
     }
 
-    private static async Task<IResult> RotateSecretAsync(string id, HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<RotatedSecret>> RotateSecretAsync(string id, HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         var body = await Body.ReadOptionalAsync(context, RotateSecret.Read);

@@ -1,5 +1,6 @@
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Serialization;
+using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.Options;
 using Npgsql;
@@ -69,35 +70,33 @@ internal static class TenantsApi
     private static readonly Operation Create = new("createTenant", Group, "Make a tenant", "It has no keys yet: make one with `tenantId` at `/api-keys`.")
     {
         Body = new(typeof(NewTenant), """{"name":"acme"}"""),
-        Status = 201,
-        Answer = new(typeof(TenantView), Example),
+        AnswerExample = Example,
         Errors = [ErrorCodes.NameTaken, ErrorCodes.LimitReached],
     };
 
     private static readonly Operation List = new("listTenants", Group, "List tenants", "Newest first unless `order=asc`.")
     {
         Query = [ListParameters.Order, ListParameters.Limit, ListParameters.Cursor],
-        Answer = new(typeof(Page<TenantView>), $$"""{"items":[{{Example}}],"nextCursor":null}"""),
+        AnswerExample = $$"""{"items":[{{Example}}],"nextCursor":null}""",
     };
 
     private static readonly Operation Get = new("getTenant", Group, "Get a tenant", "By its id; with the scope `tenant:admin` one's own.")
     {
-        Answer = new(typeof(TenantView), Example),
+        AnswerExample = Example,
     };
 
     private static readonly Operation Usage = new("getTenantUsage", Group, "See what a tenant has used",
         "Today, which begins at midnight UTC, by all its keys in all processes together; with the scope `tenant:admin` one's own. Without Redis the "
         + "counts are those of one process, `this_process`, since it started; while Redis is away there are none, and `source` is `unavailable`.")
     {
-        Answer = new(typeof(TenantUsage),
-            """{"id":"ten_01jd0000000000000000000000","usagePlanId":"pln_01jd0000000000000000000000","requestsPerSecond":50,"burst":100,"eventsPerSecond":200,"bytesPerSecond":null,"eventsPerDay":100000,"source":"all_processes","requestsToday":812,"eventsToday":20417,"eventsLeft":79583,"resetsAt":"2026-02-01T00:00:00Z"}"""),
+        AnswerExample = """{"id":"ten_01jd0000000000000000000000","usagePlanId":"pln_01jd0000000000000000000000","requestsPerSecond":50,"burst":100,"eventsPerSecond":200,"bytesPerSecond":null,"eventsPerDay":100000,"source":"all_processes","requestsToday":812,"eventsToday":20417,"eventsLeft":79583,"resetsAt":"2026-02-01T00:00:00Z"}""",
     };
 
     private static readonly Operation Change = new("changeTenant", Group, "Change a tenant",
         "JSON merge patch (RFC 7396): members that are not there stay. Another usage plan holds within seconds; what was used today counts.")
     {
         Body = new(typeof(TenantChange), """{"usagePlanId":"pln_01jd0000000000000000000000"}"""),
-        Answer = new(typeof(TenantView), Example.Replace("\"usagePlanId\":null", "\"usagePlanId\":\"pln_01jd0000000000000000000000\"")),
+        AnswerExample = Example.Replace("\"usagePlanId\":null", "\"usagePlanId\":\"pln_01jd0000000000000000000000\""),
         Errors = [ErrorCodes.NameTaken],
     };
 
@@ -119,7 +118,7 @@ internal static class TenantsApi
     public static PlanLimits? LimitsOf(UsagePlan? plan) =>
         plan is null ? null : new PlanLimits(plan.RequestsPerSecond, plan.Burst, plan.EventsPerSecond, plan.BytesPerSecond, plan.EventsPerDay);
 
-    private static async Task<IResult> CreateAsync(HttpContext context, TriggersDbContext db, IOptions<CapOptions> caps, CancellationToken cancellationToken)
+    private static async Task<Created<TenantView>> CreateAsync(HttpContext context, TriggersDbContext db, IOptions<CapOptions> caps, CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, NewTenant.Read);
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
@@ -135,7 +134,7 @@ internal static class TenantsApi
         return TypedResults.Created($"/tenants/{view.Id}", view);
     }
 
-    private static async Task<IResult> ListAsync(HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<Page<TenantView>>> ListAsync(HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         list.EnsureValid();
@@ -143,10 +142,10 @@ internal static class TenantsApi
         return TypedResults.Ok(list.Answer(rows, TenantView.Of, t => t.Id));
     }
 
-    private static async Task<IResult> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken) =>
+    private static async Task<Ok<TenantView>> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken) =>
         TypedResults.Ok(TenantView.Of(await FindAsync(id, caller, db, cancellationToken)));
 
-    private static async Task<IResult> GetUsageAsync(
+    private static async Task<Ok<TenantUsage>> GetUsageAsync(
         string id, Caller caller, TriggersDbContext db, RateLimits rates, IOptions<RateLimitingOptions> defaults, CancellationToken cancellationToken)
     {
         var tenant = await FindAsync(id, caller, db, cancellationToken);
@@ -155,7 +154,7 @@ internal static class TenantsApi
         return TypedResults.Ok(TenantUsage.Of(tenant.Id, plan?.Id, limits, await rates.LookAsync(limits), rates.AreShared));
     }
 
-    private static async Task<IResult> ChangeAsync(string id, HttpContext context, TriggersDbContext db, KeyChanges changes, CancellationToken cancellationToken)
+    private static async Task<Ok<TenantView>> ChangeAsync(string id, HttpContext context, TriggersDbContext db, KeyChanges changes, CancellationToken cancellationToken)
     {
         var key = Ids.Tenant(id);
         var body = await Body.ReadAsync(context, TenantChange.Read);

@@ -1,5 +1,6 @@
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Serialization;
+using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.EntityFrameworkCore;
 using Npgsql;
 using Triggers.Api.Auth;
@@ -121,31 +122,29 @@ internal static class UsagePlansApi
         "Give it to a tenant with `usagePlanId` at `/tenants`. Each tenant has the limits for itself, all its keys together.")
     {
         Body = new(typeof(UsagePlanBody), """{"name":"starter","requestsPerSecond":50,"burst":100,"eventsPerSecond":200,"eventsPerDay":100000}"""),
-        Status = 201,
-        Answer = new(typeof(UsagePlanView), Example),
+        AnswerExample = Example,
         Errors = [ErrorCodes.NameTaken],
     };
 
     private static readonly Operation List = new("listUsagePlans", Group, "List usage plans", "Newest first unless `order=asc`.")
     {
         Query = [ListParameters.Order, ListParameters.Limit, ListParameters.Cursor],
-        Answer = new(typeof(Page<UsagePlanView>), $$"""{"items":[{{Example}}],"nextCursor":null}"""),
+        AnswerExample = $$"""{"items":[{{Example}}],"nextCursor":null}""",
     };
 
-    private static readonly Operation Get = new("getUsagePlan", Group, "Get a usage plan", "By its id.") { Answer = new(typeof(UsagePlanView), Example) };
+    private static readonly Operation Get = new("getUsagePlan", Group, "Get a usage plan", "By its id.") { AnswerExample = Example };
 
     private static readonly Operation Change = new("changeUsagePlan", Group, "Change a usage plan",
         "JSON merge patch (RFC 7396): members that are not there stay. It holds for every tenant with this plan within seconds; what they have "
         + "used today counts.")
     {
         Body = new(typeof(UsagePlanChange), """{"requestsPerSecond":100,"burst":200}"""),
-        Answer = new(typeof(UsagePlanView), Example.Replace("50,", "100,").Replace("\"burst\":100", "\"burst\":200")),
+        AnswerExample = Example.Replace("50,", "100,").Replace("\"burst\":100", "\"burst\":200"),
         Errors = [ErrorCodes.NameTaken],
     };
 
     private static readonly Operation Delete = new("deleteUsagePlan", Group, "Delete a usage plan", "One that no tenant has any more.")
     {
-        Status = 204,
         Errors = [ErrorCodes.UsagePlanInUse],
     };
 
@@ -159,7 +158,7 @@ internal static class UsagePlansApi
         app.MapDelete("/usage-plans/{id}", DeleteAsync).RequireScope(Scopes.Admin).WithMetadata(Delete);
     }
 
-    private static async Task<IResult> CreateAsync(HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Created<UsagePlanView>> CreateAsync(HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, UsagePlanBody.Read);
         var made = await db.UsagePlans.FromSql(
@@ -172,7 +171,7 @@ internal static class UsagePlansApi
         return TypedResults.Created($"/usage-plans/{view.Id}", view);
     }
 
-    private static async Task<IResult> ListAsync(HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<Page<UsagePlanView>>> ListAsync(HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         list.EnsureValid();
@@ -180,14 +179,14 @@ internal static class UsagePlansApi
         return TypedResults.Ok(list.Answer(rows, UsagePlanView.Of, p => p.Id));
     }
 
-    private static async Task<IResult> GetAsync(string id, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<UsagePlanView>> GetAsync(string id, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.UsagePlan(id);
         var found = await db.UsagePlans.FirstOrDefaultAsync(p => p.Id == key, cancellationToken);
         return TypedResults.Ok(UsagePlanView.Of(found ?? throw NotFound()));
     }
 
-    private static async Task<IResult> ChangeAsync(
+    private static async Task<Ok<UsagePlanView>> ChangeAsync(
         string id, HttpContext context, TriggersDbContext db, KeyChanges changes, CancellationToken cancellationToken)
     {
         var key = Ids.UsagePlan(id);
@@ -216,7 +215,7 @@ internal static class UsagePlansApi
         }
     }
 
-    private static async Task<IResult> DeleteAsync(string id, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<NoContent> DeleteAsync(string id, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.UsagePlan(id);
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);

@@ -143,7 +143,8 @@ public sealed class DrillTests
     public async Task Ten_thousand_racing_duplicates_are_one_event()
     {
         await using var system = await LoadedSystem.StartAsync(
-            kafka: true, null, "--replicas=2", "--RateLimiting:RequestsPerSecond=1000000", "--RateLimiting:Burst=1000000");
+            kafka: true, null, "--replicas=2", "--RateLimiting:RequestsPerSecond=1000000", "--RateLimiting:Burst=1000000",
+            "--RateLimiting:EventsPerSecond=0", "--RateLimiting:BytesPerSecond=0");
         var ids = new System.Collections.Concurrent.ConcurrentDictionary<string, int>();
 
         await Parallel.ForEachAsync(Enumerable.Range(0, 10_000), new ParallelOptions { MaxDegreeOfParallelism = 64 }, async (i, _) =>

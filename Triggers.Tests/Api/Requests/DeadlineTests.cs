@@ -89,8 +89,10 @@ public sealed class DeadlineTests(ApiFixture api) : IClassFixture<ApiFixture>
         var builder = WebApplication.CreateSlimBuilder();
         builder.WebHost.UseUrls("http://127.0.0.1:0");
         builder.Services.AddSingleton(TimeProvider.System);
+        builder.Services.AddProblems();
         var app = builder.Build();
-        app.UseMiddleware<Problems>();
+        app.UseProblems();
+        app.Use(Deadline.BoundAsync);
         app.UseRouting();
         var group = app.MapGroup("").AddEndpointFilter(Deadline.EndBeforeAnswerAsync);
         // The handler is done when the deadline passes; what is left is the writing.
