@@ -24,7 +24,13 @@ internal sealed partial class Attempter(
     TimeProvider time,
     ILogger<Attempter> logger) : IDisposable
 {
+    private const int LargeBytes = 64 * 1024;
+
     private readonly CancellationTokenSource _abort = new();
+
+    /// <summary>To sign a large body takes a processor for milliseconds: so many at a time, that those who send little are not behind them all.</summary>
+    private readonly SemaphoreSlim _signing = new(Environment.ProcessorCount);
+
     private int _inFlight;
 
     /// <summary>Starts a delivery for which a place and memory are kept, and goes on at once.</summary>
@@ -48,7 +54,11 @@ internal sealed partial class Attempter(
         }
     }
 
-    public void Dispose() => _abort.Dispose();
+    public void Dispose()
+    {
+        _abort.Dispose();
+        _signing.Dispose();
+    }
 
     private async Task AttemptAsync(DueDelivery delivery, PayloadShare share, Lanes lanes)
     {
@@ -95,6 +105,23 @@ internal sealed partial class Attempter(
         }
         if (!subscriber.Enabled && !delivery.Test)
             return WithoutAttempt(delivery, Transition.Released());
+        var mayGo = delivery.DataBytes > LargeBytes ? _signing : null;
+        if (mayGo is not null)
+            await mayGo.WaitAsync(_abort.Token);
+        try
+        {
+            return await MakeAsync(delivery, share, subscriber, Signed, letGo);
+        }
+        finally
+        {
+            Signed();
+        }
+
+        void Signed() => Interlocked.Exchange(ref mayGo, null)?.Release();
+    }
+
+    private async Task<Completed?> MakeAsync(DueDelivery delivery, PayloadShare share, Subscriber subscriber, Action signed, Action letGo)
+    {
         // Too late to be sure to end within the lease.
         if (time.GetElapsedTime(delivery.ClaimedAt) + options.Value.AttemptTimeout + DeliveryOptions.LeaseMargin >= options.Value.Lease)
             return null;
@@ -109,7 +136,7 @@ internal sealed partial class Attempter(
         using var activity = DeliveryTraces.StartAttempt(delivery, e, subscriber.Url, number);
         try
         {
-            return await SendAsync(delivery, share, letGo, subscriber, number, activity);
+            return await SendAsync(delivery, share, signed, letGo, subscriber, number, activity);
         }
         catch (Exception exception)
         {
@@ -124,7 +151,7 @@ internal sealed partial class Attempter(
     private async Task<EventToSend?> EventOfAsync(PayloadShare share) => (await share.ReadAsync(_abort.Token))?.Event;
 
     private async Task<Completed> SendAsync(
-        DueDelivery delivery, PayloadShare share, Action letGo, Subscriber subscriber, int number, Activity? activity)
+        DueDelivery delivery, PayloadShare share, Action signed, Action letGo, Subscriber subscriber, int number, Activity? activity)
     {
         var started = time.GetTimestamp();
         // A replay and a test begin long after the event: they say nothing of how fast events get through.
@@ -135,7 +162,7 @@ internal sealed partial class Attempter(
         metrics.AttemptStarted();
         try
         {
-            result = await sender.SendAsync(delivery, share, letGo, subscriber, number, activity, _abort.Token);
+            result = await sender.SendAsync(delivery, share, signed, letGo, subscriber, number, activity, _abort.Token);
         }
         catch (OperationCanceledException)
         {

@@ -41,13 +41,14 @@ internal sealed class WebhookSender(IHttpClientFactory clients, IOptions<Deliver
     /// <summary>Sends, and never throws but for <paramref name="cancellationToken"/>: a failure is a result.</summary>
     /// <param name="delivery">What is sent.</param>
     /// <param name="share">Of its event; let go once the request is written.</param>
-    /// <param name="written">Called when it is.</param>
+    /// <param name="signed">Called when the request is made, and signed.</param>
+    /// <param name="written">Called when it is written.</param>
     /// <param name="subscriber">To whom.</param>
     /// <param name="number">1 for the first attempt.</param>
     /// <param name="activity">Its span.</param>
     /// <param name="cancellationToken">Breaks it off.</param>
     public async Task<AttemptResult> SendAsync(
-        DueDelivery delivery, PayloadShare share, Action written, Subscriber subscriber, int number, Activity? activity,
+        DueDelivery delivery, PayloadShare share, Action signed, Action written, Subscriber subscriber, int number, Activity? activity,
         CancellationToken cancellationToken)
     {
         var started = time.GetTimestamp();
@@ -60,6 +61,7 @@ internal sealed class WebhookSender(IHttpClientFactory clients, IOptions<Deliver
         {
             return new AttemptResult(AttemptOutcome.InvalidRequest, time.GetElapsedTime(started), Error: e.Message);
         }
+        signed();
 
         using var timeout = new CancellationTokenSource(options.Value.AttemptTimeout, time);
         using var linked = CancellationTokenSource.CreateLinkedTokenSource(timeout.Token, cancellationToken);

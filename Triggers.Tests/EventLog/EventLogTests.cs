@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using System.Text;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.EventLog;
 using Triggers.Tests.Support;
 
@@ -230,8 +231,8 @@ public abstract class EventLogTests : IAsyncLifetime
     {
         var dead = Request(Key("key", "body"), 1, External("ext", "content"));
         await ReserveAndDieAsync(dead);
-        await Engine.ExecuteAsync(
-            $"INSERT INTO events (tenant_id, id, type, correlation_id, data) VALUES ('{Engine.Tenant}', '{dead.FirstId}', 'order.created', 'dead', '1')");
+        await Engine.ExecuteAsync(StoredEvents.Store(
+            $"SELECT '{Engine.Tenant}'::uuid, '{dead.FirstId}'::uuid, NULL, 'order.created', NULL, NULL, NULL::timestamptz, 'dead', NULL, '1'::bytea"));
 
         var other = await Engine.Log.AppendAsync(Request(null, 1, External("ext", "other content")), TestContext.Current.CancellationToken);
         var reused = await Engine.Log.AppendAsync(Request(Key("key", "other body")), TestContext.Current.CancellationToken);

@@ -1,4 +1,5 @@
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.Events;
@@ -32,7 +33,7 @@ public sealed class EventsTests(ApiFixture api) : IClassFixture<ApiFixture>
         append.CommandText =
             $"""
             SELECT pg_advisory_xact_lock({AdvisoryLocks.Class}, {AdvisoryLocks.Append});
-            INSERT INTO events (seq, tenant_id, id, type, correlation_id, data) VALUES (nextval('events_seq'), '{tenant.Key}', '{late}', 'a.b', 'c', '1')
+            {StoredEvents.Append($"SELECT '{tenant.Key}'::uuid, '{late}'::uuid, NULL, 'a.b', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea")}
             """;
         await append.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
 
