@@ -1,6 +1,7 @@
 using Confluent.Kafka;
 using Confluent.Kafka.Admin;
 using Npgsql;
+using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.EventLog.Kafka;
 
