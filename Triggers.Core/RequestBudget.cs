@@ -21,6 +21,12 @@ public static class RequestBudget
     /// <summary>Waiting for one's turn at the brokers. It comes on top of their time, and is counted where lists wait for what is on its way.</summary>
     public static readonly TimeSpan Turn = TimeSpan.FromSeconds(1);
 
+    /// <summary>How far the clocks of our processes and of the database may be apart: times of one are compared with those of another.</summary>
+    public static readonly TimeSpan Clocks = TimeSpan.FromSeconds(1);
+
+    /// <summary>The longest from an event's getting its id to its being in the Kafka log: its keys are reserved before, and it waits for its turn.</summary>
+    public static readonly TimeSpan IdToKafka = Append + Turn + Produce + Clocks;
+
     /// <summary>Waiting for the projection to store an event that was accepted just now.</summary>
     public static readonly TimeSpan Visibility = TimeSpan.FromSeconds(1.3);
 }

@@ -1,3 +1,5 @@
+using Triggers.Core;
+
 namespace Triggers.EventLog;
 
 /// <summary>
@@ -27,8 +29,9 @@ public interface IEventLog
 /// <summary>The events of one request.</summary>
 /// <param name="TenantId">Whose they are.</param>
 /// <param name="FirstId">
-/// The id the request's items are numbered from: item <c>i</c> is <c>TypeId.Add(FirstId, i)</c>. It stands for the request in its
-/// idempotency key, so that a repetition can be given the ids of the first time.
+/// The id the request's items are numbered from: item <c>i</c> is <c>TypeId.Add(FirstId, i)</c>. A log may number them anew, from an id of
+/// the moment of appending; the result tells. It stands for the request in its idempotency key, so that a repetition can be given the ids of
+/// the first time.
 /// </param>
 /// <param name="CorrelationId">Of the request.</param>
 /// <param name="TraceParent">W3C trace context of the request.</param>
@@ -40,7 +43,16 @@ public sealed record AppendRequest(
     string CorrelationId,
     string? TraceParent,
     RequestKey? IdempotencyKey,
-    IReadOnlyList<NewEvent> Events);
+    IReadOnlyList<NewEvent> Events)
+{
+    /// <summary>The same request with its items numbered from another id.</summary>
+    internal AppendRequest Under(Guid firstId, string correlationId) => this with
+    {
+        FirstId = firstId,
+        CorrelationId = correlationId,
+        Events = [.. Events.Select(e => e with { Id = TypeId.Add(firstId, TypeId.Difference(e.Id, FirstId)) })],
+    };
+}
 
 /// <summary>An event that is not in the log yet.</summary>
 /// <param name="Id">Its place in the request, see <see cref="AppendRequest"/>.</param>

@@ -125,7 +125,7 @@ internal abstract class PendingRequest(AppendRequest request)
 {
     private int _state;
 
-    public AppendRequest Request { get; } = request;
+    public AppendRequest Request { get; protected set; } = request;
 
     /// <summary>Of its events, with what goes with each.</summary>
     public long Bytes { get; } = request.Events.Sum(e => (long)e.Data.Length + 512);

@@ -4,6 +4,7 @@ using Triggers.Api.Errors;
 using Triggers.Api.Http;
 using Triggers.Core;
 using Triggers.Core.State;
+using Triggers.EventLog.Kafka;
 
 namespace Triggers.Api.Events;
 
@@ -42,14 +43,11 @@ internal record EventView(
 /// </summary>
 internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time, ProjectionProgress? progress = null)
 {
-    /// <summary>How long an event may take from getting its id to being committed.</summary>
-    private static readonly TimeSpan SafeAge = TimeSpan.FromSeconds(1);
-
-    /// <summary>The same to being in the Kafka log: a turn is waited for, then brokers, and keys may have been reserved before.</summary>
-    private static readonly TimeSpan SafeAgeOnKafka = RequestBudget.Turn + RequestBudget.Produce + TimeSpan.FromSeconds(2.5);
-
     /// <summary>Events of a page hold at most this much data together, or the page ends early.</summary>
     private const int MaxPageBytes = 8 * 1024 * 1024;
+
+    /// <summary>Before looking again whether a page is complete; each time twice as long.</summary>
+    private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(150);
 
     /// <summary>How long to go on looking for what fits a filter that no index answers.</summary>
     private static readonly TimeSpan MaxScan = TimeSpan.FromMilliseconds(40);
@@ -115,19 +113,32 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
     /// </summary>
     public async Task<(List<EventView> Events, Guid? Next)> ReadPageUpwardsAsync(EventFilter filter, CancellationToken cancellationToken)
     {
+        if (progress is not null)
+            return await ReadPageUpwardsAsync(filter, progress, cancellationToken);
+        var started = time.GetTimestamp();
+        for (var pause = s_pause; ; pause *= 2)
+        {
+            // Read before the page: what it does not show is not below.
+            var complete = await ReadCompleteAsync(cancellationToken);
+            var (events, next) = await ReadPageAsync(filter, cancellationToken);
+            if (next is null || next.Value.CompareTo(complete) < 0)
+                return (events, next);
+            events.RemoveAll(e => e.Key.CompareTo(complete) >= 0);
+            if (events.Count > 0)
+                return (events, events[^1].Key);
+            if (time.GetElapsedTime(started) + pause > RequestBudget.Visibility)
+                throw InboxApi.NotYetVisible();
+            await Task.Delay(pause, time, cancellationToken);
+        }
+    }
+
+    private async Task<(List<EventView> Events, Guid? Next)> ReadPageUpwardsAsync(
+        EventFilter filter, ProjectionProgress progress, CancellationToken cancellationToken)
+    {
         var (events, next) = await ReadPageAsync(filter, cancellationToken);
         if (next is null)
             return (events, next);
-        if (progress is null)
-        {
-            if (SafeAge - (time.GetUtcNow() - TypeId.CreatedAt(next.Value)) is { } early && early > TimeSpan.Zero)
-            {
-                await Task.Delay(early < SafeAge ? early : SafeAge, time, cancellationToken);
-                (events, next) = await ReadPageAsync(filter, cancellationToken);
-            }
-            return (events, next);
-        }
-        var safe = time.GetUtcNow() - SafeAgeOnKafka;
+        var safe = time.GetUtcNow() - RequestBudget.IdToKafka;
         var last = TypeId.CreatedAt(next.Value) <= safe ? next : events.FindLast(e => e.CreatedAt <= safe)?.Key;
         if (last is null || !await progress.WaitForAsync(TypeId.CreatedAt(last.Value), cancellationToken))
             throw NotYetVisible();
@@ -135,6 +146,13 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
         (events, _) = await ReadPageAsync(filter, cancellationToken);
         events.RemoveAll(e => e.Key.CompareTo(last.Value) > 0);
         return (events, last);
+    }
+
+    /// <summary>An id below which no event is added to the Postgres log any more.</summary>
+    private async Task<Guid> ReadCompleteAsync(CancellationToken cancellationToken)
+    {
+        await using var command = dataSource.CreateCommand($"SELECT {StoredEvents.Complete}");
+        return (Guid)(await command.ExecuteScalarAsync(cancellationToken))!;
     }
 
     /// <summary>

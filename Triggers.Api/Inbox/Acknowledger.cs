@@ -2,6 +2,7 @@ using Npgsql;
 using Triggers.Api.Events;
 using Triggers.Core;
 using Triggers.Core.State;
+using Triggers.EventLog.Kafka;
 
 namespace Triggers.Api.Inbox;
 

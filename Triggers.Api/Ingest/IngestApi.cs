@@ -106,6 +106,8 @@ internal static class IngestApi
             try
             {
                 result = await log.AppendAsync(request, context.RequestAborted);
+                if (result.Events is [var only])
+                    activity?.SetTag("messaging.message.id", TypeId.Format(TypeId.Event, only.Id));
             }
             catch (Exception e)
             {

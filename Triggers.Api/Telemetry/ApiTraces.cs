@@ -26,7 +26,6 @@ internal static class ApiTraces
         activity.SetTag("triggers.tenant_id", TypeId.Format(TypeId.Tenant, tenantId));
         if (events.Count == 1)
         {
-            activity.SetTag("messaging.message.id", TypeId.Format(TypeId.Event, events[0].Id));
             activity.SetTag("triggers.event_type", events[0].Type);
         }
         else

@@ -1,3 +1,4 @@
+using System.Globalization;
 using Npgsql;
 using NpgsqlTypes;
 using Triggers.Core.Tables;
@@ -14,6 +15,18 @@ public static class StoredEvents
     /// <param name="rows">A query for <see cref="Columns"/>, in order.</param>
     public static string Append(string rows) =>
         $"INSERT INTO events (seq, {Columns}) SELECT nextval('events_seq'), i.* FROM ({rows}) i";
+
+    /// <summary>
+    /// An id below which no event is added to the Postgres log any more. Ids are given when a transaction begins that appends; those under
+    /// way hold the append lock, or wait for it. What is read by a later statement is complete below.
+    /// </summary>
+    public static readonly string Complete = string.Create(CultureInfo.InvariantCulture,
+        $"""
+        (SELECT uuid_at(least(clock_timestamp(), min(a.xact_start)) - interval '{RequestBudget.Clocks.TotalSeconds} seconds')
+         FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+         WHERE l.locktype = 'advisory' AND l.classid = {AdvisoryLocks.Class} AND l.objid = {AdvisoryLocks.Append} AND l.objsubid = 2
+             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+        """);
 
     /// <summary>Stores what another log gave, as far as it is not stored yet.</summary>
     /// <param name="rows">A query for <see cref="Columns"/>.</param>

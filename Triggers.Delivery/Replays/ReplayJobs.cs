@@ -28,9 +28,6 @@ internal sealed partial class ReplayJobs(
     /// <summary>Deliveries made of a job and not charged yet: the API does that meanwhile, and doesn't while its tenant has no events left.</summary>
     private const int MaxUncharged = 1_000;
 
-    /// <summary>Events with smaller ids than one that is there may come for so long: they get their ids before they are appended.</summary>
-    private static readonly TimeSpan SafeAge = TimeSpan.FromSeconds(4);
-
     private static readonly TimeSpan IdleLook = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan Pause = TimeSpan.FromSeconds(1);
 
@@ -129,6 +126,16 @@ internal sealed partial class ReplayJobs(
     }
 
     /// <summary>
+    /// An id below which no event is added any more, whichever log they are in; to be read by a statement before the one that reads events.
+    /// </summary>
+    private static async Task<Guid> ReadCompleteAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        await using var command = new NpgsqlCommand($"SELECT least({StoredEvents.Complete}, uuid_at(clock_timestamp() - @age))", connection);
+        command.Parameters.AddWithValue("age", RequestBudget.IdToKafka);
+        return (Guid)(await command.ExecuteScalarAsync(cancellationToken))!;
+    }
+
+    /// <summary>
     /// The next events in the order of their ids, as far as nothing before them can still come, and the projection has made of them
     /// what it makes.
     /// </summary>
@@ -137,14 +144,14 @@ internal sealed partial class ReplayJobs(
         await using var command = new NpgsqlCommand(
             $"""
             SELECT e.id, e.type, {EventState.IsUnprojected}, h.safe
-            FROM (SELECT uuid_at(clock_timestamp() - @age) AS safe) h
+            FROM (SELECT @complete AS safe) h
             LEFT JOIN LATERAL (
                 SELECT id, type, seq FROM events
                 WHERE tenant_id = @tenant AND id >= @next AND id < @end AND id < h.safe
                 ORDER BY id LIMIT {MaxScanned}) e ON true
             ORDER BY e.id
             """, connection);
-        command.Parameters.AddWithValue("age", SafeAge);
+        command.Parameters.AddWithValue("complete", await ReadCompleteAsync(connection, cancellationToken));
         command.Parameters.AddWithValue("tenant", job.TenantId);
         command.Parameters.AddWithValue("next", job.NextEvent);
         command.Parameters.AddWithValue("end", job.EndEvent);

@@ -1,3 +1,5 @@
+using System.Threading.Channels;
+using Microsoft.Extensions.Logging;
 using Npgsql;
 using NpgsqlTypes;
 using Triggers.Core;
@@ -5,166 +7,205 @@ using Triggers.Core;
 namespace Triggers.EventLog.Idempotency;
 
 /// <summary>
-/// Idempotency keys and external ids: who came first, and with what. Both logs share the table. The Postgres log writes its rows in
-/// the append itself; where the append can't be in the same transaction, a request first reserves its keys here, for a time longer
-/// than an append may take, and settles them after it. Who finds a reservation that its owner did not live to settle takes it over,
-/// and appends again under the ids stored in it: the projection knows them if they are in the log already.
+/// Idempotency keys and external ids: who came first, and with what. Both logs share the table, and <see cref="Decision"/>. The Postgres
+/// log writes its rows in the append itself; where the append can't be in the same transaction, a request first reserves its keys here, for
+/// a time longer than an append may take, and settles them after it. A reservation that its owner did not live to settle is resolved by
+/// whoever finds it: what is not in the log is free again, whoever wants it.
 /// </summary>
-internal sealed class RequestKeys(NpgsqlDataSource dataSource, TimeProvider time)
+/// <param name="dataSource">Where the table is.</param>
+/// <param name="isVisible">
+/// Waits until the events of a tenant with these ids are in the table <c>events</c>, or it is certain that they are not in the log; false
+/// when that took too long.
+/// </param>
+/// <param name="time">The clock.</param>
+/// <param name="logger">The log's.</param>
+internal sealed partial class RequestKeys(
+    NpgsqlDataSource dataSource, Func<Guid, IReadOnlyCollection<Guid>, CancellationToken, Task<bool>> isVisible, TimeProvider time, ILogger logger)
 {
-    /// <summary>How long the database may take over one step.</summary>
-    private static readonly TimeSpan s_maxStep = TimeSpan.FromSeconds(1.2);
+    /// <summary>A request that waits for another says so this long before its own time is over.</summary>
+    private static readonly TimeSpan s_reserve = TimeSpan.FromSeconds(0.6);
 
-    /// <summary>How long a request waits for another that is running with its keys.</summary>
-    private static readonly TimeSpan s_maxWait = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(500);
 
-    /// <summary>A key that this request holds.</summary>
-    internal readonly record struct Held(Guid TenantId, KeyKind Kind, byte[] KeyHash, Guid EventId);
+    /// <summary>The most events of one request.</summary>
+    private const int MaxEvents = 1_000;
 
-    /// <summary>What an append came to, and which keys are to be settled now that it did.</summary>
-    internal sealed record Outcome(AppendResult Result, IReadOnlyList<Held> ToSettle);
+    private const int MaxSettled = 500;
+
+    private readonly Channel<(Held Key, bool Settle)> _ended =
+        Channel.CreateUnbounded<(Held, bool)>(new UnboundedChannelOptions { SingleReader = true });
+
+    /// <summary>A key that a request holds, and whether the id is its own, and not that of an owner who died.</summary>
+    private readonly record struct Held(KeyId Key, Guid EventId, bool IsOwn);
 
     /// <summary>Reserves the keys of a request, and appends what they let in. Waits a moment for a request that runs with the same ones.</summary>
     /// <param name="request">With at least one key.</param>
-    /// <param name="append">Appends events, under the ids they are given with.</param>
-    /// <exception cref="EventLogUnavailableException">The database did not answer in time.</exception>
-    public async Task<Outcome> AppendAsync(AppendRequest request, Func<AppendRequest, Task> append)
-    {
-        var started = time.GetTimestamp();
-        // The first request with these keys is mostly about to have its answer.
-        for (var pause = TimeSpan.FromMilliseconds(10); ; pause *= 2)
-        {
-            var outcome = await TryAppendAsync(request, append);
-            if (outcome.Result.Outcome != AppendOutcome.InProgress || time.GetElapsedTime(started) + pause > s_maxWait)
-                return outcome;
-            await Task.Delay(pause, time);
-        }
-    }
-
-    private async Task<Outcome> TryAppendAsync(AppendRequest request, Func<AppendRequest, Task> append)
+    /// <param name="append">Appends events, under the ids they are given with. Called once at most.</param>
+    /// <param name="limit">When it has to be answered. An append that has begun goes on.</param>
+    /// <exception cref="EventLogUnavailableException">The time is over, or the database or the log is away.</exception>
+    public async Task<AppendResult> AppendAsync(AppendRequest request, Func<AppendRequest, Task> append, TimeLimit limit)
     {
         var held = new List<Held>();
-        var fresh = new List<Held>();
-        var appending = false;
-        try
+        // Of the keys of dead owners, whether it was found out what they left in the log.
+        var resolved = new Dictionary<KeyId, bool>();
+        for (var pause = TimeSpan.FromMilliseconds(10); ; pause *= 2)
         {
-            var decision = await ReserveAsync(request, held, fresh);
-            if (decision.ToAppend is { Events.Count: > 0 } toAppend)
+            Decision decision;
+            try
             {
-                appending = true;
-                await append(toAppend);
-            }
-            if (decision.Lost.Count > 0)
-                await ForgetAsync(decision.Lost);
-            return new Outcome(decision.Result, [.. held.Except(decision.Lost)]);
-        }
-        catch (EventLogUnavailableException e)
-        {
-            // What surely is not in the log leaves no trace. What may be keeps its ids, and whoever comes next may try at once.
-            await GiveUpAsync(held, appending && !e.NothingWasKept ? [] : fresh);
-            throw;
-        }
-    }
-
-    private sealed record Decision(AppendResult Result, AppendRequest? ToAppend, IReadOnlyList<Held> Lost);
-
-    private async Task<Decision> ReserveAsync(AppendRequest request, List<Held> held, List<Held> fresh)
-    {
-        var first = request.FirstId;
-        var correlationId = request.CorrelationId;
-        var externals = request.Events.Where(e => e.ExternalKey is not null).ToList();
-        if (request.IdempotencyKey is { } key)
-        {
-            var taken = await TakeAsync(request.TenantId, KeyKind.Idempotency, [(key, first)], correlationId);
-            if (taken.Count == 0)
-                return new Decision(Answer(request, [], await ReadHoldersAsync(request)) ?? InProgress(request), null, []);
-            (_, first, correlationId) = taken[0];
-            Hold(held, fresh, request, KeyKind.Idempotency, taken, request.FirstId);
-        }
-
-        var ids = request.Events.ToDictionary(e => e, e => TypeId.Add(first, TypeId.Difference(e.Id, request.FirstId)));
-        var owned = new Dictionary<string, Guid>();
-        if (externals.Count > 0)
-        {
-            var taken = await TakeAsync(request.TenantId, KeyKind.External, [.. externals.Select(e => (e.ExternalKey!, ids[e]))], correlationId);
-            foreach (var (hash, id, _) in taken)
-                owned.Add(Convert.ToHexString(hash), id);
-            Hold(held, fresh, request, KeyKind.External, taken, ids.Values);
-        }
-
-        var theirs = externals.Exists(e => !owned.ContainsKey(Convert.ToHexString(e.ExternalKey!.KeyHash)))
-            ? await ReadHoldersAsync(request)
-            : [];
-        var toAppend = new List<NewEvent>();
-        var events = new List<AppendedEvent>();
-        foreach (var item in request.Events)
-        {
-            var id = ids[item];
-            var hash = item.ExternalKey is { } external ? Convert.ToHexString(external.KeyHash) : null;
-            if (hash is null || owned.TryGetValue(hash, out var stored) && !events.Exists(e => e.Id == stored && e.Outcome == AppendedEventOutcome.Appended))
-            {
-                id = hash is null ? id : owned[hash];
-                toAppend.Add(item with { Id = id });
-                events.Add(new AppendedEvent(id, AppendedEventOutcome.Appended, correlationId));
-            }
-            else if (owned.TryGetValue(hash, out var firstOfTheBatch))
-            {
-                // The same external id twice in one request: the first of them is the event.
-                var same = request.Events.First(e => e.ExternalKey is { } k && k.KeyHash.AsSpan().SequenceEqual(item.ExternalKey!.KeyHash))
-                    .ExternalKey!.Fingerprint.AsSpan().SequenceEqual(item.ExternalKey!.Fingerprint);
-                events.Add(new AppendedEvent(firstOfTheBatch, same ? AppendedEventOutcome.Repeated : AppendedEventOutcome.ExternalIdConflict, correlationId));
-            }
-            else if (theirs.TryGetValue(new KeyId(request.TenantId, KeyKind.External, hash), out var holder))
-            {
-                var same = holder.Fingerprint.AsSpan().SequenceEqual(item.ExternalKey!.Fingerprint);
-                if (same && holder.State != HolderState.Settled)
+                (request, var holders) = await ReserveAsync(request, resolved.Keys, held, limit);
+                // Such a key stands for a request of which something is in the log.
+                foreach (var key in resolved.Where(r => r.Value).Select(r => r.Key))
                 {
-                    // Its first appearance is still running elsewhere: nothing can be said of it yet, so nothing of this request is kept.
-                    await GiveUpAsync(held, fresh);
-                    held.Clear();
-                    return new Decision(InProgress(request), null, []);
+                    if (holders.GetValueOrDefault(key) is { State: HolderState.Abandoned } holder)
+                        holders[key] = holder with { State = HolderState.Settled };
                 }
-                events.Add(new AppendedEvent(holder.EventId, same ? AppendedEventOutcome.Repeated : AppendedEventOutcome.ExternalIdConflict, holder.CorrelationId));
+                decision = Decision.Decide(request, holders);
+                if (decision is Decision.Answer { ToAppend.Count: > 0 } && limit.Left == TimeSpan.Zero)
+                    throw new EventLogUnavailableException("The event log did not answer in time.") { NothingWasKept = true };
+            }
+            catch (EventLogUnavailableException)
+            {
+                GiveUp(held);
+                throw;
+            }
+            if (decision is Decision.Answer answer)
+                return await AppendAsync(request, answer, held, append, limit);
+
+            // Nobody is to wait for this request while it waits itself.
+            await ChangeAsync(Free, held.FindAll(h => h.IsOwn), limit);
+            held.RemoveAll(h => h.IsOwn);
+            if (decision is Decision.Resolve resolve && resolve.Keys.Any(k => !resolved.ContainsKey(k)))
+            {
+                var found = await ResolveAsync(request, resolve.Keys, limit);
+                foreach (var key in resolve.Keys)
+                    resolved[key] = found;
+            }
+            else if (limit.Left < pause + s_reserve)
+            {
+                return new AppendResult(AppendOutcome.InProgress, request.CorrelationId, []);
             }
             else
             {
-                // It was given up between our two looks.
-                await GiveUpAsync(held, fresh);
-                held.Clear();
-                return new Decision(InProgress(request), null, []);
+                await Task.Delay(pause, time);
             }
         }
-
-        // A request that won its idempotency key and lost every event to others has not used the key.
-        var lost = events.TrueForAll(e => e.Outcome != AppendedEventOutcome.Appended && !ids.ContainsValue(e.Id)) ? held.FindAll(h => h.Kind == KeyKind.Idempotency) : [];
-        return new Decision(
-            new AppendResult(AppendOutcome.Appended, correlationId, events),
-            request with { FirstId = first, CorrelationId = correlationId, IdempotencyKey = null, Events = toAppend.ConvertAll(e => e with { ExternalKey = null }) },
-            lost);
     }
 
-    private static void Hold(
-        List<Held> held, List<Held> fresh, AppendRequest request, KeyKind kind, List<(byte[] Hash, Guid EventId, string CorrelationId)> taken, params IEnumerable<Guid> ours)
+    private async Task<AppendResult> AppendAsync(
+        AppendRequest request, Decision.Answer answer, List<Held> held, Func<AppendRequest, Task> append, TimeLimit limit)
     {
-        foreach (var (hash, eventId, _) in taken)
+        if (answer.ToAppend.Count > 0)
         {
-            var key = new Held(request.TenantId, kind, hash, eventId);
-            held.Add(key);
-            if (ours.Contains(eventId))
-                fresh.Add(key);
+            try
+            {
+                await append(request with { IdempotencyKey = null, Events = [.. answer.ToAppend.Select(e => e with { ExternalKey = null })] });
+            }
+            catch (EventLogUnavailableException e)
+            {
+                // What surely is not in the log leaves no trace. What may be is left as it is: when its time is over, whoever wants it looks.
+                if (e.NothingWasKept)
+                    GiveUp(held);
+                throw;
+            }
+        }
+        var unused = held.FindAll(h => answer.Unused.Contains(h.Key));
+        try
+        {
+            // It is free before the answer says so.
+            await ChangeAsync(Free, unused, limit);
+            unused.Clear();
+        }
+        catch (EventLogUnavailableException)
+        {
+            // The answer stands all the same.
+        }
+        foreach (var key in held.Where(h => !answer.Unused.Contains(h.Key)))
+            _ended.Writer.TryWrite((key, Settle: true));
+        foreach (var key in unused)
+            _ended.Writer.TryWrite((key, Settle: false));
+        return answer.Result;
+    }
+
+    /// <summary>Frees what the request took for itself; nobody waits for it.</summary>
+    private void GiveUp(List<Held> held)
+    {
+        foreach (var key in held.Where(h => h.IsOwn))
+            _ended.Writer.TryWrite((key, Settle: false));
+    }
+
+    /// <summary>Settles the keys of requests that have their answer, and frees those of requests that came to nothing.</summary>
+    /// <param name="stoppingToken">From then on nothing is tried again. <see cref="Complete"/> ends it.</param>
+    public async Task SettleAsync(CancellationToken stoppingToken)
+    {
+        var batch = new List<(Held Key, bool Settle)>();
+        while (await _ended.Reader.WaitToReadAsync(CancellationToken.None))
+        {
+            while (batch.Count < MaxSettled && _ended.Reader.TryRead(out var ended))
+                batch.Add(ended);
+            while (batch.Count > 0)
+            {
+                try
+                {
+                    var limit = new TimeLimit(time, RequestBudget.Commit);
+                    await ChangeAsync(Settle, [.. batch.Where(e => e.Settle).Select(e => e.Key)], limit);
+                    await ChangeAsync(Free, [.. batch.Where(e => !e.Settle).Select(e => e.Key)], limit);
+                    batch.Clear();
+                }
+                catch (EventLogUnavailableException e)
+                {
+                    if (stoppingToken.IsCancellationRequested)
+                        return;
+                    Log.NotSettled(logger, batch.Count, e.InnerException?.Message ?? e.Message);
+                    await Task.Delay(s_pause, time, CancellationToken.None);
+                }
+            }
         }
     }
 
-    private static AppendResult InProgress(AppendRequest request) => new(AppendOutcome.InProgress, request.CorrelationId, []);
+    /// <summary>Nothing more is appended.</summary>
+    public void Complete() => _ended.Writer.TryComplete();
 
     /// <summary>
-    /// Takes the keys that nobody has, whose time is over, or whose owner died over the same content; the latter with the ids stored
-    /// then. Rows in the order of keys, as everybody locks them; doubles are folded to the first.
+    /// Reserves what is free, the idempotency key first: who loses it reserves no external id. The request comes back under the ids that it
+    /// holds its keys with.
     /// </summary>
-    private async Task<List<(byte[] Hash, Guid EventId, string CorrelationId)>> TakeAsync(
-        Guid tenantId, KeyKind kind, IReadOnlyList<(RequestKey Key, Guid EventId)> keys, string correlationId)
+    private async Task<(AppendRequest Request, Dictionary<KeyId, Holder> Holders)> ReserveAsync(
+        AppendRequest request, IReadOnlyCollection<KeyId> adopt, List<Held> held, TimeLimit limit)
     {
-        return await WithinAsync(async (connection, cancellationToken) =>
+        var tenant = request.TenantId;
+        if (request.IdempotencyKey is { } key)
+        {
+            var taken = await TakeAsync(tenant, KeyKind.Idempotency, [(key, request.FirstId)], request.CorrelationId, adopt, limit);
+            if (taken.Count == 0)
+                return (request, await ReadHoldersAsync(request, limit));
+            held.Add(new Held(KeyId.Idempotency(tenant, key), taken[0].EventId, taken[0].EventId == request.FirstId));
+            request = request.Under(taken[0].EventId, taken[0].CorrelationId);
+        }
+        var externals = request.Events.Where(e => e.ExternalKey is not null).Select(e => (e.ExternalKey!, e.Id)).ToList();
+        if (externals.Count > 0)
+        {
+            var ids = externals.ConvertAll(e => e.Id).ToHashSet();
+            var events = request.Events.ToList();
+            foreach (var (hash, eventId, _) in await TakeAsync(tenant, KeyKind.External, externals, request.CorrelationId, adopt, limit))
+            {
+                var at = events.FindIndex(e => e.ExternalKey is { } external && external.KeyHash.AsSpan().SequenceEqual(hash));
+                held.Add(new Held(KeyId.External(tenant, events[at].ExternalKey!), eventId, ids.Contains(eventId)));
+                events[at] = events[at] with { Id = eventId };
+            }
+            request = request with { Events = events };
+        }
+        return (request, await ReadHoldersAsync(request, limit));
+    }
+
+    /// <summary>
+    /// Takes the keys that nobody has, or whose time is over; of <paramref name="adopt"/> also those whose owner died over the same content,
+    /// under the ids stored then. Rows in the order of keys, as everybody locks them; doubles are folded to the first.
+    /// </summary>
+    private Task<List<(byte[] Hash, Guid EventId, string CorrelationId)>> TakeAsync(
+        Guid tenantId, KeyKind kind, IReadOnlyList<(RequestKey Key, Guid EventId)> keys, string correlationId,
+        IReadOnlyCollection<KeyId> adopt, TimeLimit limit) =>
+        WithinAsync(limit, async (connection, cancellationToken) =>
         {
             await using var command = new NpgsqlCommand(
                 """
@@ -180,12 +221,13 @@ internal sealed class RequestKeys(NpgsqlDataSource dataSource, TimeProvider time
                     correlation_id = CASE WHEN k.expires_at <= now() THEN excluded.correlation_id ELSE k.correlation_id END,
                     created_at = CASE WHEN k.expires_at <= now() THEN now() ELSE k.created_at END,
                     expires_at = CASE WHEN k.expires_at <= now() THEN excluded.expires_at ELSE k.expires_at END
-                    WHERE k.expires_at <= now() OR k.fingerprint = excluded.fingerprint AND k.busy_until <= clock_timestamp()
+                    WHERE k.expires_at <= now() OR k.key_hash = ANY (@adopt) AND k.fingerprint = excluded.fingerprint AND k.busy_until <= clock_timestamp()
                 RETURNING key_hash, event_id, correlation_id
                 """, connection);
             command.Parameters.AddWithValue("tenant", tenantId);
             command.Parameters.AddWithValue("kind", NpgsqlDbType.Smallint, (short)kind);
             command.Parameters.AddWithValue("correlation", correlationId);
+            command.Parameters.Add(Column("adopt", NpgsqlDbType.Bytea, adopt.Where(k => k.Kind == kind).Select(k => Convert.FromHexString(k.Hash)).ToArray()));
             command.Parameters.Add(Column("hashes", NpgsqlDbType.Bytea, keys.Select(k => k.Key.KeyHash).ToArray()));
             command.Parameters.Add(Column("fingerprints", NpgsqlDbType.Bytea, keys.Select(k => k.Key.Fingerprint).ToArray()));
             command.Parameters.Add(Column("events", NpgsqlDbType.Uuid, keys.Select(k => k.EventId).ToArray()));
@@ -195,30 +237,61 @@ internal sealed class RequestKeys(NpgsqlDataSource dataSource, TimeProvider time
                 taken.Add((reader.GetFieldValue<byte[]>(0), reader.GetGuid(1), reader.GetString(2)));
             return taken;
         });
-    }
 
-    /// <summary>What was appended is no longer running. Ids are checked: a key that expired meanwhile may be somebody else's.</summary>
-    public Task SettleAsync(IReadOnlyList<Held> keys) => ChangeAsync("UPDATE request_keys k SET busy_until = NULL", keys);
-
-    /// <summary>What was not used is free again.</summary>
-    private Task ForgetAsync(IReadOnlyList<Held> keys) => ChangeAsync("DELETE FROM request_keys k", keys);
-
-    /// <summary>Leaves keys to whoever comes next. Failing to costs them ten seconds, no more.</summary>
-    /// <param name="held">All keys that the request holds.</param>
-    /// <param name="unused">Those of them that nothing was ever appended under.</param>
-    private async Task GiveUpAsync(List<Held> held, List<Held> unused)
+    /// <summary>
+    /// Finds out what dead owners left in the log. Nothing: their keys are free. The event of an external id: it is settled. Some events of
+    /// a request: its key stays as it is, for a repetition to append the others.
+    /// </summary>
+    /// <returns>False when it could not be found out in time.</returns>
+    private async Task<bool> ResolveAsync(AppendRequest request, IReadOnlyList<KeyId> keys, TimeLimit limit)
     {
+        var holders = await WithinAsync(limit, (connection, cancellationToken) => ReadHoldersAsync(connection, keys, cancellationToken));
+        var found = holders.Where(h => h.Value.State == HolderState.Abandoned).ToList();
+        if (found.Count == 0)
+            return true;
+        using var timeout = new CancellationTokenSource(limit.Left / 2, time);
         try
         {
-            await ForgetAsync(unused);
-            await ChangeAsync("UPDATE request_keys k SET busy_until = clock_timestamp()", [.. held.Except(unused)]);
+            if (!await isVisible(request.TenantId, found.ConvertAll(h => h.Value.EventId), timeout.Token))
+                return false;
         }
-        catch (EventLogUnavailableException)
+        catch (OperationCanceledException)
         {
+            return false;
         }
+        return await WithinAsync(limit, async (connection, cancellationToken) =>
+        {
+            await using var command = new NpgsqlCommand(
+                """
+                WITH abandoned AS MATERIALIZED (
+                    SELECT k.tenant_id, k.kind, k.key_hash,
+                        EXISTS (SELECT FROM events e WHERE e.tenant_id = k.tenant_id AND e.id BETWEEN u.event_id AND u.last) AS stored
+                    FROM unnest(@tenants, @kinds, @hashes, @events, @lasts) AS u (tenant_id, kind, key_hash, event_id, last)
+                    JOIN request_keys k ON k.tenant_id = u.tenant_id AND k.kind = u.kind AND k.key_hash = u.key_hash AND k.event_id = u.event_id
+                    WHERE k.busy_until <= clock_timestamp()
+                    ORDER BY k.tenant_id, k.kind, k.key_hash FOR UPDATE OF k
+                ), settled AS (
+                    UPDATE request_keys k SET busy_until = NULL FROM abandoned a
+                    WHERE k.tenant_id = a.tenant_id AND k.kind = a.kind AND k.key_hash = a.key_hash AND a.stored AND a.kind = 1
+                )
+                DELETE FROM request_keys k USING abandoned a
+                WHERE k.tenant_id = a.tenant_id AND k.kind = a.kind AND k.key_hash = a.key_hash AND NOT a.stored
+                """, connection);
+            AddKeys(command, found.ConvertAll(h => h.Key));
+            command.Parameters.Add(Column("events", NpgsqlDbType.Uuid, found.Select(h => h.Value.EventId).ToArray()));
+            command.Parameters.Add(Column("lasts", NpgsqlDbType.Uuid, found.Select(h =>
+                h.Key.Kind == KeyKind.External ? h.Value.EventId : TypeId.Add(h.Value.EventId, MaxEvents - 1)).ToArray()));
+            await command.ExecuteNonQueryAsync(cancellationToken);
+            return true;
+        });
     }
 
-    private Task ChangeAsync(string change, IReadOnlyList<Held> keys) => keys.Count == 0 ? Task.CompletedTask : WithinAsync(async (connection, cancellationToken) =>
+    private const string Settle = "UPDATE request_keys k SET busy_until = NULL FROM";
+    private const string Free = "DELETE FROM request_keys k USING";
+
+    /// <summary>Ids are checked: a key that expired meanwhile may be somebody else's.</summary>
+    private Task ChangeAsync(string change, IReadOnlyList<Held> keys, TimeLimit limit) => keys.Count == 0 ? Task.CompletedTask : WithinAsync(
+        limit, async (connection, cancellationToken) =>
     {
         // Locked in the order everybody locks them.
         await using var command = new NpgsqlCommand(
@@ -228,18 +301,16 @@ internal sealed class RequestKeys(NpgsqlDataSource dataSource, TimeProvider time
                 WHERE (tenant_id, kind, key_hash, event_id) IN (SELECT * FROM unnest(@tenants, @kinds, @hashes, @events))
                 ORDER BY tenant_id, kind, key_hash FOR UPDATE
             )
-            {change} {(change.StartsWith("DELETE", StringComparison.Ordinal) ? "USING" : "FROM")} mine m
+            {change} mine m
             WHERE k.tenant_id = m.tenant_id AND k.kind = m.kind AND k.key_hash = m.key_hash
             """, connection);
-        command.Parameters.Add(Column("tenants", NpgsqlDbType.Uuid, keys.Select(k => k.TenantId).ToArray()));
-        command.Parameters.Add(Column("kinds", NpgsqlDbType.Smallint, keys.Select(k => (short)k.Kind).ToArray()));
-        command.Parameters.Add(Column("hashes", NpgsqlDbType.Bytea, keys.Select(k => k.KeyHash).ToArray()));
+        AddKeys(command, [.. keys.Select(k => k.Key)]);
         command.Parameters.Add(Column("events", NpgsqlDbType.Uuid, keys.Select(k => k.EventId).ToArray()));
         return await command.ExecuteNonQueryAsync(cancellationToken);
     });
 
-    private Task<Dictionary<KeyId, Holder>> ReadHoldersAsync(AppendRequest request) =>
-        WithinAsync((connection, cancellationToken) => ReadHoldersAsync(connection, [.. KeyId.AllOf(request)], cancellationToken));
+    private Task<Dictionary<KeyId, Holder>> ReadHoldersAsync(AppendRequest request, TimeLimit limit) =>
+        WithinAsync(limit, (connection, cancellationToken) => ReadHoldersAsync(connection, [.. KeyId.AllOf(request)], cancellationToken));
 
     /// <summary>Who holds these keys now.</summary>
     public static async Task<Dictionary<KeyId, Holder>> ReadHoldersAsync(
@@ -252,9 +323,7 @@ internal sealed class RequestKeys(NpgsqlDataSource dataSource, TimeProvider time
             FROM request_keys k
             WHERE (k.tenant_id, k.kind, k.key_hash) IN (SELECT * FROM unnest(@tenants, @kinds, @hashes)) AND k.expires_at > now()
             """, connection);
-        command.Parameters.Add(Column("tenants", NpgsqlDbType.Uuid, keys.Select(k => k.TenantId).ToArray()));
-        command.Parameters.Add(Column("kinds", NpgsqlDbType.Smallint, keys.Select(k => (short)k.Kind).ToArray()));
-        command.Parameters.Add(Column("hashes", NpgsqlDbType.Bytea, keys.Select(k => Convert.FromHexString(k.Hash)).ToArray()));
+        AddKeys(command, keys);
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
         var holders = new Dictionary<KeyId, Holder>();
         while (await reader.ReadAsync(cancellationToken))
@@ -265,66 +334,23 @@ internal sealed class RequestKeys(NpgsqlDataSource dataSource, TimeProvider time
         return holders;
     }
 
-    /// <summary>
-    /// What became of a request, by who holds its keys. Null: it can't be said, since a reservation is in the way whose owner is gone,
-    /// or one was in the way that is gone. Then the keys have to be reserved.
-    /// </summary>
-    /// <param name="request">The request.</param>
-    /// <param name="insertedIds">Which of its events went in; null for all.</param>
-    /// <param name="holders">Who holds its keys; null when all went in.</param>
-    public static AppendResult? Answer(AppendRequest request, HashSet<Guid>? insertedIds, Dictionary<KeyId, Holder>? holders)
-    {
-        var first = request.FirstId;
-        var correlationId = request.CorrelationId;
-        var outcome = AppendOutcome.Appended;
-        if (holders is not null && request.IdempotencyKey is { } key
-            && holders.TryGetValue(KeyId.Idempotency(request.TenantId, key), out var holder) && holder.EventId != request.FirstId)
-        {
-            if (!holder.Fingerprint.AsSpan().SequenceEqual(key.Fingerprint))
-                return new AppendResult(AppendOutcome.KeyReused, correlationId, []);
-            if (holder.State != HolderState.Settled)
-                return holder.State == HolderState.Busy ? InProgress(request) : null;
-            first = holder.EventId;
-            correlationId = holder.CorrelationId;
-            outcome = AppendOutcome.Repeated;
-        }
-
-        var events = new AppendedEvent[request.Events.Count];
-        for (var i = 0; i < events.Length; i++)
-        {
-            var item = request.Events[i];
-            var id = TypeId.Add(first, TypeId.Difference(item.Id, request.FirstId));
-            events[i] = new AppendedEvent(id, AppendedEventOutcome.Appended, correlationId);
-            if (insertedIds is null || holders is null || insertedIds.Contains(item.Id))
-                continue;
-            if (item.ExternalKey is not { } external || !holders.TryGetValue(KeyId.External(request.TenantId, external), out var owner) || owner.EventId == id)
-            {
-                if (outcome == AppendOutcome.Appended)
-                    return null;
-                continue;
-            }
-            var same = owner.Fingerprint.AsSpan().SequenceEqual(external.Fingerprint);
-            if (same && owner.State != HolderState.Settled)
-                return owner.State == HolderState.Busy ? InProgress(request) : null;
-            events[i] = new AppendedEvent(owner.EventId, same ? AppendedEventOutcome.Repeated : AppendedEventOutcome.ExternalIdConflict, owner.CorrelationId);
-        }
-        return new AppendResult(outcome, correlationId, events);
-    }
-
     /// <summary>What a request would be answered if nothing of it is new; null when it has something to append.</summary>
-    public async Task<AppendResult?> FindRepeatedAsync(AppendRequest request)
+    public async Task<AppendResult?> FindRepeatedAsync(AppendRequest request, TimeLimit limit) =>
+        KeyId.AllOf(request).Any() && Decision.Decide(request, WithOwnKey(request, await ReadHoldersAsync(request, limit)))
+            is Decision.Answer { ToAppend.Count: 0 } answer ? answer.Result : null;
+
+    /// <summary>Holders as if an idempotency key that nobody holds were the request's own.</summary>
+    public static Dictionary<KeyId, Holder> WithOwnKey(AppendRequest request, Dictionary<KeyId, Holder> holders)
     {
-        if (request.IdempotencyKey is null && request.Events.All(e => e.ExternalKey is null))
-            return null;
-        var holders = await ReadHoldersAsync(request);
-        return Answer(request, [], holders) is { } answer && answer.Events.All(e => e.Outcome != AppendedEventOutcome.Appended || answer.Outcome == AppendOutcome.Repeated)
-            ? answer
-            : null;
+        if (request.IdempotencyKey is not { } key || holders.ContainsKey(KeyId.Idempotency(request.TenantId, key)))
+            return holders;
+        var own = new Holder(key.Fingerprint, request.FirstId, request.CorrelationId, HolderState.Settled);
+        return new(holders) { { KeyId.Idempotency(request.TenantId, key), own } };
     }
 
-    private async Task<T> WithinAsync<T>(Func<NpgsqlConnection, CancellationToken, Task<T>> step)
+    private async Task<T> WithinAsync<T>(TimeLimit limit, Func<NpgsqlConnection, CancellationToken, Task<T>> step)
     {
-        using var timeout = new CancellationTokenSource(s_maxStep, time);
+        using var timeout = new CancellationTokenSource(limit.Left, time);
         try
         {
             await using var connection = await dataSource.OpenConnectionAsync(timeout.Token);
@@ -334,56 +360,24 @@ internal sealed class RequestKeys(NpgsqlDataSource dataSource, TimeProvider time
         {
             throw new EventLogUnavailableException("The database did not answer for the request's keys in time.", e);
         }
-        catch (Exception e) when (e is NpgsqlException or TimeoutException or System.Net.Sockets.SocketException)
+        catch (Exception e) when (Storage.IsAway(e))
         {
             throw new EventLogUnavailableException("The database does not answer for the request's keys.", e);
         }
     }
 
-    internal static NpgsqlParameter Column(string name, NpgsqlDbType type, Array values) => new(name, type | NpgsqlDbType.Array) { Value = values };
-}
-
-/// <summary>What a key is.</summary>
-internal enum KeyKind : short
-{
-    /// <summary><c>Idempotency-Key</c>: of a whole request.</summary>
-    Idempotency = 0,
-
-    /// <summary><c>externalId</c>: of one event.</summary>
-    External = 1,
-}
-
-/// <summary>How far the request that holds a key is.</summary>
-internal enum HolderState
-{
-    /// <summary>It has its answer.</summary>
-    Settled = 0,
-
-    /// <summary>It is running.</summary>
-    Busy = 1,
-
-    /// <summary>It has not come to an end in its time; its events may be in the log or not.</summary>
-    Abandoned = 2,
-}
-
-/// <summary>Who holds a key.</summary>
-internal sealed record Holder(byte[] Fingerprint, Guid EventId, string CorrelationId, HolderState State);
-
-/// <summary>A key as a value.</summary>
-internal readonly record struct KeyId(Guid TenantId, KeyKind Kind, string Hash)
-{
-    public static IEnumerable<KeyId> AllOf(AppendRequest request)
+    private static void AddKeys(NpgsqlCommand command, IReadOnlyCollection<KeyId> keys)
     {
-        if (request.IdempotencyKey is { } key)
-            yield return Idempotency(request.TenantId, key);
-        foreach (var e in request.Events)
-        {
-            if (e.ExternalKey is { } external)
-                yield return External(request.TenantId, external);
-        }
+        command.Parameters.Add(Column("tenants", NpgsqlDbType.Uuid, keys.Select(k => k.TenantId).ToArray()));
+        command.Parameters.Add(Column("kinds", NpgsqlDbType.Smallint, keys.Select(k => (short)k.Kind).ToArray()));
+        command.Parameters.Add(Column("hashes", NpgsqlDbType.Bytea, keys.Select(k => Convert.FromHexString(k.Hash)).ToArray()));
     }
 
-    public static KeyId Idempotency(Guid tenantId, RequestKey key) => new(tenantId, KeyKind.Idempotency, Convert.ToHexString(key.KeyHash));
+    internal static NpgsqlParameter Column(string name, NpgsqlDbType type, Array values) => new(name, type | NpgsqlDbType.Array) { Value = values };
 
-    public static KeyId External(Guid tenantId, RequestKey key) => new(tenantId, KeyKind.External, Convert.ToHexString(key.KeyHash));
+    private static partial class Log
+    {
+        [LoggerMessage(EventId = 101, Level = LogLevel.Warning, Message = "{Keys} request keys are not settled yet: {Problem}")]
+        public static partial void NotSettled(ILogger logger, int keys, string problem);
+    }
 }

@@ -14,19 +14,15 @@ namespace Triggers.EventLog.Kafka;
 /// have the events do.
 /// </summary>
 public sealed partial class KafkaEventLog(
-    IProducer<byte[], byte[]> producer, KafkaTopics topics, NpgsqlDataSource dataSource, TimeProvider time, ILogger<KafkaEventLog> logger)
+    IProducer<byte[], byte[]> producer, KafkaTopics topics, ProjectionProgress progress, NpgsqlDataSource dataSource, TimeProvider time,
+    ILogger<KafkaEventLog> logger)
     : BackgroundService, IEventLog
 {
     /// <summary>Bounds of what is handed to the brokers at once; the rest waits for its turn. A single request may exceed them, alone.</summary>
     private const int MaxInFlightEvents = 20_000;
     private const long MaxInFlightBytes = 4 * 1024 * 1024;
 
-    private const int MaxSettled = 500;
-
-    private readonly RequestKeys _keys = new(dataSource, time);
-
-    private readonly Channel<IReadOnlyList<RequestKeys.Held>> _settled =
-        Channel.CreateUnbounded<IReadOnlyList<RequestKeys.Held>>(new UnboundedChannelOptions { SingleReader = true });
+    private readonly RequestKeys _keys = new(dataSource, progress.WaitForAsync, time, logger);
 
     private readonly TenantQueues<PendingProduce> _queues = new();
 
@@ -38,38 +34,22 @@ public sealed partial class KafkaEventLog(
     private long _inFlightBytes;
 
     /// <inheritdoc />
-    public async Task<AppendResult> AppendAsync(AppendRequest request, CancellationToken cancellationToken)
+    public Task<AppendResult> AppendAsync(AppendRequest request, CancellationToken cancellationToken)
     {
-        // It goes on when its caller is gone: reserved keys are settled by how it ends.
-        var append = AppendWithKeysAsync(request);
-        try
-        {
-            return await append.WaitAsync(RequestBudget.Append, time, cancellationToken);
-        }
-        catch (TimeoutException e)
-        {
-            _ = append.ContinueWith(static t => t.Exception, CancellationToken.None, TaskContinuationOptions.OnlyOnFaulted, TaskScheduler.Default);
-            throw new EventLogUnavailableException("The event log did not answer in time.", e);
-        }
+        var limit = new TimeLimit(time, RequestBudget.Append);
+        return limit.WaitAsync(KeyId.AllOf(request).Any() ? _keys.AppendAsync(request, ProduceAsync, limit) : AppendKeylessAsync(request), cancellationToken);
     }
 
     /// <inheritdoc />
     public Task<AppendResult?> FindRepeatedAsync(AppendRequest request, CancellationToken cancellationToken) =>
-        _keys.FindRepeatedAsync(request).WaitAsync(cancellationToken);
+        _keys.FindRepeatedAsync(request, new TimeLimit(time, RequestBudget.Append)).WaitAsync(cancellationToken);
 
-    private async Task<AppendResult> AppendWithKeysAsync(AppendRequest request)
+    private async Task<AppendResult> AppendKeylessAsync(AppendRequest request)
     {
-        if (request.IdempotencyKey is null && request.Events.All(e => e.ExternalKey is null))
-        {
-            await ProduceAsync(request);
-            return new AppendResult(
-                AppendOutcome.Appended, request.CorrelationId,
-                [.. request.Events.Select(e => new AppendedEvent(e.Id, AppendedEventOutcome.Appended, request.CorrelationId))]);
-        }
-        var outcome = await _keys.AppendAsync(request, ProduceAsync);
-        if (outcome.ToSettle.Count > 0)
-            _settled.Writer.TryWrite(outcome.ToSettle);
-        return outcome.Result;
+        await ProduceAsync(request);
+        return new AppendResult(
+            AppendOutcome.Appended, request.CorrelationId,
+            [.. request.Events.Select(e => new AppendedEvent(e.Id, AppendedEventOutcome.Appended, request.CorrelationId))]);
     }
 
     private async Task ProduceAsync(AppendRequest request)
@@ -152,38 +132,13 @@ public sealed partial class KafkaEventLog(
     }
 
     /// <inheritdoc />
-    protected override Task ExecuteAsync(CancellationToken stoppingToken) => Task.WhenAll(ProduceInTurnAsync(), SettleAsync(stoppingToken));
-
-    /// <summary>Tells the database which keys are settled; nobody waits for it.</summary>
-    private async Task SettleAsync(CancellationToken stoppingToken)
-    {
-        var batch = new List<RequestKeys.Held>();
-        while (await _settled.Reader.WaitToReadAsync(CancellationToken.None))
-        {
-            while (batch.Count < MaxSettled && _settled.Reader.TryRead(out var keys))
-                batch.AddRange(keys);
-            try
-            {
-                await _keys.SettleAsync(batch);
-                batch.Clear();
-            }
-            catch (EventLogUnavailableException e)
-            {
-                if (stoppingToken.IsCancellationRequested)
-                    return;
-                Log.NotSettled(logger, batch.Count, e.InnerException?.Message ?? e.Message);
-                await Task.Delay(TimeSpan.FromMilliseconds(500), time, CancellationToken.None);
-                _settled.Writer.TryWrite([.. batch]);
-                batch.Clear();
-            }
-        }
-    }
+    protected override Task ExecuteAsync(CancellationToken stoppingToken) => Task.WhenAll(ProduceInTurnAsync(), _keys.SettleAsync(stoppingToken));
 
     /// <inheritdoc />
     public override async Task StopAsync(CancellationToken cancellationToken)
     {
         _queues.Complete();
-        _settled.Writer.TryComplete();
+        _keys.Complete();
         if (ExecuteTask is { } loop)
             await loop.WaitAsync(cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         await base.StopAsync(cancellationToken);
@@ -225,8 +180,5 @@ public sealed partial class KafkaEventLog(
     {
         [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Kafka did not take {Events} events of a request, which is answered 503: {Problem}")]
         public static partial void AppendFailed(ILogger logger, int events, string problem);
-
-        [LoggerMessage(EventId = 2, Level = LogLevel.Warning, Message = "{Keys} request keys are not settled yet: {Problem}")]
-        public static partial void NotSettled(ILogger logger, int keys, string problem);
     }
 }

@@ -24,37 +24,37 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     private const long MaxGroupBytes = 1024 * 1024;
 
     private readonly TenantQueues<PendingAppend> _queues = new();
-    private readonly RequestKeys _keys = new(dataSource, time);
+    // The table is the log: what is not in it now does not come any more when the time of its reservation is over.
+    private readonly RequestKeys _keys = new(dataSource, (_, _, _) => Task.FromResult(true), time, logger);
 
     /// <inheritdoc />
     public async Task<AppendResult> AppendAsync(AppendRequest request, CancellationToken cancellationToken)
     {
-        if (await EnqueueAsync(request, cancellationToken) is { Outcome: not AppendOutcome.InProgress } result)
+        var limit = new TimeLimit(time, RequestBudget.Append);
+        if (await EnqueueAsync(new PendingAppend(request, idsAreReserved: false), limit, cancellationToken) is { } result)
             return result;
         // A key is held by a process that appends to the other log, or that died over it: to be waited for, or taken over.
-        var outcome = await _keys.AppendAsync(request, keyless => EnqueueAsync(keyless, CancellationToken.None));
-        await _keys.SettleAsync(outcome.ToSettle);
-        return outcome.Result;
+        return await limit.WaitAsync(
+            _keys.AppendAsync(request, keyless => EnqueueAsync(new PendingAppend(keyless, idsAreReserved: true), limit, CancellationToken.None), limit), cancellationToken);
     }
 
     /// <inheritdoc />
     public Task<AppendResult?> FindRepeatedAsync(AppendRequest request, CancellationToken cancellationToken) =>
-        _keys.FindRepeatedAsync(request).WaitAsync(cancellationToken);
+        _keys.FindRepeatedAsync(request, new TimeLimit(time, RequestBudget.Append)).WaitAsync(cancellationToken);
 
-    private async Task<AppendResult?> EnqueueAsync(AppendRequest request, CancellationToken cancellationToken)
+    /// <returns>Null when its keys have to be reserved.</returns>
+    private async Task<AppendResult?> EnqueueAsync(PendingAppend pending, TimeLimit limit, CancellationToken cancellationToken)
     {
-        var pending = new PendingAppend(request);
-        _queues.Enqueue(request.TenantId, pending, pending.Bytes);
+        _queues.Enqueue(pending.Request.TenantId, pending, pending.Bytes);
         try
         {
-            return await pending.Completion.Task.WaitAsync(RequestBudget.Append, time, cancellationToken);
+            return await pending.Completion.Task.WaitAsync(limit.Left, time, cancellationToken);
         }
         catch (TimeoutException e)
         {
             // If the writer has not taken it yet it never will; if it has, it may still become durable, and a retry with the same
             // idempotency key or external id gets that answer.
-            pending.TryAbandon();
-            throw new EventLogUnavailableException("The event log did not answer in time.", e);
+            throw new EventLogUnavailableException("The event log did not answer in time.", e) { NothingWasKept = pending.TryAbandon() };
         }
         catch (OperationCanceledException)
         {
@@ -64,7 +64,9 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     }
 
     /// <inheritdoc />
-    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    protected override Task ExecuteAsync(CancellationToken stoppingToken) => Task.WhenAll(AppendInTurnAsync(), _keys.SettleAsync(stoppingToken));
+
+    private async Task AppendInTurnAsync()
     {
         var group = new List<PendingAppend>();
         while (await _queues.WaitToReadAsync())
@@ -76,18 +78,13 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             {
                 await AppendGroupAsync(group);
             }
-            catch (Exception e) when (e is NpgsqlException or TimeoutException or OperationCanceledException or System.Net.Sockets.SocketException)
-            {
-                Log.AppendFailed(logger, e, group.Count);
-                if (e is PostgresException { SqlState: ['2', '2' or '3', ..] } && group.Count > 1)
-                    await AppendOneByOneAsync(group);
-                else
-                    FailAll(group, e);
-            }
             catch (Exception e)
             {
                 Log.AppendFailed(logger, e, group.Count);
-                FailAll(group, e);
+                if (Storage.IsRefusal(e) && group.Count > 1)
+                    await AppendOneByOneAsync(group);
+                else
+                    FailAll(group, e);
             }
         }
     }
@@ -96,6 +93,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     public override async Task StopAsync(CancellationToken cancellationToken)
     {
         _queues.Complete();
+        _keys.Complete();
         if (ExecuteTask is { } loop)
             await loop.WaitAsync(cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         await base.StopAsync(cancellationToken);
@@ -104,7 +102,10 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     private static void FailAll(List<PendingAppend> group, Exception e)
     {
         foreach (var pending in group)
-            pending.Completion.TrySetException(new EventLogUnavailableException("The event log is away.", e));
+        {
+            // What Postgres refuses it has not committed; of a broken connection one can't know.
+            pending.Completion.TrySetException(new EventLogUnavailableException("The event log is away.", e) { NothingWasKept = e is PostgresException });
+        }
     }
 
     /// <summary>A group refused for its data: whoever is at fault fails alone.</summary>
@@ -143,9 +144,11 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
 
     private async Task AppendGroupAsync(List<PendingAppend> group)
     {
-        var items = new Items(group);
         using var timeout = new CancellationTokenSource(RequestBudget.Commit, time);
         await using var connection = await dataSource.OpenConnectionAsync(timeout.Token);
+        foreach (var pending in group)
+            pending.Number();
+        var items = new Items(group);
 
         var inserted = items.Count;
         HashSet<Guid>? insertedIds = null;
@@ -183,13 +186,45 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             }
         }
 
-        // Read after the commit, so it is what will stay.
-        var holders = items.Keys.Count == 0 || inserted == items.Count
-            ? null
-            : await RequestKeys.ReadHoldersAsync(connection, [.. group.SelectMany(p => KeyId.AllOf(p.Request)).Distinct()], timeout.Token);
+        // It is durable now: whatever happens below, these have their answer.
+        var open = new List<PendingAppend>();
         foreach (var pending in group)
-            pending.Completion.TrySetResult(RequestKeys.Answer(pending.Request, insertedIds, holders));
+        {
+            if (insertedIds is null || pending.Request.Events.Count > 0 && pending.Request.Events.All(e => insertedIds.Contains(e.Id)))
+                pending.Completion.TrySetResult(Appended(pending.Request));
+            else
+                open.Add(pending);
+        }
+        if (open.Count == 0)
+            return;
+        try
+        {
+            // Read after the commit, so it is what will stay.
+            var holders = await RequestKeys.ReadHoldersAsync(connection, [.. open.SelectMany(p => KeyId.AllOf(p.Request)).Distinct()], timeout.Token);
+            foreach (var pending in open)
+                pending.Completion.TrySetResult(Answer(pending.Request, insertedIds!, holders));
+        }
+        catch (Exception e)
+        {
+            // Some of them may be durable. Nothing is appended again: repetitions get their answers.
+            Log.AppendFailed(logger, e, open.Count);
+            foreach (var pending in open)
+                pending.Completion.TrySetException(new EventLogUnavailableException("The event log is away.", e));
+        }
     }
+
+    private static AppendResult Appended(AppendRequest request) => new(
+        AppendOutcome.Appended, request.CorrelationId,
+        [.. request.Events.Select(e => new AppendedEvent(e.Id, AppendedEventOutcome.Appended, request.CorrelationId))]);
+
+    /// <summary>
+    /// Null: a reservation is in the way, or one was and is gone. An idempotency key without a row was this request's, and has been forgotten
+    /// with the events that it lost.
+    /// </summary>
+    private static AppendResult? Answer(AppendRequest request, HashSet<Guid> insertedIds, Dictionary<KeyId, Holder> holders) =>
+        Decision.Decide(request, RequestKeys.WithOwnKey(request, holders)) is Decision.Answer answer && answer.ToAppend.All(e => insertedIds.Contains(e.Id))
+            ? answer.Result
+            : null;
 
     private static readonly string InsertSql = StoredEvents.Append(
         $"""
@@ -246,9 +281,19 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
                 WHERE i.tenant_id = k.tenant_id AND CASE k.kind WHEN 0 THEN i.first_id ELSE i.id END = k.event_id)
         """;
 
-    private sealed class PendingAppend(AppendRequest request) : PendingRequest(request)
+    private sealed class PendingAppend(AppendRequest request, bool idsAreReserved) : PendingRequest(request)
     {
         public TaskCompletionSource<AppendResult?> Completion { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+        /// <summary>
+        /// Gives it ids of now, however long it waited for its turn: so the order of ids is that of commits, but for what is under way at the
+        /// same moment.
+        /// </summary>
+        public void Number()
+        {
+            if (!idsAreReserved)
+                Request = Request.Under(TypeId.NewGuid(), Request.CorrelationId);
+        }
     }
 
     /// <summary>The keys of a group as columns.</summary>

@@ -195,32 +195,83 @@ public abstract class EventLogTests : IAsyncLifetime
     }
 
     [Fact]
-    public async Task A_key_whose_owner_died_is_taken_over_with_the_ids_it_had()
+    public async Task Keys_whose_owner_died_with_nothing_in_the_log_are_free_and_their_events_new()
     {
+        // An old id would come into lists behind those who have passed it.
         var dead = Request(Key("key", "batch"), 3, External("ext", "content"));
-        await ReserveAndDieAsync(dead, "now() - interval '1 second'");
+        await ReserveAndDieAsync(dead);
 
         var retried = await Engine.Log.AppendAsync(Request(Key("key", "batch"), 3, External("ext", "content")), TestContext.Current.CancellationToken);
-        var again = await Engine.Log.AppendAsync(Request(Key("key", "batch"), 3, External("ext", "content")), TestContext.Current.CancellationToken);
+        var again = await AppendWhenFreeAsync(Engine.Log, Request(Key("key", "batch"), 3, External("ext", "content")));
 
         Assert.Equal(AppendOutcome.Appended, retried.Outcome);
-        Assert.Equal(dead.Events.Select(e => e.Id), retried.Events.Select(e => e.Id));
-        Assert.Equal(dead.Events.Select(e => e.Id), again.Events.Select(e => e.Id));
+        Assert.All(retried.Events, e => Assert.True(e.Id.CompareTo(dead.Events[^1].Id) > 0));
+        Assert.Equal(AppendOutcome.Repeated, again.Outcome);
+        Assert.Equal(retried.Events.Select(e => e.Id), again.Events.Select(e => e.Id));
         Assert.Equal(3, await CountAsync());
     }
 
     [Fact]
-    public async Task An_external_id_whose_owner_died_is_taken_over_by_whoever_says_the_same()
+    public async Task Keys_whose_owner_died_with_nothing_in_the_log_are_free_for_other_content_too()
     {
-        var dead = Request(null, 1, External("ext", "content"));
-        await ReserveAndDieAsync(dead, "now() - interval '1 second'");
+        await Engine.StartDeliveryAsync();
+        await ReserveAndDieAsync(Request(Key("key", "body"), 1, External("ext", "content")));
 
-        var other = await Engine.Log.AppendAsync(Request(Key("key", "body"), 1, External("ext", "other content")), TestContext.Current.CancellationToken);
+        var external = await Engine.Log.AppendAsync(Request(null, 1, External("ext", "corrected content")), TestContext.Current.CancellationToken);
+        var key = await AppendWhenFreeAsync(Engine.Log, Request(Key("key", "corrected body")));
+
+        Assert.Equal(AppendedEventOutcome.Appended, external.Events[0].Outcome);
+        Assert.Equal(AppendOutcome.Appended, key.Outcome);
+        Assert.Equal(2, await CountAsync());
+    }
+
+    [Fact]
+    public async Task Keys_whose_owner_died_with_its_event_in_the_log_stand_for_it()
+    {
+        var dead = Request(Key("key", "body"), 1, External("ext", "content"));
+        await ReserveAndDieAsync(dead);
+        await Engine.ExecuteAsync(
+            $"INSERT INTO events (tenant_id, id, type, correlation_id, data) VALUES ('{Engine.Tenant}', '{dead.FirstId}', 'order.created', 'dead', '1')");
+
+        var other = await Engine.Log.AppendAsync(Request(null, 1, External("ext", "other content")), TestContext.Current.CancellationToken);
+        var reused = await Engine.Log.AppendAsync(Request(Key("key", "other body")), TestContext.Current.CancellationToken);
         var same = await Engine.Log.AppendAsync(Request(Key("key", "body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
 
         Assert.Equal((dead.FirstId, AppendedEventOutcome.ExternalIdConflict), (other.Events[0].Id, other.Events[0].Outcome));
-        Assert.Equal((dead.FirstId, AppendedEventOutcome.Appended), (same.Events[0].Id, same.Events[0].Outcome));
-        Assert.Equal(1, await CountAsync());
+        Assert.Equal(AppendOutcome.KeyReused, reused.Outcome);
+        Assert.Equal(dead.FirstId, same.Events[0].Id);
+        Assert.Equal(1, await Engine.ScalarAsync<long>("SELECT count(*) FROM events"));
+    }
+
+    [Fact]
+    public async Task Who_waits_for_a_running_request_can_give_up()
+    {
+        await ReserveAndDieAsync(Request(Key("key", "body")), "now() + interval '1 hour'");
+        using var client = new CancellationTokenSource();
+
+        var waiting = Engine.Log.AppendAsync(Request(Key("key", "body")), client.Token);
+        await Wait.UntilAsync("the key was looked at", async () =>
+            await Engine.ScalarAsync<long>("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%FROM request_keys k%WHERE (k.tenant_id%'") > 1);
+        await client.CancelAsync();
+
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => waiting);
+    }
+
+    [Fact]
+    public async Task A_key_that_cannot_be_settled_does_not_take_the_answer_away()
+    {
+        await ReserveAndDieAsync(Request(Key("key", "body"), 1, External("ext", "content")));
+        await Engine.ExecuteAsync(
+            """
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = 'too_many_connections'; END $$;
+            CREATE TRIGGER refuse BEFORE UPDATE ON request_keys FOR EACH ROW WHEN (NEW.busy_until IS NULL) EXECUTE FUNCTION refuse()
+            """);
+
+        var result = await Engine.Log.AppendAsync(Request(Key("key", "body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
+
+        Assert.Equal(AppendOutcome.Appended, result.Outcome);
+        await Engine.ExecuteAsync("DROP TRIGGER refuse ON request_keys");
+        await Wait.UntilAsync("it is settled later", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM request_keys WHERE busy_until IS NULL") == 2);
     }
 
     [Fact]
@@ -248,7 +299,7 @@ public abstract class EventLogTests : IAsyncLifetime
         var result = await Engine.Log.AppendAsync(request, TestContext.Current.CancellationToken);
 
         Assert.Equal([AppendedEventOutcome.Appended, AppendedEventOutcome.Repeated, AppendedEventOutcome.ExternalIdConflict], result.Events.Select(e => e.Outcome));
-        Assert.All(result.Events, e => Assert.Equal(request.FirstId, e.Id));
+        Assert.Single(result.Events.Select(e => e.Id).Distinct());
         Assert.Equal(1, await CountAsync());
     }
 
@@ -278,7 +329,7 @@ public abstract class EventLogTests : IAsyncLifetime
     }
 
     /// <summary>What a process leaves that dies between reserving the keys of a request and appending its events.</summary>
-    private Task<int> ReserveAndDieAsync(AppendRequest request, string busyUntil)
+    private protected Task<int> ReserveAndDieAsync(AppendRequest request, string busyUntil = "now() - interval '1 second'")
     {
         string Row(short kind, RequestKey key, Guid id) =>
             $"('{request.TenantId}', {kind}, '\\x{Convert.ToHexString(key.KeyHash)}', '\\x{Convert.ToHexString(key.Fingerprint)}', '{id}', 'dead', {busyUntil}, 'infinity')";
@@ -308,12 +359,12 @@ public abstract class EventLogTests : IAsyncLifetime
         return result!;
     }
 
-    private static RequestKey Key(string key, string content) =>
+    private protected static RequestKey Key(string key, string content) =>
         new(SHA256.HashData(Encoding.UTF8.GetBytes(key)), SHA256.HashData(Encoding.UTF8.GetBytes(content)));
 
-    private static (string Id, RequestKey Key) External(string id, string content) => (id, Key(id, content));
+    private protected static (string Id, RequestKey Key) External(string id, string content) => (id, Key(id, content));
 
-    private AppendRequest Request(RequestKey? key, int count = 1, (string Id, RequestKey Key)? external = null)
+    private protected AppendRequest Request(RequestKey? key, int count = 1, (string Id, RequestKey Key)? external = null)
     {
         var first = TypeId.NewGuid();
         return new AppendRequest(Engine.Tenant, first, "test", null, key,
@@ -326,6 +377,38 @@ public abstract class EventLogTests : IAsyncLifetime
 
 public sealed class KeysOnThePostgresLogTests(PostgresServer postgres) : EventLogTests
 {
+    [Fact]
+    public async Task A_request_without_keys_has_its_answer_when_the_keys_of_its_group_cannot_be_read_after_the_commit()
+    {
+        await Engine.Log.AppendAsync(Request(null, 1, External("ext", "content")), TestContext.Current.CancellationToken);
+        await Engine.ExecuteAsync(
+            """
+            CREATE FUNCTION hide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ALTER TABLE request_keys RENAME TO hidden; RETURN NULL; END $$;
+            CREATE CONSTRAINT TRIGGER hide AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW WHEN (NEW.external_id = 'last') EXECUTE FUNCTION hide()
+            """);
+        List<Task<AppendResult>> durable;
+        Task<AppendResult> repeated;
+        await using (var connection = await Engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken))
+        await using (var transaction = await connection.BeginTransactionAsync(TestContext.Current.CancellationToken))
+        {
+            // One append holds up the log, and the others share the next commit.
+            await using var hold = connection.CreateCommand();
+            hold.CommandText = $"SELECT pg_advisory_xact_lock({AdvisoryLocks.Class}, {AdvisoryLocks.Append})";
+            await hold.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+            durable = [Engine.Log.AppendAsync(Request(null), TestContext.Current.CancellationToken)];
+            await Wait.UntilAsync("an append waits", async () =>
+                await Engine.ScalarAsync<long>("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())") == 1);
+            durable.Add(Engine.Log.AppendAsync(Request(null), TestContext.Current.CancellationToken));
+            durable.Add(Engine.Log.AppendAsync(Request(Key("key", "body"), 1, External("last", "content")), TestContext.Current.CancellationToken));
+            repeated = Engine.Log.AppendAsync(Request(null, 1, External("ext", "content")), TestContext.Current.CancellationToken);
+        }
+
+        Assert.All(await Task.WhenAll(durable), r => Assert.Equal(AppendOutcome.Appended, r.Outcome));
+        await Assert.ThrowsAsync<EventLogUnavailableException>(() => repeated);
+        Assert.Equal(4, await CountAsync());
+    }
+
     private protected override Task<Engine> CreateAsync() => Engine.CreateAsync(postgres);
 
     private protected override Task<long> CountAsync() => Engine.ScalarAsync<long>("SELECT count(*) FROM events");
@@ -333,6 +416,21 @@ public sealed class KeysOnThePostgresLogTests(PostgresServer postgres) : EventLo
 
 public sealed class KeysOnTheKafkaLogTests(PostgresServer postgres, KafkaServer kafka) : EventLogTests
 {
+    [Fact]
+    public async Task While_nobody_can_tell_what_a_dead_owner_left_only_the_same_request_goes_on_and_under_the_ids_of_then()
+    {
+        await Engine.Log.AppendAsync(Request(null), TestContext.Current.CancellationToken);
+        var dead = Request(Key("key", "body"), 1, External("ext", "content"));
+        await ReserveAndDieAsync(dead);
+
+        var other = await Engine.Log.AppendAsync(Request(null, 1, External("ext", "other content")), TestContext.Current.CancellationToken);
+        var same = await Engine.Log.AppendAsync(Request(Key("key", "body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
+
+        Assert.Equal(AppendOutcome.InProgress, other.Outcome);
+        Assert.Equal((AppendOutcome.Appended, dead.FirstId), (same.Outcome, same.Events[0].Id));
+        Assert.Equal(2, await CountAsync());
+    }
+
     private protected override async Task<Engine> CreateAsync()
     {
         KafkaServer.SkipIfMissing();

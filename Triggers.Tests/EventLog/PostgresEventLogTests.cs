@@ -61,9 +61,8 @@ public sealed class PostgresEventLogTests(PostgresServer postgres) : IAsyncLifet
     [Fact]
     public async Task What_Postgres_refuses_fails_alone()
     {
-        // Older than any partition: it has nowhere to go. The others share its commit.
-        var old = TypeId.At(DateTimeOffset.UnixEpoch);
-        var bad = new AppendRequest(_engine.Tenant, old, "test", null, null, [new NewEvent(old, "a.b", null, null, null, null, null, "1"u8.ToArray())]);
+        // Postgres keeps no NUL in a text. The others share its commit.
+        var bad = Request(TypeId.NewGuid(), "a\0b");
 
         var good = Enumerable.Range(0, 20).Select(_ => _engine.AppendAsync("order.created")).ToList();
         var refused = _engine.Log.AppendAsync(bad, TestContext.Current.CancellationToken);
@@ -73,6 +72,23 @@ public sealed class PostgresEventLogTests(PostgresServer postgres) : IAsyncLifet
         await Assert.ThrowsAsync<EventLogUnavailableException>(() => refused);
         Assert.Equal(40, await _engine.ScalarAsync<long>("SELECT count(*) FROM events"));
     }
+
+    [Fact]
+    public async Task An_event_has_an_id_of_the_moment_it_is_appended_however_long_it_waited_for_that()
+    {
+        // A list in the order of ids would have been read past it otherwise.
+        var first = TypeId.At(DateTimeOffset.UtcNow.AddSeconds(-5));
+        var before = TypeId.NewGuid();
+
+        var result = await _engine.Log.AppendAsync(Request(first, "a.b", "a.b"), TestContext.Current.CancellationToken);
+
+        Assert.All(result.Events, e => Assert.True(e.Id.CompareTo(before) > 0));
+        Assert.Equal(1, TypeId.Difference(result.Events[1].Id, result.Events[0].Id));
+        Assert.Equal(2, await _engine.ScalarAsync<long>($"SELECT count(*) FROM events WHERE id IN ('{result.Events[0].Id}', '{result.Events[1].Id}')"));
+    }
+
+    private AppendRequest Request(Guid first, params string[] types) => new(_engine.Tenant, first, "test", null, null,
+        [.. types.Select((type, i) => new NewEvent(TypeId.Add(first, i), type, null, null, null, null, null, "1"u8.ToArray()))]);
 
     [Fact]
     public async Task A_log_that_is_held_up_answers_that_it_is_unavailable_and_appends_nothing_it_gave_up()

@@ -1,6 +1,6 @@
 using Microsoft.Extensions.DependencyInjection;
-using Triggers.Api.Events;
 using Triggers.Core;
+using Triggers.EventLog.Kafka;
 
 namespace Triggers.Tests.Support;
 

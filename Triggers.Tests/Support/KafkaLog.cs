@@ -33,7 +33,7 @@ internal sealed class KafkaLog : IAsyncDisposable
         foreach (var (key, value) in settings)
             builder.Configuration[key] = value;
         builder.AddKafka();
-        builder.Services.AddSingleton(TimeProvider.System).AddSingleton(dataSource).AddSingleton<KafkaEventLog>();
+        builder.Services.AddSingleton(TimeProvider.System).AddSingleton(dataSource).AddSingleton<ProjectionProgress>().AddSingleton<KafkaEventLog>();
         var log = new KafkaLog(builder.Build());
         var topics = log._services.Services.GetRequiredService<KafkaTopics>();
         await topics.StartAsync(TestContext.Current.CancellationToken);

@@ -1,3 +1,4 @@
+using Triggers.Core;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.Events;
@@ -15,6 +16,30 @@ public sealed class EventsTests(ApiFixture api) : IClassFixture<ApiFixture>
         Assert.Equal(ids, await WalkAsync(tenant, "/events?order=asc&limit=3"));
         Assert.Equal(Enumerable.Reverse(ids), await WalkAsync(tenant, "/events?limit=3"));
         Assert.Equal(Enumerable.Reverse(ids), await WalkAsync(tenant, "/events?order=desc&limit=7"));
+    }
+
+    [Fact]
+    public async Task A_list_walked_upwards_does_not_pass_an_event_whose_append_is_under_way()
+    {
+        var tenant = await api.NewTenantAsync();
+        await using var connection = await api.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
+        await using var transaction = await connection.BeginTransactionAsync(TestContext.Current.CancellationToken);
+        await using var append = connection.CreateCommand();
+        append.CommandText = "SELECT pg_current_xact_id()";
+        await append.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+        var late = TypeId.NewGuid();
+        var later = new[] { await tenant.Client.PublishAsync(), await tenant.Client.PublishAsync() };
+        append.CommandText =
+            $"""
+            SELECT pg_advisory_xact_lock({AdvisoryLocks.Class}, {AdvisoryLocks.Append});
+            INSERT INTO events (seq, tenant_id, id, type, correlation_id, data) VALUES (nextval('events_seq'), '{tenant.Key}', '{late}', 'a.b', 'c', '1')
+            """;
+        await append.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+
+        (await tenant.Client.GetAsync("/events?order=asc&limit=1")).IsProblem(503, "event_not_yet_visible");
+
+        await transaction.CommitAsync(TestContext.Current.CancellationToken);
+        Assert.Equal([TypeId.Format(TypeId.Event, late), .. later], await WalkAsync(tenant, "/events?order=asc&limit=1"));
     }
 
     [Fact]

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Microsoft.EntityFrameworkCore;
+using Npgsql;
 using Triggers.Core;
 using Triggers.Core.Schema;
 using Triggers.Tests.Support;
@@ -7,7 +8,7 @@ using Triggers.Tests.Support;
 namespace Triggers.Tests.Api.Setup;
 
 /// <summary>Postgres crashes under the API: nobody waits, nothing is promised, and nothing that was promised is lost.</summary>
-public sealed class StorageAwayTests
+public sealed class StorageAwayTests(ApiFixture api) : IClassFixture<ApiFixture>
 {
     [Fact]
     public async Task While_Postgres_is_away_every_answer_is_503_within_2_seconds_and_what_was_accepted_is_there_after()
@@ -48,6 +49,27 @@ public sealed class StorageAwayTests
         await Wait.UntilAsync("it answers again", async () => (await client.GetAsync($"/events/{accepted}")).Status == 200);
         Assert.Equal([accepted], (await client.GetAsync("/events")).Is(200).Ids);
         await client.PublishAsync();
+    }
+
+    [Fact]
+    public async Task A_Postgres_that_hangs_is_named_in_time_by_whoever_is_asked_how_it_is()
+    {
+        var settings = new NpgsqlConnectionStringBuilder(api.ConnectionString);
+        await using var network = new StallingProxy(settings.Port);
+        (settings.Host, settings.Port) = ("127.0.0.1", int.Parse(network.Address.Split(':')[1]));
+        await using var host = new ApiHost(settings.ConnectionString);
+        using var client = host.Client();
+        await client.WaitUntilReadyAsync();
+
+        network.Stall();
+
+        foreach (var path in new[] { "/health", "/health/ready", "/health" })
+        {
+            var watch = Stopwatch.StartNew();
+            Assert.Equal("degraded", (await client.GetAsync(path)).Is(200)["status"]);
+            Assert.True(watch.Elapsed < TimeSpan.FromSeconds(2.5), $"{path} took {watch.Elapsed.TotalSeconds:0.00} s");
+        }
+        network.Flow();
     }
 
     private static async Task ExpectRefusalAsync(Func<Task<Answer>> send)

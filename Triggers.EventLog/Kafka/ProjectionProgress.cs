@@ -3,22 +3,18 @@ using Confluent.Kafka.Admin;
 using Npgsql;
 using Triggers.Api.Requests;
 using Triggers.Core;
-using Triggers.EventLog.Kafka;
 
-namespace Triggers.Api.Events;
+namespace Triggers.EventLog.Kafka;
 
 /// <summary>
 /// On the Kafka log an accepted event can be read when the projection has stored it. Whoever asks for one that is not there waits here:
 /// until it is, or until the projection has passed everything that was in the log when they asked, and it is certain that there is no
 /// such event. One question to Postgres every 20 ms serves all who wait.
 /// </summary>
-internal sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics, NpgsqlDataSource dataSource, TimeProvider time)
+public sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics, NpgsqlDataSource dataSource, TimeProvider time)
 {
     private const int MaxWaiters = 1_000;
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(20);
-
-    /// <summary>How far the clocks of API processes may be apart: a partition is in the order of appending, not of their clocks.</summary>
-    private static readonly TimeSpan s_clocks = TimeSpan.FromSeconds(5);
 
     private readonly Lock _lock = new();
     private readonly List<Waiter> _waiters = [];
@@ -113,7 +109,7 @@ internal sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics,
         // The positions are read after the end: what is passed then was stored before who waits looks again.
         var positions = await ReadPositionsAsync();
         foreach (var waiter in waiting.Where(w => w.LogEnd!.All(end => end.Value == 0 || positions.TryGetValue(end.Key, out var at)
-            && (at.Next >= end.Value || w.Moment is { } moment && at.PassedAt > moment + s_clocks))))
+            && (at.Next >= end.Value || w.Moment is { } moment && at.PassedAt > moment + RequestBudget.IdToKafka + RequestBudget.Clocks))))
             waiter.Done.TrySetResult();
     }
 
