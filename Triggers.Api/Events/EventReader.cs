@@ -127,7 +127,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
             if (events.Count > 0)
                 return (events, events[^1].Key);
             if (time.GetElapsedTime(started) + pause > RequestBudget.Visibility)
-                throw InboxApi.NotYetVisible();
+                throw NotYetVisible();
             await Task.Delay(pause, time, cancellationToken);
         }
     }

@@ -1,7 +1,6 @@
 using Confluent.Kafka;
 using Confluent.Kafka.Admin;
 using Npgsql;
-using Triggers.Api.Requests;
 using Triggers.Core;
 
 namespace Triggers.EventLog.Kafka;
