@@ -49,11 +49,12 @@ internal static class DeliveryTraces
 
     /// <summary>The span of an attempt, linked to that of the attempt it repeats. Its context goes out as the webhook's <c>traceparent</c>.</summary>
     /// <param name="delivery">What is sent.</param>
+    /// <param name="e">Its event.</param>
     /// <param name="url">Where to.</param>
     /// <param name="number">1 for the first attempt.</param>
-    public static Activity? StartAttempt(DueDelivery delivery, string url, int number)
+    public static Activity? StartAttempt(DueDelivery delivery, EventToSend e, string url, int number)
     {
-        ActivityContext.TryParse(delivery.Event.TraceParent, null, isRemote: true, out var parent);
+        ActivityContext.TryParse(e.TraceParent, null, isRemote: true, out var parent);
         ActivityLink[]? links = ActivityContext.TryParse(delivery.LastTraceParent, null, isRemote: true, out var last) ? [new ActivityLink(last)] : null;
         var activity = Source.StartActivity("POST webhook", ActivityKind.Client, parent, links: links);
         if (activity is not { IsAllDataRequested: true })
@@ -68,11 +69,11 @@ internal static class DeliveryTraces
             activity.SetTag("server.port", address.Port);
         }
         activity.SetTag("triggers.tenant_id", TypeId.Format(TypeId.Tenant, delivery.TenantId));
-        activity.SetTag("triggers.event_id", TypeId.Format(TypeId.Event, delivery.Event.Id));
-        activity.SetTag("triggers.event_type", delivery.Event.Type);
+        activity.SetTag("triggers.event_id", TypeId.Format(TypeId.Event, e.Id));
+        activity.SetTag("triggers.event_type", e.Type);
         activity.SetTag("triggers.delivery_id", TypeId.Format(TypeId.Delivery, delivery.Id));
         activity.SetTag("triggers.subscription_id", TypeId.Format(TypeId.Subscription, delivery.SubscriptionId));
-        activity.SetTag("triggers.correlation_id", delivery.Event.CorrelationId);
+        activity.SetTag("triggers.correlation_id", e.CorrelationId);
         activity.SetTag("triggers.attempt", number);
         if (delivery.ReplayOf is { } replayed)
             activity.SetTag("triggers.replay_of", TypeId.Format(TypeId.Delivery, replayed));

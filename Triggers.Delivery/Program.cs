@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Options;
+using Npgsql;
 using Triggers.Delivery;
 using Triggers.Delivery.Attempts;
 using Triggers.Delivery.Completion;
@@ -32,9 +33,11 @@ services.AddWebhookClient();
 // They stop in the reverse order: no new work, then the attempts in flight, then their results, then the worker's entry.
 services.AddHostedSingleton<WorkerRegistration>();
 services.AddHostedSingleton<Completions>();
+services.AddSingleton(provider => new Payloads(EventRow.ReadFrom(provider.GetRequiredService<NpgsqlDataSource>())));
 services.AddSingleton<Attempter>();
 services.AddHostedSingleton<Dispatcher>();
 services.AddSingleton<Projection>();
+services.AddHostedSingleton<FanOutLoop>();
 services.AddHostedSingleton<PostgresProjector>();
 services.AddHostedSingleton<ReplayJobs>();
 services.AddHostedSingleton<Housekeeping>();

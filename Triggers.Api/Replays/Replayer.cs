@@ -35,14 +35,12 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
         await LockAsync(connection, eventId, cancellationToken);
         NewDelivery repetition;
         await using (var command = new NpgsqlCommand(
-            """
+            $"""
             SELECT d.subscription_id, d.test, s.enabled, s.deleted_at IS NOT NULL AS deleted,
-                EXISTS (
-                    SELECT FROM delivery_queue q
-                    WHERE q.tenant_id = d.tenant_id AND q.event_id = @event AND q.subscription_id = d.subscription_id) AS pending,
+                {EventState.IsOnItsWay("d.tenant_id", "@event", "d.subscription_id")} AS pending,
                 EXISTS (
                     SELECT FROM dead_letters l
-                    WHERE l.tenant_id = d.tenant_id AND l.delivery_id = d.id AND l.state IN ('open', 'replaying')) AS unresolved
+                    WHERE l.tenant_id = d.tenant_id AND l.delivery_id = d.id AND {EventState.IsUnresolved}) AS unresolved
             FROM all_deliveries d JOIN subscriptions s ON s.id = d.subscription_id
             WHERE d.tenant_id = @tenant AND d.id = @id FOR SHARE OF s
             """, connection, transaction))
@@ -87,9 +85,8 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
         var found = new HashSet<Guid>();
         var underWay = false;
         await using (var command = new NpgsqlCommand(
-            """
-            SELECT s.id, s.enabled, s.deleted_at IS NOT NULL, s.event_types, d.id,
-                EXISTS (SELECT FROM delivery_queue q WHERE q.tenant_id = @tenant AND q.event_id = @event AND q.subscription_id = s.id)
+            $"""
+            SELECT s.id, s.enabled, s.deleted_at IS NOT NULL, s.event_types, d.id, {EventState.IsOnItsWay("@tenant", "@event", "s.id")}
             FROM subscriptions s
             LEFT JOIN LATERAL (
                 SELECT id FROM all_deliveries

@@ -103,6 +103,15 @@ public sealed class QueueAndHistory : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0010_queue_and_history.sql"));
 }
 
+/// <summary>0011_fan_outs.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0011_fan_outs")]
+public sealed class FanOutsInPortions : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0011_fan_outs.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

@@ -79,7 +79,7 @@ public static class DeliveryQueue
     /// Takes what is due, of each lane as much as it has places and memory for; a lane with a million due costs no more than one with
     /// ten. What a deleted subscription still has is taken whenever it is due, to be cancelled; what is in flight ends by itself. Answers
     /// id, tenant, event, subscription, claim, retry count, whether it is a replay, of what, test, trace parent, bytes of data, and whether
-    /// a lease of it has run out, in that order.
+    /// a lease of it has run out, in that order; and with only the subscription each lane of which something is due that is too large.
     /// </summary>
     /// <remarks>The rows are locked inside a materialized CTE: as a plain join the planner may lock more than the limit lets through.</remarks>
     /// <param name="tests">Whether to take tests, which have places of their own, or everything else.</param>
@@ -109,7 +109,7 @@ public static class DeliveryQueue
     private static string ClaimSql(string which) =>
         $"""
         WITH due AS MATERIALIZED (
-            SELECT q.tenant_id, q.id, q.claimed_by IS NOT NULL AS timed_out,
+            SELECT q.tenant_id, q.id, l.subscription_id AS lane, q.claimed_by IS NOT NULL AS timed_out,
                 sum(q.data_bytes) OVER lane <= l.bytes OR l.idle AND row_number() OVER lane = 1 AS fits
             FROM unnest(@lanes, @places, @bytes, @idle) AS l (subscription_id, places, bytes, idle)
             JOIN subscriptions s ON s.id = l.subscription_id
@@ -122,11 +122,18 @@ public static class DeliveryQueue
                 LIMIT l.places
                 FOR UPDATE SKIP LOCKED) q
             WINDOW lane AS (PARTITION BY l.subscription_id ORDER BY q.next_attempt_at, q.id)
+        ),
+        claimed AS (
+            UPDATE delivery_queue q SET claim = q.claim + 1, claimed_by = @worker, next_attempt_at = clock_timestamp() + @lease
+            FROM due WHERE q.tenant_id = due.tenant_id AND q.id = due.id AND due.fits
+            RETURNING q.id, q.tenant_id, q.event_id, q.subscription_id, q.claim, q.retry_count, q.is_replay, q.replay_of, q.test,
+                q.last_trace_parent, q.data_bytes, due.timed_out
         )
-        UPDATE delivery_queue q SET claim = q.claim + 1, claimed_by = @worker, next_attempt_at = clock_timestamp() + @lease
-        FROM due WHERE q.tenant_id = due.tenant_id AND q.id = due.id AND due.fits
-        RETURNING q.id, q.tenant_id, q.event_id, q.subscription_id, q.claim, q.retry_count, q.is_replay, q.replay_of, q.test,
-            q.last_trace_parent, q.data_bytes, due.timed_out
+        SELECT * FROM claimed
+        UNION ALL
+        SELECT DISTINCT NULL::uuid, NULL::uuid, NULL::uuid, lane, NULL::int, NULL::int, NULL::boolean, NULL::uuid, NULL::boolean, NULL, NULL::int,
+            NULL::boolean
+        FROM due WHERE NOT fits
         """;
 
     /// <summary>

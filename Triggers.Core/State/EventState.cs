@@ -9,7 +9,7 @@ namespace Triggers.Core.State;
 /// </summary>
 /// <remarks>
 /// An event is settled when everybody has it who is to get it, or when somebody acknowledged it. Nothing keeps the count: what is not
-/// settled is in one of three small tables. An unresolved dead letter makes it dead-lettered; else a delivery in the queue, a place in the
+/// settled is in one of a few small tables. An unresolved dead letter makes it dead-lettered; else a delivery in the queue, a place in the
 /// inbox, or not being projected yet makes it pending; else it is delivered. A replay leaves the event where it stands until it ends: what
 /// is settled is not opened again by one, and a dead letter remains unresolved during its own.
 /// </remarks>
@@ -18,16 +18,35 @@ public static class EventState
     /// <summary>The place of the Postgres log up to which events are projected. Events of another log are stored when they are projected.</summary>
     public const string Position = "(SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0)";
 
+    /// <summary>Whether deliveries of it are still to be made.</summary>
+    private const string FansOut = "EXISTS (SELECT FROM fan_outs f WHERE f.tenant_id = e.tenant_id AND f.event_id = e.id)";
+
     /// <summary>Whether it waits for a delivery that is not a repetition.</summary>
     public const string IsQueued =
-        "EXISTS (SELECT FROM delivery_queue q WHERE q.tenant_id = e.tenant_id AND q.event_id = e.id AND NOT q.is_replay)";
+        $"(EXISTS (SELECT FROM delivery_queue q WHERE q.tenant_id = e.tenant_id AND q.event_id = e.id AND NOT q.is_replay) OR {FansOut})";
+
+    /// <summary>Whether a delivery to a subscription is on its way, or is still to be made.</summary>
+    /// <param name="tenant">What names the tenant in the query.</param>
+    /// <param name="e">What names the event.</param>
+    /// <param name="subscription">What names the subscription.</param>
+    public static string IsOnItsWay(string tenant, string e, string subscription) =>
+        $"""
+        (EXISTS (SELECT FROM delivery_queue q WHERE q.tenant_id = {tenant} AND q.event_id = {e} AND q.subscription_id = {subscription})
+            OR EXISTS (SELECT FROM fan_outs f WHERE f.tenant_id = {tenant} AND f.event_id = {e} AND f.after < {subscription}))
+        """;
 
     /// <summary>Whether it has not been projected: no delivery of it is made yet.</summary>
     public const string IsUnprojected = $"coalesce(e.seq >= {Position}, false)";
 
+    /// <summary>Locks that place, and answers it, unless another process has it.</summary>
+    public const string LockPosition = "SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0 FOR UPDATE SKIP LOCKED";
+
+    /// <summary>Whether nobody has dealt with a dead letter, <c>l</c>.</summary>
+    public const string IsUnresolved = "l.state IN ('open', 'replaying')";
+
     /// <summary>Whether a delivery of it failed for good and nobody has dealt with that.</summary>
     public const string IsDeadLettered =
-        "EXISTS (SELECT FROM dead_letters l WHERE l.tenant_id = e.tenant_id AND l.event_id = e.id AND l.state IN ('open', 'replaying'))";
+        $"EXISTS (SELECT FROM dead_letters l WHERE l.tenant_id = e.tenant_id AND l.event_id = e.id AND {IsUnresolved})";
 
     /// <summary>Whether somebody acknowledged it.</summary>
     public const string IsAcknowledged =
@@ -43,7 +62,7 @@ public static class EventState
 
     /// <summary>
     /// Ids of a tenant's events (<c>@tenant</c>) that may be in the inbox, or pending and projected, each once: what they are is still to be
-    /// asked. Two small indexes are read in their order, from a place and no further than asked.
+    /// asked. Three small indexes are read in their order, from a place and no further than asked.
     /// </summary>
     /// <param name="bounds">Conditions on a column of ids.</param>
     /// <param name="order"><c>ASC</c> or <c>DESC</c>.</param>
@@ -55,6 +74,8 @@ public static class EventState
             UNION
             (SELECT DISTINCT event_id FROM delivery_queue
              WHERE tenant_id = @tenant AND NOT is_replay{bounds("event_id")} ORDER BY event_id {order} LIMIT {limit})
+            UNION
+            (SELECT event_id FROM fan_outs WHERE tenant_id = @tenant{bounds("event_id")} ORDER BY event_id {order} LIMIT {limit})
         ) open
         """;
 
@@ -95,7 +116,7 @@ public static class EventState
             INSERT INTO inbox (tenant_id, event_id)
             SELECT DISTINCT e.tenant_id, e.id FROM unnest(@tenants, @events, @floors) AS e (tenant_id, id, floor)
             WHERE NOT EXISTS (SELECT FROM delivery_queue q WHERE q.tenant_id = e.tenant_id AND q.event_id = e.id)
-                AND NOT {IsDeadLettered} AND NOT {IsAcknowledged}
+                AND NOT {FansOut} AND NOT {IsDeadLettered} AND NOT {IsAcknowledged}
                 AND NOT EXISTS (
                     SELECT FROM deliveries d
                     WHERE d.event_id = e.id AND d.tenant_id = e.tenant_id AND d.status = 'succeeded' AND d.id >= e.floor)

@@ -16,6 +16,7 @@ internal sealed partial class Attempter(
     EngineDataSource dataSource,
     Subscribers subscribers,
     Wakeups wakeups,
+    Payloads payloads,
     WebhookSender sender,
     Completions completions,
     DeliveryMetrics metrics,
@@ -26,13 +27,15 @@ internal sealed partial class Attempter(
     private readonly CancellationTokenSource _abort = new();
     private int _inFlight;
 
-    /// <summary>Starts a delivery for which a place is kept, and goes on at once.</summary>
+    /// <summary>Starts a delivery for which a place and memory are kept, and goes on at once.</summary>
     /// <param name="delivery">What was claimed.</param>
     /// <param name="lanes">Where its place is, to be given back.</param>
-    public void Start(DueDelivery delivery, Lanes lanes)
+    /// <param name="known">Its event, where it has been read; otherwise that is read now.</param>
+    public void Start(DueDelivery delivery, Lanes lanes, EventToSend? known = null)
     {
         Interlocked.Increment(ref _inFlight);
-        _ = AttemptAsync(delivery, lanes);
+        var share = known is null ? payloads.Hold(delivery.TenantId, delivery.EventId, delivery.DataBytes) : payloads.Hold(delivery.TenantId, known);
+        _ = AttemptAsync(delivery, share, lanes);
     }
 
     /// <summary>Lets attempts finish until the token says that the time is up, then breaks them off: those come due again at once.</summary>
@@ -47,14 +50,14 @@ internal sealed partial class Attempter(
 
     public void Dispose() => _abort.Dispose();
 
-    private async Task AttemptAsync(DueDelivery delivery, Lanes lanes)
+    private async Task AttemptAsync(DueDelivery delivery, PayloadShare share, Lanes lanes)
     {
         // Nothing below may throw, for nobody would see it.
         await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
-        using var scope = Log.Attempt(logger, delivery.Event.CorrelationId);
+        var bytes = delivery.DataBytes;
         try
         {
-            if (await MakeAsync(delivery) is { } completed)
+            if (await MakeAsync(delivery, share, LetGo) is { } completed)
                 await completions.AddAsync(completed);
         }
         catch (Exception e)
@@ -63,14 +66,23 @@ internal sealed partial class Attempter(
         }
         finally
         {
+            LetGo();
             Interlocked.Decrement(ref _inFlight);
             if (lanes.Release(delivery.SubscriptionId) || _abort.IsCancellationRequested)
+                wakeups.Dispatch.Set();
+        }
+
+        // When the request is written, or else at the end.
+        void LetGo()
+        {
+            share.Dispose();
+            if (Interlocked.Exchange(ref bytes, 0) is var held and > 0 && lanes.ReleaseBytes(delivery.SubscriptionId, held))
                 wakeups.Dispatch.Set();
         }
     }
 
     /// <summary>Null when nothing was done and nothing is to be written: the lease brings the delivery back.</summary>
-    private async Task<Completed?> MakeAsync(DueDelivery delivery)
+    private async Task<Completed?> MakeAsync(DueDelivery delivery, PayloadShare share, Action letGo)
     {
         var subscriber = subscribers.Find(delivery.SubscriptionId);
         if (subscriber is null)
@@ -86,23 +98,33 @@ internal sealed partial class Attempter(
         // Too late to be sure to end within the lease.
         if (time.GetElapsedTime(delivery.ClaimedAt) + options.Value.AttemptTimeout + DeliveryOptions.LeaseMargin >= options.Value.Lease)
             return null;
+        if (await EventOfAsync(share) is not { } e)
+        {
+            Log.EventIsGone(logger, TypeId.Format(TypeId.Delivery, delivery.Id), TypeId.Format(TypeId.Event, delivery.EventId));
+            return WithoutAttempt(delivery, Transition.Cancelled());
+        }
 
+        using var scope = Log.Attempt(logger, e.CorrelationId);
         var number = delivery.RetryCount + 1;
-        using var activity = DeliveryTraces.StartAttempt(delivery, subscriber.Url, number);
+        using var activity = DeliveryTraces.StartAttempt(delivery, e, subscriber.Url, number);
         try
         {
-            return await SendAsync(delivery, subscriber, number, activity);
+            return await SendAsync(delivery, share, letGo, subscriber, number, activity);
         }
-        catch (Exception e)
+        catch (Exception exception)
         {
             // Here, and not only by the caller, so that the line is in the attempt's trace.
-            activity?.SetStatus(ActivityStatusCode.Error, e.Message);
-            Log.Broken(logger, e, TypeId.Format(TypeId.Delivery, delivery.Id));
+            activity?.SetStatus(ActivityStatusCode.Error, exception.Message);
+            Log.Broken(logger, exception, TypeId.Format(TypeId.Delivery, delivery.Id));
             return null;
         }
     }
 
-    private async Task<Completed> SendAsync(DueDelivery delivery, Subscriber subscriber, int number, Activity? activity)
+    /// <summary>Without its data, which nobody keeps while an answer is waited for.</summary>
+    private async Task<EventToSend?> EventOfAsync(PayloadShare share) => (await share.ReadAsync(_abort.Token))?.Event;
+
+    private async Task<Completed> SendAsync(
+        DueDelivery delivery, PayloadShare share, Action letGo, Subscriber subscriber, int number, Activity? activity)
     {
         var started = time.GetTimestamp();
         // A replay and a test begin long after the event: they say nothing of how fast events get through.
@@ -113,7 +135,7 @@ internal sealed partial class Attempter(
         metrics.AttemptStarted();
         try
         {
-            result = await sender.SendAsync(delivery, subscriber, number, activity, _abort.Token);
+            result = await sender.SendAsync(delivery, share, letGo, subscriber, number, activity, _abort.Token);
         }
         catch (OperationCanceledException)
         {
@@ -134,7 +156,7 @@ internal sealed partial class Attempter(
         DeliveryTraces.Attempted(activity, result, transition.Status);
         if (transition.Status != DeliveryStatus.Succeeded)
         {
-            Log.Failed(logger, TypeId.Format(TypeId.Delivery, delivery.Id), TypeId.Format(TypeId.Event, delivery.Event.Id),
+            Log.Failed(logger, TypeId.Format(TypeId.Delivery, delivery.Id), TypeId.Format(TypeId.Event, delivery.EventId),
                 TypeId.Format(TypeId.Subscription, delivery.SubscriptionId), number, SnakeCase<AttemptOutcome>.Of(result.Outcome),
                 result.Cause, SnakeCase<DeliveryStatus>.Of(transition.Status), transition.Delay.TotalSeconds);
         }
@@ -152,7 +174,7 @@ internal sealed partial class Attempter(
 
     private static Completed Completed(
         DueDelivery delivery, Transition transition, AttemptMade? attempt, string? traceParent, long startedAt, int? revision) => new(
-        new DeliveryResult(delivery.TenantId, delivery.Id, delivery.Event.Id, delivery.SubscriptionId, delivery.Claim, transition.Status, attempt)
+        new DeliveryResult(delivery.TenantId, delivery.Id, delivery.EventId, delivery.SubscriptionId, delivery.Claim, transition.Status, attempt)
         {
             Delay = transition.Delay,
             CountsAsFailure = transition.CountsAsFailure,
@@ -164,7 +186,7 @@ internal sealed partial class Attempter(
         },
         startedAt);
 
-    private TimeSpan SinceAcceptance(DueDelivery delivery) => time.GetUtcNow() - TypeId.CreatedAt(delivery.Event.Id);
+    private TimeSpan SinceAcceptance(DueDelivery delivery) => time.GetUtcNow() - TypeId.CreatedAt(delivery.EventId);
 
     private static partial class Log
     {
@@ -175,6 +197,9 @@ internal sealed partial class Attempter(
 
         [LoggerMessage(EventId = 2, Level = LogLevel.Error, Message = "Delivery {DeliveryId} broke off; its lease brings it back")]
         public static partial void Broken(ILogger logger, Exception exception, string deliveryId);
+
+        [LoggerMessage(EventId = 4, Level = LogLevel.Warning, Message = "Delivery {DeliveryId} is cancelled: its event {EventId} is no longer kept")]
+        public static partial void EventIsGone(ILogger logger, string deliveryId, string eventId);
 
         [LoggerMessage(EventId = 3, Level = LogLevel.Information,
             Message = "delivery.attempted {DeliveryId} of {EventId} to {SubscriptionId}: attempt {Attempt} ended {Outcome} ({Cause}), now {Status}, due in {DelaySeconds} s")]

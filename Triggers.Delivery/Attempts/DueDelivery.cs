@@ -3,15 +3,16 @@ namespace Triggers.Delivery.Attempts;
 /// <summary>A delivery this process has claimed.</summary>
 /// <param name="TenantId">Whose it is.</param>
 /// <param name="Id">The delivery.</param>
+/// <param name="EventId">What it delivers.</param>
 /// <param name="SubscriptionId">Its lane.</param>
 /// <param name="Claim">The claim it is held under.</param>
 /// <param name="RetryCount">Attempts that failed before.</param>
 /// <param name="ReplayOf">The delivery it repeats.</param>
 /// <param name="Test">One attempt, no dead letter.</param>
 /// <param name="ClaimedAt">Timestamp of the TimeProvider, taken before the claim was made.</param>
-/// <param name="Event">What to send.</param>
+/// <param name="DataBytes">Length of the event's data.</param>
 internal sealed record DueDelivery(
-    Guid TenantId, Guid Id, Guid SubscriptionId, int Claim, int RetryCount, Guid? ReplayOf, bool Test, long ClaimedAt, EventToSend Event)
+    Guid TenantId, Guid Id, Guid EventId, Guid SubscriptionId, int Claim, int RetryCount, Guid? ReplayOf, bool Test, long ClaimedAt, int DataBytes)
 {
     /// <summary>Whether somebody asked for it, of a delivery that was made or of none.</summary>
     public bool IsReplay { get; init; }
@@ -20,6 +21,6 @@ internal sealed record DueDelivery(
     public string? LastTraceParent { get; init; }
 }
 
-/// <summary>An event as it goes out.</summary>
+/// <summary>An event as it is stored.</summary>
 internal sealed record EventToSend(
     Guid Id, string Type, string? ExternalId, string? Source, string? Subject, DateTimeOffset? Time, string CorrelationId, string? TraceParent, byte[] Data);

@@ -14,20 +14,16 @@ internal static class WebhookRequest
     private static readonly ProductInfoHeaderValue UserAgent = new(
         "Triggers", typeof(WebhookRequest).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()!.InformationalVersion.Split('+')[0]);
 
-    private static readonly MediaTypeHeaderValue Json = new("application/json");
-
     /// <summary>The request of attempt number <paramref name="number"/>, signed for this moment.</summary>
     /// <exception cref="FormatException">Address or headers can't be sent.</exception>
-    public static HttpRequestMessage Create(DueDelivery delivery, Subscriber subscriber, int number, DateTimeOffset now, Activity? activity)
+    public static HttpRequestMessage Create(
+        DueDelivery delivery, Payload payload, HttpContent content, Subscriber subscriber, int number, DateTimeOffset now, Activity? activity)
     {
-        var body = Envelope(delivery.Event);
-        var id = TypeId.Format(TypeId.Event, delivery.Event.Id);
+        var e = payload.Event;
+        var id = TypeId.Format(TypeId.Event, e.Id);
         var timestamp = now.ToUnixTimeSeconds();
 
-        var request = new HttpRequestMessage(HttpMethod.Post, WebhookAddress.Parse(subscriber.Url))
-        {
-            Content = new ReadOnlyMemoryContent(body) { Headers = { ContentType = Json } },
-        };
+        var request = new HttpRequestMessage(HttpMethod.Post, WebhookAddress.Parse(subscriber.Url)) { Content = content };
         foreach (var (name, value) in subscriber.Headers)
         {
             if (WebhookHeaders.Add(request.Headers, name, value) is { } problem)
@@ -36,13 +32,13 @@ internal static class WebhookRequest
         request.Headers.UserAgent.Add(UserAgent);
         Add("webhook-id", id);
         Add("webhook-timestamp", timestamp.ToString());
-        Add("webhook-signature", WebhookSignature.Sign(subscriber.SecretsAt(now), id, timestamp, body));
+        Add("webhook-signature", WebhookSignature.Sign(subscriber.SecretsAt(now), id, timestamp, payload.Body));
         Add("triggers-delivery-id", TypeId.Format(TypeId.Delivery, delivery.Id));
         Add("triggers-attempt", number.ToString());
         if (delivery.ReplayOf is not null)
             Add("webhook-replay", "true");
-        Add("X-Correlation-ID", delivery.Event.CorrelationId);
-        if ((activity?.Id ?? delivery.Event.TraceParent) is { } traceParent)
+        Add("X-Correlation-ID", e.CorrelationId);
+        if ((activity?.Id ?? e.TraceParent) is { } traceParent)
             Add("traceparent", traceParent);
         return request;
 
@@ -57,8 +53,9 @@ internal static class WebhookRequest
     /// <summary><c>{"id","type","timestamp","source"?,"subject"?,"externalId"?,"data"}</c>, with <c>data</c> byte for byte as it was received.</summary>
     public static byte[] Envelope(EventToSend e)
     {
-        var buffer = new System.Buffers.ArrayBufferWriter<byte>(e.Data.Length + 256);
-        using (var json = new Utf8JsonWriter(buffer))
+        // The head alone is written as JSON, and the data copied behind it once.
+        var buffer = new System.Buffers.ArrayBufferWriter<byte>(512);
+        using (var json = new Utf8JsonWriter(buffer, new JsonWriterOptions { SkipValidation = true }))
         {
             json.WriteStartObject();
             json.WriteString("id", TypeId.Format(TypeId.Event, e.Id));
@@ -71,9 +68,7 @@ internal static class WebhookRequest
             if (e.ExternalId is not null)
                 json.WriteString("externalId", e.ExternalId);
             json.WritePropertyName("data");
-            json.WriteRawValue(e.Data, skipInputValidation: true);
-            json.WriteEndObject();
         }
-        return buffer.WrittenSpan.ToArray();
+        return [.. buffer.WrittenSpan, .. e.Data, (byte)'}'];
     }
 }

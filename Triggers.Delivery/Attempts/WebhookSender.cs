@@ -39,14 +39,22 @@ internal sealed class WebhookSender(IHttpClientFactory clients, IOptions<Deliver
     public const string ClientName = "webhooks";
 
     /// <summary>Sends, and never throws but for <paramref name="cancellationToken"/>: a failure is a result.</summary>
+    /// <param name="delivery">What is sent.</param>
+    /// <param name="share">Of its event; let go once the request is written.</param>
+    /// <param name="written">Called when it is.</param>
+    /// <param name="subscriber">To whom.</param>
+    /// <param name="number">1 for the first attempt.</param>
+    /// <param name="activity">Its span.</param>
+    /// <param name="cancellationToken">Breaks it off.</param>
     public async Task<AttemptResult> SendAsync(
-        DueDelivery delivery, Subscriber subscriber, int number, Activity? activity, CancellationToken cancellationToken)
+        DueDelivery delivery, PayloadShare share, Action written, Subscriber subscriber, int number, Activity? activity,
+        CancellationToken cancellationToken)
     {
         var started = time.GetTimestamp();
         HttpRequestMessage request;
         try
         {
-            request = WebhookRequest.Create(delivery, subscriber, number, time.GetUtcNow(), activity);
+            request = await CreateAsync(delivery, share, written, subscriber, number, activity, cancellationToken);
         }
         catch (FormatException e)
         {
@@ -76,6 +84,15 @@ internal sealed class WebhookSender(IHttpClientFactory clients, IOptions<Deliver
                 return new AttemptResult(outcome, elapsed, Error: cause);
             }
         }
+    }
+
+    /// <summary>A method of its own, so that nothing here keeps the payload while the answer is waited for.</summary>
+    private async Task<HttpRequestMessage> CreateAsync(
+        DueDelivery delivery, PayloadShare share, Action written, Subscriber subscriber, int number, Activity? activity, CancellationToken cancellationToken)
+    {
+        var payload = await share.ReadAsync(cancellationToken) ?? throw new FormatException("The event is no longer kept.");
+        return WebhookRequest.Create(
+            delivery, payload, new WebhookContent(share, payload.Body.Length, written), subscriber, number, time.GetUtcNow(), activity);
     }
 
     /// <summary>The status has come: whatever happens to the rest of the answer, it counts, and so does all that came with it.</summary>

@@ -14,10 +14,15 @@ public static class WebhookSignature
     public static string Sign(IEnumerable<string> secrets, string id, long timestamp, ReadOnlySpan<byte> body)
     {
         var prefix = Encoding.UTF8.GetBytes($"{id}.{timestamp}.");
-        var signed = new byte[prefix.Length + body.Length];
-        prefix.CopyTo(signed, 0);
-        body.CopyTo(signed.AsSpan(prefix.Length));
-        return string.Join(' ', secrets.Select(secret =>
-            "v1," + Convert.ToBase64String(HMACSHA256.HashData(Convert.FromBase64String(secret["whsec_".Length..]), signed))));
+        var signatures = new List<string>();
+        foreach (var secret in secrets)
+        {
+            // In two parts: a body may be large, and need not be copied to be signed.
+            using var hmac = IncrementalHash.CreateHMAC(HashAlgorithmName.SHA256, Convert.FromBase64String(secret["whsec_".Length..]));
+            hmac.AppendData(prefix);
+            hmac.AppendData(body);
+            signatures.Add("v1," + Convert.ToBase64String(hmac.GetHashAndReset()));
+        }
+        return string.Join(' ', signatures);
     }
 }

@@ -1,5 +1,4 @@
 using Microsoft.Extensions.Options;
-using Npgsql;
 using Triggers.Core.State;
 using Triggers.Delivery.Attempts;
 using Triggers.Delivery.Completion;
@@ -16,7 +15,6 @@ namespace Triggers.Delivery.Dispatch;
 /// </summary>
 internal sealed class Dispatcher(
     EngineDataSource dataSource,
-    NpgsqlDataSource events,
     Subscribers subscribers,
     WorkerRegistration worker,
     Lanes lanes,
@@ -30,6 +28,12 @@ internal sealed class Dispatcher(
     ILogger<Dispatcher> logger) : BackgroundLoop(time, logger)
 {
     private static readonly TimeSpan SweepInterval = TimeSpan.FromSeconds(5);
+
+    /// <summary>The most deliveries of one claim: whoever is due next waits no longer than such a claim takes.</summary>
+    private const int MaxClaimed = 500;
+
+    /// <summary>While so many steps of attempts wait for a thread no more is claimed. Attempts that wait for a receiver don't count.</summary>
+    private static readonly int MaxWaitingForCpu = 10 * Environment.ProcessorCount;
 
     /// <summary>Tests that one subscription may have in flight, beside what its lane has.</summary>
     private const int TestConcurrency = 4;
@@ -59,12 +63,18 @@ internal sealed class Dispatcher(
                 await wakeups.Dispatch.WaitAsync(TimeSpan.FromMilliseconds(20), stoppingToken);
                 continue;
             }
-            await ClaimAsync(_tests, _ => true, stoppingToken);
-            await ClaimAsync(lanes, MayClaim, stoppingToken);
+            // What is claimed beyond what this process can work on would only stand in the way of others, in no order but its own.
+            if (ThreadPool.PendingWorkItemCount > MaxWaitingForCpu)
+            {
+                await Task.Delay(TimeSpan.FromMilliseconds(1), Time, stoppingToken);
+                continue;
+            }
+            await ClaimAsync(_tests, TestedTenant, stoppingToken);
+            await ClaimAsync(lanes, Tenant, stoppingToken);
             Recovered();
             var untilSweep = SweepInterval - Time.GetElapsedTime(sweptAt);
-            var wait = lanes.UntilNextDue(untilSweep > TimeSpan.Zero ? untilSweep : TimeSpan.Zero, MayClaim);
-            wait = _tests.UntilNextDue(wait, _ => true);
+            var wait = lanes.UntilNextDue(untilSweep > TimeSpan.Zero ? untilSweep : TimeSpan.Zero, Tenant);
+            wait = _tests.UntilNextDue(wait, TestedTenant);
             if (wait > TimeSpan.Zero)
                 await wakeups.Dispatch.WaitAsync(wait, stoppingToken);
         }
@@ -77,8 +87,13 @@ internal sealed class Dispatcher(
         await attempter.DrainAsync(cancellationToken);
     }
 
-    /// <summary>A disabled subscription's deliveries wait. Those of a deleted one are claimed, to be cancelled.</summary>
-    private bool MayClaim(Guid subscriptionId) => subscribers.Find(subscriptionId) is not { Enabled: false };
+    /// <summary>
+    /// Whose a lane is, to take tenants in turn. A disabled subscription's deliveries wait. Those of a deleted one are claimed, to be
+    /// cancelled.
+    /// </summary>
+    private Guid? Tenant(Guid subscriptionId) => subscribers.Find(subscriptionId) is { Enabled: false } ? null : TestedTenant(subscriptionId);
+
+    private Guid? TestedTenant(Guid subscriptionId) => subscribers.Find(subscriptionId)?.TenantId ?? Guid.Empty;
 
     private async Task SweepAsync(CancellationToken cancellationToken)
     {
@@ -96,70 +111,61 @@ internal sealed class Dispatcher(
             swept.DueIn(reader.GetGuid(0), TimeSpan.FromSeconds(Math.Min(reader.GetDouble(1), 3600)));
     }
 
-    private async Task ClaimAsync(Lanes of, Func<Guid, bool> mayClaim, CancellationToken cancellationToken)
+    private async Task ClaimAsync(Lanes of, Func<Guid, Guid?> tenantOf, CancellationToken cancellationToken)
     {
-        var (due, free) = of.ReserveDue(mayClaim);
-        if (due.Length == 0)
+        var request = of.ReserveDue(tenantOf, MaxClaimed);
+        if (request.Lanes.Length == 0)
             return;
 
         var claimed = new List<DueDelivery>();
+        var tooLarge = new HashSet<Guid>();
         var failed = true;
         try
         {
-            claimed = await ClaimAsync(of == _tests, due, free, cancellationToken);
+            await ClaimAsync(of == _tests, request, claimed, tooLarge, cancellationToken);
             failed = false;
         }
         finally
         {
             // A failed claim may have been made all the same; its deliveries then come due when the lease ends.
-            var filled = claimed.CountBy(d => d.SubscriptionId).ToDictionary();
-            for (var i = 0; i < due.Length; i++)
+            var filled = (failed ? [] : claimed).GroupBy(d => d.SubscriptionId).ToDictionary(g => g.Key, g => (Count: g.Count(), Bytes: g.Sum(d => (long)d.DataBytes)));
+            for (var i = 0; i < request.Lanes.Length; i++)
             {
-                var count = filled.GetValueOrDefault(due[i]);
-                of.Unreserve(due[i], free[i] - count, mayHaveMore: failed || count == free[i]);
+                var lane = request.Lanes[i];
+                var (count, bytes) = filled.GetValueOrDefault(lane);
+                of.Claimed(lane, request.Places[i] - count, bytes, mayHaveMore: failed || count == request.Places[i], tooLarge.Contains(lane));
             }
         }
         foreach (var delivery in claimed)
             attempter.Start(delivery, of);
     }
 
-    private async Task<List<DueDelivery>> ClaimAsync(bool tests, Guid[] due, int[] free, CancellationToken cancellationToken)
+    private async Task ClaimAsync(
+        bool tests, ClaimRequest request, List<DueDelivery> claimed, HashSet<Guid> tooLarge, CancellationToken cancellationToken)
     {
         var claimedAt = Time.GetTimestamp();
-        var claimed = new List<(Guid Tenant, Guid Event, DueDelivery Delivery)>();
         var timedOut = 0;
         await using (var batch = dataSource.Pool.CreateBatch())
         {
             batch.BatchCommands.Add(DeliveryQueue.Claim(
-                tests, due, free, Array.ConvertAll(due, _ => long.MaxValue), Array.ConvertAll(due, _ => true), worker.Number, options.Value.Lease));
+                tests, request.Lanes, request.Places, request.Bytes, request.Idle, worker.Number, options.Value.Lease));
             await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
             while (await reader.ReadAsync(cancellationToken))
             {
-                claimed.Add((reader.GetGuid(1), reader.GetGuid(2), new DueDelivery(
-                    reader.GetGuid(1), reader.GetGuid(0), reader.GetGuid(3), reader.GetInt32(4), reader.GetInt32(5),
-                    reader.IsDBNull(7) ? null : reader.GetGuid(7), reader.GetBoolean(8), claimedAt, null!)
-                { IsReplay = reader.GetBoolean(6), LastTraceParent = reader.IsDBNull(9) ? null : reader.GetString(9) }));
+                if (reader.IsDBNull(0))
+                {
+                    tooLarge.Add(reader.GetGuid(3));
+                    continue;
+                }
+                claimed.Add(new DueDelivery(
+                    reader.GetGuid(1), reader.GetGuid(0), reader.GetGuid(2), reader.GetGuid(3), reader.GetInt32(4), reader.GetInt32(5),
+                    reader.IsDBNull(7) ? null : reader.GetGuid(7), reader.GetBoolean(8), claimedAt, reader.GetInt32(10))
+                { IsReplay = reader.GetBoolean(6), LastTraceParent = reader.IsDBNull(9) ? null : reader.GetString(9) });
                 if (reader.GetBoolean(11))
                     timedOut++;
             }
         }
         if (timedOut > 0)
             metrics.LeasesTimedOut(timedOut);
-        if (claimed.Count == 0)
-            return [];
-
-        var read = new Dictionary<Guid, EventToSend>();
-        await using (var command = events.CreateCommand($"SELECT {EventRow.Columns} FROM events e WHERE e.tenant_id = ANY ($1) AND e.id = ANY ($2)"))
-        {
-            command.Parameters.Add(new() { Value = claimed.Select(c => c.Tenant).Distinct().ToArray() });
-            command.Parameters.Add(new() { Value = claimed.Select(c => c.Event).Distinct().ToArray() });
-            await using var reader = await command.ExecuteReaderAsync(cancellationToken);
-            while (await reader.ReadAsync(cancellationToken))
-            {
-                var e = EventRow.Read(reader, 0);
-                read[e.Id] = e;
-            }
-        }
-        return [.. claimed.Where(c => read.ContainsKey(c.Event)).Select(c => c.Delivery with { Event = read[c.Event] })];
     }
 }

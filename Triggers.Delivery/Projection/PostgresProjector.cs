@@ -23,6 +23,9 @@ internal sealed class PostgresProjector(
 {
     private const int BatchSize = 500;
 
+    /// <summary>Events that were appended last have ids of these days, unless a clock is off or nobody has projected for so long.</summary>
+    private const string Recently = "AND e.id >= uuid_at(now() - interval '2 days')";
+
     private static readonly TimeSpan LookInterval = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan SomebodyElseReads = TimeSpan.FromMilliseconds(500);
 
@@ -59,7 +62,11 @@ internal sealed class PostgresProjector(
     {
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
         var claimedAt = Time.GetTimestamp();
-        var (events, lastSeq, version, locked) = await ReadAsync(connection, cancellationToken);
+        // Of the newest partitions first. They have all there is if no number is missing from the position on; where one is, which is when
+        // an append was rolled back, or an id is older, every partition is asked, however many there are.
+        var (events, lastSeq, version, locked, complete) = await ReadAsync(connection, Recently, cancellationToken);
+        if (locked && !complete)
+            (events, lastSeq, version, locked, _) = await ReadAsync(connection, "", cancellationToken);
         if (!locked)
             return Outcome.Busy;
         if (events.Count == 0)
@@ -79,7 +86,8 @@ internal sealed class PostgresProjector(
         return await command.ExecuteScalarAsync(cancellationToken) is true;
     }
 
-    private static async Task<(List<ProjectedEvent> Events, long LastSeq, long Version, bool Locked)> ReadAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    private static async Task<(List<ProjectedEvent> Events, long LastSeq, long Version, bool Locked, bool Complete)> ReadAsync(
+        NpgsqlConnection connection, string bounds, CancellationToken cancellationToken)
     {
         await using var batch = new NpgsqlBatch(connection)
         {
@@ -88,12 +96,12 @@ internal sealed class PostgresProjector(
                 // One statement: who does not get the position reads no events. Who gets it sees one row at least.
                 new($"""
                     WITH position AS MATERIALIZED (
-                        SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0 FOR UPDATE SKIP LOCKED
+                        {EventState.LockPosition}
                     )
-                    SELECT e.*
+                    SELECT p.next, e.*
                     FROM position p LEFT JOIN LATERAL (
                         SELECT e.seq, e.tenant_id, {EventRow.ColumnsUpTo(ProjectedEvent.MaxCarriedBytes)}, octet_length(e.data)
-                        FROM events e WHERE e.seq >= p.next ORDER BY e.seq LIMIT {BatchSize}
+                        FROM events e WHERE e.seq >= p.next {bounds} ORDER BY e.seq LIMIT {BatchSize}
                     ) e ON true
                     ORDER BY e.seq
                     """),
@@ -103,19 +111,20 @@ internal sealed class PostgresProjector(
         };
         await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
         var events = new List<ProjectedEvent>();
-        var lastSeq = 0L;
+        var (first, lastSeq) = (0L, 0L);
         var locked = false;
         while (await reader.ReadAsync(cancellationToken))
         {
             locked = true;
-            if (reader.IsDBNull(0))
+            first = reader.GetInt64(0);
+            if (reader.IsDBNull(1))
                 break;
-            lastSeq = reader.GetInt64(0);
-            events.Add(new ProjectedEvent(reader.GetGuid(1), EventRow.Read(reader, 2), reader.GetInt32(11)));
+            lastSeq = reader.GetInt64(1);
+            events.Add(new ProjectedEvent(reader.GetGuid(2), EventRow.Read(reader, 3), reader.GetInt32(12)));
         }
         await reader.NextResultAsync(cancellationToken);
         await reader.ReadAsync(cancellationToken);
         var version = reader.GetInt64(0);
-        return (events, lastSeq, version, locked);
+        return (events, lastSeq, version, locked, events.Count > 0 && lastSeq - first + 1 == events.Count);
     }
 }

@@ -189,15 +189,15 @@ internal sealed partial class ReplayJobs(
             {
                 EventState.Lock(events),
                 new(
-                    """
+                    $"""
                     SELECT e.id, d.newest
                     FROM unnest(@events, @floors) AS e (id, floor)
                     CROSS JOIN LATERAL (
                         SELECT (array_agg(d.id ORDER BY d.id DESC))[1] AS newest,
-                            coalesce(bool_or(d.status = 'pending'), false) AS pending, coalesce(bool_or(d.status = 'succeeded'), false) AS succeeded
+                            coalesce(bool_or(d.status = 'succeeded'), false) AS succeeded
                         FROM all_deliveries d
                         WHERE d.tenant_id = @tenant AND d.event_id = e.id AND d.subscription_id = @subscription AND d.id >= e.floor) d
-                    WHERE NOT d.pending AND (@all OR NOT d.succeeded)
+                    WHERE NOT {EventState.IsOnItsWay("@tenant", "e.id", "@subscription")} AND (@all OR NOT d.succeeded)
                     ORDER BY e.id
                     """)
                 {

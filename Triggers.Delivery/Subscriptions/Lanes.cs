@@ -1,8 +1,8 @@
 namespace Triggers.Delivery.Subscriptions;
 
 /// <summary>
-/// The way to one subscription: so many attempts at once, and no more. What does not fit stays in Postgres, so a lane that hangs
-/// holds up nobody and fills no memory. Guarded by the lock of <see cref="Lanes"/>.
+/// The way to one subscription: so many attempts at once, so much data in memory, and no more. What does not fit stays in Postgres, so a
+/// lane that hangs holds up nobody. Guarded by the lock of <see cref="Lanes"/>.
 /// </summary>
 internal sealed class Lane(Guid subscriptionId)
 {
@@ -11,27 +11,49 @@ internal sealed class Lane(Guid subscriptionId)
     /// <summary>Attempts in flight, and places kept for what is being claimed.</summary>
     public int Busy { get; set; }
 
+    /// <summary>Data of those of them whose request is not written yet.</summary>
+    public long Bytes { get; set; }
+
     /// <summary>Timestamp from when on something is due, as far as this process knows; <see cref="long.MaxValue"/> for nothing.</summary>
     public long DueAt { get; set; } = long.MaxValue;
+
+    /// <summary>Whether something is due that is too large to be started beside what is in memory.</summary>
+    public bool WaitsForMemory { get; set; }
+
+    /// <summary>Which claim asked for it last.</summary>
+    public long AskedBy { get; set; }
 }
+
+/// <summary>What a claim asks for: of each lane, once, at most so many deliveries and so much data.</summary>
+/// <param name="Lanes">Subscriptions.</param>
+/// <param name="Places">The most deliveries of each.</param>
+/// <param name="Bytes">The most data of each.</param>
+/// <param name="Idle">Whether one delivery comes whatever its size, because no data of the lane is in memory.</param>
+internal sealed record ClaimRequest(Guid[] Lanes, int[] Places, long[] Bytes, bool[] Idle);
 
 /// <summary>All lanes of this process.</summary>
 internal sealed class Lanes(int concurrency, TimeProvider time)
 {
+    /// <summary>The most data that a lane has in memory, but for a single delivery that is larger.</summary>
+    public const long MaxBytes = 4 * 1024 * 1024;
+
     private readonly Lock _lock = new();
     private readonly Dictionary<Guid, Lane> _lanes = [];
+    private readonly Dictionary<Guid, long> _tenants = [];
+    private long _claims;
 
     /// <summary>
     /// Keeps a place for a delivery that is about to be written, if there is one free and nothing older waits in Postgres.
     /// </summary>
-    public bool TryReserve(Guid subscriptionId)
+    public bool TryReserve(Guid subscriptionId, int bytes = 0)
     {
         lock (_lock)
         {
             var lane = Get(subscriptionId);
-            if (lane.Busy >= concurrency || lane.DueAt <= time.GetTimestamp())
+            if (lane.Busy >= concurrency || lane.DueAt <= time.GetTimestamp() || lane.WaitsForMemory || lane.Bytes > 0 && lane.Bytes + bytes > MaxBytes)
                 return false;
             lane.Busy++;
+            lane.Bytes += bytes;
             return true;
         }
     }
@@ -57,41 +79,87 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
         }
     }
 
-    /// <summary>Keeps every free place of the lanes in which something is due. The lanes are taken not to have more due until told.</summary>
-    public (Guid[] Subscriptions, int[] Free) ReserveDue(Func<Guid, bool> mayClaim)
+    /// <summary>Data is no longer needed in memory. True when something of that lane waits for that.</summary>
+    public bool ReleaseBytes(Guid subscriptionId, int bytes)
+    {
+        lock (_lock)
+        {
+            var lane = Get(subscriptionId);
+            lane.Bytes -= bytes;
+            if (!lane.WaitsForMemory)
+                return false;
+            lane.WaitsForMemory = false;
+            lane.DueAt = Math.Min(lane.DueAt, time.GetTimestamp());
+            return true;
+        }
+    }
+
+    /// <summary>
+    /// Keeps free places of lanes in which something is due: tenants in turn, and the lanes of each in turn, until a claim is full. Who
+    /// gets none this time is among the first next time. The lanes asked are taken not to have more due until told.
+    /// </summary>
+    /// <param name="tenantOf">Whose a lane is; null when it may not be claimed for.</param>
+    /// <param name="most">The most places, together.</param>
+    public ClaimRequest ReserveDue(Func<Guid, Guid?> tenantOf, int most)
     {
         lock (_lock)
         {
             var now = time.GetTimestamp();
-            var due = _lanes.Values.Where(l => l.DueAt <= now && l.Busy < concurrency && mayClaim(l.SubscriptionId)).ToArray();
-            var free = Array.ConvertAll(due, l => concurrency - l.Busy);
-            foreach (var lane in due)
+            var turns = _lanes.Values
+                .Where(l => CanStart(l) && l.DueAt <= now)
+                .Select(lane => (Lane: lane, Tenant: tenantOf(lane.SubscriptionId)))
+                .Where(l => l.Tenant is not null)
+                .GroupBy(l => l.Tenant!.Value, l => l.Lane)
+                .OrderBy(tenant => _tenants.GetValueOrDefault(tenant.Key))
+                .SelectMany(tenant => tenant.OrderBy(l => l.AskedBy).Select((lane, round) => (Tenant: tenant.Key, Lane: lane, Round: round)))
+                .OrderBy(l => l.Round);
+            var (asked, places) = (new List<Lane>(), new List<int>());
+            _claims++;
+            foreach (var (tenant, lane, _) in turns)
             {
-                lane.Busy = concurrency;
+                if (most == 0)
+                    break;
+                var free = Math.Min(concurrency - lane.Busy, most);
+                most -= free;
+                asked.Add(lane);
+                places.Add(free);
+                lane.Busy += free;
                 lane.DueAt = long.MaxValue;
+                lane.AskedBy = _claims;
+                _tenants[tenant] = _claims;
             }
-            return (Array.ConvertAll(due, l => l.SubscriptionId), free);
+            return new ClaimRequest(
+                [.. asked.Select(l => l.SubscriptionId)], [.. places], [.. asked.Select(l => MaxBytes - l.Bytes)], [.. asked.Select(l => l.Bytes == 0)]);
         }
     }
 
-    /// <summary>Gives back places that were reserved and not filled. A lane that filled all of them may have more due.</summary>
-    public void Unreserve(Guid subscriptionId, int unused, bool mayHaveMore)
+    /// <summary>What a claim brought a lane; places that it did not fill are given back.</summary>
+    /// <param name="subscriptionId">The lane.</param>
+    /// <param name="unused">Places that were reserved and not filled.</param>
+    /// <param name="bytes">Data of what was claimed.</param>
+    /// <param name="mayHaveMore">Whether more may be due.</param>
+    /// <param name="waitsForMemory">Whether more is due that is too large for now.</param>
+    public void Claimed(Guid subscriptionId, int unused, long bytes, bool mayHaveMore, bool waitsForMemory)
     {
         lock (_lock)
         {
             var lane = Get(subscriptionId);
             lane.Busy -= unused;
-            if (mayHaveMore)
+            lane.Bytes += bytes;
+            // What it waits for may have been let go since it was asked.
+            lane.WaitsForMemory = waitsForMemory && lane.Bytes > 0;
+            if (mayHaveMore || waitsForMemory && lane.Bytes == 0)
                 lane.DueAt = Math.Min(lane.DueAt, time.GetTimestamp());
         }
     }
 
     /// <summary>How long until a lane with a free place has something due; at most <paramref name="atMost"/>.</summary>
-    public TimeSpan UntilNextDue(TimeSpan atMost, Func<Guid, bool> mayClaim)
+    public TimeSpan UntilNextDue(TimeSpan atMost, Func<Guid, Guid?> tenantOf)
     {
         lock (_lock)
         {
-            var next = _lanes.Values.Where(l => l.Busy < concurrency && mayClaim(l.SubscriptionId)).Select(l => l.DueAt).DefaultIfEmpty(long.MaxValue).Min();
+            var next = _lanes.Values.Where(l => CanStart(l) && tenantOf(l.SubscriptionId) is not null)
+                .Select(l => l.DueAt).DefaultIfEmpty(long.MaxValue).Min();
             var now = time.GetTimestamp();
             if (next <= now)
                 return TimeSpan.Zero;
@@ -105,8 +173,10 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
     {
         lock (_lock)
         {
-            foreach (var lane in _lanes.Values.Where(l => l.Busy == 0 && l.DueAt == long.MaxValue).ToArray())
+            foreach (var lane in _lanes.Values.Where(l => l.Busy == 0 && l.DueAt == long.MaxValue && !l.WaitsForMemory).ToArray())
                 _lanes.Remove(lane.SubscriptionId);
+            // They begin anew, all at once and so in no disorder.
+            _tenants.Clear();
         }
     }
 
@@ -141,6 +211,8 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
         }
         return [("full", full), ("active", active), ("waiting", waiting), ("paused", paused)];
     }
+
+    private bool CanStart(Lane lane) => lane.Busy < concurrency && !lane.WaitsForMemory;
 
     private Lane Get(Guid subscriptionId)
     {

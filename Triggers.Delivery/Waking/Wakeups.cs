@@ -14,6 +14,9 @@ internal sealed class Wakeups(TimeProvider time)
     /// <summary>A place is free, or something is due.</summary>
     public Signal Dispatch { get; } = new();
 
+    /// <summary>Deliveries of an event are to be made in portions.</summary>
+    public Signal FanOuts { get; } = new();
+
     /// <summary>There may be a new replay job.</summary>
     public Signal Replays { get; } = new();
 

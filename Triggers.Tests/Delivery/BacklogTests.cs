@@ -1,4 +1,5 @@
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Core.Tables;
 using Triggers.Delivery;
 using Triggers.Delivery.Maintenance;
@@ -33,11 +34,11 @@ public sealed class BacklogTests(PostgresServer postgres) : IAsyncLifetime
     {
         var (one, two, paused) = (await _engine.SubscribeAsync("http://a.example"), await _engine.SubscribeAsync("http://b.example"), await _engine.SubscribeAsync("http://c.example"));
         await _engine.ExecuteAsync($"UPDATE subscriptions SET enabled = false, disabled_reason = 'test' WHERE id = '{paused}'");
-        await AddAsync(one, "-90 s", 3);
-        await AddAsync(one, "1 h", 2);
-        await AddAsync(two, "-10 s", 1);
-        await AddAsync(two, "30 s", 4);
-        await AddAsync(paused, "-1 h", 5);
+        await AddAsync(one, -90, 3);
+        await AddAsync(one, 3600, 2);
+        await AddAsync(two, -10, 1);
+        await AddAsync(two, 30, 4);
+        await AddAsync(paused, -3600, 5);
 
         var backlog = await ReadAsync();
 
@@ -61,14 +62,20 @@ public sealed class BacklogTests(PostgresServer postgres) : IAsyncLifetime
     public async Task A_dead_letter_counts_until_it_is_resolved_or_discarded()
     {
         var subscription = await _engine.SubscribeAsync("http://a.example");
-        foreach (var (state, closed) in new[] { ("open", "NULL"), ("resolved", "now()"), ("discarded", "now()"), ("open", "NULL") })
-        {
-            await _engine.ExecuteAsync(
-                $"""
-                INSERT INTO dead_letters (tenant_id, delivery_id, event_id, subscription_id, state, reason, attempts, closed_at)
-                VALUES ('{_engine.Tenant}', '{TypeId.NewGuid()}', '{TypeId.NewGuid()}', '{subscription}', '{state}', 'exhausted', 1, {closed})
-                """);
-        }
+        var died = Enumerable.Range(0, 4).Select(_ => new NewDelivery(_engine.Tenant, TypeId.NewGuid(), TypeId.NewGuid(), subscription)).ToList();
+        DeliveryResult Result(NewDelivery d, DeliveryStatus status) =>
+            new(d.TenantId, d.Id, d.EventId, d.SubscriptionId, 0, status, Rows.Attempt(AttemptOutcome.HttpStatus, 500))
+            {
+                Reason = "exhausted",
+                IsReplay = d.IsReplay,
+            };
+        await _engine.ExecuteAsync([DeliveryQueue.Enqueue(died), .. DeliveryResults.Apply(died.ConvertAll(d => Result(d, DeliveryStatus.DeadLettered)))]);
+        var replay = new NewDelivery(_engine.Tenant, TypeId.NewGuid(), died[0].EventId, subscription) { IsReplay = true, ReplayOf = died[0].Id };
+        await _engine.ExecuteAsync(
+        [
+            DeadLetterChanges.Discard(_engine.Tenant, [died[1].Id]),
+            .. DeliveryQueue.Replay([replay]), .. DeliveryResults.Apply([Result(replay, DeliveryStatus.Succeeded)]),
+        ]);
 
         Assert.Equal(2, (await ReadAsync()).UnresolvedDeadLetters);
     }
@@ -77,7 +84,7 @@ public sealed class BacklogTests(PostgresServer postgres) : IAsyncLifetime
     public async Task No_count_goes_past_its_bound()
     {
         var subscription = await _engine.SubscribeAsync("http://a.example");
-        await AddAsync(subscription, "-1 s", Backlog.MaxCounted + 10);
+        await AddAsync(subscription, -1, Backlog.MaxCounted + 10);
 
         var backlog = await ReadAsync();
 
@@ -86,10 +93,16 @@ public sealed class BacklogTests(PostgresServer postgres) : IAsyncLifetime
 
     private Task<Backlog> ReadAsync() => Backlog.ReadAsync(_pool.Pool, TestContext.Current.CancellationToken);
 
-    private Task<int> AddAsync(Guid subscription, string dueIn, int count) => _engine.ExecuteAsync(
-        $"""
-        INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, next_attempt_at)
-        SELECT '{_engine.Tenant}', (substr(uuid_at(now())::text, 1, 24) || lpad(to_hex(n + {count} * 1000000::bigint), 12, '0'))::uuid, gen_random_uuid(), '{subscription}', now() + interval '{dueIn}'
-        FROM generate_series(1, {count}) n
-        """);
+    private async Task AddAsync(Guid subscription, double dueInSeconds, int count)
+    {
+        var deliveries = Enumerable.Range(0, count).Select(_ => new NewDelivery(_engine.Tenant, TypeId.NewGuid(), TypeId.NewGuid(), subscription)).ToList();
+        await _engine.ExecuteAsync(
+        [
+            DeliveryQueue.Enqueue(deliveries),
+            .. DeliveryResults.Apply(deliveries.ConvertAll(d => new DeliveryResult(d.TenantId, d.Id, d.EventId, d.SubscriptionId, 0, DeliveryStatus.Pending, null)
+            {
+                Delay = TimeSpan.FromSeconds(dueInSeconds),
+            })),
+        ]);
+    }
 }

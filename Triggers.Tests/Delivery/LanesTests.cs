@@ -8,6 +8,8 @@ public class LanesTests
     private static readonly Guid A = Guid.CreateVersion7();
     private static readonly Guid B = Guid.CreateVersion7();
 
+    private static readonly Guid Tenant = Guid.CreateVersion7();
+
     private readonly FakeTimeProvider _time = new();
     private readonly Lanes _lanes;
 
@@ -36,13 +38,13 @@ public class LanesTests
         _lanes.DueIn(A, TimeSpan.FromSeconds(10));
 
         _time.Advance(TimeSpan.FromSeconds(9.999));
-        Assert.Empty(_lanes.ReserveDue(_ => true).Subscriptions);
-        Assert.Equal(1, _lanes.UntilNextDue(TimeSpan.FromMinutes(1), _ => true).TotalMilliseconds, 0.01);
+        Assert.Empty(ReserveDue().Lanes);
+        Assert.Equal(1, _lanes.UntilNextDue(TimeSpan.FromMinutes(1), _ => Tenant).TotalMilliseconds, 0.01);
 
         _time.Advance(TimeSpan.FromSeconds(0.001));
-        var (subscriptions, free) = _lanes.ReserveDue(_ => true);
-        Assert.Equal([A], subscriptions);
-        Assert.Equal([2], free);
+        var request = ReserveDue();
+        Assert.Equal([A], request.Lanes);
+        Assert.Equal([2], request.Places);
         Assert.Equal(2, _lanes.Busy);
     }
 
@@ -52,32 +54,32 @@ public class LanesTests
         Assert.True(_lanes.TryReserve(A));
         _lanes.DueIn(A, TimeSpan.Zero);
 
-        Assert.Equal([1], _lanes.ReserveDue(_ => true).Free);
-        Assert.Empty(_lanes.ReserveDue(_ => true).Subscriptions);
+        Assert.Equal([1], ReserveDue().Places);
+        Assert.Empty(ReserveDue().Lanes);
     }
 
     [Fact]
     public void A_lane_that_filled_every_place_is_asked_again_once_one_is_free()
     {
         _lanes.DueIn(A, TimeSpan.Zero);
-        _lanes.ReserveDue(_ => true);
-        _lanes.Unreserve(A, unused: 0, mayHaveMore: true);
+        ReserveDue();
+        _lanes.Claimed(A, unused: 0, bytes: 0, mayHaveMore: true, waitsForMemory: false);
 
-        Assert.Empty(_lanes.ReserveDue(_ => true).Subscriptions);
+        Assert.Empty(ReserveDue().Lanes);
         Assert.True(_lanes.Release(A));
-        Assert.Equal([1], _lanes.ReserveDue(_ => true).Free);
+        Assert.Equal([1], ReserveDue().Places);
     }
 
     [Fact]
     public void A_lane_with_nothing_left_is_not_asked_again()
     {
         _lanes.DueIn(A, TimeSpan.Zero);
-        _lanes.ReserveDue(_ => true);
-        _lanes.Unreserve(A, unused: 1, mayHaveMore: false);
+        ReserveDue();
+        _lanes.Claimed(A, unused: 1, bytes: 0, mayHaveMore: false, waitsForMemory: false);
 
         Assert.False(_lanes.Release(A));
-        Assert.Empty(_lanes.ReserveDue(_ => true).Subscriptions);
-        Assert.Equal(TimeSpan.FromSeconds(5), _lanes.UntilNextDue(TimeSpan.FromSeconds(5), _ => true));
+        Assert.Empty(ReserveDue().Lanes);
+        Assert.Equal(TimeSpan.FromSeconds(5), _lanes.UntilNextDue(TimeSpan.FromSeconds(5), _ => Tenant));
     }
 
     [Fact]
@@ -85,7 +87,64 @@ public class LanesTests
     {
         _lanes.DueIn(A, TimeSpan.Zero);
 
-        Assert.Empty(_lanes.ReserveDue(_ => false).Subscriptions);
-        Assert.Equal(TimeSpan.FromSeconds(5), _lanes.UntilNextDue(TimeSpan.FromSeconds(5), _ => false));
+        Assert.Empty(_lanes.ReserveDue(_ => null, 500).Lanes);
+        Assert.Equal(TimeSpan.FromSeconds(5), _lanes.UntilNextDue(TimeSpan.FromSeconds(5), _ => null));
     }
+
+    [Fact]
+    public void Tenants_are_asked_in_turn_and_the_lanes_of_each_in_turn_until_a_claim_is_full()
+    {
+        var many = Enumerable.Range(0, 10).Select(_ => Guid.CreateVersion7()).ToArray();
+        Guid? TenantOf(Guid lane) => many.Contains(lane) ? Tenant : B;
+        foreach (var lane in many)
+            _lanes.DueIn(lane, TimeSpan.Zero);
+        var first = _lanes.ReserveDue(TenantOf, most: 5);
+        Assert.Equal([2, 2, 1], first.Places);
+        Assert.Equal(5, _lanes.Busy);
+
+        // Somebody else's lane does not wait behind the seven that were left.
+        _lanes.DueIn(A, TimeSpan.Zero);
+        var second = _lanes.ReserveDue(TenantOf, most: 5);
+
+        Assert.Equal(A, second.Lanes[0]);
+        Assert.Equal(3, second.Lanes.Length);
+        Assert.Empty(first.Lanes.Intersect(second.Lanes));
+        var third = _lanes.ReserveDue(TenantOf, most: 500);
+        Assert.Equal(10, first.Lanes.Concat(second.Lanes).Concat(third.Lanes).Where(many.Contains).Distinct().Count());
+    }
+
+    [Fact]
+    public void A_lane_has_no_more_data_in_memory_than_it_may_but_for_one_delivery()
+    {
+        const int Half = (int)(Lanes.MaxBytes / 2);
+        Assert.True(_lanes.TryReserve(A, (int)Lanes.MaxBytes + 1));
+        Assert.False(_lanes.TryReserve(A, 1));
+        Assert.False(_lanes.ReleaseBytes(A, (int)Lanes.MaxBytes + 1));
+        Assert.True(_lanes.TryReserve(A, Half + 1));
+        Assert.False(_lanes.TryReserve(A, Half));
+        Assert.True(_lanes.TryReserve(B, Half));
+    }
+
+    [Fact]
+    public void A_lane_whose_next_delivery_is_too_large_for_now_is_asked_again_when_memory_is_let_go()
+    {
+        _lanes.DueIn(A, TimeSpan.Zero);
+        var request = ReserveDue();
+        Assert.Equal([Lanes.MaxBytes], request.Bytes);
+        Assert.Equal([true], request.Idle);
+        _lanes.Claimed(A, unused: 1, bytes: 1_000, mayHaveMore: false, waitsForMemory: true);
+
+        _lanes.DueIn(A, TimeSpan.Zero);
+        Assert.Empty(ReserveDue().Lanes);
+        Assert.Equal(TimeSpan.FromSeconds(5), _lanes.UntilNextDue(TimeSpan.FromSeconds(5), _ => Tenant));
+        Assert.False(_lanes.TryReserve(A));
+
+        Assert.True(_lanes.ReleaseBytes(A, 1_000));
+        request = ReserveDue();
+        Assert.Equal([A], request.Lanes);
+        Assert.Equal([1], request.Places);
+        Assert.Equal([true], request.Idle);
+    }
+
+    private ClaimRequest ReserveDue() => _lanes.ReserveDue(_ => Tenant, 500);
 }

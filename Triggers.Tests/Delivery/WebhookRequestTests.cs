@@ -32,7 +32,7 @@ public class WebhookRequestTests
             new SigningSecret { Secret = Secret, ExpiresAt = Now.AddSeconds(1) },
             new SigningSecret { Secret = Secret, ExpiresAt = Now });
 
-        using var request = WebhookRequest.Create(DeliveryOf("{}"), subscriber, 1, Now, null);
+        using var request = Create(DeliveryOf("{}"), subscriber);
 
         Assert.Equal(2, Header(request, "webhook-signature").Split(' ').Length);
     }
@@ -40,14 +40,15 @@ public class WebhookRequestTests
     [Fact]
     public async Task Request_carries_what_a_receiver_needs()
     {
-        var delivery = DeliveryOf("""{"a":1}""") with { ReplayOf = TypeId.NewGuid() };
+        var (delivery, e) = DeliveryOf("""{"a":1}""");
+        delivery = delivery with { ReplayOf = TypeId.NewGuid() };
         var subscriber = SubscriberWith(new SigningSecret { Secret = Secret }) with { Headers = new() { ["X-Tenant"] = "acme" } };
 
-        using var request = WebhookRequest.Create(delivery, subscriber, 3, Now, null);
+        using var request = Create((delivery, e), subscriber, 3);
 
         Assert.Equal(HttpMethod.Post, request.Method);
         Assert.Equal("https://example.com/hook", request.RequestUri!.AbsoluteUri);
-        Assert.Equal(TypeId.Format(TypeId.Event, delivery.Event.Id), Header(request, "webhook-id"));
+        Assert.Equal(TypeId.Format(TypeId.Event, e.Id), Header(request, "webhook-id"));
         Assert.Equal("1800000000", Header(request, "webhook-timestamp"));
         Assert.Equal(TypeId.Format(TypeId.Delivery, delivery.Id), Header(request, "triggers-delivery-id"));
         Assert.Equal("3", Header(request, "triggers-attempt"));
@@ -64,7 +65,7 @@ public class WebhookRequestTests
     [Fact]
     public void First_delivery_does_not_say_that_it_is_a_replay()
     {
-        using var request = WebhookRequest.Create(DeliveryOf("{}"), SubscriberWith(new SigningSecret { Secret = Secret }), 1, Now, null);
+        using var request = Create(DeliveryOf("{}"), SubscriberWith(new SigningSecret { Secret = Secret }));
 
         Assert.False(request.Headers.Contains("webhook-replay"));
     }
@@ -74,7 +75,7 @@ public class WebhookRequestTests
     [InlineData("not a url")]
     public void Address_that_is_not_http_can_not_be_sent_to(string url) =>
         Assert.Throws<FormatException>(() =>
-            WebhookRequest.Create(DeliveryOf("{}"), SubscriberWith(new SigningSecret { Secret = Secret }) with { Url = url }, 1, Now, null));
+            Create(DeliveryOf("{}"), SubscriberWith(new SigningSecret { Secret = Secret }) with { Url = url }));
 
     [Theory]
     [InlineData("""{ "a" : 1.0 , "b":[ ] }""")]
@@ -110,8 +111,18 @@ public class WebhookRequestTests
     private static Subscriber SubscriberWith(params SigningSecret[] secrets) =>
         new(TypeId.NewGuid(), TypeId.NewGuid(), 1, "https://example.com/hook", ["*"], [], secrets, Enabled: true);
 
-    private static DueDelivery DeliveryOf(string data) => new(
-        TypeId.NewGuid(), TypeId.NewGuid(), TypeId.NewGuid(), 1, 0, null, false, 0,
-        new EventToSend(TypeId.NewGuid(), "order.created", null, null, null, null, "corr-1",
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Encoding.UTF8.GetBytes(data)));
+    private static HttpRequestMessage Create((DueDelivery Delivery, EventToSend Event) of, Subscriber subscriber, int number = 1)
+    {
+        var payload = Payload.Of(of.Event);
+        var share = new Payloads((_, _) => throw new InvalidOperationException()).Hold(of.Delivery.TenantId, of.Event);
+        return WebhookRequest.Create(
+            of.Delivery, payload, new WebhookContent(share, payload.Body.Length, () => { }), subscriber, number, Now, null);
+    }
+
+    private static (DueDelivery Delivery, EventToSend Event) DeliveryOf(string data)
+    {
+        var e = new EventToSend(TypeId.NewGuid(), "order.created", null, null, null, null, "corr-1",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Encoding.UTF8.GetBytes(data));
+        return (new DueDelivery(TypeId.NewGuid(), TypeId.NewGuid(), e.Id, TypeId.NewGuid(), 1, 0, null, false, 0, data.Length), e);
+    }
 }

@@ -1,4 +1,5 @@
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Core.Tables;
 using Triggers.Tests.Support;
 
@@ -35,11 +36,8 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
         // A worker that died: its row is there, and nobody holds its lock.
         var dead = await Engine.ScalarAsync<int>("INSERT INTO workers (host) VALUES ('dead') RETURNING number");
         var subscription = await Engine.ScalarAsync<Guid>("SELECT id FROM subscriptions");
-        await Engine.ExecuteAsync(
-            $"""
-            INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, claim, claimed_by, next_attempt_at)
-            VALUES ('{Engine.Tenant}', '{TypeId.NewGuid()}', '{id}', '{subscription}', 1, {dead}, now() + interval '9 minutes')
-            """);
+        await Engine.ExecuteAsync([DeliveryQueue.Enqueue(
+            [new NewDelivery(Engine.Tenant, TypeId.NewGuid(), id, subscription) { Claimed = true }], dead, TimeSpan.FromMinutes(9))]);
 
         await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded, 2);
         Assert.Equal(0, await Engine.ScalarAsync<long>($"SELECT count(*) FROM workers WHERE number = {dead}"));
@@ -57,11 +55,8 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
         var id = (await Engine.AppendAsync("never.matched"))[0];
         await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
         var held = TypeId.NewGuid();
-        await Engine.ExecuteAsync(
-            $"""
-            INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, claim, claimed_by, next_attempt_at)
-            VALUES ('{Engine.Tenant}', '{held}', '{id}', '{subscription}', 1, {number}, now() + interval '9 minutes')
-            """);
+        await Engine.ExecuteAsync([DeliveryQueue.Enqueue(
+            [new NewDelivery(Engine.Tenant, held, id, subscription) { Claimed = true }], number, TimeSpan.FromMinutes(9))]);
 
         // A dead one beside it shows that the look was taken.
         var dead = await Engine.ScalarAsync<int>("INSERT INTO workers (host) VALUES ('dead') RETURNING number");

@@ -11,8 +11,8 @@ namespace Triggers.Tests.Support;
 /// </summary>
 internal sealed class Rows(NpgsqlDataSource dataSource)
 {
-    /// <summary>The projection has seen everything, and nobody subscribed.</summary>
-    public async Task ProjectAsync()
+    /// <summary>The projection has seen everything, and nobody subscribed; unless somebody did, whose deliveries are still to be added.</summary>
+    public async Task ProjectAsync(bool matched = false)
     {
         var seen = new List<(Guid TenantId, Guid EventId)>();
         var next = 0L;
@@ -26,7 +26,7 @@ internal sealed class Rows(NpgsqlDataSource dataSource)
             }
         }
         await ExecuteAsync(
-            EventState.Receive(seen),
+            EventState.Receive(matched ? [] : seen),
             new("UPDATE log_positions SET next = greatest(next, @next) WHERE log = 'postgres' AND partition = 0") { Parameters = { new("next", next) } });
     }
 
@@ -45,6 +45,28 @@ internal sealed class Rows(NpgsqlDataSource dataSource)
     /// <summary>The delivery failed for good, at its first attempt.</summary>
     public Task DieAsync(string deliveryId) =>
         EndAsync(deliveryId, DeliveryStatus.DeadLettered, Attempt(AttemptOutcome.HttpStatus, 503), reason: "exhausted");
+
+    /// <summary>Everything that a tenant has pending waits so long.</summary>
+    public async Task PutOffAsync(Guid tenant, TimeSpan delay)
+    {
+        var results = new List<DeliveryResult>();
+        await using (var command = Command("SELECT id, event_id, subscription_id, claim FROM delivery_queue WHERE tenant_id = @tenant ORDER BY id", [("tenant", tenant)]))
+        await using (var reader = await command.ExecuteReaderAsync(TestContext.Current.CancellationToken))
+        {
+            while (await reader.ReadAsync(TestContext.Current.CancellationToken))
+            {
+                results.Add(new DeliveryResult(tenant, reader.GetGuid(0), reader.GetGuid(1), reader.GetGuid(2), reader.GetInt32(3), DeliveryStatus.Pending, null)
+                {
+                    Delay = delay,
+                });
+            }
+        }
+        await ExecuteAsync(DeliveryResults.Apply(results));
+    }
+
+    /// <summary>A worker has what is due of a subscription.</summary>
+    public Task ClaimAsync(Guid subscription, int worker, TimeSpan lease) => ExecuteAsync(
+        DeliveryQueue.Claim(tests: false, [subscription], [100], [long.MaxValue], [true], worker, lease));
 
     /// <summary>The delivery was cancelled without an attempt.</summary>
     public Task CancelAsync(string deliveryId) => EndAsync(deliveryId, DeliveryStatus.Cancelled, null);

@@ -50,7 +50,7 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
     {
         var (tenant, subscription, e) = await ArrangeAsync();
         var id = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
-        await api.Rows.ExecuteAsync("UPDATE delivery_queue SET claimed_by = 1, claim = 1 WHERE id = @id", ("id", Rows.Uuid(id)));
+        await api.Rows.ClaimAsync(Rows.Uuid(subscription), worker: 1, TimeSpan.FromMinutes(1));
 
         var read = (await tenant.Client.GetAsync($"/deliveries/{id}")).Is(200);
 

@@ -174,7 +174,7 @@ public sealed class UsagePlansTests(ApiFixture api, PostgresServer postgres) : I
         }
 
         // What waits for its next attempt costs what it is.
-        await api.Rows.ExecuteAsync("UPDATE deliveries SET next_attempt_at = now() + interval '1 hour' WHERE tenant_id = @tenant AND status = 'pending'", ("tenant", tenant.Key));
+        await api.Rows.PutOffAsync(tenant.Key, TimeSpan.FromHours(1));
         (await tenant.Client.PostAsync($"/subscriptions/{subscription}/send-now")).IsProblem(429, "quota_exceeded");
         (await admin.PatchAsync($"/usage-plans/{plan}", """{"eventsPerDay":6}""")).Is(200);
         Assert.Equal("1", (await tenant.Client.PostAsync($"/subscriptions/{subscription}/send-now")).Is(202)["deliveries"]);

@@ -16,14 +16,10 @@ public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgr
         var subscription = await Engine.SubscribeAsync(Receiver.Url, "nothing");
         // The first two have partitions, the others are in the default one.
         var (over, queued) = (await AddAsync(40, subscription, partition: true), await AddAsync(41, subscription, partition: true));
-        var (dead, unprojected, late, young) = (await AddAsync(42, subscription), await AddAsync(43, subscription, seq: 1_000), await AddAsync(44, subscription), await AddAsync(29, subscription));
+        var (dead, unprojected, late, young) = (await AddAsync(42, subscription), await AddAsync(43, subscription, logged: true), await AddAsync(44, subscription), await AddAsync(29, subscription));
         await Engine.Rows.ExecuteAsync(DeliveryQueue.Enqueue([new NewDelivery(Engine.Tenant, TypeId.NewGuid(), queued, subscription)]));
-        await Engine.ExecuteAsync(
-            $"""
-            INSERT INTO dead_letters (tenant_id, delivery_id, event_id, subscription_id, state, reason, attempts, closed_at)
-            VALUES ('{Engine.Tenant}', gen_random_uuid(), '{dead}', '{subscription}', 'open', 'exhausted', 8, NULL),
-                ('{Engine.Tenant}', gen_random_uuid(), '{over}', '{subscription}', 'discarded', 'exhausted', 8, now())
-            """);
+        var letter = await DieAsync(dead, subscription);
+        await Engine.ExecuteAsync([DeadLetterChanges.Discard(Engine.Tenant, [await DieAsync(over, subscription)])]);
         await using var api = new ApiHost(Engine.ConnectionString, Engine.Settings);
         using var client = api.Client();
         await client.WaitUntilReadyAsync();
@@ -44,7 +40,7 @@ public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgr
         Assert.Equal(0, await Engine.ScalarAsync<long>($"SELECT count(*) FROM inbox WHERE event_id = '{late}'"));
         Assert.Empty(await DropAsync());
 
-        await Engine.ExecuteAsync("UPDATE dead_letters SET state = 'discarded', closed_at = now()");
+        await Engine.ExecuteAsync([DeadLetterChanges.Discard(Engine.Tenant, [letter])]);
         Assert.Equal([Day(42)], (await DropAsync()).Select(d => d.Day).Distinct());
     }
 
@@ -111,6 +107,24 @@ public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgr
         Assert.Equal(1, await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries"));
     }
 
+    /// <summary>Today's delivery of an event fails for good.</summary>
+    private async Task<Guid> DieAsync(Guid id, Guid subscription)
+    {
+        var delivery = new NewDelivery(Engine.Tenant, TypeId.NewGuid(), id, subscription);
+        await Engine.ExecuteAsync(
+        [
+            DeliveryQueue.Enqueue([delivery]),
+            .. DeliveryResults.Apply(
+            [
+                new DeliveryResult(Engine.Tenant, delivery.Id, id, subscription, 0, DeliveryStatus.DeadLettered, Rows.Attempt(AttemptOutcome.Timeout, 200))
+                {
+                    Reason = "exhausted",
+                },
+            ]),
+        ]);
+        return delivery.Id;
+    }
+
     private static DateOnly Day(int ago) => DateOnly.FromDateTime(DateTimeOffset.UtcNow.UtcDateTime).AddDays(-ago);
 
     private async Task<List<DroppedDay>> DropAsync()
@@ -120,7 +134,7 @@ public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgr
     }
 
     /// <summary>An event of so many days ago with an external id, delivered at the second attempt; acknowledged, or else in the inbox.</summary>
-    private async Task<Guid> AddAsync(int days, Guid subscription, bool partition = false, long seq = 0)
+    private async Task<Guid> AddAsync(int days, Guid subscription, bool partition = false, bool logged = false)
     {
         if (partition)
         {
@@ -131,8 +145,8 @@ public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgr
         var delivery = TypeId.Add(id, 1);
         await Engine.Rows.ExecuteAsync(
         [
-            new(StoredEvents.Store($"SELECT '{Engine.Tenant}'::uuid, '{id}'::uuid, 'of {id}', 'a.b', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea")),
-            new($"UPDATE events SET seq = {(seq > 0 ? seq : "NULL")} WHERE id = '{id}'"),
+            new((logged ? StoredEvents.Append : (Func<string, string>)StoredEvents.Store)(
+                $"SELECT '{Engine.Tenant}'::uuid, '{id}'::uuid, 'of {id}', 'a.b', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea")),
             new(
                 $"""
                 INSERT INTO request_keys (tenant_id, kind, key_hash, fingerprint, event_id, correlation_id, expires_at)

@@ -1,0 +1,72 @@
+using Npgsql;
+using NpgsqlTypes;
+
+namespace Triggers.Core.State;
+
+/// <summary>An event of which deliveries are still to be made.</summary>
+/// <param name="TenantId">Whose it is.</param>
+/// <param name="EventId">Which.</param>
+/// <param name="DataBytes">Length of its data.</param>
+/// <param name="After">The subscription up to which they are made, in the order of ids.</param>
+public sealed record FanOut(Guid TenantId, Guid EventId, int DataBytes, Guid After);
+
+/// <summary>The statements by which events that many subscribe to get their deliveries portion by portion.</summary>
+public static class FanOuts
+{
+    /// <summary>The deliveries of these events are made later.</summary>
+    public static NpgsqlBatchCommand Defer(IReadOnlyList<FanOut> events)
+    {
+        var command = new NpgsqlBatchCommand(
+            """
+            INSERT INTO fan_outs (tenant_id, event_id, data_bytes)
+            SELECT tenant_id, event_id, bytes FROM unnest(@tenants, @events, @bytes) AS e (tenant_id, event_id, bytes)
+            """);
+        command.Parameters.AddColumn("tenants", NpgsqlDbType.Uuid, events, e => e.TenantId);
+        command.Parameters.AddColumn("events", NpgsqlDbType.Uuid, events, e => e.EventId);
+        command.Parameters.AddColumn("bytes", NpgsqlDbType.Integer, events, e => e.DataBytes);
+        return command;
+    }
+
+    /// <summary>The oldest few of each tenant, locked: rows of tenant, event, bytes of data, after, and the event's type.</summary>
+    /// <param name="ofEach">The most of a tenant.</param>
+    /// <param name="most">The most together.</param>
+    public static NpgsqlBatchCommand Take(int ofEach, int most) => new(
+        """
+        WITH RECURSIVE tenants AS (
+            (SELECT tenant_id FROM fan_outs ORDER BY tenant_id LIMIT 1)
+            UNION ALL
+            SELECT n.tenant_id FROM tenants t CROSS JOIN LATERAL (
+                SELECT tenant_id FROM fan_outs WHERE tenant_id > t.tenant_id ORDER BY tenant_id LIMIT 1) n
+        ),
+        taken AS MATERIALIZED (
+            SELECT f.* FROM tenants t CROSS JOIN LATERAL (
+                SELECT * FROM fan_outs WHERE tenant_id = t.tenant_id ORDER BY number LIMIT @ofEach FOR UPDATE SKIP LOCKED) f
+            LIMIT @most
+        )
+        SELECT f.tenant_id, f.event_id, f.data_bytes, f.after, e.type
+        FROM taken f LEFT JOIN LATERAL (SELECT type FROM events WHERE tenant_id = f.tenant_id AND id = f.event_id LIMIT 1) e ON true
+        ORDER BY f.number
+        """)
+    {
+        Parameters = { new("ofEach", ofEach), new("most", most) },
+    };
+
+    /// <summary>A portion of their deliveries is made: they go on after a subscription, or are done where that is null.</summary>
+    public static NpgsqlBatchCommand Advance(IReadOnlyList<(FanOut Event, Guid? After)> events)
+    {
+        var command = new NpgsqlBatchCommand(
+            """
+            WITH e AS MATERIALIZED (
+                SELECT * FROM unnest(@tenants, @events, @afters) AS e (tenant_id, event_id, after)
+            ),
+            done AS (
+                DELETE FROM fan_outs f USING e WHERE f.tenant_id = e.tenant_id AND f.event_id = e.event_id AND e.after IS NULL
+            )
+            UPDATE fan_outs f SET after = e.after FROM e WHERE f.tenant_id = e.tenant_id AND f.event_id = e.event_id AND e.after IS NOT NULL
+            """);
+        command.Parameters.AddColumn("tenants", NpgsqlDbType.Uuid, events, e => e.Event.TenantId);
+        command.Parameters.AddColumn("events", NpgsqlDbType.Uuid, events, e => e.Event.EventId);
+        command.Parameters.AddColumn("afters", NpgsqlDbType.Uuid, events, e => e.After);
+        return command;
+    }
+}

@@ -1,0 +1,56 @@
+using System.Net;
+using System.Net.Http.Headers;
+
+namespace Triggers.Delivery.Attempts;
+
+/// <summary>
+/// The body of a request, which it lets go once it is written. Should the same request be written again, because its connection turned out
+/// to be closed, the body is fetched again.
+/// </summary>
+internal sealed class WebhookContent : HttpContent
+{
+    private static readonly MediaTypeHeaderValue Json = new("application/json");
+
+    private readonly PayloadShare _share;
+    private readonly Action _written;
+    private readonly int _length;
+    private bool _letGo;
+
+    /// <param name="share">Of the event whose body it is.</param>
+    /// <param name="length">Of the body.</param>
+    /// <param name="written">Called, once, when the body is no longer in memory for this request.</param>
+    public WebhookContent(PayloadShare share, int length, Action written)
+    {
+        (_share, _length, _written) = (share, length, written);
+        Headers.ContentType = Json;
+    }
+
+    protected override Task SerializeToStreamAsync(Stream stream, TransportContext? context) =>
+        SerializeToStreamAsync(stream, context, CancellationToken.None);
+
+    protected override async Task SerializeToStreamAsync(Stream stream, TransportContext? context, CancellationToken cancellationToken)
+    {
+        if (_letGo)
+        {
+            using var again = _share.Again();
+            await WriteAsync(again);
+            return;
+        }
+        await WriteAsync(_share);
+        _letGo = true;
+        _share.Dispose();
+        _written();
+
+        async Task WriteAsync(PayloadShare share)
+        {
+            var payload = await share.ReadAsync(cancellationToken) ?? throw new IOException("The event is no longer kept.");
+            await stream.WriteAsync(payload.Body, cancellationToken);
+        }
+    }
+
+    protected override bool TryComputeLength(out long length)
+    {
+        length = _length;
+        return true;
+    }
+}
