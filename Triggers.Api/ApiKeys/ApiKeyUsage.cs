@@ -1,3 +1,4 @@
+using Triggers.Api.Auth;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Tenants;
 using Triggers.Core;

@@ -1,7 +1,6 @@
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Serialization;
 using Triggers.Api.Auth;
-using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.Tables;

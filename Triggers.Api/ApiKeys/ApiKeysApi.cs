@@ -6,7 +6,6 @@ using Triggers.Api.Errors;
 using Triggers.Api.Lists;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
-using Triggers.Api.Setup;
 using Triggers.Api.Tenants;
 using Triggers.Core;
 using Triggers.Core.Tables;

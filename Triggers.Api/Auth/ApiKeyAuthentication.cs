@@ -2,7 +2,7 @@ using System.Text.Encodings.Web;
 using Microsoft.AspNetCore.Authentication;
 using Microsoft.Extensions.Options;
 using Triggers.Api.Errors;
-using Triggers.Api.Setup;
+using Triggers.Api.Http;
 
 namespace Triggers.Api.Auth;
 

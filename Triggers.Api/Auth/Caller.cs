@@ -1,7 +1,6 @@
 using System.Security.Claims;
 using System.Security.Cryptography;
 using System.Text;
-using Triggers.Api.RateLimiting;
 using Triggers.Core.Tables;
 
 namespace Triggers.Api.Auth;

@@ -4,8 +4,6 @@ using System.Security.Cryptography;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using Triggers.Api.Errors;
-using Triggers.Api.RateLimiting;
-using Triggers.Api.Setup;
 using Triggers.Core;
 
 namespace Triggers.Api.Auth;

@@ -3,7 +3,6 @@ using System.Net.Sockets;
 using System.Threading.RateLimiting;
 using Microsoft.Extensions.Options;
 using Triggers.Api.Errors;
-using Triggers.Api.Setup;
 
 namespace Triggers.Api.Auth;
 

@@ -1,6 +1,7 @@
 using Triggers.Api.Errors;
 using Triggers.Api.Lists;
-using Triggers.Api.OpenApi;
+using Triggers.Api.Operations;
+using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.Tables;
 

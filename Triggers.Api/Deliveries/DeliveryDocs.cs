@@ -1,6 +1,6 @@
 using Triggers.Api.Errors;
 using Triggers.Api.Lists;
-using Triggers.Api.OpenApi;
+using Triggers.Api.Operations;
 using Triggers.Core;
 using Triggers.Core.Tables;
 
@@ -41,6 +41,7 @@ internal static class DeliveryDocs
     public static readonly Operation SendNow = new("sendDeliveryNow", Group, "Send a pending delivery now",
         "Its next attempt is made now, however far ahead it was; the attempts that failed still count. One that is in flight is left alone.")
     {
+        AnswersLocation = true,
         AnswerExample = Example
             .Replace("\"succeeded\"", "\"pending\"").Replace("\"failedAttempts\":0,\"nextAttemptAt\":null", "\"failedAttempts\":3,\"nextAttemptAt\":\"2026-01-31T10:00:00Z\"")
             .Replace("\"delivered\",\"lastStatusCode\":200", "\"http_status\",\"lastStatusCode\":503").Replace("\"finalizedAt\":\"2026-01-31T09:30:00.24Z\"", "\"finalizedAt\":null"),

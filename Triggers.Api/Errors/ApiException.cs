@@ -1,5 +1,3 @@
-using Triggers.Api.Ingest;
-
 namespace Triggers.Api.Errors;
 
 /// <summary>Ends a request with an error of the contract.</summary>

@@ -1,8 +1,8 @@
 using Triggers.Api.Errors;
+using Triggers.Api.Http;
 using Triggers.Api.Ingest;
 using Triggers.Api.Lists;
-using Triggers.Api.OpenApi;
-using Triggers.Api.Requests;
+using Triggers.Api.Operations;
 using Triggers.Core;
 using Triggers.Core.Subscriptions;
 

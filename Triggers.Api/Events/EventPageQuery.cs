@@ -1,4 +1,5 @@
 using Npgsql;
+using Triggers.Api.Http;
 using Triggers.Core.State;
 
 namespace Triggers.Api.Events;

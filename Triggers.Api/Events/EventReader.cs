@@ -1,7 +1,7 @@
 using System.Data.Common;
 using Npgsql;
-using Triggers.Api.Inbox;
-using Triggers.Api.Requests;
+using Triggers.Api.Errors;
+using Triggers.Api.Http;
 using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.EventLog.Kafka;
@@ -54,6 +54,10 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
 
     internal const string Columns = "e.id, e.type, e.correlation_id, e.external_id, e.source, e.subject, e.time, e.data";
 
+    /// <summary>The answer when the projection is behind for longer than a request waits.</summary>
+    public static ApiException NotYetVisible() =>
+        new(ErrorCodes.EventNotYetVisible, "The event is accepted and kept; come again in a moment.") { RetryAfterSeconds = 1 };
+
     /// <summary>One event; null when the tenant has none with this id. One that was accepted just now is waited for.</summary>
     public async Task<EventView?> FindAsync(Guid tenantId, Guid id, CancellationToken cancellationToken)
     {
@@ -62,7 +66,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
         if (progress is null)
             return null;
         if (!await progress.WaitForAsync(tenantId, [id], cancellationToken))
-            throw InboxApi.NotYetVisible();
+            throw NotYetVisible();
         return await FindStoredAsync(tenantId, id, cancellationToken);
     }
 
@@ -123,7 +127,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
             if (events.Count > 0)
                 return (events, events[^1].Key);
             if (time.GetElapsedTime(started) + pause > RequestBudget.Visibility)
-                throw InboxApi.NotYetVisible();
+                throw NotYetVisible();
             await Task.Delay(pause, time, cancellationToken);
         }
     }
@@ -137,7 +141,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
         var safe = time.GetUtcNow() - RequestBudget.IdToKafka;
         var last = TypeId.CreatedAt(next.Value) <= safe ? next : events.FindLast(e => e.CreatedAt <= safe)?.Key;
         if (last is null || !await progress.WaitForAsync(TypeId.CreatedAt(last.Value), cancellationToken))
-            throw InboxApi.NotYetVisible();
+            throw NotYetVisible();
         // What was on its way then is there now.
         (events, _) = await ReadPageAsync(filter, cancellationToken);
         events.RemoveAll(e => e.Key.CompareTo(last.Value) > 0);

@@ -2,7 +2,7 @@ using System.Text.Json.Serialization;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
-using Triggers.Api.Ingest;
+using Triggers.Api.Idempotency;
 using Triggers.Api.Lists;
 using Triggers.Api.Requests;
 using Triggers.Core;

@@ -3,7 +3,7 @@ using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.Extensions.Diagnostics.HealthChecks;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
-using Triggers.Api.OpenApi;
+using Triggers.Api.Operations;
 using Triggers.Core;
 using Triggers.ServiceDefaults;
 

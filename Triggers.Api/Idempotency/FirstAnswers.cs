@@ -2,7 +2,7 @@ using System.Text.Json;
 using Microsoft.AspNetCore.DataProtection;
 using Microsoft.EntityFrameworkCore;
 using Triggers.Api.Errors;
-using Triggers.Api.Requests;
+using Triggers.Api.Http;
 using Triggers.Core;
 using Triggers.EventLog;
 

@@ -1,5 +1,4 @@
 using Npgsql;
-using Triggers.Api.Events;
 using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.EventLog.Kafka;

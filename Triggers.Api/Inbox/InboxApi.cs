@@ -4,6 +4,7 @@ using Microsoft.AspNetCore.Http.HttpResults;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Events;
+using Triggers.Api.Http;
 using Triggers.Api.Lists;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
@@ -100,7 +101,7 @@ internal static class InboxApi
         return result[key] switch
         {
             AcknowledgeStatus.NotFound => throw ApiException.NotFound("event"),
-            AcknowledgeStatus.NotYetVisible => throw NotYetVisible(),
+            AcknowledgeStatus.NotYetVisible => throw EventReader.NotYetVisible(),
             _ => TypedResults.Ok(await reader.FindAsync(caller.TenantId, key, cancellationToken) ?? throw ApiException.NotFound("event")),
         };
     }
@@ -113,10 +114,6 @@ internal static class InboxApi
         return TypedResults.Ok(new AcknowledgedMany(
             [.. body.Ids.Select(id => new AcknowledgedItem(TypeId.Format(TypeId.Event, id), result[id]))]));
     }
-
-    /// <summary>The answer when the projection is behind for longer than a request waits.</summary>
-    public static ApiException NotYetVisible() =>
-        new(ErrorCodes.EventNotYetVisible, "The event is accepted and kept; come again in a moment.") { RetryAfterSeconds = 1 };
 
     private static async Task<bool> WaitAsync(Task signal, TimeSpan atMost, TimeProvider time, CancellationToken cancellationToken)
     {

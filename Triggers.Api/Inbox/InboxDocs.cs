@@ -1,7 +1,8 @@
 using Triggers.Api.Errors;
 using Triggers.Api.Events;
 using Triggers.Api.Lists;
-using Triggers.Api.OpenApi;
+using Triggers.Api.Operations;
+using Triggers.Api.Requests;
 
 namespace Triggers.Api.Inbox;
 

@@ -2,9 +2,11 @@ using System.Diagnostics;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
-using Triggers.Api.OpenApi;
+using Triggers.Api.Http;
+using Triggers.Api.Idempotency;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
+using Triggers.Api.Telemetry;
 using Triggers.Core;
 using Triggers.EventLog;
 
@@ -68,7 +70,7 @@ internal static class IngestApi
         if (result?.Outcome == AppendOutcome.Repeated)
             IdempotencyKey.MarkReplayed(context.Response);
         for (int i = 0, next = 0; i < items.Length; i++)
-            items[i] = parsed[i].Errors.Count > 0 ? BatchItem.Invalid(parsed[i]) : Item(parsed[i], i, result!.Events[next++]);
+            items[i] = parsed[i].Errors.Count > 0 ? BatchItem.Refuse(parsed[i].Code, parsed[i].Errors) : Item(parsed[i], i, result!.Events[next++]);
 
         var accepted = items.Count(item => item.Status == BatchItemStatus.Accepted);
         foreach (var item in items.Where(item => item.Code is not null))
@@ -131,22 +133,28 @@ internal static class IngestApi
     }
 
     private static NewEvent NewEvent(ParsedEvent e, Guid id) =>
-        new(id, e.Type, e.ExternalId, Fingerprints.OfEvent(e), e.Source, e.Subject, e.Time, e.Data);
+        new(id, e.Type, e.ExternalId, KeyOf(e), e.Source, e.Subject, e.Time, e.Data);
+
+    /// <summary>The same event says the same, whatever the white space around its data. Null without an <c>externalId</c>.</summary>
+    private static RequestKey? KeyOf(ParsedEvent e) =>
+        e.ExternalId is null ? null : Fingerprints.Of(e.ExternalId, e.Data.Span, e.Type, e.Source, e.Subject, e.Time?.UtcTicks.ToString());
 
     private static AcceptedEvent Accepted(ParsedEvent e, AppendedEvent appended) =>
         new(TypeId.Format(TypeId.Event, appended.Id), e.Type, "pending", TypeId.CreatedAt(appended.Id), appended.CorrelationId);
 
     private static BatchItem Item(ParsedEvent e, int index, AppendedEvent appended) =>
         appended.Outcome == AppendedEventOutcome.ExternalIdConflict
-            ? BatchItem.Conflict([new FieldError($"/events/{index}/externalId", ConflictDetail(appended))])
-            : BatchItem.Accepted(Accepted(e, appended), appended.Outcome == AppendedEventOutcome.Repeated);
+            ? BatchItem.Refuse(ErrorCodes.ExternalIdConflict, [new FieldError($"/events/{index}/externalId", ConflictDetail(appended))])
+            : new BatchItem
+            {
+                Status = BatchItemStatus.Accepted,
+                Id = TypeId.Format(TypeId.Event, appended.Id),
+                Type = e.Type,
+                CreatedAt = TypeId.CreatedAt(appended.Id),
+                CorrelationId = appended.CorrelationId,
+                Repeated = appended.Outcome == AppendedEventOutcome.Repeated ? true : null,
+            };
 
     private static string ConflictDetail(AppendedEvent holder) =>
         $"The event {TypeId.Format(TypeId.Event, holder.Id)} has this externalId, and says something else.";
-
-    /// <summary>Marks the operations whose refusals are counted.</summary>
-    internal sealed class TakesEvents
-    {
-        public static readonly TakesEvents Instance = new();
-    }
 }

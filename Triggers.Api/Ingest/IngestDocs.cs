@@ -1,7 +1,9 @@
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Serialization;
 using Triggers.Api.Errors;
-using Triggers.Api.OpenApi;
+using Triggers.Api.Http;
+using Triggers.Api.Idempotency;
+using Triggers.Api.Operations;
 using Triggers.Api.Requests;
 using Triggers.Core.Subscriptions;
 
@@ -56,6 +58,7 @@ internal static class IngestDocs
     {
         Headers = [IdempotencyKey.Parameter],
         Body = new(typeof(PublishEvent), """{"type":"order.created","data":{"orderId":1042},"externalId":"order-1042","subject":"orders/1042"}"""),
+        AnswersLocation = true,
         AnswerExample = """{"id":"evt_01jd0000000000000000000000","type":"order.created","status":"pending","createdAt":"2026-01-31T09:30:00.123Z","correlationId":"checkout-77"}""",
         Errors =
         [

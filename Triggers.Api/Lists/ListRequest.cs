@@ -3,7 +3,7 @@ using System.Linq.Expressions;
 using Microsoft.AspNetCore.Http.Extensions;
 using Microsoft.EntityFrameworkCore;
 using Triggers.Api.Errors;
-using Triggers.Api.OpenApi;
+using Triggers.Api.Operations;
 using Triggers.Api.Requests;
 using Triggers.Core;
 

@@ -3,6 +3,7 @@ using System.Text;
 using Microsoft.AspNetCore.OpenApi;
 using Microsoft.Net.Http.Headers;
 using Microsoft.OpenApi;
+using Triggers.Api.Http;
 
 namespace Triggers.Api.OpenApi;
 

@@ -4,7 +4,8 @@ using System.Reflection;
 using System.Text.Json.Nodes;
 using System.Text.Json.Serialization.Metadata;
 using Microsoft.OpenApi;
-using Triggers.Api.Errors;
+using Triggers.Api.Http;
+using Triggers.Api.Operations;
 using Triggers.Api.Requests;
 using Triggers.Core;
 

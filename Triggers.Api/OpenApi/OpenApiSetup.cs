@@ -4,11 +4,11 @@ using Microsoft.AspNetCore.OpenApi;
 using Microsoft.OpenApi;
 using Scalar.AspNetCore;
 using Triggers.Api.Auth;
-using Triggers.Api.Deliveries;
 using Triggers.Api.Errors;
-using Triggers.Api.Ingest;
+using Triggers.Api.Http;
+using Triggers.Api.Idempotency;
+using Triggers.Api.Operations;
 using Triggers.Api.RateLimiting;
-using Triggers.Api.Replays;
 using Triggers.Api.Requests;
 
 namespace Triggers.Api.OpenApi;
@@ -198,7 +198,7 @@ internal static class OpenApiSetup
         List<string> names = [Correlation.Header];
         if (needsKey)
             names.AddRange([RateLimits.PolicyHeader, RateLimits.Header]);
-        if (status is 201 || about.Id == IngestDocs.Publish.Id || about.Id == ReplayDocs.CreateJob.Id || about.Id == DeliveryDocs.SendNow.Id)
+        if (status is 201 || about.AnswersLocation)
             names.Add("Location");
         if (about.IsList)
             names.Add("Link");

@@ -1,3 +1,5 @@
+using Triggers.Api.Operations;
+
 namespace Triggers.Api.OpenApi;
 
 /// <summary>What is where.</summary>

@@ -1,7 +1,7 @@
 using Microsoft.AspNetCore.Authorization;
 using Microsoft.AspNetCore.Authorization.Policy;
 using Triggers.Api.Auth;
-using Triggers.Api.Errors;
+using Triggers.Api.Http;
 
 namespace Triggers.Api.RateLimiting;
 

@@ -1,7 +1,6 @@
 using System.Threading.RateLimiting;
 using Microsoft.Extensions.Options;
 using Triggers.Api.Errors;
-using Triggers.Api.Setup;
 
 namespace Triggers.Api.RateLimiting;
 

@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using Triggers.Api.Auth;
 
 namespace Triggers.Api.RateLimiting;
 

@@ -2,28 +2,9 @@ using System.ComponentModel.DataAnnotations;
 using Microsoft.Extensions.Options;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
+using Triggers.Api.Telemetry;
 
 namespace Triggers.Api.RateLimiting;
-
-/// <summary>Settings <c>RateLimiting:*</c>: what a tenant may use that has no usage plan, and what each key of the platform's admin may.</summary>
-internal sealed class RateLimitingOptions
-{
-    /// <summary>Sustained requests a second.</summary>
-    [Range(1, 1_000_000, ErrorMessage = "RateLimiting:RequestsPerSecond must be between 1 and 1000000.")]
-    public int RequestsPerSecond { get; set; } = 1_000;
-
-    /// <summary>How many requests may come at once.</summary>
-    [Range(1, 1_000_000, ErrorMessage = "RateLimiting:Burst must be between 1 and 1000000.")]
-    public int Burst { get; set; } = 2_000;
-
-    /// <summary>Sustained events a second; 0 for any number.</summary>
-    [Range(0, 1_000_000, ErrorMessage = "RateLimiting:EventsPerSecond must be between 0 and 1000000.")]
-    public int EventsPerSecond { get; set; } = 10_000;
-
-    /// <summary>Sustained bytes of events a second; 0 for any number.</summary>
-    [Range(0, 2_000_000_000, ErrorMessage = "RateLimiting:BytesPerSecond must be between 0 and 2000000000.")]
-    public int BytesPerSecond { get; set; } = 32 * 1024 * 1024;
-}
 
 /// <summary>
 /// Charges requests to their tenant, and to their key if it has a limit of its own. Counted in Redis for all processes; in this process

@@ -1,5 +1,6 @@
 using Microsoft.Extensions.Diagnostics.HealthChecks;
 using StackExchange.Redis;
+using Triggers.Api.Auth;
 using Triggers.Api.Redis;
 
 namespace Triggers.Api.RateLimiting;

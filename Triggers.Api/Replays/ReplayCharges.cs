@@ -1,5 +1,6 @@
 using Microsoft.Extensions.Options;
 using Npgsql;
+using Triggers.Api.Auth;
 using Triggers.Api.RateLimiting;
 using Triggers.ServiceDefaults;
 

@@ -1,8 +1,9 @@
 using Triggers.Api.Deliveries;
 using Triggers.Api.Errors;
-using Triggers.Api.Ingest;
+using Triggers.Api.Idempotency;
 using Triggers.Api.Lists;
-using Triggers.Api.OpenApi;
+using Triggers.Api.Operations;
+using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.Tables;
 
@@ -55,6 +56,7 @@ internal static class ReplayDocs
     {
         Headers = [IdempotencyKey.Parameter],
         Body = new(typeof(NewReplayJob), """{"subscriptionId":"sub_01jd0000000000000000000000","from":"2026-01-31T09:00:00Z","to":"2026-01-31T12:00:00Z"}"""),
+        AnswersLocation = true,
         AnswerExample = JobExample,
         Errors =
         [

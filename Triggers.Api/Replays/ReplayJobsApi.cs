@@ -6,7 +6,6 @@ using Npgsql;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Idempotency;
-using Triggers.Api.Ingest;
 using Triggers.Api.Lists;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;

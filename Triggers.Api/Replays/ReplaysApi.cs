@@ -6,7 +6,6 @@ using Triggers.Api.Auth;
 using Triggers.Api.Deliveries;
 using Triggers.Api.Errors;
 using Triggers.Api.Events;
-using Triggers.Api.Inbox;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
@@ -50,7 +49,7 @@ internal static class ReplaysApi
         for (var pause = TimeSpan.FromMilliseconds(20); await reader.IsProjectedAsync(caller.TenantId, key, context.RequestAborted) == false; pause *= 2)
         {
             if (time.GetElapsedTime(started) + pause > RequestBudget.Visibility)
-                throw InboxApi.NotYetVisible();
+                throw EventReader.NotYetVisible();
             await Task.Delay(pause, time, context.RequestAborted);
         }
 

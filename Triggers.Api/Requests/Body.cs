@@ -7,6 +7,7 @@ using Microsoft.AspNetCore.Http.Features;
 using Microsoft.Extensions.Options;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
+using Triggers.Api.Http;
 
 namespace Triggers.Api.Requests;
 

@@ -1,6 +1,7 @@
 using System.ComponentModel.DataAnnotations;
 using Microsoft.Extensions.Options;
 using Triggers.Api.Errors;
+using Triggers.Api.Telemetry;
 
 namespace Triggers.Api.Requests;
 

@@ -1,8 +1,7 @@
 using Microsoft.AspNetCore.Http.Features;
 using Triggers.Api.Auth;
-using Triggers.Api.OpenApi;
-using Triggers.Api.RateLimiting;
-using Triggers.Api.Requests;
+using Triggers.Api.Http;
+using Triggers.Api.Operations;
 using Triggers.Core;
 using Triggers.EventLog;
 using Triggers.ServiceDefaults;

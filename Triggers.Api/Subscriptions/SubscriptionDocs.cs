@@ -1,8 +1,9 @@
 using Triggers.Api.Deliveries;
 using Triggers.Api.Errors;
-using Triggers.Api.Ingest;
+using Triggers.Api.Idempotency;
 using Triggers.Api.Lists;
-using Triggers.Api.OpenApi;
+using Triggers.Api.Operations;
+using Triggers.Api.Requests;
 
 namespace Triggers.Api.Subscriptions;
 

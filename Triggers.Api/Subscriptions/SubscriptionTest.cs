@@ -5,6 +5,7 @@ using Npgsql;
 using Triggers.Api.Auth;
 using Triggers.Api.Deliveries;
 using Triggers.Api.Errors;
+using Triggers.Api.Http;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;

@@ -5,11 +5,9 @@ using Microsoft.Extensions.Options;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Idempotency;
-using Triggers.Api.Ingest;
 using Triggers.Api.Lists;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
-using Triggers.Api.Setup;
 using Triggers.Core;
 using Triggers.Core.Tables;
 

@@ -7,10 +7,9 @@ using Npgsql;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Lists;
-using Triggers.Api.OpenApi;
+using Triggers.Api.Operations;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
-using Triggers.Api.Setup;
 using Triggers.Core;
 using Triggers.Core.Tables;
 

@@ -6,6 +6,7 @@ using System.Text.Json;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Mvc.Testing;
 using Triggers.Api;
+using Triggers.Api.Operations;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.EndToEnd;

@@ -10,6 +10,7 @@ using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 using Npgsql;
 using Triggers.Api;
+using Triggers.Api.Http;
 using Triggers.Core;
 using Triggers.Core.Schema;
 

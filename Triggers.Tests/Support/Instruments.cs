@@ -1,6 +1,6 @@
 using System.Diagnostics.Metrics;
 using Microsoft.Extensions.DependencyInjection;
-using Triggers.Api;
+using Triggers.Api.Telemetry;
 using Triggers.Delivery;
 using Triggers.Delivery.Subscriptions;
 

@@ -3,7 +3,7 @@ using Microsoft.AspNetCore.Authorization;
 using Microsoft.AspNetCore.Routing;
 using Microsoft.Extensions.DependencyInjection;
 using Triggers.Api.Auth;
-using Triggers.Api.OpenApi;
+using Triggers.Api.Operations;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.Contract;

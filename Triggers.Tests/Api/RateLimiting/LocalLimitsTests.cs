@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Time.Testing;
+using Triggers.Api.Auth;
 using Triggers.Api.RateLimiting;
 using Triggers.Core;
 

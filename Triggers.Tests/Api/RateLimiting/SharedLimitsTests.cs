@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Microsoft.Extensions.DependencyInjection;
+using Triggers.Api.Auth;
 using Triggers.Api.RateLimiting;
 using Triggers.Core;
 using Triggers.Tests.Support;

@@ -5,8 +5,7 @@ using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
 using Microsoft.Extensions.DependencyInjection;
-using Triggers.Api.Errors;
-using Triggers.Api.Requests;
+using Triggers.Api.Http;
 using Triggers.Core;
 using Triggers.Tests.Support;
 

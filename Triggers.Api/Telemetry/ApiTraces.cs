@@ -3,7 +3,7 @@ using Triggers.Core;
 using Triggers.EventLog;
 using Triggers.EventLog.Postgres;
 
-namespace Triggers.Api;
+namespace Triggers.Api.Telemetry;
 
 /// <summary>The spans of this service beside those of its requests, after the semantic conventions for messaging.</summary>
 internal static class ApiTraces

@@ -2,12 +2,12 @@ using System.Diagnostics;
 using System.Text.Json.Serialization;
 using Microsoft.AspNetCore.Diagnostics;
 using Npgsql;
-using Triggers.Api.Ingest;
-using Triggers.Api.Requests;
+using Triggers.Api.Errors;
+using Triggers.Api.Telemetry;
 using Triggers.Core;
 using Triggers.EventLog;
 
-namespace Triggers.Api.Errors;
+namespace Triggers.Api.Http;
 
 /// <summary>The body of every error: RFC 9457, the same in Production and Development, never a stack trace.</summary>
 internal sealed record Problem(
@@ -101,7 +101,7 @@ internal sealed partial class Problems(ILogger<Problems> logger) : IExceptionHan
     public static Task WriteAsync(HttpContext context, ApiException e)
     {
         // Of a batch nothing of which was accepted, every event was counted by itself.
-        if (e.Code != ErrorCodes.BatchRefused && EndpointOf(context)?.Metadata.GetMetadata<IngestApi.TakesEvents>() is not null)
+        if (e.Code != ErrorCodes.BatchRefused && EndpointOf(context)?.Metadata.GetMetadata<TakesEvents>() is not null)
             context.RequestServices.GetRequiredService<ApiMetrics>().Refused(e.Code.Code);
         var response = context.Response;
         response.StatusCode = e.Code.Status;
@@ -138,4 +138,10 @@ internal static class ProblemsSetup
         app.UseExceptionHandler();
         app.UseStatusCodePages(Problems.OfStatusAsync);
     }
+}
+
+/// <summary>Marks the operations whose refusals are counted.</summary>
+internal sealed class TakesEvents
+{
+    public static readonly TakesEvents Instance = new();
 }

@@ -1,6 +1,7 @@
 using Triggers.Api.Errors;
+using Triggers.Api.Operations;
 
-namespace Triggers.Api.Ingest;
+namespace Triggers.Api.Idempotency;
 
 /// <summary>The header <c>Idempotency-Key</c>: honoured where something is made that must not be made twice, refused where it would be ignored.</summary>
 internal sealed class IdempotencyKey(RequestDelegate next)
@@ -10,7 +11,7 @@ internal sealed class IdempotencyKey(RequestDelegate next)
     private const int MaxLength = 255;
 
     /// <summary>What the contract says about it.</summary>
-    public static readonly OpenApi.Parameter Parameter = OpenApi.Parameter.Text(Header,
+    public static readonly Parameter Parameter = Operations.Parameter.Text(Header,
         "For 24 hours the same key with the same path and body answers as the first time did, marked with `Idempotency-Replayed: true`; with another "
         + "body it is refused.", "order-1042-created", MaxLength, "^[ -~]+$");
 

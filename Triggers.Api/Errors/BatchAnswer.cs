@@ -1,12 +1,8 @@
 using System.Text.Json.Serialization;
-using Triggers.Api.Errors;
 
-namespace Triggers.Api.Ingest;
+namespace Triggers.Api.Errors;
 
-/// <summary>An event that is durable.</summary>
-internal record AcceptedEvent(string Id, string Type, string Status, DateTimeOffset CreatedAt, string CorrelationId);
-
-/// <summary>What became of a batch.</summary>
+/// <summary>What became of a batch; also the body of the error <c>batch_refused</c>.</summary>
 internal sealed record BatchAnswer(IReadOnlyList<BatchItem> Items, int Accepted, int Refused);
 
 /// <summary>What became of one event of a batch: either the event as accepted, or what was wrong with it.</summary>
@@ -36,21 +32,8 @@ internal sealed record BatchItem
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public IReadOnlyList<FieldError>? Errors { get; init; }
 
-    public static BatchItem Accepted(AcceptedEvent e, bool repeated) => new()
-    {
-        Status = BatchItemStatus.Accepted,
-        Id = e.Id,
-        Type = e.Type,
-        CreatedAt = e.CreatedAt,
-        CorrelationId = e.CorrelationId,
-        Repeated = repeated ? true : null,
-    };
-
-    public static BatchItem Invalid(ParsedEvent e) => Refused(e.Code, e.Errors);
-
-    public static BatchItem Conflict(IReadOnlyList<FieldError> errors) => Refused(ErrorCodes.ExternalIdConflict, errors);
-
-    private static BatchItem Refused(ErrorCode code, IReadOnlyList<FieldError> errors) =>
+    /// <summary>An event that is not in the log.</summary>
+    public static BatchItem Refuse(ErrorCode code, IReadOnlyList<FieldError> errors) =>
         new() { Status = BatchItemStatus.Refused, Code = code.Code, Errors = errors };
 }
 

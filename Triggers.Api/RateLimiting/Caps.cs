@@ -5,7 +5,7 @@ using Microsoft.EntityFrameworkCore.Storage;
 using Triggers.Api.Errors;
 using Triggers.Core;
 
-namespace Triggers.Api.Setup;
+namespace Triggers.Api.RateLimiting;
 
 /// <summary>Settings <c>Limits:*</c>: how many there may be of what tenants make. What exceeds a limit that was lowered stays.</summary>
 internal sealed class CapOptions

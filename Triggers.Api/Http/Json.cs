@@ -3,7 +3,7 @@ using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 
-namespace Triggers.Api.Requests;
+namespace Triggers.Api.Http;
 
 /// <summary>How JSON looks on our wire: camelCase members, snake_case enums, UTC times, every member always there.</summary>
 internal static class Json

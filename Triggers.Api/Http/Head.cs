@@ -1,4 +1,4 @@
-namespace Triggers.Api.Requests;
+namespace Triggers.Api.Http;
 
 /// <summary>HEAD answers what GET would, on every path. The server leaves out the body.</summary>
 internal static class Head

@@ -1,7 +1,7 @@
 using Triggers.Api.Errors;
-using Triggers.Api.OpenApi;
+using Triggers.Api.Requests;
 
-namespace Triggers.Api.Requests;
+namespace Triggers.Api.Operations;
 
 /// <summary>The names in a query are those of the operation, each once. A misspelt filter that were ignored would answer something else.</summary>
 internal static class QueryNames

@@ -1,6 +1,7 @@
 using Triggers.Api.Errors;
+using Triggers.Api.Requests;
 
-namespace Triggers.Api.OpenApi;
+namespace Triggers.Api.Operations;
 
 /// <summary>
 /// What the contract says about an operation. It is metadata of the endpoint: the OpenAPI document is made of it, and lists refuse
@@ -16,7 +17,10 @@ internal sealed record Operation(string Id, string Group, string Summary, string
     public IReadOnlyList<Parameter> Query { get; init; } = [];
 
     /// <summary>Whether it answers pages.</summary>
-    public bool IsList => Query.Contains(Lists.ListParameters.Cursor);
+    public bool IsList => Query.Any(parameter => parameter.Name == "cursor");
+
+    /// <summary>Whether success always says where the thing is that it made or changed.</summary>
+    public bool AnswersLocation { get; init; }
 
     /// <summary>Request headers beside those of every operation.</summary>
     public IReadOnlyList<Parameter> Headers { get; init; } = [];

@@ -3,32 +3,22 @@ using System.Security.Cryptography;
 using System.Text;
 using Triggers.EventLog;
 
-namespace Triggers.Api.Ingest;
+namespace Triggers.Api.Idempotency;
 
 /// <summary>What makes two requests, or two events, the same.</summary>
 internal static class Fingerprints
 {
     /// <summary>An <c>Idempotency-Key</c>: the same request is the same path and the same bytes.</summary>
-    public static RequestKey OfRequest(string key, string path, ReadOnlySpan<byte> body)
-    {
-        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        Append(hash, path);
-        hash.AppendData(body);
-        return new RequestKey(HashOf(key), hash.GetHashAndReset());
-    }
+    public static RequestKey OfRequest(string key, string path, ReadOnlySpan<byte> body) => Of(key, body, path);
 
-    /// <summary>An <c>externalId</c>: the same event says the same, whatever the white space around it. Null without one.</summary>
-    public static RequestKey? OfEvent(ParsedEvent e)
+    /// <summary>A key, and all that must be the same when it comes again.</summary>
+    public static RequestKey Of(string key, ReadOnlySpan<byte> data, params ReadOnlySpan<string?> texts)
     {
-        if (e.ExternalId is null)
-            return null;
         using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        Append(hash, e.Type);
-        Append(hash, e.Source);
-        Append(hash, e.Subject);
-        Append(hash, e.Time?.UtcTicks.ToString());
-        hash.AppendData(e.Data.Span);
-        return new RequestKey(HashOf(e.ExternalId), hash.GetHashAndReset());
+        foreach (var text in texts)
+            Append(hash, text);
+        hash.AppendData(data);
+        return new RequestKey(HashOf(key), hash.GetHashAndReset());
     }
 
     /// <summary>What a key is looked up by.</summary>

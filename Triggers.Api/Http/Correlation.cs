@@ -2,7 +2,7 @@ using System.Buffers;
 using System.Collections;
 using System.Diagnostics;
 
-namespace Triggers.Api.Requests;
+namespace Triggers.Api.Http;
 
 /// <summary>
 /// <c>X-Correlation-ID</c>: taken from the caller or made, echoed, and in the scope of every log line. One that is over 128

@@ -1,6 +1,6 @@
 using Triggers.Core;
 
-namespace Triggers.Api.Requests;
+namespace Triggers.Api.Http;
 
 /// <summary>
 /// No request waits longer than <see cref="RequestBudget.Request"/> for its answer, whatever state the database is in: until the answer is

@@ -2,12 +2,11 @@ using System.ComponentModel.DataAnnotations;
 using System.Net;
 using Microsoft.Extensions.Options;
 using Npgsql;
-using Triggers.Api.Auth;
 using Triggers.Core;
 using Triggers.Core.Tables;
 using Triggers.ServiceDefaults;
 
-namespace Triggers.Api.Setup;
+namespace Triggers.Api.Auth;
 
 /// <summary>Settings <c>Auth:*</c>.</summary>
 internal sealed class AuthOptions

@@ -1,6 +1,6 @@
 using System.Diagnostics.Metrics;
 
-namespace Triggers.Api;
+namespace Triggers.Api.Telemetry;
 
 /// <summary>What this service counts: one method per fact. <c>docs/metrics.md</c> is made from the names and descriptions here.</summary>
 internal sealed class ApiMetrics
