@@ -20,7 +20,8 @@ internal sealed class DataDirectory(Settings settings, FileStream ours, string o
         if (ours is null)
         {
             var process = File.Exists(owner) ? $" (process {await File.ReadAllTextAsync(owner)})" : "";
-            throw new DistributedApplicationException($"Triggers already runs on {settings.DataDirectory}{process}. Another one needs its own --Data:Directory=….");
+            throw new DistributedApplicationException(
+                $"Triggers already runs on {settings.DataDirectory}{process}. Another one needs its own --Data:Directory=….");
         }
         if (File.Exists(owner) && Busy(settings) is not null)
         {
@@ -61,8 +62,10 @@ internal sealed class DataDirectory(Settings settings, FileStream ours, string o
             wanted.Add("kafka");
         foreach (var part in wanted)
             if (settings.PortOf(part) is { } port && taken.Contains(port))
-                return $"Port {port}, which {part} wants, is in use. Stop what listens there, or choose another port with --Ports:{part}={port + 1}.";
-        return Postgres.RunningOn(settings.DataDirectory) is { } process ? $"A PostgreSQL (process {process}) still runs on {settings.DataDirectory}." : null;
+                return $"Port {port}, which {part} wants, is in use. Stop what listens there, or choose another port with "
+                    + $"--Ports:{part}={port + 1}.";
+        return Postgres.RunningOn(settings.DataDirectory) is { } process
+            ? $"A PostgreSQL (process {process}) still runs on {settings.DataDirectory}." : null;
     }
 
     /// <summary>By name: the directory may be one that holds other things too.</summary>

@@ -56,9 +56,12 @@ internal static class HelmChart
 
     /// <summary>Runs once for each release, instead of being kept running.</summary>
     private static void PublishAsJob(this IResourceBuilder<ProjectResource> service) =>
-        service.PublishAsKubernetesService(published => published.Workload = new KubernetesJob(service.Resource.Name, published.Workload!.PodTemplate));
+        service.PublishAsKubernetesService(
+            published => published.Workload = new KubernetesJob(service.Resource.Name, published.Workload!.PodTemplate));
 
-    /// <summary>On its own directory of the volume, since <c>lost+found</c> is in the other, and open to whatever user the image has.</summary>
+    /// <summary>
+    /// On its own directory of the volume, since <c>lost+found</c> is in the other, and open to whatever user the image has.
+    /// </summary>
     private static void PublishOnVolume(this IResourceBuilder<ContainerResource> store) =>
         store.PublishAsKubernetesService(published =>
         {

@@ -12,7 +12,8 @@ internal static class Model
         var database = builder.AddStore(settings, "postgres", "triggersdb", containers ? Postgres.AddContainer : Postgres.AddLocal);
         var redis = builder.AddStore(settings, "redis", "redis", containers ? Redis.AddContainer : Redis.AddLocal);
         // azd is left to do without, unless asked.
-        var withKafka = settings["with-kafka"] is { } asked ? bool.Parse(asked) : builder.ExecutionContext.IsRunMode || builder.PublishesChart();
+        var withKafka = settings["with-kafka"] is { } asked ? bool.Parse(asked) : builder.ExecutionContext.IsRunMode
+            || builder.PublishesChart();
         var kafka = withKafka ? builder.AddStore(settings, "kafka", "kafka", containers ? Kafka.AddContainer : Kafka.AddLocal) : null;
         if (settings.StoresOnly || database is null || redis is null)
             return;
@@ -82,8 +83,8 @@ internal static class Model
                 // The orchestrator does not pass on the AppHost's own.
                 .WithEnvironment("ASPNETCORE_ENVIRONMENT", builder.Environment.EnvironmentName)
                 .WithEnvironment("DOTNET_ENVIRONMENT", builder.Environment.EnvironmentName)
-                // Aspire asks for both. With the first, a service that ends after the dashboard waits for it until it is killed; the second takes the place of
-                // Telemetry:SampleRatio.
+                // Aspire asks for both. With the first, a service that ends after the dashboard waits for it until it is killed; the
+                // second takes the place of Telemetry:SampleRatio.
                 .WithEnvironment("OTEL_DOTNET_EXPERIMENTAL_OTLP_RETRY", "")
                 .WithEnvironment("OTEL_TRACES_SAMPLER", "");
             foreach (var (key, value) in settings.Telemetry)
@@ -95,7 +96,8 @@ internal static class Model
     }
 
     /// <summary>Runs on, serves HTTP, and says whether it is well.</summary>
-    private static IResourceBuilder<ProjectResource> AsService(this IResourceBuilder<ProjectResource> project, Settings settings, int replicas)
+    private static IResourceBuilder<ProjectResource> AsService(
+        this IResourceBuilder<ProjectResource> project, Settings settings, int replicas)
     {
         project.WithReplicas(replicas);
         if (project.ApplicationBuilder.ExecutionContext.IsRunMode)
@@ -117,8 +119,8 @@ internal static class Model
     }
 
     /// <summary>
-    /// Its output by `dotnet`: `dotnet run`, which the orchestrator would use, takes 1.4 s of processor time and stays in between. A debugger and
-    /// `dotnet watch` have ways of their own.
+    /// Its output by `dotnet`: `dotnet run`, which the orchestrator would use, takes 1.4 s of processor time and stays in between. A
+    /// debugger and `dotnet watch` have ways of their own.
     /// </summary>
     private static IResourceBuilder<ProjectResource> StartedDirectly(this IResourceBuilder<ProjectResource> project)
     {

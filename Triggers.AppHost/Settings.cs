@@ -11,38 +11,48 @@ internal sealed class Settings
 
     private static readonly Kind s_text = new("", _ => true);
     private static readonly Kind s_flag = new("true or false", value => bool.TryParse(value, out _));
-    private static readonly Kind s_number = new("a number from 1 to 9", value => int.TryParse(value, out var number) && number is > 0 and < 10);
-    private static readonly Kind s_port = new("a port, or 0 for a free one", value => int.TryParse(value, out var port) && port is >= 0 and <= 65535);
+    private static readonly Kind s_number = new(
+        "a number from 1 to 9", value => int.TryParse(value, out var number) && number is > 0 and < 10);
+    private static readonly Kind s_port = new(
+        "a port, or 0 for a free one", value => int.TryParse(value, out var port) && port is >= 0 and <= 65535);
 
     private static readonly Setting[] s_own =
     [
         new("reset", "false", s_flag, "drops the data first"),
         new("Replicas", "1", s_number, "so many API and Delivery processes"),
-        new("Stores", "", new("local or containers", value => value is "" or "local" or "containers"), "otherwise containers where a container runtime answers"),
-        new("with-kafka", "", new("true or false", value => value is "" || bool.TryParse(value, out _)), "whether Kafka is the event log; otherwise where there is one"),
+        new("Stores", "", new("local or containers", value => value is "" or "local" or "containers"),
+            "otherwise containers where a container runtime answers"),
+        new("with-kafka", "", new("true or false", value => value is "" || bool.TryParse(value, out _)),
+            "whether Kafka is the event log; otherwise where there is one"),
         new("Kafka:Home", "", s_text, "an Apache Kafka, unpacked; otherwise KAFKA_HOME"), new("KAFKA_HOME", "", s_text, "the same"),
         new("Kafka:Brokers", "1", s_number, "a cluster of so many, for drills"),
-        .. new[] { "Api=8080", "Receiver=8090", "Dashboard=18888", "Kafka=9092", "Delivery=0", "Postgres=0", "Redis=0" }.Select(port => port.Split('='))
+        .. new[] { "Api=8080", "Receiver=8090", "Dashboard=18888", "Kafka=9092", "Delivery=0", "Postgres=0", "Redis=0" }.Select(
+            port => port.Split('='))
             .Select(port => new Setting("Ports:" + port[0], port[1], s_port, "0 takes a free one")),
         new("ConnectionStrings:triggersdb", "", s_text, "a PostgreSQL of yours, 16 or newer"),
         new("ConnectionStrings:redis", "", s_text, "a Redis of yours"), new("ConnectionStrings:kafka", "", s_text, "a Kafka of yours"),
-        new("Data:Directory", "", s_text, "where the data is kept"), new("Data:Temporary", "false", s_flag, "that of containers goes with them"),
+        new("Data:Directory", "", s_text, "where the data is kept"),
+        new("Data:Temporary", "false", s_flag, "that of containers goes with them"),
         new("Cache:Directory", "", s_text, "where downloads are kept"),
         new("Dashboard:Enabled", "true", s_flag, "whether there is one"),
-        new("Resources", "all", new("'all', 'stores' or some of postgres,redis,kafka", value => value is "all" or "stores" || !value.Split(',').Except(s_stores).Any()),
+        new("Resources", "all", new("'all', 'stores' or some of postgres,redis,kafka", value =>
+            value is "all" or "stores" || !value.Split(',').Except(s_stores).Any()),
             "what is started"),
         new("Restarts", "true", s_flag, "what crashes is started again"),
-        new("in-cluster-stores", "false", s_flag, "the Helm chart has stores in it"), new("Volumes:Size", "", s_text, "of those"), new("Volumes:Class", "", s_text, "of those"),
+        new("in-cluster-stores", "false", s_flag, "the Helm chart has stores in it"),
+        new("Volumes:Size", "", s_text, "of those"), new("Volumes:Class", "", s_text, "of those"),
         .. new[] { "Host", "Class", "TlsSecret" }.Select(name => new Setting("Ingress:" + name, "", s_text, "of the Helm chart")),
     ];
 
     /// <summary>Sections of the services, which check what is in them.</summary>
     private static readonly string[] s_services =
-        ["AllowedHosts", "Auth", "Cors", "Delivery", "Kafka", "Kestrel", "Limits", "Logging", "RateLimiting", "Requests", "Retention", "Shutdown", "Telemetry"];
+        ["AllowedHosts", "Auth", "Cors", "Delivery", "Kafka", "Kestrel", "Limits",
+            "Logging", "RateLimiting", "Requests", "Retention", "Shutdown", "Telemetry"];
 
     /// <summary>Of the framework, and the orchestrator.</summary>
     private static readonly string[] s_aspires =
-        ["publisher", "operation", "step", "output-path", "environment", "log-level", "deploy", "AppHost", "DcpPublisher", "Parameters", "Pipeline", "Publishing"];
+        ["publisher", "operation", "step", "output-path", "environment", "log-level",
+            "deploy", "AppHost", "DcpPublisher", "Parameters", "Pipeline", "Publishing"];
 
     private readonly IConfiguration _configuration;
 
@@ -59,12 +69,15 @@ internal sealed class Settings
             ? "/var/lib/triggers/data/" + Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(clone)))[..12]
             : Path.Combine(clone, ".data")));
         var home = Environment.GetFolderPath(Environment.SpecialFolder.LocalApplicationData, Environment.SpecialFolderOption.DoNotVerify);
-        CacheDirectory = Path.GetFullPath(this["Cache:Directory"] ?? (IsRoot ? "/var/lib/triggers/cache" : Path.Combine(this["XDG_CACHE_HOME"] ?? home, "triggers")));
+        CacheDirectory = Path.GetFullPath(
+            this["Cache:Directory"] ?? (IsRoot ? "/var/lib/triggers/cache" : Path.Combine(this["XDG_CACHE_HOME"] ?? home, "triggers")));
 
-        var given = arguments.Select(argument => argument.Key).Concat(configuration.GetSection("Ports").GetChildren().Select(child => child.Path));
+        var given = arguments.Select(argument => argument.Key)
+            .Concat(configuration.GetSection("Ports").GetChildren().Select(child => child.Path));
         List<string> mistakes =
         [
-            .. s_own.Where(setting => !setting.Kind.Holds(this[setting.Name] ?? "")).Select(setting => $"{setting.Name} must be {setting.Kind.MustBe}, not '{this[setting.Name]}'."),
+            .. s_own.Where(setting => !setting.Kind.Holds(this[setting.Name] ?? ""))
+                .Select(setting => $"{setting.Name} must be {setting.Kind.MustBe}, not '{this[setting.Name]}'."),
             .. given.Where(key => !IsOwn(key) && !IsForServices(key) && !IsAspires(key)).Distinct()
                 .Select(key => $"{key} is not a setting. --help lists those of the AppHost, docs/operations.md the others."),
         ];
@@ -76,9 +89,11 @@ internal sealed class Settings
             ForServices[key.Replace(":", "__", StringComparison.Ordinal)] = value;
     }
 
-    public static string Help => "dotnet run --project Triggers.AppHost -- [--reset] [--replicas N] [--Setting:Name=value …]" + Environment.NewLine
+    public static string Help =>
+        "dotnet run --project Triggers.AppHost -- [--reset] [--replicas N] [--Setting:Name=value …]" + Environment.NewLine
         + string.Concat(s_own.Select(setting => $"{Environment.NewLine}  --{setting.Name + "=" + setting.Default,-32}{setting.Meaning}"))
-        + $"{Environment.NewLine}{Environment.NewLine}Those of the services (docs/operations.md), and the whole environment, go to the services.";
+        + $"{Environment.NewLine}{Environment.NewLine}Those of the services (docs/operations.md), and the whole environment, go to the "
+        + "services.";
 
     public static bool IsRoot { get; } = !OperatingSystem.IsWindows() && Environment.IsPrivilegedProcess;
 
@@ -99,14 +114,16 @@ internal sealed class Settings
     public IReadOnlyCollection<string> Stores => this["Resources"] is "all" or "stores" ? s_stores : this["Resources"]!.Split(',');
 
     /// <summary>OpenTelemetry's own settings, over which Aspire's would win.</summary>
-    public IEnumerable<KeyValuePair<string, string?>> Telemetry => _configuration.AsEnumerable().Where(pair => pair.Key.StartsWith("OTEL_", StringComparison.Ordinal));
+    public IEnumerable<KeyValuePair<string, string?>> Telemetry =>
+        _configuration.AsEnumerable().Where(pair => pair.Key.StartsWith("OTEL_", StringComparison.Ordinal));
 
     /// <summary>Arguments meant for the services, as environment.</summary>
     public Dictionary<string, string> ForServices { get; } = new(StringComparer.OrdinalIgnoreCase);
 
     /// <summary>What was given, or else the default; null for neither.</summary>
     public string? this[string key] => _configuration[key] is { Length: > 0 } value ? value
-        : s_own.FirstOrDefault(setting => setting.Name.Equals(key, StringComparison.OrdinalIgnoreCase))?.Default is { Length: > 0 } otherwise ? otherwise : null;
+        : s_own.FirstOrDefault(setting =>
+            setting.Name.Equals(key, StringComparison.OrdinalIgnoreCase))?.Default is { Length: > 0 } otherwise ? otherwise : null;
 
     public bool Is(string flag) => bool.Parse(this[flag]!);
 
@@ -147,7 +164,9 @@ internal sealed class Settings
         return parsed;
     }
 
-    /// <summary>The arguments as Aspire needs them: with what a launchSettings.json would hold, over which the environment can't win.</summary>
+    /// <summary>
+    /// The arguments as Aspire needs them: with what a launchSettings.json would hold, over which the environment can't win.
+    /// </summary>
     public static string[] Complete(IReadOnlyList<(string Key, string Value)> arguments)
     {
         string[] given = [.. arguments.Select(argument => $"--{argument.Key}={argument.Value}")];
@@ -161,9 +180,11 @@ internal sealed class Settings
             $"--ASPNETCORE_URLS=http://localhost:{asked["Ports:Dashboard"] ?? "18888"}",
             // On this machine only, so neither certificates nor passwords, nor warnings that there are none.
             "--ASPIRE_DASHBOARD_OTLP_ENDPOINT_URL=http://localhost:0", "--ASPIRE_RESOURCE_SERVICE_ENDPOINT_URL=http://localhost:0",
-            "--ASPIRE_ALLOW_UNSECURED_TRANSPORT=true", "--ASPIRE_DASHBOARD_UNSECURED_ALLOW_ANONYMOUS=true", "--ASPIRE_DASHBOARD_API_DISABLED=true",
+            "--ASPIRE_ALLOW_UNSECURED_TRANSPORT=true",
+            "--ASPIRE_DASHBOARD_UNSECURED_ALLOW_ANONYMOUS=true", "--ASPIRE_DASHBOARD_API_DISABLED=true",
             "--ASPIRE_VERSION_CHECK_DISABLED=true", "--DcpPublisher:WaitForResourceCleanup=true",
-            "--Logging:LogLevel:Default=Warning", "--Logging:LogLevel:Aspire.Hosting.Dashboard=Critical", "--Logging:LogLevel:Microsoft.AspNetCore.DataProtection=Error",
+            "--Logging:LogLevel:Default=Warning", "--Logging:LogLevel:Aspire.Hosting.Dashboard=Critical",
+            "--Logging:LogLevel:Microsoft.AspNetCore.DataProtection=Error",
             // What ends a start is said by us.
             "--Logging:LogLevel:Microsoft.Extensions.Hosting.Internal.Host=None",
             .. given,
@@ -171,10 +192,12 @@ internal sealed class Settings
     }
 
     private static bool IsAspires(string key) =>
-        key.Split('_')[0] is "ASPIRE" or "ASPNETCORE" or "DOTNET" || s_aspires.Contains(key.Split(':')[0], StringComparer.OrdinalIgnoreCase);
+        key.Split('_')[0] is "ASPIRE" or "ASPNETCORE" or "DOTNET"
+            || s_aspires.Contains(key.Split(':')[0], StringComparer.OrdinalIgnoreCase);
 
     private static bool IsForServices(string key) =>
-        !IsOwn(key) && (s_services.Contains(key.Split(':')[0], StringComparer.OrdinalIgnoreCase) || key.StartsWith("OTEL_", StringComparison.Ordinal));
+        !IsOwn(key) && (
+            s_services.Contains(key.Split(':')[0], StringComparer.OrdinalIgnoreCase) || key.StartsWith("OTEL_", StringComparison.Ordinal));
 
     private static bool IsOwn(string key) => s_own.Any(setting => setting.Name.Equals(key, StringComparison.OrdinalIgnoreCase));
 

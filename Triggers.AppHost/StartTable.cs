@@ -14,7 +14,8 @@ internal static class StartTable
 
         string Url(string service) => ((IResourceWithEndpoints)resources[service]).GetEndpoint("http").Url;
         async Task<string?> Address(string store) =>
-            resources.GetValueOrDefault(store) is IResourceWithConnectionString found ? await found.GetConnectionStringAsync(cancellation) : null;
+            resources.GetValueOrDefault(store) is IResourceWithConnectionString found ? await found.GetConnectionStringAsync(cancellation)
+                : null;
 
         var (api, receiver, key) = (Url("api"), Url("receiver"), settings.AdminKey());
         var sample = """{"type":"demo.hello","data":{"text":"world"}}""";

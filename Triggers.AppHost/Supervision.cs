@@ -4,8 +4,8 @@ using Microsoft.Extensions.Hosting;
 namespace Triggers.AppHost;
 
 /// <summary>
-/// Starts again what crashes, says what it said last, and ends a start that can't succeed. Aspire shows that a process has ended, and leaves it
-/// at that.
+/// Starts again what crashes, says what it said last, and ends a start that can't succeed. Aspire shows that a process has ended, and
+/// leaves it at that.
 /// </summary>
 internal sealed partial class Supervision(
     IServiceProvider services,
@@ -16,7 +16,9 @@ internal sealed partial class Supervision(
     Settings settings,
     TimeProvider time)
 {
-    /// <summary>What dies of something unforeseen looks as if it was killed. More often than this during a start, and it is taken for that.</summary>
+    /// <summary>
+    /// What dies of something unforeseen looks as if it was killed. More often than this during a start, and it is taken for that.
+    /// </summary>
     private const int ToleratedCrashes = 2;
 
     private bool _started;
@@ -81,7 +83,8 @@ internal sealed partial class Supervision(
         var couldNotStart = e.Snapshot.State?.Text == KnownResourceStates.FailedToStart;
         // The orchestrator has no code for what was killed.
         var wasKilled = !couldNotStart && exitCode is null or < 0;
-        // What can't be started, or ends by itself before everything was ready, would do so again; and take others with it, which have less to say.
+        // What can't be started, or ends by itself before everything was ready, would do so again; and take others with it, which have
+        // less to say.
         var isFatal = !_started && (!wasKilled || isMigration || backoff.Crashes == ToleratedCrashes);
         if (isFatal && _isDying)
             return;

@@ -1,15 +1,21 @@
 namespace Triggers.Core;
 
-/// <summary>Names of the Postgres notification channels. A notification says look, not what; where it says whose, it may also say nobody's.</summary>
+/// <summary>
+/// Names of the Postgres notification channels. A notification says look, not what; where it says whose, it may also say nobody's.
+/// </summary>
 public static class Notifications
 {
     /// <summary>Events were appended to the Postgres log; its payload says whose, see <see cref="TenantsOf"/>.</summary>
     public const string Events = "triggers_events";
 
-    /// <summary>Events of the Kafka log came into the inbox; its payload says whose. On the Postgres log the append itself says so.</summary>
+    /// <summary>
+    /// Events of the Kafka log came into the inbox; its payload says whose. On the Postgres log the append itself says so.
+    /// </summary>
     public const string Inbox = "triggers_inbox";
 
-    /// <summary>Deliveries became due that no projection made: replays, tests, and what is to be sent now; or a replay job was made.</summary>
+    /// <summary>
+    /// Deliveries became due that no projection made: replays, tests, and what is to be sent now; or a replay job was made.
+    /// </summary>
     public const string Deliveries = "triggers_deliveries";
 
     /// <summary>A subscription changed; raised by the database itself.</summary>

@@ -115,7 +115,8 @@ public readonly record struct ReadableBody(string Text, BodyEncoding Encoding)
             return null;
         try
         {
-            return charset.Equals("utf-8", StringComparison.OrdinalIgnoreCase) || charset.Equals("utf8", StringComparison.OrdinalIgnoreCase)
+            return charset.Equals("utf-8", StringComparison.OrdinalIgnoreCase)
+                || charset.Equals("utf8", StringComparison.OrdinalIgnoreCase)
                 ? Utf8
                 : CodePagesEncodingProvider.Instance.GetEncoding(charset) ?? System.Text.Encoding.GetEncoding(charset);
         }

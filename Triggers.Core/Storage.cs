@@ -36,14 +36,21 @@ public static class Storage
         .ConfigureWarnings(w => w.Ignore(RelationalEventId.PendingModelChangesWarning));
 
     /// <summary>
-    /// The one rule for "Postgres is away": lost, starting, overloaded, shutting down, or busy with somebody else. To be waited out. Whatever
-    /// else it says, of our statement or of our data, is no reason to try the same again.
+    /// The one rule for "Postgres is away": lost, starting, overloaded, shutting down, or busy with somebody else. To be waited out.
+    /// Whatever else it says, of our statement or of our data, is no reason to try the same again.
     /// </summary>
     public static bool IsAway(Exception e) => e switch
     {
         // Connection, no right to connect, no such database, rollback (deadlock), resources, operator intervention, system error.
-        PostgresException { SqlState: ['0', '8', ..] or ['2', '8', ..] or ['3', 'D', ..] or ['4', '0', ..] or ['5', '3', ..] or ['5', '7', ..] or ['5', '8', ..] } => true,
-        PostgresException { SqlState: PostgresErrorCodes.LockNotAvailable or PostgresErrorCodes.ReadOnlySqlTransaction or "25P03" or "25P04" } => true,
+        PostgresException
+        {
+            SqlState: ['0', '8', ..] or ['2', '8', ..] or ['3', 'D', ..] or ['4', '0', ..] or ['5', '3', ..] or ['5', '7', ..]
+                or ['5', '8', ..]
+        } => true,
+        PostgresException
+        {
+            SqlState: PostgresErrorCodes.LockNotAvailable or PostgresErrorCodes.ReadOnlySqlTransaction or "25P03" or "25P04"
+        } => true,
         PostgresException or NpgsqlOperationInProgressException => false,
         NpgsqlException or TimeoutException or SocketException or IOException => true,
         // Npgsql about a connection that broke while nobody used it.

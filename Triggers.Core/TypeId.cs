@@ -86,7 +86,9 @@ public static class TypeId
     /// <summary>The smallest UUIDv7 of a moment: ids made at or after it are greater or equal.</summary>
     public static Guid At(DateTimeOffset moment) => FromNumber((UInt128)(ulong)Math.Max(0, moment.ToUnixTimeMilliseconds()) << 80);
 
-    /// <summary>The id <paramref name="offset"/> places after <paramref name="id"/>: the items of a batch are numbered from its first.</summary>
+    /// <summary>
+    /// The id <paramref name="offset"/> places after <paramref name="id"/>: the items of a batch are numbered from its first.
+    /// </summary>
     public static Guid Add(Guid id, int offset) => FromNumber(ToNumber(id) + (UInt128)offset);
 
     /// <summary>How many places <paramref name="id"/> is after <paramref name="first"/>.</summary>

@@ -8,14 +8,20 @@ using Triggers.Delivery.Subscriptions;
 
 namespace Triggers.Delivery;
 
-/// <summary>What the delivery service counts: one method per fact. <c>docs/metrics.md</c> is made from the names and descriptions here.</summary>
+/// <summary>
+/// What the delivery service counts: one method per fact. <c>docs/metrics.md</c> is made from the names and descriptions here.
+/// </summary>
 internal sealed class DeliveryMetrics
 {
-    private static readonly InstrumentAdvice<double> Short = new() { HistogramBucketBoundaries = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5] };
-    private static readonly InstrumentAdvice<double> Requests = new() { HistogramBucketBoundaries = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30] };
+    private static readonly InstrumentAdvice<double> Short =
+        new() { HistogramBucketBoundaries = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5] };
+    private static readonly InstrumentAdvice<double> Requests =
+        new() { HistogramBucketBoundaries = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30] };
     // Milliseconds when all is well; up to the end of the retries when it is not.
-    private static readonly InstrumentAdvice<double> SinceAccept = new() { HistogramBucketBoundaries = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200, 43200, 86400] };
-    private static readonly InstrumentAdvice<int> Sizes = new() { HistogramBucketBoundaries = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000] };
+    private static readonly InstrumentAdvice<double> SinceAccept =
+        new() { HistogramBucketBoundaries = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200, 43200, 86400] };
+    private static readonly InstrumentAdvice<int> Sizes =
+        new() { HistogramBucketBoundaries = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000] };
 
     private readonly ConcurrentDictionary<(string Log, int Partition), (long Events, double Seconds)> _lags = new();
     private readonly Histogram<int> _batchSize;
@@ -28,31 +34,50 @@ internal sealed class DeliveryMetrics
     {
         var meter = meters.Create("Triggers.Delivery");
 
-        _batchSize = meter.CreateHistogram("triggers.projection.batch.size", "{event}", "Events of a batch read from the log and matched, by `log`; the sum counts events.", advice: Sizes);
-        _batchDuration = meter.CreateHistogram("triggers.projection.batch.duration", "s", "From reading a batch to the commit of what follows from it, by `log`.", advice: Short);
-        _setAside = meter.CreateCounter<long>("triggers.projection.set_aside", "{record}", "Records of the log that could not be projected and are in the topic of invalid records.");
+        _batchSize = meter.CreateHistogram("triggers.projection.batch.size", "{event}",
+            "Events of a batch read from the log and matched, by `log`; the sum counts events.", advice: Sizes);
+        _batchDuration = meter.CreateHistogram("triggers.projection.batch.duration", "s",
+            "From reading a batch to the commit of what follows from it, by `log`.", advice: Short);
+        _setAside = meter.CreateCounter<long>("triggers.projection.set_aside", "{record}",
+            "Records of the log that could not be projected and are in the topic of invalid records.");
         meter.CreateObservableGauge("triggers.log.lag.events", () => _lags.Select(lag => Lag(lag.Key, lag.Value.Events)), "{event}",
             "Events in the log that are not projected yet, by `log` and `partition`.");
         meter.CreateObservableGauge("triggers.log.lag.duration", () => _lags.Select(lag => Lag(lag.Key, lag.Value.Seconds)), "s",
             "Age of the oldest event that is not projected yet, by `log` and `partition`; 0 when there is none.");
 
-        _active = meter.CreateUpDownCounter<long>("triggers.delivery.attempts.active", "{attempt}", "Webhook requests under way in this process.");
-        _attemptDuration = meter.CreateHistogram("triggers.delivery.attempt.duration", "s", "How long a webhook request took, by `outcome`; the count counts attempts.", advice: Requests);
-        _staleConnections = meter.CreateCounter<long>("triggers.delivery.connections.stale", "{connection}", "Kept-alive connections that turned out to be closed when a webhook went out on them; each time it was sent once more, on a fresh one, within the same attempt.");
-        _finished = meter.CreateCounter<long>("triggers.delivery.finished", "{delivery}", "Deliveries that reached a final state, by `status`: `succeeded`, `dead_lettered` or `cancelled`.");
-        _toFirstAttempt = meter.CreateHistogram("triggers.delivery.accept_to_first_attempt", "s", "From the acceptance of an event to the start of a delivery's first attempt; without replays and tests.", advice: SinceAccept);
-        _toDelivered = meter.CreateHistogram("triggers.delivery.accept_to_delivered", "s", "From the acceptance of an event to the receiver's 2xx; without replays and tests.", advice: SinceAccept);
-        _leasesExpired = meter.CreateCounter<long>("triggers.delivery.leases.expired", "{delivery}", "Claimed deliveries that came due again before a result was written, by `reason`: `timeout` of the lease, or `worker_died`.");
-        meter.CreateObservableGauge("triggers.delivery.lanes", () => lanes.CountByState(id => subscribers.Find(id) is { Enabled: false }).Select(state =>
+        _active = meter.CreateUpDownCounter<long>(
+            "triggers.delivery.attempts.active", "{attempt}", "Webhook requests under way in this process.");
+        _attemptDuration = meter.CreateHistogram("triggers.delivery.attempt.duration", "s",
+            "How long a webhook request took, by `outcome`; the count counts attempts.", advice: Requests);
+        _staleConnections = meter.CreateCounter<long>("triggers.delivery.connections.stale", "{connection}",
+            "Kept-alive connections that turned out to be closed when a webhook went out on them; each time it was sent once more, on "
+                + "a fresh one, within the same attempt.");
+        _finished = meter.CreateCounter<long>("triggers.delivery.finished", "{delivery}",
+            "Deliveries that reached a final state, by `status`: `succeeded`, `dead_lettered` or `cancelled`.");
+        _toFirstAttempt = meter.CreateHistogram("triggers.delivery.accept_to_first_attempt", "s",
+            "From the acceptance of an event to the start of a delivery's first attempt; without replays and tests.", advice: SinceAccept);
+        _toDelivered = meter.CreateHistogram("triggers.delivery.accept_to_delivered", "s",
+            "From the acceptance of an event to the receiver's 2xx; without replays and tests.", advice: SinceAccept);
+        _leasesExpired = meter.CreateCounter<long>("triggers.delivery.leases.expired", "{delivery}",
+            "Claimed deliveries that came due again before a result was written, by `reason`: `timeout` of the lease, or `worker_died`.");
+        meter.CreateObservableGauge(
+            "triggers.delivery.lanes", () => lanes.CountByState(id => subscribers.Find(id) is { Enabled: false }).Select(state =>
                 new Measurement<int>(state.Count, new KeyValuePair<string, object?>("state", state.State))), "{lane}",
-            "Lanes (one per subscription) in this process, by `state`: `full` (every place taken), `active`, `waiting` (for a time to come), or `paused` (the subscription is disabled).");
+            "Lanes (one per subscription) in this process, by `state`: `full` (every place taken), `active`, `waiting` (for a time to "
+                + "come), or `paused` (the subscription is disabled).");
 
-        meter.CreateObservableGauge("triggers.delivery.pending", () => Of(b => b.Pending), "{delivery}", $"Deliveries without a final state, in the whole system; stops counting at {Backlog.MaxCounted}.");
-        meter.CreateObservableGauge("triggers.delivery.due", () => Of(b => b.Due), "{delivery}", $"Deliveries that could start now and wait for a place, in the whole system; stops counting at {Backlog.MaxCounted}.");
-        meter.CreateObservableGauge("triggers.delivery.oldest_due.age", () => Of(b => b.OldestDueSeconds), "s", "How long the delivery that waits longest has been due, in the whole system; 0 when none is.");
-        _dropped = meter.CreateCounter<long>("triggers.retention.dropped", "{row}", "Rows of days that were dropped because they are older than `Retention` has it, by `table`.");
-        _deadLetters = meter.CreateCounter<long>("triggers.dead_letters.written", "{delivery}", "Deliveries that failed for good, by `reason`: `exhausted`, `rejected` or `undeliverable`.");
-        meter.CreateObservableGauge("triggers.dead_letters.unresolved", () => Of(b => b.UnresolvedDeadLetters), "{delivery}", $"Dead letters that nobody resolved or discarded yet, in the whole system; stops counting at {Backlog.MaxCounted}.");
+        meter.CreateObservableGauge("triggers.delivery.pending", () => Of(b => b.Pending), "{delivery}",
+            $"Deliveries without a final state, in the whole system; stops counting at {Backlog.MaxCounted}.");
+        meter.CreateObservableGauge("triggers.delivery.due", () => Of(b => b.Due), "{delivery}",
+            $"Deliveries that could start now and wait for a place, in the whole system; stops counting at {Backlog.MaxCounted}.");
+        meter.CreateObservableGauge("triggers.delivery.oldest_due.age", () => Of(
+            b => b.OldestDueSeconds), "s", "How long the delivery that waits longest has been due, in the whole system; 0 when none is.");
+        _dropped = meter.CreateCounter<long>("triggers.retention.dropped", "{row}",
+            "Rows of days that were dropped because they are older than `Retention` has it, by `table`.");
+        _deadLetters = meter.CreateCounter<long>("triggers.dead_letters.written", "{delivery}",
+            "Deliveries that failed for good, by `reason`: `exhausted`, `rejected` or `undeliverable`.");
+        meter.CreateObservableGauge("triggers.dead_letters.unresolved", () => Of(b => b.UnresolvedDeadLetters), "{delivery}",
+            $"Dead letters that nobody resolved or discarded yet, in the whole system; stops counting at {Backlog.MaxCounted}.");
     }
 
     /// <summary>A batch was read from a log, and what follows from it is committed.</summary>
@@ -96,7 +121,8 @@ internal sealed class DeliveryMetrics
 
     /// <summary>An attempt has a result.</summary>
     public void Attempted(AttemptResult result) =>
-        _attemptDuration.Record(result.Duration.TotalSeconds, new KeyValuePair<string, object?>("outcome", SnakeCase<AttemptOutcome>.Of(result.Outcome)));
+        _attemptDuration.Record(
+            result.Duration.TotalSeconds, new KeyValuePair<string, object?>("outcome", SnakeCase<AttemptOutcome>.Of(result.Outcome)));
 
     /// <summary>The receiver has it.</summary>
     public void Delivered(TimeSpan sinceAcceptance) => _toDelivered.Record(sinceAcceptance.TotalSeconds);
@@ -105,7 +131,8 @@ internal sealed class DeliveryMetrics
     public void Finished(string status, long deliveries) => _finished.Add(deliveries, new KeyValuePair<string, object?>("status", status));
 
     /// <summary>Deliveries became dead letters.</summary>
-    public void DeadLettered(string reason, long deliveries) => _deadLetters.Add(deliveries, new KeyValuePair<string, object?>("reason", reason));
+    public void DeadLettered(string reason, long deliveries) =>
+        _deadLetters.Add(deliveries, new KeyValuePair<string, object?>("reason", reason));
 
     /// <summary>Deliveries were claimed again whose last claim had come to nothing.</summary>
     public void LeasesTimedOut(int deliveries) => _leasesExpired.Add(deliveries, new KeyValuePair<string, object?>("reason", "timeout"));
@@ -116,7 +143,8 @@ internal sealed class DeliveryMetrics
     /// <summary>A day of a table was dropped.</summary>
     public void Dropped(string table, long rows) => _dropped.Add(rows, new KeyValuePair<string, object?>("table", table));
 
-    private IEnumerable<Measurement<T>> Of<T>(Func<Backlog, T> value) where T : struct => _backlog is { } backlog ? [new Measurement<T>(value(backlog))] : [];
+    private IEnumerable<Measurement<T>> Of<T>(Func<Backlog, T> value) where T : struct =>
+        _backlog is { } backlog ? [new Measurement<T>(value(backlog))] : [];
 
     private static Measurement<T> Lag<T>((string Log, int Partition) of, T value) where T : struct =>
         new(value, new KeyValuePair<string, object?>("log", of.Log), new KeyValuePair<string, object?>("partition", of.Partition));

@@ -30,7 +30,9 @@ public sealed class DeliveryOptions
     /// </summary>
     public string AllowedNetworks { get; set; } = "";
 
-    /// <summary>Networks that webhooks are never sent to, as CIDR ranges separated by commas. They win over <see cref="AllowedNetworks"/>.</summary>
+    /// <summary>
+    /// Networks that webhooks are never sent to, as CIDR ranges separated by commas. They win over <see cref="AllowedNetworks"/>.
+    /// </summary>
     public string DeniedNetworks { get; set; } = "";
 
     /// <summary>Ports that webhooks may be sent to, and ranges of them, separated by commas.</summary>
@@ -88,11 +90,16 @@ internal sealed class DeliveryOptionsRules : IValidateOptions<DeliveryOptions>
         if (!DeliveryOptions.TryParseNetworks(options.DeniedNetworks, out _))
             failures.Add($"Delivery:DeniedNetworks must be CIDR ranges separated by commas; it is '{options.DeniedNetworks}'.");
         if (!DeliveryOptions.TryParsePorts(options.AllowedPorts, out _))
-            failures.Add($"Delivery:AllowedPorts must be ports from 1 to 65535 and ranges, as in 80,443,1024-65535; it is '{options.AllowedPorts}'.");
+            failures.Add(
+                "Delivery:AllowedPorts must be ports from 1 to 65535 and ranges, as in 80,443,1024-65535; it is "
+                    + $"'{options.AllowedPorts}'.");
         if (options.ConnectTimeout > options.AttemptTimeout)
-            failures.Add($"Delivery:ConnectTimeout ({options.ConnectTimeout}) must not exceed Delivery:AttemptTimeout ({options.AttemptTimeout}).");
+            failures.Add(
+                $"Delivery:ConnectTimeout ({options.ConnectTimeout}) must not exceed Delivery:AttemptTimeout ({options.AttemptTimeout}).");
         if (options.Lease <= options.AttemptTimeout + DeliveryOptions.LeaseMargin)
-            failures.Add($"Delivery:Lease ({options.Lease}) must exceed Delivery:AttemptTimeout ({options.AttemptTimeout}) by more than {DeliveryOptions.LeaseMargin.TotalSeconds} seconds.");
+            failures.Add(
+                $"Delivery:Lease ({options.Lease}) must exceed Delivery:AttemptTimeout ({options.AttemptTimeout}) by more than "
+                    + $"{DeliveryOptions.LeaseMargin.TotalSeconds} seconds.");
         return failures.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(failures);
     }
 }

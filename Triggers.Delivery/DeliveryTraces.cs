@@ -29,7 +29,8 @@ internal static class DeliveryTraces
             return;
         foreach (var (_, e, _, partition) in events)
         {
-            if (!ActivityContext.TryParse(e.TraceParent, null, isRemote: true, out var parent) || !parent.TraceFlags.HasFlag(ActivityTraceFlags.Recorded))
+            if (!ActivityContext.TryParse(e.TraceParent, null, isRemote: true, out var parent)
+                || !parent.TraceFlags.HasFlag(ActivityTraceFlags.Recorded))
                 continue;
             using var activity = Source.StartActivity("project triggers.events", ActivityKind.Consumer, parent, startTime: now - duration);
             if (activity is null)
@@ -47,7 +48,9 @@ internal static class DeliveryTraces
         }
     }
 
-    /// <summary>The span of an attempt, linked to that of the attempt it repeats. Its context goes out as the webhook's <c>traceparent</c>.</summary>
+    /// <summary>
+    /// The span of an attempt, linked to that of the attempt it repeats. Its context goes out as the webhook's <c>traceparent</c>.
+    /// </summary>
     /// <param name="delivery">What is sent.</param>
     /// <param name="e">Its event.</param>
     /// <param name="url">Where to.</param>
@@ -55,7 +58,8 @@ internal static class DeliveryTraces
     public static Activity? StartAttempt(DueDelivery delivery, EventToSend e, string url, int number)
     {
         ActivityContext.TryParse(e.TraceParent, null, isRemote: true, out var parent);
-        ActivityLink[]? links = ActivityContext.TryParse(delivery.LastTraceParent, null, isRemote: true, out var last) ? [new ActivityLink(last)] : null;
+        ActivityLink[]? links = ActivityContext.TryParse(delivery.LastTraceParent, null, isRemote: true, out var last)
+            ? [new ActivityLink(last)] : null;
         var activity = Source.StartActivity("POST webhook", ActivityKind.Client, parent, links: links);
         if (activity is not { IsAllDataRequested: true })
             return activity;

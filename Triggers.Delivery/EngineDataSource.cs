@@ -11,13 +11,15 @@ internal sealed class EngineDataSource(NpgsqlDataSource pool, NpgsqlDataSource u
 {
     private const string Name = "engine";
     private const string Unpooled = "engine-unpooled";
-    private const string IndexPlansOnly = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c plan_cache_mode=force_generic_plan";
+    private const string IndexPlansOnly =
+        "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c plan_cache_mode=force_generic_plan";
 
     /// <summary>The pool.</summary>
     public NpgsqlDataSource Pool { get; } = pool;
 
     /// <summary>A connection of its own, for what would stay with it: session locks, and LISTEN. They end with it.</summary>
-    public ValueTask<NpgsqlConnection> OpenUnpooledAsync(CancellationToken cancellationToken) => unpooled.OpenConnectionAsync(cancellationToken);
+    public ValueTask<NpgsqlConnection> OpenUnpooledAsync(CancellationToken cancellationToken) =>
+        unpooled.OpenConnectionAsync(cancellationToken);
 
     /// <summary>
     /// To be called when Postgres refused a statement for its data. Npgsql, when that happens to the very execution in which it prepares

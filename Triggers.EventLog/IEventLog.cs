@@ -18,7 +18,9 @@ public interface IEventLog
     /// </exception>
     Task<AppendResult> AppendAsync(AppendRequest request, CancellationToken cancellationToken);
 
-    /// <summary>What a request would be answered if nothing of it is new, by its idempotency key and external ids. Appends nothing.</summary>
+    /// <summary>
+    /// What a request would be answered if nothing of it is new, by its idempotency key and external ids. Appends nothing.
+    /// </summary>
     /// <param name="request">As for <see cref="AppendAsync"/>.</param>
     /// <param name="cancellationToken">Ends the waiting.</param>
     /// <returns>Null when it has something to append.</returns>
@@ -30,13 +32,14 @@ public interface IEventLog
 /// <param name="TenantId">Whose they are.</param>
 /// <param name="FirstId">
 /// The id the request's items are numbered from: item <c>i</c> is <c>TypeId.Add(FirstId, i)</c>. A log may number them anew, from an id of
-/// the moment of appending; the result tells. It stands for the request in its idempotency key, so that a repetition can be given the ids of
-/// the first time.
+/// the moment of appending; the result tells. It stands for the request in its idempotency key, so that a repetition can be given the ids
+/// of the first time.
 /// </param>
 /// <param name="CorrelationId">Of the request.</param>
 /// <param name="TraceParent">W3C trace context of the request.</param>
 /// <param name="IdempotencyKey">The caller's key, when there was one.</param>
-/// <param name="Events">In the order of the request, with growing ids. None: nothing is appended, the answer shows that the log is there.</param>
+/// <param name="Events">In the order of the request, with growing ids. None: nothing is appended, the answer shows that the log is
+/// there.</param>
 public sealed record AppendRequest(
     Guid TenantId,
     Guid FirstId,
@@ -126,7 +129,9 @@ public class EventLogUnavailableException(string message, Exception? innerExcept
     public bool NothingWasKept { get; init; }
 }
 
-/// <summary>The log can't take events of this tenant now, since too many of them wait already. Clients get 429 with <c>Retry-After</c>.</summary>
+/// <summary>
+/// The log can't take events of this tenant now, since too many of them wait already. Clients get 429 with <c>Retry-After</c>.
+/// </summary>
 public sealed class TenantLimitException : EventLogUnavailableException
 {
     /// <summary>Of a request of which nothing is kept.</summary>

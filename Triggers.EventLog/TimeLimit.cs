@@ -19,7 +19,8 @@ internal sealed class TimeLimit(TimeProvider time, TimeSpan total)
         catch (Exception e) when (e is TimeoutException or OperationCanceledException && !append.IsCompleted)
         {
             // Whatever becomes of it is observed.
-            _ = append.ContinueWith(static t => t.Exception, CancellationToken.None, TaskContinuationOptions.OnlyOnFaulted, TaskScheduler.Default);
+            _ = append.ContinueWith(
+                static t => t.Exception, CancellationToken.None, TaskContinuationOptions.OnlyOnFaulted, TaskScheduler.Default);
             if (e is OperationCanceledException)
                 throw;
             throw new EventLogUnavailableException("The event log did not answer in time.", e);

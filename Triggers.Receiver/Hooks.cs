@@ -27,7 +27,8 @@ internal static class Hooks
 
     /// <summary>Answers 204, or as <c>?status=503</c> says, after <c>?delay=</c> milliseconds: to see what the sender does then.</summary>
     private static async Task<IResult> ReceiveAsync(
-        HttpRequest request, Inbox inbox, TimeProvider time, CancellationToken cancellationToken, [FromQuery] int status = 204, [FromQuery] int delay = 0)
+        HttpRequest request, Inbox inbox, TimeProvider time, CancellationToken cancellationToken,
+        [FromQuery] int status = 204, [FromQuery] int delay = 0)
     {
         if (status is < 200 or > 599 || delay is < 0 or > 600_000)
             return TypedResults.BadRequest("status must be 200 to 599, delay 0 to 600000 ms");
@@ -39,7 +40,8 @@ internal static class Hooks
         bool? verified = secrets.Count == 0
             ? null
             : secrets.Any(secret => WebhookSignature.IsValid(
-                secret, request.Headers["webhook-id"], request.Headers["webhook-timestamp"], request.Headers["webhook-signature"], content.Span, now));
+                secret, request.Headers["webhook-id"], request.Headers["webhook-timestamp"],
+                request.Headers["webhook-signature"], content.Span, now));
         inbox.Add(new ReceivedRequest(
             request.Method,
             request.Path + request.QueryString,
@@ -79,5 +81,6 @@ internal static class Hooks
         return TypedResults.BadRequest("""A body like {"secret": "whsec_…"} is expected, with the secret in base64.""");
     }
 
-    public static void LimitBodies(this WebApplicationBuilder builder) => builder.WebHost.ConfigureKestrel(kestrel => kestrel.Limits.MaxRequestBodySize = MaxBody);
+    public static void LimitBodies(this WebApplicationBuilder builder) =>
+        builder.WebHost.ConfigureKestrel(kestrel => kestrel.Limits.MaxRequestBodySize = MaxBody);
 }

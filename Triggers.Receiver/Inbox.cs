@@ -11,7 +11,8 @@ namespace Triggers.Receiver;
 /// <param name="Status">What was answered.</param>
 /// <param name="ReceivedAt">When.</param>
 internal sealed record ReceivedRequest(
-    string Method, string Path, IReadOnlyDictionary<string, string> Headers, string Body, bool? Verified, int Status, DateTimeOffset ReceivedAt);
+    string Method, string Path, IReadOnlyDictionary<string, string> Headers,
+    string Body, bool? Verified, int Status, DateTimeOffset ReceivedAt);
 
 /// <summary>The last requests and the secrets they may be signed with, in memory only.</summary>
 internal sealed class Inbox

@@ -19,7 +19,8 @@ internal static class WebhookSignature
     /// <param name="signatures">Header <c>webhook-signature</c>.</param>
     /// <param name="body">The body as it was received.</param>
     /// <param name="now">The time.</param>
-    public static bool IsValid(byte[] secret, string? id, string? timestamp, string? signatures, ReadOnlySpan<byte> body, DateTimeOffset now)
+    public static bool IsValid(
+        byte[] secret, string? id, string? timestamp, string? signatures, ReadOnlySpan<byte> body, DateTimeOffset now)
     {
         if (string.IsNullOrEmpty(id) || string.IsNullOrEmpty(signatures)
             || !long.TryParse(timestamp, NumberStyles.None, CultureInfo.InvariantCulture, out var seconds)

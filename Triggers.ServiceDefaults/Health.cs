@@ -73,7 +73,8 @@ public sealed record PartHealth(string Name, string Status, string? Detail);
 /// <summary>Postgres answers, and has partitions for the days ahead.</summary>
 internal sealed class PostgresHealth(NpgsqlDataSource dataSource) : IHealthCheck
 {
-    // A server that hangs does not answer a cancellation either. Npgsql waits for that, and in the thread that cancels; whoever asks must not.
+    // A server that hangs does not answer a cancellation either. Npgsql waits for that, and in the thread that cancels; whoever asks must
+    // not.
     public Task<HealthCheckResult> CheckHealthAsync(HealthCheckContext context, CancellationToken cancellationToken = default) =>
         AskAsync().WaitAsync(cancellationToken);
 

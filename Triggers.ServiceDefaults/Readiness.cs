@@ -58,7 +58,8 @@ public sealed class Readiness : IHealthCheck
 
 /// <summary>Takes the service out of rotation before it ends.</summary>
 internal sealed class Drain(
-    Readiness readiness, IOptions<ShutdownOptions> shutdown, IHostEnvironment environment, IHostApplicationLifetime lifetime, TimeProvider time)
+    Readiness readiness, IOptions<ShutdownOptions> shutdown,
+    IHostEnvironment environment, IHostApplicationLifetime lifetime, TimeProvider time)
     : IHostedLifecycleService
 {
     public Task StartAsync(CancellationToken cancellationToken)
@@ -85,7 +86,8 @@ internal sealed class Drain(
 
 /// <summary>Waits for the schema at the start.</summary>
 internal sealed partial class SchemaWait(
-    Readiness readiness, IDbContextFactory<TriggersDbContext> contexts, TimeProvider time, ILogger<SchemaWait> logger) : BackgroundLoop(time, logger)
+    Readiness readiness, IDbContextFactory<TriggersDbContext> contexts, TimeProvider time, ILogger<SchemaWait> logger)
+        : BackgroundLoop(time, logger)
 {
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(500);
 

@@ -22,7 +22,8 @@ public static class Extensions
     /// <c>ConnectionStrings:triggersdb</c>, health and shutdown. No resilience defaults for HttpClient: a webhook must go out once.
     /// </summary>
     /// <param name="builder">The service's.</param>
-    /// <param name="poolDefaults">What its pool has where the connection string does not say otherwise, as in <c>Maximum Pool Size=40</c>.</param>
+    /// <param name="poolDefaults">What its pool has where the connection string does not say otherwise, as in <c>Maximum Pool
+    /// Size=40</c>.</param>
     public static WebApplicationBuilder AddServiceDefaults(this WebApplicationBuilder builder, string poolDefaults = "")
     {
         var services = builder.Services;
@@ -53,23 +54,30 @@ public static class Extensions
         return builder;
     }
 
-    /// <summary>Settings of a section. A mistake in them ends the start, and so does a name in the section that is not one of theirs.</summary>
+    /// <summary>
+    /// Settings of a section. A mistake in them ends the start, and so does a name in the section that is not one of theirs.
+    /// </summary>
     /// <param name="services">The service's.</param>
     /// <param name="section">As in <c>Delivery</c>.</param>
     /// <param name="others">Names in it that are somebody else's.</param>
-    public static OptionsBuilder<T> AddSettings<T>(this IServiceCollection services, string section, params string[] others) where T : class
+    public static OptionsBuilder<T> AddSettings<T>(this IServiceCollection services, string section, params string[] others) where T
+        : class
     {
         services.AddSingleton<IValidateOptions<T>>(provider =>
             new KnownNames<T>(provider.GetRequiredService<IConfiguration>().GetSection(section), others));
         return services.AddOptions<T>().BindConfiguration(section).ValidateOnStart();
     }
 
-    /// <summary>A pool of Postgres connections as all of ours are: defaults below what was given, its metrics in our telemetry, and no span for each statement.</summary>
+    /// <summary>
+    /// A pool of Postgres connections as all of ours are: defaults below what was given, its metrics in our telemetry, and no span for
+    /// each statement.
+    /// </summary>
     /// <param name="builder">The service's.</param>
     /// <param name="defaults">More of them, as in <c>Maximum Pool Size=40</c>.</param>
     /// <param name="key">Of a pool beside the service's own, to the same database; null: the service's own.</param>
     /// <param name="configure">What is different about it.</param>
-    public static void AddPool(this WebApplicationBuilder builder, string defaults = "", string? key = null, Action<NpgsqlConnectionStringBuilder>? configure = null)
+    public static void AddPool(this WebApplicationBuilder builder, string defaults = "",
+        string? key = null, Action<NpgsqlConnectionStringBuilder>? configure = null)
     {
         void Settings(NpgsqlSettings settings)
         {
@@ -98,11 +106,14 @@ public static class Extensions
         var services = builder.Services;
         services.AddOptions<StorageOptions>()
             .Configure<IConfiguration>((options, configuration) => options.ConnectionString = configuration.GetConnectionString(Database))
-            .Validate(options => options.Problem is null, "ConnectionStrings:triggersdb must be an Npgsql connection string with a Host and a Database.")
+            .Validate(options =>
+                options.Problem is null, "ConnectionStrings:triggersdb must be an Npgsql connection string with a Host and a Database.")
             .ValidateOnStart();
         builder.AddPool(poolDefaults);
-        services.AddDbContextPool<TriggersDbContext>((provider, options) => options.UseTriggers(provider.GetRequiredService<NpgsqlDataSource>()));
-        services.AddPooledDbContextFactory<TriggersDbContext>((provider, options) => options.UseTriggers(provider.GetRequiredService<NpgsqlDataSource>()));
+        services.AddDbContextPool<TriggersDbContext>(
+            (provider, options) => options.UseTriggers(provider.GetRequiredService<NpgsqlDataSource>()));
+        services.AddPooledDbContextFactory<TriggersDbContext>(
+            (provider, options) => options.UseTriggers(provider.GetRequiredService<NpgsqlDataSource>()));
         builder.EnrichNpgsqlDbContext<TriggersDbContext>(settings =>
         {
             // Statements are not safe to send twice; and as for the pool.
@@ -181,12 +192,15 @@ internal sealed class KnownNames<T>(IConfiguration section, string[] others) : I
 {
     public ValidateOptionsResult Validate(string? name, T options)
     {
-        var unknown = Unknown(section.GetChildren().Where(child => !others.Contains(child.Key, StringComparer.OrdinalIgnoreCase)), typeof(T)).ToList();
-        return unknown.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(unknown.Select(path => $"{path} is not a setting."));
+        var unknown = Unknown(
+            section.GetChildren().Where(child => !others.Contains(child.Key, StringComparer.OrdinalIgnoreCase)), typeof(T)).ToList();
+        return unknown.Count == 0 ? ValidateOptionsResult.Success
+            : ValidateOptionsResult.Fail(unknown.Select(path => $"{path} is not a setting."));
     }
 
     private static IEnumerable<string> Unknown(IEnumerable<IConfigurationSection> settings, Type type) => settings.SelectMany(setting =>
-        type.GetProperties().FirstOrDefault(property => property.Name.Equals(setting.Key, StringComparison.OrdinalIgnoreCase)) is not { } known
+        type.GetProperties()
+            .FirstOrDefault(property => property.Name.Equals(setting.Key, StringComparison.OrdinalIgnoreCase)) is not { } known
             ? [setting.Path]
             // Values and dictionaries hold no names of ours.
             : known.PropertyType.Assembly == typeof(T).Assembly ? Unknown(setting.GetChildren(), known.PropertyType) : []);

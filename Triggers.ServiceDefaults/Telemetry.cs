@@ -32,17 +32,21 @@ public static class Telemetry
     /// <summary>Where Prometheus asks.</summary>
     public const string MetricsPath = "/metrics";
 
-    /// <summary>Exports by OTLP when <c>OTEL_EXPORTER_OTLP_ENDPOINT</c> is set, and offers metrics to Prometheus when the setting says so.</summary>
+    /// <summary>
+    /// Exports by OTLP when <c>OTEL_EXPORTER_OTLP_ENDPOINT</c> is set, and offers metrics to Prometheus when the setting says so.
+    /// </summary>
     internal static void AddTelemetry(this WebApplicationBuilder builder)
     {
         var configuration = builder.Configuration;
         builder.Services.AddSettings<TelemetryOptions>("Telemetry").ValidateDataAnnotations();
         var telemetry = builder.Services.AddOpenTelemetry()
             // What the environment says comes last, and wins.
-            .ConfigureResource(resource => resource.Clear().AddService(builder.Environment.ApplicationName).AddTelemetrySdk().AddEnvironmentVariableDetector())
+            .ConfigureResource(resource =>
+                resource.Clear().AddService(builder.Environment.ApplicationName).AddTelemetrySdk().AddEnvironmentVariableDetector())
             .WithTracing(tracing =>
             {
-                tracing.AddSource("Triggers.*").AddAspNetCoreInstrumentation(o => o.Filter = context => !IsOfOperations(context.Request.Path));
+                tracing.AddSource("Triggers.*")
+                    .AddAspNetCoreInstrumentation(o => o.Filter = context => !IsOfOperations(context.Request.Path));
                 // A sampler set here would silence the environment's.
                 if (string.IsNullOrEmpty(configuration["OTEL_TRACES_SAMPLER"]))
                 {
@@ -74,7 +78,8 @@ public static class Telemetry
     }
 
     // Read before the settings are validated: what is neither true nor false is named there, with every other mistake.
-    private static bool IsPrometheusOn(IConfiguration configuration) => bool.TryParse(configuration["Telemetry:Prometheus"], out var on) && on;
+    private static bool IsPrometheusOn(IConfiguration configuration) =>
+        bool.TryParse(configuration["Telemetry:Prometheus"], out var on) && on;
 
     private static bool IsOfOperations(PathString path) => path.StartsWithSegments("/health") || path.StartsWithSegments(MetricsPath);
 }

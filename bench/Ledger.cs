@@ -29,7 +29,8 @@ public sealed class Ledger
     public int Duplicates() => _arrived.Values.Sum(times => times.Length - 1);
 
     /// <summary>When each id arrived that did so more than once, in order.</summary>
-    public IReadOnlyList<DateTimeOffset[]> Repeated() => [.. _arrived.Values.Where(times => times.Length > 1).Select(times => times.Order().ToArray())];
+    public IReadOnlyList<DateTimeOffset[]> Repeated() =>
+        [.. _arrived.Values.Where(times => times.Length > 1).Select(times => times.Order().ToArray())];
 
     /// <summary>Whether a webhook with this id came, and when first.</summary>
     public DateTimeOffset? FirstArrival(string id) => _arrived.TryGetValue(id, out var times) ? times[0] : null;
@@ -42,7 +43,8 @@ public sealed class Ledger
 
     /// <summary>Milliseconds from acceptance (the time in the id) to the first arrival, of all that arrived.</summary>
     public double[] AcceptToWebhook() =>
-        [.. _arrived.Select(pair => TypeId.TryParse(TypeId.Event, pair.Key, out var id) ? (pair.Value[0] - TypeId.CreatedAt(id)).TotalMilliseconds : 0)];
+        [.. _arrived.Select(
+            pair => TypeId.TryParse(TypeId.Event, pair.Key, out var id) ? (pair.Value[0] - TypeId.CreatedAt(id)).TotalMilliseconds : 0)];
 }
 
 /// <summary>Percentiles of a set of times.</summary>

@@ -100,7 +100,8 @@ public sealed class Load(HttpClient client, Func<int, byte[]> body, Action<strin
             else
                 refusal = ((int)response.StatusCode).ToString();
         }
-        catch (Exception e) when (e is HttpRequestException or IOException or TaskCanceledException && !cancellationToken.IsCancellationRequested)
+        catch (Exception e) when (
+            e is HttpRequestException or IOException or TaskCanceledException && !cancellationToken.IsCancellationRequested)
         {
             refusal = e.GetType().Name;
         }

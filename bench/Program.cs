@@ -100,15 +100,18 @@ if (ceiling is not null)
     Console.WriteLine($"ceiling     {ceiling,20:0.0}/s   accepted is {acceptedPerSecond / ceiling:P1} of it");
 return lost == 0 ? 0 : 1;
 
-string Option(string name, string otherwise) => Array.IndexOf(args, name) is >= 0 and var at && at + 1 < args.Length ? args[at + 1] : otherwise;
+string Option(string name, string otherwise) =>
+    Array.IndexOf(args, name) is >= 0 and var at && at + 1 < args.Length ? args[at + 1] : otherwise;
 
 byte[] Body(int number) => Encoding.UTF8.GetBytes($$"""{"type":"bench.{{run}}.event","data":{"n":{{number}},"x":"{{filler}}"} }""");
 
 async Task<string> SubscribeAsync(string url)
 {
-    using var response = await client.PostAsJsonAsync("/subscriptions", new { url = $"{url}/hook", eventTypes = new[] { $"bench.{run}.*" } });
+    using var response = await client.PostAsJsonAsync(
+        "/subscriptions", new { url = $"{url}/hook", eventTypes = new[] { $"bench.{run}.*" } });
     if (!response.IsSuccessStatusCode)
-        throw new InvalidOperationException($"POST /subscriptions answered {(int)response.StatusCode}: {await response.Content.ReadAsStringAsync()}");
+        throw new InvalidOperationException(
+            $"POST /subscriptions answered {(int)response.StatusCode}: {await response.Content.ReadAsStringAsync()}");
     using var created = JsonDocument.Parse(await response.Content.ReadAsStringAsync());
     return created.RootElement.GetProperty("id").GetString()!;
 }

@@ -1,6 +1,8 @@
 namespace Triggers.Bench;
 
-/// <summary>A bare receiver on 127.0.0.1: notes the id and answers 204. Also the ceiling: an endpoint that does nothing but answer 202.</summary>
+/// <summary>
+/// A bare receiver on 127.0.0.1: notes the id and answers 204. Also the ceiling: an endpoint that does nothing but answer 202.
+/// </summary>
 public sealed class WebhookReceiver : IAsyncDisposable
 {
     private readonly WebApplication _app;

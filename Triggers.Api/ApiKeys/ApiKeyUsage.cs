@@ -5,7 +5,9 @@ using Triggers.Core;
 
 namespace Triggers.Api.ApiKeys;
 
-/// <summary>What a key, with the keys that share its limit, has used today. What its tenant has left is in <see cref="TenantUsage"/>.</summary>
+/// <summary>
+/// What a key, with the keys that share its limit, has used today. What its tenant has left is in <see cref="TenantUsage"/>.
+/// </summary>
 internal sealed record ApiKeyUsage
 {
     /// <summary>The key.</summary>

@@ -48,7 +48,9 @@ internal sealed record NewApiKey
     [Length(1, 32), ScopeItems]
     public required string[] Scopes { get; init; }
 
-    /// <summary>Not accepted from then on; without it as long as the caller's own key, or for ever if a <c>tenant:admin</c> makes it.</summary>
+    /// <summary>
+    /// Not accepted from then on; without it as long as the caller's own key, or for ever if a <c>tenant:admin</c> makes it.
+    /// </summary>
     public DateTimeOffset? ExpiresAt { get; init; }
 
     /// <summary>Sustained requests a second, within those of its tenant; without it that of the tenant.</summary>
@@ -111,8 +113,10 @@ internal sealed record ApiKeyChange
     /// <summary>What of a key it would loosen, that only an administrator may; null for nothing.</summary>
     internal string? Loosens(ApiKey key) =>
         Members.Contains("expiresAt") && (ExpiresAt ?? DateTimeOffset.MaxValue) > (key.ExpiresAt ?? DateTimeOffset.MaxValue) ? "expiresAt"
-        : Members.Contains("requestsPerSecond") && (RequestsPerSecond ?? int.MaxValue) > (key.RequestsPerSecond ?? int.MaxValue) ? "requestsPerSecond"
-        : Members.Contains("burst") && (Burst ?? int.MaxValue) > (key.Burst ?? Rate.BurstOf(key.RequestsPerSecond) ?? int.MaxValue) ? "burst"
+        : Members.Contains("requestsPerSecond") && (RequestsPerSecond ?? int.MaxValue) > (key.RequestsPerSecond ?? int.MaxValue)
+            ? "requestsPerSecond"
+        : Members.Contains("burst") && (Burst ?? int.MaxValue) > (key.Burst ?? Rate.BurstOf(key.RequestsPerSecond) ?? int.MaxValue)
+            ? "burst"
         : null;
 
     public static ApiKeyChange Read(Fields fields, DateTimeOffset now)

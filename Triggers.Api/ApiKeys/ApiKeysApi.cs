@@ -30,13 +30,15 @@ internal static class ApiKeysApi
     }
 
     private static async Task<Created<ApiKeyWithSecret>> CreateAsync(
-        HttpContext context, Caller caller, TriggersDbContext db, IOptions<CapOptions> caps, TimeProvider time, CancellationToken cancellationToken)
+        HttpContext context, Caller caller, TriggersDbContext db,
+        IOptions<CapOptions> caps, TimeProvider time, CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, fields => NewApiKey.Read(fields, time.GetUtcNow()));
         EnsureNoMore(caller, body.Scopes);
         var tenantId = await TenantAsync(caller, db, body.TenantId, "/tenantId", cancellationToken);
         if (tenantId != caller.TenantId && body.Scopes.IndexOf(Scopes.Admin) is >= 0 and var i)
-            throw ApiException.Invalid($"/scopes/{i}", $"Only keys of the tenant that administers the platform have it; a tenant's own is {Scopes.TenantAdmin}.");
+            throw ApiException.Invalid(
+                $"/scopes/{i}", $"Only keys of the tenant that administers the platform have it; a tenant's own is {Scopes.TenantAdmin}.");
         var secret = KeySecret.New();
         var key = KeySecret.Row(secret, tenantId, body.Name, body.Scopes);
         key.ExpiresAt = body.ExpiresAt;
@@ -53,7 +55,8 @@ internal static class ApiKeysApi
         return Created(key, secret);
     }
 
-    private static async Task<Ok<Page<ApiKeyView>>> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<Page<ApiKeyView>>> ListAsync(
+        HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         var tenant = list.Id("tenantId") is { } id ? TypeId.Format(TypeId.Tenant, id) : null;
@@ -75,7 +78,8 @@ internal static class ApiKeysApi
         var key = await FindAsync(id, tenantId, caller, db, cancellationToken);
         var plan = await TenantsApi.PlanOf(db, key.TenantId).FirstOrDefaultAsync(cancellationToken);
         var limits = Limits.Of(
-            key.TenantId, Scopes.Expand(key.Scopes), key.LimitId ?? key.Id, key.RequestsPerSecond, key.Burst, TenantsApi.LimitsOf(plan), defaults.Value);
+            key.TenantId, Scopes.Expand(key.Scopes), key.LimitId ?? key.Id,
+            key.RequestsPerSecond, key.Burst, TenantsApi.LimitsOf(plan), defaults.Value);
         return TypedResults.Ok(ApiKeyUsage.Of(key.Id, limits, await rates.LookAsync(limits), rates.AreShared));
     }
 
@@ -108,8 +112,10 @@ internal static class ApiKeysApi
         {
             // The keys that share a limit have the same one.
             var limitId = key.LimitId ?? key.Id;
-            await db.ApiKeys.Where(k => k.TenantId == key.TenantId && k.Id != key.Id && (k.Id == limitId || k.LimitId == limitId)).ExecuteUpdateAsync(
-                k => k.SetProperty(x => x.RequestsPerSecond, found.RequestsPerSecond).SetProperty(x => x.Burst, found.Burst), cancellationToken);
+            await db.ApiKeys.Where(k => k.TenantId == key.TenantId && k.Id != key.Id && (k.Id == limitId || k.LimitId == limitId))
+                .ExecuteUpdateAsync(
+                k => k.SetProperty(x => x.RequestsPerSecond, found.RequestsPerSecond).SetProperty(x => x.Burst, found.Burst),
+                cancellationToken);
         }
         await transaction!.CommitAsync(cancellationToken);
         await (body.HasLimits ? changes.TellAllAsync() : changes.TellAsync(key.Hash));
@@ -124,14 +130,16 @@ internal static class ApiKeysApi
         EnsureNoMore(caller, key.Scopes);
         if (key.Scopes.Contains(Scopes.Admin) && key.RevokedAt is null)
             await EnsureOtherAdminKeyAsync(key, db, cancellationToken);
-        await db.Database.ExecuteSqlAsync($"UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = {key.Id}", cancellationToken);
+        await db.Database.ExecuteSqlAsync(
+            $"UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = {key.Id}", cancellationToken);
         await transaction.CommitAsync(cancellationToken);
         await changes.TellAsync(key.Hash);
         return TypedResults.NoContent();
     }
 
     private static async Task<Created<ApiKeyWithSecret>> RotateAsync(
-        string id, string? tenantId, HttpContext context, Caller caller, TriggersDbContext db, KeyChanges changes, IOptions<CapOptions> caps,
+        string id, string? tenantId, HttpContext context, Caller caller,
+        TriggersDbContext db, KeyChanges changes, IOptions<CapOptions> caps,
         CancellationToken cancellationToken)
     {
         var body = await Body.ReadOptionalAsync(context, fields => new RotateApiKey { OverlapSeconds = fields.Number("overlapSeconds") });
@@ -177,7 +185,8 @@ internal static class ApiKeysApi
     }
 
     /// <summary>The tenant a request is about: the caller's own, unless an admin names another.</summary>
-    private static async Task<Guid> TenantAsync(Caller caller, TriggersDbContext db, string? tenantId, string pointer, CancellationToken cancellationToken)
+    private static async Task<Guid> TenantAsync(
+        Caller caller, TriggersDbContext db, string? tenantId, string pointer, CancellationToken cancellationToken)
     {
         if (tenantId is null)
             return caller.TenantId;
@@ -187,7 +196,8 @@ internal static class ApiKeysApi
             return id;
         if (!caller.May(Scopes.Admin))
             throw new ApiException(ErrorCodes.Forbidden, $"To name another tenant needs a key with the scope {Scopes.Admin}.");
-        return await db.Tenants.AnyAsync(t => t.Id == id, cancellationToken) ? id : throw ApiException.Invalid(pointer, "There is no such tenant.");
+        return await db.Tenants.AnyAsync(t => t.Id == id, cancellationToken) ? id
+            : throw ApiException.Invalid(pointer, "There is no such tenant.");
     }
 
     /// <summary>Holds until the transaction ends.</summary>
@@ -207,7 +217,8 @@ internal static class ApiKeysApi
     }
 
     private static Task EnsureRoomAsync(TriggersDbContext db, Guid tenantId, CapOptions caps, CancellationToken cancellationToken) =>
-        db.ApiKeys.FromSql($"SELECT * FROM api_keys WHERE tenant_id = {tenantId} AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())")
+        db.ApiKeys.FromSql(
+            $"SELECT * FROM api_keys WHERE tenant_id = {tenantId} AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())")
             .EnsureRoomAsync(caps.KeysPerTenant, "valid API keys of a tenant; revoke one first", cancellationToken);
 
     /// <summary>What a key hands on to those it makes: otherwise it would be rid of its limits with the next one.</summary>
@@ -229,10 +240,12 @@ internal static class ApiKeysApi
     private static void EnsureNoLooser(ApiKey own, ApiKey other)
     {
         var sharesLimit = (own.LimitId ?? own.Id) == (other.LimitId ?? other.Id);
-        if ((own.RequestsPerSecond ?? own.Burst) is not null && !sharesLimit || (other.ExpiresAt ?? DateTimeOffset.MaxValue) > (own.ExpiresAt ?? DateTimeOffset.MaxValue))
+        if ((own.RequestsPerSecond ?? own.Burst) is not null && !sharesLimit
+            || (other.ExpiresAt ?? DateTimeOffset.MaxValue) > (own.ExpiresAt ?? DateTimeOffset.MaxValue))
         {
             throw new ApiException(ErrorCodes.Forbidden,
-                $"Your own key has another limit, or expires earlier: to replace this one needs a key with the scope {Scopes.TenantAdmin}.");
+                "Your own key has another limit, or expires earlier: to replace this one needs a key with the scope "
+                    + $"{Scopes.TenantAdmin}.");
         }
     }
 

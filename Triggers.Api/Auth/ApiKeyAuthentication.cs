@@ -8,7 +8,8 @@ namespace Triggers.Api.Auth;
 
 /// <summary>Knows a caller by the API key of the request.</summary>
 internal sealed class ApiKeyAuthentication(
-    IOptionsMonitor<AuthenticationSchemeOptions> options, ILoggerFactory logger, UrlEncoder encoder, KeyCache keys, Bootstrap bootstrap, LastUsed lastUsed)
+    IOptionsMonitor<AuthenticationSchemeOptions> options, ILoggerFactory logger,
+    UrlEncoder encoder, KeyCache keys, Bootstrap bootstrap, LastUsed lastUsed)
     : AuthenticationHandler<AuthenticationSchemeOptions>(options, logger, encoder)
 {
     public new const string Scheme = "ApiKey";

@@ -129,7 +129,8 @@ internal sealed partial class Bootstrap(
     private static partial class Log
     {
         [LoggerMessage(EventId = 2, Level = LogLevel.Information,
-            Message = "Auth:BootstrapAdminKey was changed: the admin key before it, {Prefix}…, expires within a day; revoke it to end it now")]
+            Message =
+                "Auth:BootstrapAdminKey was changed: the admin key before it, {Prefix}…, expires within a day; revoke it to end it now")]
         public static partial void Replaced(ILogger logger, string prefix);
 
         [LoggerMessage(EventId = 3, Level = LogLevel.Warning,

@@ -14,7 +14,8 @@ namespace Triggers.Api.Auth;
 /// many requests ask at once. Refusals are kept for 10 s. A key that is not known here is looked up only as often as its address may ask.
 /// </summary>
 internal sealed class KeyCache(
-    NpgsqlDataSource dataSource, IOptions<AuthOptions> options, IOptions<RateLimitingOptions> defaults, StrangerLimits strangers, TimeProvider time)
+    NpgsqlDataSource dataSource, IOptions<AuthOptions> options,
+    IOptions<RateLimitingOptions> defaults, StrangerLimits strangers, TimeProvider time)
 {
     private static readonly TimeSpan KeepRefused = TimeSpan.FromSeconds(10);
     private const int MaxEntries = 20_000;
@@ -113,8 +114,10 @@ internal sealed class KeyCache(
             var scopes = Scopes.Expand(reader.GetFieldValue<string[]>(2));
             var limits = Limits.Of(
                 tenantId, scopes, reader.GetGuid(5), Number(6), Number(7),
-                Number(8) is { } perSecond ? new PlanLimits(perSecond, Number(9)!.Value, Number(10), Number(11), Number(12)) : null, defaults.Value);
-            return new Caller(reader.GetGuid(0), tenantId, scopes, reader.IsDBNull(3) ? null : reader.GetFieldValue<DateTimeOffset>(3), limits);
+                Number(8) is { } perSecond ? new PlanLimits(perSecond, Number(9)!.Value, Number(10), Number(11), Number(12)) : null,
+                defaults.Value);
+            return new Caller(
+                reader.GetGuid(0), tenantId, scopes, reader.IsDBNull(3) ? null : reader.GetFieldValue<DateTimeOffset>(3), limits);
         }
         catch (OperationCanceledException e)
         {

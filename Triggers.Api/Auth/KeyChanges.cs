@@ -8,7 +8,8 @@ namespace Triggers.Api.Auth;
 /// Tells every API process, this one first, that what it knows of a key is old. Without Redis, and while it is away, the others find
 /// out by themselves when their answers are too old (<c>Auth:KeepKeys</c>).
 /// </summary>
-internal sealed partial class KeyChanges(KeyCache keys, TimeProvider time, ILogger<KeyChanges> logger, RedisConnection? redis = null) : BackgroundLoop(time, logger)
+internal sealed partial class KeyChanges(KeyCache keys, TimeProvider time, ILogger<KeyChanges> logger, RedisConnection? redis = null)
+    : BackgroundLoop(time, logger)
 {
     // A message is the hash of a key's secret in hex, or empty for all keys. It is no secret: keys are too random to be guessed.
     private static readonly RedisChannel Channel = RedisChannel.Literal("triggers:keys");
@@ -59,7 +60,8 @@ internal sealed partial class KeyChanges(KeyCache keys, TimeProvider time, ILogg
 
     private static partial class Log
     {
-        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Other processes were not told of a changed key, and find out by themselves: {Problem}")]
+        [LoggerMessage(EventId = 1, Level = LogLevel.Warning,
+            Message = "Other processes were not told of a changed key, and find out by themselves: {Problem}")]
         public static partial void NotTold(ILogger logger, string problem);
     }
 }

@@ -2,7 +2,9 @@ using System.ComponentModel.DataAnnotations;
 
 namespace Triggers.Api.Auth;
 
-/// <summary>Settings <c>RateLimiting:*</c>: what a tenant may use that has no usage plan, and what each key of the platform's admin may.</summary>
+/// <summary>
+/// Settings <c>RateLimiting:*</c>: what a tenant may use that has no usage plan, and what each key of the platform's admin may.
+/// </summary>
 internal sealed class RateLimitingOptions
 {
     /// <summary>Sustained requests a second.</summary>
@@ -56,7 +58,8 @@ internal sealed record PlanLimits(int RequestsPerSecond, int Burst, int? EventsP
 /// What a key may use. Everything is counted for its tenant, whatever number of keys that has: rotating or making keys begins nothing
 /// anew. A key's own limit comes on top, and is shared by the keys that were made from it.
 /// </summary>
-/// <param name="AccountId">What counts together: the tenant; of a key of the platform's admin the key, so that no plan locks it out.</param>
+/// <param name="AccountId">What counts together: the tenant; of a key of the platform's admin the key, so that no plan locks it
+/// out.</param>
 /// <param name="Requests">Requests of all its keys.</param>
 /// <param name="Events">Events it may publish, and ask to be delivered again; null for any number.</param>
 /// <param name="Bytes">Bytes of events it may publish; null for any number.</param>
@@ -79,15 +82,18 @@ internal sealed record Limits(
     /// <param name="plan">The tenant's; null takes the settings.</param>
     /// <param name="defaults">The settings.</param>
     public static Limits Of(
-        Guid tenantId, IReadOnlySet<string> scopes, Guid limitId, int? perSecond, int? burst, PlanLimits? plan, RateLimitingOptions defaults)
+        Guid tenantId, IReadOnlySet<string> scopes, Guid limitId, int? perSecond,
+        int? burst, PlanLimits? plan, RateLimitingOptions defaults)
     {
         if (scopes.Contains(Scopes.Admin))
             (tenantId, plan) = (limitId, null);
         plan ??= new PlanLimits(
-            defaults.RequestsPerSecond, Math.Max(defaults.Burst, defaults.RequestsPerSecond), defaults.EventsPerSecond, defaults.BytesPerSecond, null);
+            defaults.RequestsPerSecond, Math.Max(defaults.Burst, defaults.RequestsPerSecond),
+            defaults.EventsPerSecond, defaults.BytesPerSecond, null);
         var rate = perSecond ?? plan.RequestsPerSecond;
         return new Limits(
-            tenantId, new Rate(plan.RequestsPerSecond, plan.Burst), Rate.OfSecond(plan.EventsPerSecond), Rate.OfSecond(plan.BytesPerSecond),
+            tenantId, new Rate(plan.RequestsPerSecond, plan.Burst),
+            Rate.OfSecond(plan.EventsPerSecond), Rate.OfSecond(plan.BytesPerSecond),
             plan.EventsPerDay, limitId, (perSecond ?? burst) is null ? null : new Rate(rate, burst ?? Rate.BurstOf(rate)!.Value));
     }
 }

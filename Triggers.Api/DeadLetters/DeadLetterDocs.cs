@@ -35,7 +35,8 @@ internal static class DeadLetterDocs
     };
 
     public static readonly Operation DiscardAll = new("discardDeadLetters", Group, "Give up a subscription's dead letters",
-        "Every unresolved one of the subscription, which may be deleted. `remaining` says that there were too many for one request: send it again.")
+        "Every unresolved one of the subscription, which may be deleted. `remaining` says that there were too many for one request: "
+            + "send it again.")
     {
         Body = new(typeof(DiscardDeadLetters), """{"subscriptionId":"sub_01jd0000000000000000000000"}"""),
         AnswerExample = """{"discarded":12,"remaining":false}""",

@@ -62,7 +62,8 @@ internal static class DeadLettersApi
         app.MapPost("/dead-letters/{id}/discard", DiscardAsync).RequireScope(Scopes.EventsWrite).WithMetadata(DeadLetterDocs.Discard);
     }
 
-    private static async Task<Ok<Page<DeadLetterView>>> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<Page<DeadLetterView>>> ListAsync(
+        HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         var state = list.OneOf<DeadLetterState>("state");
@@ -79,12 +80,14 @@ internal static class DeadLettersApi
         if (state is DeadLetterState.Open or DeadLetterState.Replaying)
             query = query.Where(d => d.State == DeadLetterState.Open || d.State == DeadLetterState.Replaying);
         if (state is not null)
-            return TypedResults.Ok(list.Answer(await list.ScanAsync(query, d => d.State == state, d => d.DeliveryId, cancellationToken), DeadLetterView.Of));
+            return TypedResults.Ok(
+                list.Answer(await list.ScanAsync(query, d => d.State == state, d => d.DeliveryId, cancellationToken), DeadLetterView.Of));
         var rows = await list.Page(query, d => d.DeliveryId).ToListAsync(cancellationToken);
         return TypedResults.Ok(list.Answer(rows, DeadLetterView.Of, d => d.DeliveryId));
     }
 
-    private static async Task<Ok<DeadLetterView>> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken) =>
+    private static async Task<Ok<DeadLetterView>> GetAsync(
+        string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken) =>
         TypedResults.Ok(DeadLetterView.Of(await FindAsync(db, caller, Ids.DeadLetter(id), cancellationToken)));
 
     private static async Task<Ok<DeadLetterView>> DiscardAsync(
@@ -98,7 +101,8 @@ internal static class DeadLettersApi
     }
 
     private static async Task<Ok<DiscardedDeadLetters>> DiscardAllAsync(
-        HttpContext context, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, TimeProvider time, CancellationToken cancellationToken)
+        HttpContext context, Caller caller, TriggersDbContext db,
+        NpgsqlDataSource dataSource, TimeProvider time, CancellationToken cancellationToken)
     {
         var subscription = await Body.ReadAsync(context, fields =>
             new DiscardDeadLetters { SubscriptionId = fields.Id("subscriptionId") ?? default });
@@ -124,7 +128,9 @@ internal static class DeadLettersApi
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
         var (letters, events) = (new List<Guid>(), new List<Guid>());
-        await using (var find = new NpgsqlBatch(connection) { BatchCommands = { DeadLetterChanges.Unresolved(tenantId, id, subscriptionId, most) } })
+        await using (var find = new NpgsqlBatch(
+            connection)
+        { BatchCommands = { DeadLetterChanges.Unresolved(tenantId, id, subscriptionId, most) } })
         await using (var reader = await find.ExecuteReaderAsync(cancellationToken))
         {
             while (await reader.ReadAsync(cancellationToken))
@@ -139,7 +145,8 @@ internal static class DeadLettersApi
         {
             BatchCommands =
             {
-                EventState.Lock(events), DeadLetterChanges.Discard(tenantId, letters), EventState.Settle(events.ConvertAll(e => (tenantId, e))),
+                EventState.Lock(events), DeadLetterChanges.Discard(tenantId, letters),
+                EventState.Settle(events.ConvertAll(e => (tenantId, e))),
             },
         };
         await close.ExecuteNonQueryAsync(cancellationToken);

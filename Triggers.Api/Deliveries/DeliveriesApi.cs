@@ -22,12 +22,15 @@ internal static class DeliveriesApi
     {
         app.MapGet("/deliveries", ListAsync).RequireScope(Scopes.EventsRead).WithMetadata(DeliveryDocs.List);
         app.MapGet("/deliveries/{id}", GetAsync).RequireScope(Scopes.EventsRead).WithMetadata(DeliveryDocs.Get);
-        app.MapPost("/deliveries/{id}/send-now", SendNow.OneAsync).RequireScope(Scopes.EventsWrite).WithMetadata(new CostsEvents(1)).WithMetadata(DeliveryDocs.SendNow);
-        app.MapPost("/subscriptions/{id}/send-now", SendNow.AllAsync).RequireScope(Scopes.EventsWrite).WithMetadata(new CostsEvents(0)).WithMetadata(DeliveryDocs.SendAllNow);
+        app.MapPost("/deliveries/{id}/send-now", SendNow.OneAsync).RequireScope(Scopes.EventsWrite).WithMetadata(new CostsEvents(1))
+            .WithMetadata(DeliveryDocs.SendNow);
+        app.MapPost("/subscriptions/{id}/send-now", SendNow.AllAsync).RequireScope(Scopes.EventsWrite).WithMetadata(new CostsEvents(0))
+            .WithMetadata(DeliveryDocs.SendAllNow);
         app.MapGet("/events/{id}/deliveries", ListOfEventAsync).RequireScope(Scopes.EventsRead).WithMetadata(DeliveryDocs.ListOfEvent);
     }
 
-    private static async Task<Ok<Page<DeliveryView>>> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<Page<DeliveryView>>> ListAsync(
+        HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         var eventId = list.Id("eventId");
@@ -93,7 +96,8 @@ internal static class DeliveriesApi
         return await AnswerAsync(list, OfEvent(db.Deliveries.Where(d => d.TenantId == caller.TenantId), key), cancellationToken);
     }
 
-    private static async Task<Ok<DeliveryDetail>> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<DeliveryDetail>> GetAsync(
+        string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Delivery(id);
         // One snapshot: a delivery that ends between the two reads would be pending beside its successful attempt.

@@ -19,7 +19,8 @@ internal static class DeliveryDocs
 
     private static readonly string PageExample = $$"""{"items":[{{Example}}],"nextCursor":null}""";
 
-    public static readonly Operation List = new("listDeliveries", Group, "List deliveries", "One for each event and subscription, and one more for each replay. "
+    public static readonly Operation List = new(
+        "listDeliveries", Group, "List deliveries", "One for each event and subscription, and one more for each replay. "
         + ListParameters.ShortPages)
     {
         Query =
@@ -32,31 +33,38 @@ internal static class DeliveryDocs
         AnswerExample = PageExample,
     };
 
-    public static readonly Operation ListOfEvent = new("listDeliveriesOfEvent", Group, "List the deliveries of an event", "Newest first unless `order=asc`.")
+    public static readonly Operation ListOfEvent = new(
+        "listDeliveriesOfEvent", Group, "List the deliveries of an event", "Newest first unless `order=asc`.")
     {
         Query = [ListParameters.Order, ListParameters.Limit, ListParameters.Cursor],
         AnswerExample = PageExample,
     };
 
     public static readonly Operation SendNow = new("sendDeliveryNow", Group, "Send a pending delivery now",
-        "Its next attempt is made now, however far ahead it was; the attempts that failed still count. One that is in flight is left alone.")
+        "Its next attempt is made now, however far ahead it was; the attempts that failed still count. One that is in flight is left "
+            + "alone.")
     {
         AnswersLocation = true,
         AnswerExample = Example
-            .Replace("\"succeeded\"", "\"pending\"").Replace("\"failedAttempts\":0,\"nextAttemptAt\":null", "\"failedAttempts\":3,\"nextAttemptAt\":\"2026-01-31T10:00:00Z\"")
-            .Replace("\"delivered\",\"lastStatusCode\":200", "\"http_status\",\"lastStatusCode\":503").Replace("\"finalizedAt\":\"2026-01-31T09:30:00.24Z\"", "\"finalizedAt\":null"),
+            .Replace("\"succeeded\"", "\"pending\"")
+                .Replace("\"failedAttempts\":0,\"nextAttemptAt\":null", "\"failedAttempts\":3,\"nextAttemptAt\":\"2026-01-31T10:00:00Z\"")
+            .Replace("\"delivered\",\"lastStatusCode\":200", "\"http_status\",\"lastStatusCode\":503")
+                .Replace("\"finalizedAt\":\"2026-01-31T09:30:00.24Z\"", "\"finalizedAt\":null"),
         Errors = [ErrorCodes.DeliveryEnded, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.QuotaExceeded],
     };
 
     public static readonly Operation SendAllNow = new("sendDeliveriesNow", Group, "Send a subscription's pending deliveries now",
-        "For a receiver that is back: what waits for its next attempt is sent now. `remaining` says that there were too many for one request, or for what "
+        "For a receiver that is back: what waits for its next attempt is sent now. `remaining` says that there were too many for one "
+            + "request, or for what "
         + "the tenant's limits have left: send it again. Each delivery costs an event.")
     {
         AnswerExample = """{"deliveries":12,"remaining":false}""",
         Errors = [ErrorCodes.SubscriptionDisabled, ErrorCodes.QuotaExceeded],
     };
 
-    public static readonly Operation Get = new("getDelivery", Group, "Get a delivery", "With every attempt that was made, the first one first. Of each answer the first 4 KiB are kept: `responseBody` is their text, decompressed and "
+    public static readonly Operation Get = new("getDelivery", Group, "Get a delivery",
+        "With every attempt that was made, the first one first. Of each answer the first 4 KiB are kept: `responseBody` is their text, "
+            + "decompressed and "
         + "decoded, or base64 where `responseBodyEncoding` is `base64`, since they are no text. `error` says in words what went wrong.")
     {
         AnswerExample = Example[..^1] + $$""","attempts":[{{AttemptExample}}]}""",

@@ -37,7 +37,8 @@ internal static class SendNow
 
     /// <summary><c>POST /subscriptions/{id}/send-now</c></summary>
     public static async Task<Accepted<SentNow>> AllAsync(
-        string id, HttpContext context, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource, RateLimits limits, TimeProvider time,
+        string id, HttpContext context, Caller caller, TriggersDbContext db,
+        NpgsqlDataSource dataSource, RateLimits limits, TimeProvider time,
         CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
@@ -60,7 +61,8 @@ internal static class SendNow
         return Answer(charge, more);
     }
 
-    private static Accepted<SentNow> Answer(Charge charge, bool more) => TypedResults.Accepted((string?)null, new SentNow(charge.EventsAccepted, more));
+    private static Accepted<SentNow> Answer(Charge charge, bool more) =>
+        TypedResults.Accepted((string?)null, new SentNow(charge.EventsAccepted, more));
 
     private static async Task<int> CountLaterAsync(NpgsqlDataSource dataSource, Guid subscriptionId, CancellationToken cancellationToken)
     {
@@ -84,7 +86,8 @@ internal static class SendNow
 
     private static async Task EnsureReachableAsync(TriggersDbContext db, Guid subscriptionId, CancellationToken cancellationToken)
     {
-        var subscription = await db.Subscriptions.Where(s => s.Id == subscriptionId).Select(s => new { s.Enabled, Deleted = s.DeletedAt != null })
+        var subscription = await db.Subscriptions.Where(s => s.Id == subscriptionId)
+            .Select(s => new { s.Enabled, Deleted = s.DeletedAt != null })
             .SingleAsync(cancellationToken);
         if (subscription.Deleted)
             throw new ApiException(ErrorCodes.SubscriptionGone, "The subscription was deleted; nothing can be sent to it.");
@@ -93,5 +96,6 @@ internal static class SendNow
     }
 
     private static async Task<Delivery> FindAsync(TriggersDbContext db, Caller caller, Guid id, CancellationToken cancellationToken) =>
-        await db.Deliveries.FirstOrDefaultAsync(d => d.TenantId == caller.TenantId && d.Id == id, cancellationToken) ?? throw ApiException.NotFound("delivery");
+        await db.Deliveries.FirstOrDefaultAsync(d => d.TenantId == caller.TenantId && d.Id == id, cancellationToken)
+            ?? throw ApiException.NotFound("delivery");
 }

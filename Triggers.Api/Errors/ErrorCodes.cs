@@ -55,10 +55,14 @@ internal static class ErrorCodes
     /// <summary>All of them, by status.</summary>
     public static readonly IReadOnlyList<ErrorCode> All =
     [
-        InvalidRequest, MalformedJson, ReservedEventType, BatchRefused, IdempotencyNotSupported, Unauthenticated, Forbidden, NotFound, MethodNotAllowed,
-        RequestTimeout, ExternalIdConflict, IdempotencyInProgress, DeliveryPending, DeliveryEnded, ReplayRunning, ReplayEnded, SubscriptionGone, SubscriptionDisabled,
-        DeadLetterClosed, NameTaken, LastAdminKey, LimitReached, UsagePlanInUse, PayloadTooLarge, UnsupportedMediaType, IdempotencyKeyReused, RateLimited,
-        QuotaExceeded, TooManyBytes, TooManyConcurrent, InternalError, LogUnavailable, StorageUnavailable, Overloaded, EventNotYetVisible, TestNotAttempted,
+        InvalidRequest, MalformedJson, ReservedEventType, BatchRefused,
+        IdempotencyNotSupported, Unauthenticated, Forbidden, NotFound, MethodNotAllowed,
+        RequestTimeout, ExternalIdConflict, IdempotencyInProgress, DeliveryPending,
+        DeliveryEnded, ReplayRunning, ReplayEnded, SubscriptionGone, SubscriptionDisabled,
+        DeadLetterClosed, NameTaken, LastAdminKey, LimitReached, UsagePlanInUse,
+        PayloadTooLarge, UnsupportedMediaType, IdempotencyKeyReused, RateLimited,
+        QuotaExceeded, TooManyBytes, TooManyConcurrent, InternalError, LogUnavailable,
+        StorageUnavailable, Overloaded, EventNotYetVisible, TestNotAttempted,
     ];
 
     /// <summary>The code of an answer that the framework gave with a status and nothing else.</summary>

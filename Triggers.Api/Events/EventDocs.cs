@@ -17,10 +17,12 @@ internal static class EventDocs
         """{"id":"evt_01jd0000000000000000000000","type":"order.created","status":"pending","createdAt":"2026-01-31T09:30:00.123Z","correlationId":"checkout-77","externalId":"order-1042","source":"shop","subject":"orders/1042","time":"2026-01-31T09:29:59Z","data":{"orderId":1042}}""";
 
     public static readonly Parameter Type = Parameter.Text("type",
-        "An event type, or a pattern of types: `order.*` is every type below `order`.", "order.created", EventTypePattern.MaxPatternLength, EventTypePattern.OfPatterns);
+        "An event type, or a pattern of types: `order.*` is every type below `order`.",
+        "order.created", EventTypePattern.MaxPatternLength, EventTypePattern.OfPatterns);
 
     public static readonly Operation List = new("listEvents", Group, "List events",
-        "Newest first unless `order=asc`. A page ends early when its events hold more than 8 MiB. " + ListParameters.ShortPages + " With `order=asc`, a full page that "
+        "Newest first unless `order=asc`. A page ends early when its events hold more than 8 MiB. " + ListParameters.ShortPages
+            + " With `order=asc`, a full page that "
         + "would end less than a second ago waits until it doesn't, so that following `nextCursor` misses no event.")
     {
         Query =

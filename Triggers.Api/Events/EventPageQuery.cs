@@ -5,9 +5,9 @@ using Triggers.Core.State;
 namespace Triggers.Api.Events;
 
 /// <summary>
-/// The query of a page of events, or a part of one. One condition of the filter is chosen that an index answers in the order of the page, and
-/// read no further than a chunk; the others are held against what is found there. The text has only literals that are few, so that Postgres
-/// plans it once.
+/// The query of a page of events, or a part of one. One condition of the filter is chosen that an index answers in the order of the page,
+/// and read no further than a chunk; the others are held against what is found there. The text has only literals that are few, so that
+/// Postgres plans it once.
 /// </summary>
 /// <param name="filter">Which events.</param>
 /// <param name="unprojectedFrom">An id that no unprojected event is older than; null when there is none, or nobody asks.</param>
@@ -22,8 +22,8 @@ internal sealed class EventPageQuery(EventFilter filter, Guid? unprojectedFrom)
     public static int NextChunk(int chunk) => Math.Min(LargestChunk, chunk * 4);
 
     /// <summary>
-    /// Writes the query: rows of the event's columns and status, how many matched, how many were scanned, and the last id of these; at least
-    /// one row, without an event if none matched.
+    /// Writes the query: rows of the event's columns and status, how many matched, how many were scanned, and the last id of these; at
+    /// least one row, without an event if none matched.
     /// </summary>
     public void WriteTo(NpgsqlCommand command, Guid? after, int limit, long bytes, int chunk)
     {
@@ -89,7 +89,8 @@ internal sealed class EventPageQuery(EventFilter filter, Guid? unprojectedFrom)
             """;
     }
 
-    private string? TypePrefix => filter.Type is not null and not "*" && filter.Type.EndsWith(".*", StringComparison.Ordinal) ? filter.Type[..^1] : null;
+    private string? TypePrefix =>
+        filter.Type is not null and not "*" && filter.Type.EndsWith(".*", StringComparison.Ordinal) ? filter.Type[..^1] : null;
 
     private string? ExactType => filter.Type is null or "*" || TypePrefix is not null ? null : filter.Type;
 
@@ -97,7 +98,8 @@ internal sealed class EventPageQuery(EventFilter filter, Guid? unprojectedFrom)
     private string Scan(Func<string, string> bounds, string order, int chunk)
     {
         if (filter.ExternalKeyHash is not null)
-            return $"SELECT event_id AS id FROM request_keys WHERE tenant_id = @tenant AND kind = 1 AND key_hash = @external{bounds("event_id")}";
+            return "SELECT event_id AS id FROM request_keys WHERE tenant_id = @tenant AND kind = 1 AND key_hash = "
+                + $"@external{bounds("event_id")}";
         if (filter.CorrelationId is not null)
             return Events("correlation_id = @correlation");
         if (filter.Subject is not null)
@@ -119,6 +121,7 @@ internal sealed class EventPageQuery(EventFilter filter, Guid? unprojectedFrom)
         return Events(ExactType is null ? null : "type = @type");
 
         string Events(string? condition) =>
-            $"SELECT id FROM events WHERE tenant_id = @tenant{(condition is null ? "" : " AND " + condition)}{bounds("id")} ORDER BY id {order} LIMIT {chunk}";
+            $"SELECT id FROM events WHERE tenant_id = @tenant{(condition is null ? "" : " AND " + condition)}{bounds("id")} ORDER BY "
+                + $"id {order} LIMIT {chunk}";
     }
 }

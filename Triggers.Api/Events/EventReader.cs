@@ -156,14 +156,15 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
     }
 
     /// <summary>
-    /// The page of a filter. Part of a filter is answered by an index, in the order of the page; what is found there is looked at, a chunk at
-    /// a time, until the page is full, the list is at its end, or the time is over. So a page takes no longer the more there is.
+    /// The page of a filter. Part of a filter is answered by an index, in the order of the page; what is found there is looked at, a chunk
+    /// at a time, until the page is full, the list is at its end, or the time is over. So a page takes no longer the more there is.
     /// </summary>
     /// <returns>Its events, and the id the next page begins after: null at the end of the list.</returns>
     public async Task<(List<EventView> Events, Guid? Next)> ReadPageAsync(EventFilter filter, CancellationToken cancellationToken)
     {
         var started = time.GetTimestamp();
-        var query = new EventPageQuery(filter, filter.Status == EventStatus.Pending ? await ReadUnprojectedAsync(cancellationToken) : null);
+        var query = new EventPageQuery(
+            filter, filter.Status == EventStatus.Pending ? await ReadUnprojectedAsync(cancellationToken) : null);
         var events = new List<EventView>();
         long bytes = 0;
         var after = filter.After;
@@ -189,7 +190,8 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
 
     private sealed record Chunk(List<EventView> Events, long Matched, long Scanned, Guid? Last);
 
-    private async Task<Chunk> ReadChunkAsync(EventPageQuery query, Guid? after, int limit, long bytes, int size, CancellationToken cancellationToken)
+    private async Task<Chunk> ReadChunkAsync(
+        EventPageQuery query, Guid? after, int limit, long bytes, int size, CancellationToken cancellationToken)
     {
         await using var command = dataSource.CreateCommand();
         query.WriteTo(command, after, limit, bytes, size);
@@ -209,9 +211,11 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
     /// <summary>An id that no event is older than that is not projected yet; null when there is none.</summary>
     private async Task<Guid?> ReadUnprojectedAsync(CancellationToken cancellationToken)
     {
-        await using var command = dataSource.CreateCommand($"SELECT id FROM events WHERE seq >= {EventState.Position} ORDER BY seq LIMIT 1");
+        await using var command = dataSource.CreateCommand(
+            $"SELECT id FROM events WHERE seq >= {EventState.Position} ORDER BY seq LIMIT 1");
         // The log is in the order of commits, which that of ids is but for the time a commit takes, and the clocks of those who make them.
-        return await command.ExecuteScalarAsync(cancellationToken) is Guid oldest ? TypeId.At(TypeId.CreatedAt(oldest).AddSeconds(-10)) : null;
+        return await command.ExecuteScalarAsync(cancellationToken) is Guid oldest ? TypeId.At(TypeId.CreatedAt(oldest).AddSeconds(-10))
+            : null;
     }
 
     private static EventView Read(DbDataReader reader)

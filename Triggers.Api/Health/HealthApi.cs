@@ -29,7 +29,8 @@ internal static class HealthApi
     {
         var known = IsKnownAsync(context);
         var report = await checks.CheckDependenciesAsync(context.RequestAborted);
-        return TypedResults.Ok(await known ? report : report with { Parts = [.. report.Parts.Select(part => part with { Detail = null })] });
+        return TypedResults.Ok(
+            await known ? report : report with { Parts = [.. report.Parts.Select(part => part with { Detail = null })] });
     }
 
     // With the database away nobody can be known, unless they were a moment ago; the answer must come all the same.

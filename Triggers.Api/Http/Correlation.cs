@@ -23,7 +23,8 @@ internal sealed class Correlation(RequestDelegate next, ILogger<Correlation> log
     public async Task InvokeAsync(HttpContext context)
     {
         var given = context.Request.Headers[Header];
-        var id = given is [{ Length: > 0 and <= MaxLength } one] && !one.AsSpan().ContainsAnyExcept(Allowed) ? one : Guid.CreateVersion7().ToString("N");
+        var id = given is [{ Length: > 0 and <= MaxLength } one] && !one.AsSpan().ContainsAnyExcept(Allowed) ? one : Guid.CreateVersion7()
+            .ToString("N");
         context.Items[ItemKey] = id;
         context.Response.Headers[Header] = id;
         Activity.Current?.SetTag("triggers.correlation_id", id);
@@ -52,5 +53,6 @@ internal sealed class Correlation(RequestDelegate next, ILogger<Correlation> log
 internal static class CorrelationOfRequest
 {
     /// <summary>The correlation id of this request.</summary>
-    public static string CorrelationId(this HttpContext context) => context.Items[Correlation.ItemKey] as string ?? context.TraceIdentifier;
+    public static string CorrelationId(this HttpContext context) =>
+        context.Items[Correlation.ItemKey] as string ?? context.TraceIdentifier;
 }

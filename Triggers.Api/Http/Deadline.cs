@@ -4,8 +4,8 @@ namespace Triggers.Api.Http;
 
 /// <summary>
 /// No request waits longer than <see cref="RequestBudget.Request"/> for its answer, whatever state the database is in: until the answer is
-/// known the deadline takes the place of <see cref="HttpContext.RequestAborted"/>. The time a client takes to send its body, or to read the
-/// answer, does not count: an answer that has begun is never cut by it.
+/// known the deadline takes the place of <see cref="HttpContext.RequestAborted"/>. The time a client takes to send its body, or to read
+/// the answer, does not count: an answer that has begun is never cut by it.
 /// </summary>
 internal sealed class Deadline : IDisposable
 {

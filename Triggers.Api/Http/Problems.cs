@@ -36,7 +36,10 @@ internal sealed record Problem(
 /// <summary>The one place that answers errors: ours, the framework's, and those of what we depend on.</summary>
 internal sealed partial class Problems(ILogger<Problems> logger) : IExceptionHandler
 {
-    /// <summary>Answers what was thrown. Of an answer that had begun the framework aborts the connection: half of it must not look like a whole one.</summary>
+    /// <summary>
+    /// Answers what was thrown. Of an answer that had begun the framework aborts the connection: half of it must not look like a whole
+    /// one.
+    /// </summary>
     public async ValueTask<bool> TryHandleAsync(HttpContext context, Exception exception, CancellationToken cancellationToken)
     {
         var deadline = context.Features.Get<Deadline>();
@@ -87,7 +90,9 @@ internal sealed partial class Problems(ILogger<Problems> logger) : IExceptionHan
         if (deadline?.Passed is true || Storage.IsAway(e))
         {
             Log.StorageAway(logger, e.Message);
-            return WriteAsync(context, new ApiException(ErrorCodes.StorageUnavailable, "The database did not answer in time.") { RetryAfterSeconds = 1 });
+            return WriteAsync(context, new ApiException(
+                ErrorCodes.StorageUnavailable, "The database did not answer in time.")
+            { RetryAfterSeconds = 1 });
         }
 
         Log.Unexpected(logger, e, context.Request.Method, EndpointOf(context)?.DisplayName);
@@ -95,7 +100,8 @@ internal sealed partial class Problems(ILogger<Problems> logger) : IExceptionHan
     }
 
     /// <summary>Answers an error.</summary>
-    public static Task WriteAsync(HttpContext context, ErrorCode code, string detail) => WriteAsync(context, new ApiException(code, detail));
+    public static Task WriteAsync(HttpContext context, ErrorCode code, string detail) =>
+        WriteAsync(context, new ApiException(code, detail));
 
     /// <summary>Answers an error.</summary>
     public static Task WriteAsync(HttpContext context, ApiException e)
@@ -116,7 +122,8 @@ internal sealed partial class Problems(ILogger<Problems> logger) : IExceptionHan
     }
 
     // The framework takes it away before an exception is handled.
-    private static Endpoint? EndpointOf(HttpContext context) => context.GetEndpoint() ?? context.Features.Get<IExceptionHandlerFeature>()?.Endpoint;
+    private static Endpoint? EndpointOf(HttpContext context) =>
+        context.GetEndpoint() ?? context.Features.Get<IExceptionHandlerFeature>()?.Endpoint;
 
     private static partial class Log
     {

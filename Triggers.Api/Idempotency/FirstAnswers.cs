@@ -27,7 +27,8 @@ internal sealed class FirstAnswers(TriggersDbContext db, IDataProtectionProvider
     /// <param name="cancellationToken">Ends it.</param>
     /// <returns>The answer, and whether it is that of an earlier request.</returns>
     /// <exception cref="ApiException"><c>idempotency_key_reused</c></exception>
-    public async Task<(T Answer, bool Repeated)> OnceAsync<T>(Guid tenantId, RequestKey? key, Func<Task<T>> make, CancellationToken cancellationToken)
+    public async Task<(
+        T Answer, bool Repeated)> OnceAsync<T>(Guid tenantId, RequestKey? key, Func<Task<T>> make, CancellationToken cancellationToken)
         where T : class
     {
         if (key is null)
@@ -65,12 +66,16 @@ internal sealed class FirstAnswers(TriggersDbContext db, IDataProtectionProvider
     private async Task<T?> FindAsync<T>(Guid tenantId, RequestKey key, CancellationToken cancellationToken) where T : class
     {
         var kept = await db.Database.SqlQuery<Kept>(
-            $"SELECT fingerprint, answer FROM first_answers WHERE tenant_id = {tenantId} AND key_hash = {key.KeyHash} AND expires_at > now()")
+            $"""
+            SELECT fingerprint, answer FROM first_answers
+            WHERE tenant_id = {tenantId} AND key_hash = {key.KeyHash} AND expires_at > now()
+            """)
             .FirstOrDefaultAsync(cancellationToken);
         if (kept is null)
             return null;
         if (!kept.Fingerprint.AsSpan().SequenceEqual(key.Fingerprint))
-            throw new ApiException(ErrorCodes.IdempotencyKeyReused, "Within 24 hours a key stands for one request: the same path and the same body.");
+            throw new ApiException(
+                ErrorCodes.IdempotencyKeyReused, "Within 24 hours a key stands for one request: the same path and the same body.");
         return JsonSerializer.Deserialize<T>(_protector.Unprotect(kept.Answer), Json.Options);
     }
 

@@ -3,7 +3,9 @@ using Triggers.Api.Operations;
 
 namespace Triggers.Api.Idempotency;
 
-/// <summary>The header <c>Idempotency-Key</c>: honoured where something is made that must not be made twice, refused where it would be ignored.</summary>
+/// <summary>
+/// The header <c>Idempotency-Key</c>: honoured where something is made that must not be made twice, refused where it would be ignored.
+/// </summary>
 internal sealed class IdempotencyKey(RequestDelegate next)
 {
     public const string Header = "Idempotency-Key";
@@ -12,7 +14,8 @@ internal sealed class IdempotencyKey(RequestDelegate next)
 
     /// <summary>What the contract says about it.</summary>
     public static readonly Parameter Parameter = Operations.Parameter.Text(Header,
-        "For 24 hours the same key with the same path and body answers as the first time did, marked with `Idempotency-Replayed: true`; with another "
+        "For 24 hours the same key with the same path and body answers as the first time did, marked with `Idempotency-Replayed: "
+            + "true`; with another "
         + "body it is refused.", "order-1042-created", MaxLength, "^[ -~]+$");
 
     public Task InvokeAsync(HttpContext context)

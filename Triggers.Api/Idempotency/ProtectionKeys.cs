@@ -19,7 +19,8 @@ internal static class IdempotencyServices
     {
         services.AddDbContext<ProtectionKeys>((provider, options) => options.UseTriggers(provider.GetRequiredService<NpgsqlDataSource>()));
         // Its look at the start may come before the table is there. A later failure is the request's, and is logged with it.
-        services.AddLogging(logging => logging.AddFilter("Microsoft.AspNetCore.DataProtection.KeyManagement.KeyRingProvider", LogLevel.Critical));
+        services.AddLogging(
+            logging => logging.AddFilter("Microsoft.AspNetCore.DataProtection.KeyManagement.KeyRingProvider", LogLevel.Critical));
         services.AddDataProtection().SetApplicationName("Triggers").PersistKeysToDbContext<ProtectionKeys>();
         services.AddScoped<FirstAnswers>();
     }

@@ -27,7 +27,8 @@ internal sealed class Acknowledger(NpgsqlDataSource dataSource, ProjectionProgre
     {
         var result = new Dictionary<Guid, AcknowledgeStatus>();
         await TryAsync(tenantId, [.. ids.Distinct()], result, cancellationToken);
-        if (progress is null || result.Where(r => r.Value == AcknowledgeStatus.NotFound).Select(r => r.Key).ToArray() is not { Length: > 0 } missing)
+        if (progress is null || result.Where(r => r.Value == AcknowledgeStatus.NotFound).Select(r => r.Key)
+            .ToArray() is not { Length: > 0 } missing)
             return result;
 
         if (await progress.WaitForAsync(tenantId, missing, cancellationToken))

@@ -17,7 +17,8 @@ internal sealed class InboxSignal(
     private readonly ConcurrentDictionary<Guid, TaskCompletionSource> _next = new();
 
     /// <summary>Ends at the tenant's next signal. To be taken before looking, so that nothing falls between looking and waiting.</summary>
-    public Task NextOf(Guid tenantId) => _next.GetOrAdd(tenantId, static _ => new(TaskCreationOptions.RunContinuationsAsynchronously)).Task;
+    public Task NextOf(Guid tenantId) =>
+        _next.GetOrAdd(tenantId, static _ => new(TaskCreationOptions.RunContinuationsAsynchronously)).Task;
 
     /// <summary>Whether nobody should wait any longer.</summary>
     public bool IsEnding => readiness.Draining;

@@ -21,7 +21,8 @@ internal sealed class ParsedEvent
     public List<FieldError> Errors { get; } = [];
 
     /// <summary>What its refusal is called: more than one mistake is just not valid.</summary>
-    public ErrorCode Code => EventTypePattern.IsSystem(Type) && Errors.Count == 1 ? ErrorCodes.ReservedEventType : ErrorCodes.InvalidRequest;
+    public ErrorCode Code =>
+        EventTypePattern.IsSystem(Type) && Errors.Count == 1 ? ErrorCodes.ReservedEventType : ErrorCodes.InvalidRequest;
 
     /// <summary>How many more mistakes the request has room for, beside the first of each event.</summary>
     public required MistakesLeft Room { get; init; }
@@ -91,7 +92,8 @@ internal static class EventParser
                 events = ReadEvents(ref reader, body, maxEvents);
             }
             reader.Read();
-            return events is { Count: > 0 } ? events : throw ApiException.Invalid("/events", $"Must be an array of 1 to {maxEvents} events.");
+            return events is { Count: > 0 } ? events
+                : throw ApiException.Invalid("/events", $"Must be an array of 1 to {maxEvents} events.");
         }
         catch (JsonException e)
         {
@@ -154,7 +156,8 @@ internal static class EventParser
         return parsed;
     }
 
-    private static ReadOnlyMemory<byte> ReadData(ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, ParsedEvent parsed, string at, int outside)
+    private static ReadOnlyMemory<byte> ReadData(
+        ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, ParsedEvent parsed, string at, int outside)
     {
         var start = (int)reader.TokenStartIndex;
         if (reader.TokenType is JsonTokenType.StartObject or JsonTokenType.StartArray)

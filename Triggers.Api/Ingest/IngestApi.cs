@@ -24,12 +24,15 @@ internal static class IngestApi
     public static void MapIngest(this IEndpointRouteBuilder app)
     {
         app.MapPost("/events", PublishAsync).RequireScope(Scopes.EventsWrite).WithMetadata(IdempotencyKey.Honoured.Instance)
-            .WithMetadata(TakesEvents.Instance).WithMetadata(new CostsEvents(1, Bytes: true, MayBeRepeated: true)).WithMetadata(IngestDocs.Publish);
+            .WithMetadata(TakesEvents.Instance).WithMetadata(new CostsEvents(1, Bytes: true, MayBeRepeated: true))
+                .WithMetadata(IngestDocs.Publish);
         app.MapPost("/events/batch", PublishBatchAsync).RequireScope(Scopes.EventsWrite).WithMetadata(IdempotencyKey.Honoured.Instance)
-            .WithMetadata(TakesEvents.Instance).WithMetadata(new CostsEvents(0, Bytes: true, MayBeRepeated: true)).WithMetadata(IngestDocs.PublishBatch);
+            .WithMetadata(TakesEvents.Instance).WithMetadata(new CostsEvents(0, Bytes: true, MayBeRepeated: true))
+                .WithMetadata(IngestDocs.PublishBatch);
     }
 
-    private static async Task<Accepted<AcceptedEvent>> PublishAsync(HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics)
+    private static async Task<Accepted<AcceptedEvent>> PublishAsync(
+        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics)
     {
         var key = IdempotencyKey.Of(context.Request);
         var body = await Body.ReadBytesAsync(context, Body.MaxBytes);
@@ -42,7 +45,8 @@ internal static class IngestApi
         var result = await AppendAsync(context, caller, log, metrics, key, body, firstId, [NewEvent(parsed, firstId)], refusal);
         var appended = result.Events[0];
         if (appended.Outcome == AppendedEventOutcome.ExternalIdConflict)
-            throw new ApiException(ErrorCodes.ExternalIdConflict, ConflictDetail(appended), [new FieldError("/externalId", ConflictDetail(appended))]);
+            throw new ApiException(
+                ErrorCodes.ExternalIdConflict, ConflictDetail(appended), [new FieldError("/externalId", ConflictDetail(appended))]);
 
         if (result.Outcome == AppendOutcome.Repeated || appended.Outcome == AppendedEventOutcome.Repeated)
             IdempotencyKey.MarkReplayed(context.Response);
@@ -50,7 +54,8 @@ internal static class IngestApi
         return TypedResults.Accepted($"/events/{answer.Id}", answer);
     }
 
-    private static async Task<Accepted<BatchAnswer>> PublishBatchAsync(HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics)
+    private static async Task<Accepted<BatchAnswer>> PublishBatchAsync(
+        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics)
     {
         var key = IdempotencyKey.Of(context.Request);
         var body = await Body.ReadBytesAsync(context, MaxBatchBytes);
@@ -66,11 +71,13 @@ internal static class IngestApi
 
         var refusal = await limits.TakeEventsAsync(context, events.Count, body.Length);
         var items = new BatchItem[parsed.Count];
-        var result = events.Count == 0 && refusal is null ? null : await AppendAsync(context, caller, log, metrics, key, body, firstId, events, refusal);
+        var result = events.Count == 0 && refusal is null ? null
+            : await AppendAsync(context, caller, log, metrics, key, body, firstId, events, refusal);
         if (result?.Outcome == AppendOutcome.Repeated)
             IdempotencyKey.MarkReplayed(context.Response);
         for (int i = 0, next = 0; i < items.Length; i++)
-            items[i] = parsed[i].Errors.Count > 0 ? BatchItem.Refuse(parsed[i].Code, parsed[i].Errors) : Item(parsed[i], i, result!.Events[next++]);
+            items[i] = parsed[i].Errors.Count > 0 ? BatchItem.Refuse(parsed[i].Code, parsed[i].Errors)
+                : Item(parsed[i], i, result!.Events[next++]);
 
         var accepted = items.Count(item => item.Status == BatchItemStatus.Accepted);
         foreach (var item in items.Where(item => item.Code is not null))
@@ -86,7 +93,8 @@ internal static class IngestApi
     }
 
     private static async Task<AppendResult> AppendAsync(
-        HttpContext context, Caller caller, IEventLog log, ApiMetrics metrics, string? key, ReadOnlyMemory<byte> body, Guid firstId, List<NewEvent> events,
+        HttpContext context, Caller caller, IEventLog log, ApiMetrics metrics,
+        string? key, ReadOnlyMemory<byte> body, Guid firstId, List<NewEvent> events,
         ApiException? refusal)
     {
         // The events carry the context of this span: theirs is the trace that the deliveries go on with.
@@ -119,7 +127,8 @@ internal static class IngestApi
         switch (result.Outcome)
         {
             case AppendOutcome.KeyReused:
-                throw new ApiException(ErrorCodes.IdempotencyKeyReused, "Within 24 hours a key stands for one request: the same path and the same body.");
+                throw new ApiException(
+                    ErrorCodes.IdempotencyKeyReused, "Within 24 hours a key stands for one request: the same path and the same body.");
             case AppendOutcome.InProgress:
                 throw new ApiException(ErrorCodes.IdempotencyInProgress, "Come again for its answer.") { RetryAfterSeconds = 1 };
             case AppendOutcome.Appended:

@@ -57,12 +57,15 @@ internal static class IngestDocs
         + "content, answers as the first did; with other content it is refused.")
     {
         Headers = [IdempotencyKey.Parameter],
-        Body = new(typeof(PublishEvent), """{"type":"order.created","data":{"orderId":1042},"externalId":"order-1042","subject":"orders/1042"}"""),
+        Body = new(typeof(PublishEvent),
+            """{"type":"order.created","data":{"orderId":1042},"externalId":"order-1042","subject":"orders/1042"}"""),
         AnswersLocation = true,
-        AnswerExample = """{"id":"evt_01jd0000000000000000000000","type":"order.created","status":"pending","createdAt":"2026-01-31T09:30:00.123Z","correlationId":"checkout-77"}""",
+        AnswerExample =
+            """{"id":"evt_01jd0000000000000000000000","type":"order.created","status":"pending","createdAt":"2026-01-31T09:30:00.123Z","correlationId":"checkout-77"}""",
         Errors =
         [
-            ErrorCodes.ReservedEventType, ErrorCodes.ExternalIdConflict, ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyKeyReused, ErrorCodes.QuotaExceeded,
+            ErrorCodes.ReservedEventType, ErrorCodes.ExternalIdConflict,
+            ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyKeyReused, ErrorCodes.QuotaExceeded,
             ErrorCodes.LogUnavailable,
         ],
     };
@@ -70,14 +73,17 @@ internal static class IngestDocs
     public static readonly Operation PublishBatch = new("publishEvents", Group, "Publish many events",
         "Up to 1,000 events and 4 MiB in one durable append. One result per event, in order: a bad event refuses only itself, naming "
         + "its place, as in `/events/3/type`. When every event is refused the answer is 400 `batch_refused`, with the same `items`. "
-        + "A batch counts as many requests as it has events, though never more than the key's burst; a quota must have room for all of it.")
+        + "A batch counts as many requests as it has events, though never more than the key's burst; a quota must have room for all of "
+        + "it.")
     {
         Headers = [IdempotencyKey.Parameter],
-        Body = new(typeof(PublishBatch), """{"events":[{"type":"order.created","data":{"orderId":1042}},{"type":"order paid","data":null}]}"""),
+        Body = new(
+            typeof(PublishBatch), """{"events":[{"type":"order.created","data":{"orderId":1042}},{"type":"order paid","data":null}]}"""),
         AnswerExample = """
             {"items":[{"status":"accepted","id":"evt_01jd0000000000000000000000","type":"order.created","createdAt":"2026-01-31T09:30:00.123Z","correlationId":"checkout-77"},
             {"status":"refused","code":"invalid_request","errors":[{"pointer":"/events/1/type","detail":"Must be 1 to 256 letters, digits, \".\", \"_\" or \"-\"."}]}],"accepted":1,"refused":1}
             """,
-        Errors = [ErrorCodes.BatchRefused, ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyKeyReused, ErrorCodes.QuotaExceeded, ErrorCodes.LogUnavailable],
+        Errors = [ErrorCodes.BatchRefused, ErrorCodes.IdempotencyInProgress,
+            ErrorCodes.IdempotencyKeyReused, ErrorCodes.QuotaExceeded, ErrorCodes.LogUnavailable],
     };
 }

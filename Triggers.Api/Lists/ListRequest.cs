@@ -30,9 +30,11 @@ internal sealed class ListRequest
         QueryNames.Check(context, _errors);
 
         Limit = Number(ListParameters.Limit.Name);
-        NewestFirst = _parameters.ContainsKey(ListParameters.Order.Name) && OneOf(ListParameters.Order.Name) is { } order ? order == "desc" : newestFirst;
+        NewestFirst = _parameters.ContainsKey(ListParameters.Order.Name) && OneOf(ListParameters.Order.Name) is { } order ? order == "desc"
+            : newestFirst;
         if (Text(ListParameters.Cursor.Name) is { } cursor)
-            After = Cursor.TryRead(cursor, Filters, out var after) ? after : Refuse<Guid?>("cursor", "Is no cursor of a list with these filters.");
+            After = Cursor.TryRead(cursor, Filters, out var after) ? after
+                : Refuse<Guid?>("cursor", "Is no cursor of a list with these filters.");
     }
 
     /// <summary>The most items of the page.</summary>
@@ -105,7 +107,8 @@ internal sealed class ListRequest
         if (!Rfc3339.TryParse(text, out var moment))
             return Refuse<Guid?>(name, "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z; a + must be written %2B.");
         var milliseconds = Math.Max(0, moment.ToUnixTimeMilliseconds() + (moment.UtcTicks % TimeSpan.TicksPerMillisecond == 0 ? 0 : 1));
-        return TypeId.At(DateTimeOffset.FromUnixTimeMilliseconds(Math.Min(milliseconds, DateTimeOffset.MaxValue.ToUnixTimeMilliseconds())));
+        return TypeId.At(
+            DateTimeOffset.FromUnixTimeMilliseconds(Math.Min(milliseconds, DateTimeOffset.MaxValue.ToUnixTimeMilliseconds())));
     }
 
     /// <summary>The rows of the page, and one more to see whether there are more.</summary>
@@ -123,11 +126,12 @@ internal sealed class ListRequest
         return rows.Where(Expression.Lambda<Func<T, bool>>(further, id.Parameters));
     }
 
-    private IOrderedQueryable<T> Order<T>(IQueryable<T> rows, Expression<Func<T, Guid>> id) => NewestFirst ? rows.OrderByDescending(id) : rows.OrderBy(id);
+    private IOrderedQueryable<T> Order<T>(IQueryable<T> rows, Expression<Func<T, Guid>> id) =>
+        NewestFirst ? rows.OrderByDescending(id) : rows.OrderBy(id);
 
     /// <summary>
-    /// The same for a filter that no index answers: what an index finds is looked at a chunk at a time, until the page is full, the list is
-    /// at its end, or the time is over. A page may be short then, or empty, and have a next one.
+    /// The same for a filter that no index answers: what an index finds is looked at a chunk at a time, until the page is full, the list
+    /// is at its end, or the time is over. A page may be short then, or empty, and have a next one.
     /// </summary>
     /// <param name="rows">The rows that an index finds, in no order.</param>
     /// <param name="filter">What is wanted of them.</param>
@@ -222,15 +226,19 @@ internal static class ListParameters
 {
     public static readonly Parameter Limit = Parameter.Number("limit", "Items on a page.", 1, 200, ifLeftOut: 50);
 
-    public static readonly Parameter Cursor = Parameter.Text("cursor", "`nextCursor` of the page before. It belongs to the same filters.", "eyJmIjoiQUJDIn0", 1_024);
+    public static readonly Parameter Cursor = Parameter.Text(
+        "cursor", "`nextCursor` of the page before. It belongs to the same filters.", "eyJmIjoiQUJDIn0", 1_024);
 
     public static readonly Parameter Order = Parameter.OneOf("order", "`desc`, the newest first, unless `asc`.", "desc", ["desc", "asc"]);
 
     /// <summary>What the description of a list says that has filters without an index.</summary>
-    public const string ShortPages = "Where a filter finds little in a long history, a page may have fewer items than `limit`, even none, and a "
+    public const string ShortPages =
+        "Where a filter finds little in a long history, a page may have fewer items than `limit`, even none, and a "
         + "`nextCursor`: the list goes on there.";
 
-    public static readonly Parameter CreatedAfter = Parameter.Moment("createdAfter", "Made at this moment or later (RFC 3339).", "2026-01-31T00:00:00Z");
+    public static readonly Parameter CreatedAfter = Parameter.Moment(
+        "createdAfter", "Made at this moment or later (RFC 3339).", "2026-01-31T00:00:00Z");
 
-    public static readonly Parameter CreatedBefore = Parameter.Moment("createdBefore", "Made before this moment (RFC 3339).", "2026-02-01T00:00:00Z");
+    public static readonly Parameter CreatedBefore = Parameter.Moment(
+        "createdBefore", "Made before this moment (RFC 3339).", "2026-02-01T00:00:00Z");
 }

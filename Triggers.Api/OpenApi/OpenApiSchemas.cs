@@ -64,8 +64,15 @@ internal static class OpenApiSchemas
         },
         ParameterType.Moment => new OpenApiSchema { Type = JsonSchemaType.String, Format = "date-time" },
         ParameterType.Id => new OpenApiSchema { Type = JsonSchemaType.String, Pattern = TypeId.Pattern(parameter.IdPrefix!) },
-        ParameterType.OneOf => new OpenApiSchema { Type = JsonSchemaType.String, Enum = [.. parameter.Values.Select(v => JsonValue.Create(v))] },
-        ParameterType.Text => new OpenApiSchema { Type = JsonSchemaType.String, MinLength = 1, MaxLength = parameter.MaxLength, Pattern = parameter.Pattern ?? NoNul },
+        ParameterType.OneOf =>
+            new OpenApiSchema { Type = JsonSchemaType.String, Enum = [.. parameter.Values.Select(v => JsonValue.Create(v))] },
+        ParameterType.Text => new OpenApiSchema
+        {
+            Type = JsonSchemaType.String,
+            MinLength = 1,
+            MaxLength = parameter.MaxLength,
+            Pattern = parameter.Pattern ?? NoNul
+        },
         _ => new OpenApiSchema { Type = JsonSchemaType.String },
     };
 
@@ -95,7 +102,8 @@ internal static class OpenApiSchemas
             schema.Examples = [JsonNode.Parse(ProblemExample)!];
         }
         // Every member of an answer is there; the generator misses those of its base.
-        else if (bare.BaseType is { } parent && parent != typeof(object) && parent.Assembly == typeof(OpenApiSchemas).Assembly && schema.Properties is not null)
+        else if (bare.BaseType is { } parent && parent != typeof(object) && parent.Assembly == typeof(OpenApiSchemas).Assembly
+            && schema.Properties is not null)
         {
             schema.Required = new SortedSet<string>(schema.Properties.Keys, StringComparer.Ordinal);
         }

@@ -65,22 +65,26 @@ internal static class OpenApiSetup
         {
             Title = "Triggers",
             Version = "1.0.0",
-            Description = "Takes events in, keeps them, and gets each one to everybody who subscribed to it: pushed as a signed webhook, or "
+            Description =
+                "Takes events in, keeps them, and gets each one to everybody who subscribed to it: pushed as a signed webhook, or "
                 + "pulled from an inbox. Errors are problem details (RFC 9457) whose `code` is stable; docs/errors.md lists them.",
         };
         // The framework lists the classes that map endpoints; what operations are grouped by is what readers see.
-        document.Tags = document.Paths.Values.SelectMany(path => (path.Operations ?? []).Values).SelectMany(operation => operation.Tags ?? new HashSet<OpenApiTagReference>())
+        document.Tags = document.Paths.Values.SelectMany(path => (path.Operations ?? []).Values)
+            .SelectMany(operation => operation.Tags ?? new HashSet<OpenApiTagReference>())
             .Select(tag => tag.Reference.Id!).Distinct().Select(name => new OpenApiTag { Name = name }).ToHashSet();
         document.Components ??= new OpenApiComponents();
         document.Components.Headers = AllHeaders();
         document.Components.SecuritySchemes = new Dictionary<string, IOpenApiSecurityScheme>
         {
-            [HeaderKey] = new OpenApiSecurityScheme { Type = SecuritySchemeType.ApiKey, In = ParameterLocation.Header, Name = "X-API-Key" },
+            [HeaderKey] =
+                new OpenApiSecurityScheme { Type = SecuritySchemeType.ApiKey, In = ParameterLocation.Header, Name = "X-API-Key" },
             [BearerKey] = new OpenApiSecurityScheme { Type = SecuritySchemeType.Http, Scheme = "bearer" },
         };
     }
 
-    private static async Task DescribeAsync(OpenApiOperation operation, OpenApiOperationTransformerContext context, CancellationToken cancellationToken)
+    private static async Task DescribeAsync(
+        OpenApiOperation operation, OpenApiOperationTransformerContext context, CancellationToken cancellationToken)
     {
         var metadata = context.Description.ActionDescriptor.EndpointMetadata;
         if (metadata.OfType<Operation>().FirstOrDefault() is not { } about)
@@ -130,7 +134,8 @@ internal static class OpenApiSetup
     }
 
     // Both for PATCH: a merge patch (RFC 7396) has a media type of its own, and many clients send plain JSON.
-    private static string[] BodyTypes(string? method) => HttpMethods.IsPatch(method!) ? [Body.PatchMediaType, Body.MediaType] : [Body.MediaType];
+    private static string[] BodyTypes(string? method) =>
+        HttpMethods.IsPatch(method!) ? [Body.PatchMediaType, Body.MediaType] : [Body.MediaType];
 
     private static IEnumerable<string> ErrorHeaders(ErrorCode[] errors)
     {
@@ -144,7 +149,8 @@ internal static class OpenApiSetup
     {
         IEnumerable<ErrorCode> errors = [.. about.Errors, ErrorCodes.InternalError];
         if (needsKey)
-            errors = errors.Concat([ErrorCodes.InvalidRequest, ErrorCodes.Unauthenticated, ErrorCodes.Forbidden, ErrorCodes.RateLimited, ErrorCodes.StorageUnavailable]);
+            errors = errors.Concat([ErrorCodes.InvalidRequest, ErrorCodes.Unauthenticated,
+                ErrorCodes.Forbidden, ErrorCodes.RateLimited, ErrorCodes.StorageUnavailable]);
         if (about.Body is not null)
         {
             errors = errors.Concat(
@@ -179,7 +185,8 @@ internal static class OpenApiSetup
             yield return Describe(parameter, ParameterLocation.Header);
         yield return Describe(
             Parameter.AnyText(Correlation.Header,
-                $"Ties together everything this request causes: at most {Correlation.MaxLength} letters, digits and `._:-`; anything else is replaced. Made when left out.",
+                $"Ties together everything this request causes: at most {Correlation.MaxLength} letters, digits and `._:-`; anything "
+                    + "else is replaced. Made when left out.",
                 "checkout-77"),
             ParameterLocation.Header);
     }
@@ -214,19 +221,27 @@ internal static class OpenApiSetup
     private static Dictionary<string, IOpenApiHeader> AllHeaders()
     {
         static IOpenApiHeader Header(string description, bool required, OpenApiSchema? schema = null) =>
-            new OpenApiHeader { Description = description, Required = required, Schema = schema ?? new OpenApiSchema { Type = JsonSchemaType.String } };
+            new OpenApiHeader
+            {
+                Description = description,
+                Required = required,
+                Schema = schema
+                ?? new OpenApiSchema { Type = JsonSchemaType.String }
+            };
 
         return new Dictionary<string, IOpenApiHeader>
         {
             [Correlation.Header] = Header("The request's correlation id.", true),
             [RateLimits.PolicyHeader] = Header(
-                "The limits that hold: `q` at once, refilled over `w` seconds. `default` are the requests of the tenant, `key` those of the key, `events` and `bytes` "
+                "The limits that hold: `q` at once, refilled over `w` seconds. `default` are the requests of the tenant, `key` those "
+                    + "of the key, `events` and `bytes` "
                 + "what is published, `events-per-day` the quota.", true),
             [RateLimits.Header] = Header("What is left of them: `r` now, all of it in `t` seconds.", true),
             ["Location"] = Header("Where it is, relative.", true),
             ["Link"] = Header("The next page, relative, as `rel=\"next\"`.", false),
             ["Idempotency-Replayed"] = Header("`true` when this repeats an earlier answer.", false),
-            ["Retry-After"] = Header("When to come again, in seconds.", true, new OpenApiSchema { Type = JsonSchemaType.Integer, Minimum = "1" }),
+            ["Retry-After"] = Header(
+                "When to come again, in seconds.", true, new OpenApiSchema { Type = JsonSchemaType.Integer, Minimum = "1" }),
             ["WWW-Authenticate"] = Header("How to authenticate.", true),
         };
     }
@@ -235,7 +250,8 @@ internal static class OpenApiSetup
         Payload payload, string[] mediaTypes, OpenApiOperationTransformerContext context, CancellationToken cancellationToken)
     {
         var schema = await SchemaAsync(payload.Type, context, cancellationToken);
-        return mediaTypes.ToDictionary(type => type, _ => new OpenApiMediaType { Schema = schema, Example = JsonNode.Parse(payload.Example) });
+        return mediaTypes.ToDictionary(
+            type => type, _ => new OpenApiMediaType { Schema = schema, Example = JsonNode.Parse(payload.Example) });
     }
 
     private static async Task<OpenApiSchemaReference> SchemaAsync(
@@ -249,5 +265,6 @@ internal static class OpenApiSetup
     }
 
     private static string SchemaName(Type type) =>
-        type.IsGenericType ? $"{type.Name[..type.Name.IndexOf('`')]}Of{string.Concat(type.GetGenericArguments().Select(SchemaName))}" : type.Name;
+        type.IsGenericType ? $"{type.Name[..type.Name.IndexOf('`')]}Of{string.Concat(type.GetGenericArguments().Select(SchemaName))}"
+            : type.Name;
 }

@@ -14,7 +14,8 @@ internal static class ServiceApi
 {
     private static readonly ServiceView View = new("Triggers", "/scalar", ContractDocument.Path, "/health");
 
-    private static readonly Operation Get = new("getService", "Health", "See what this is", "Open to all. Says where the reference is; so does `Link` (RFC 8631).")
+    private static readonly Operation Get = new(
+        "getService", "Health", "See what this is", "Open to all. Says where the reference is; so does `Link` (RFC 8631).")
     {
         AnswerExample = """{"name":"Triggers","reference":"/scalar","openApi":"/openapi/v1.json","health":"/health"}""",
     };
@@ -22,7 +23,8 @@ internal static class ServiceApi
     /// <summary>Maps <c>GET /</c>.</summary>
     public static void MapService(this IEndpointRouteBuilder app) => app.MapGet("/", (HttpResponse response) =>
     {
-        response.Headers.Link = $"<{View.OpenApi}>; rel=\"service-desc\", <{View.Reference}>; rel=\"service-doc\", <{View.Health}>; rel=\"status\"";
+        response.Headers.Link =
+            $"<{View.OpenApi}>; rel=\"service-desc\", <{View.Reference}>; rel=\"service-doc\", <{View.Health}>; rel=\"status\"";
         return TypedResults.Ok(View);
     }).AllowAnonymous().WithMetadata(Get);
 }

@@ -31,7 +31,9 @@ internal sealed record Operation(string Id, string Group, string Summary, string
     /// <summary>Whether the body may be left out.</summary>
     public bool BodyIsOptional { get; init; }
 
-    /// <summary>JSON that success may answer; null where it answers nothing. Its status and shape are those of the handler's typed result.</summary>
+    /// <summary>
+    /// JSON that success may answer; null where it answers nothing. Its status and shape are those of the handler's typed result.
+    /// </summary>
     public string? AnswerExample { get; init; }
 
     /// <summary>Errors beside those that every operation can answer.</summary>
@@ -79,7 +81,8 @@ internal sealed record Parameter
         new(name, ParameterType.Text, description, example) { MaxLength = maxLength, Pattern = pattern };
 
     /// <summary>A header of any text: what is not as it should be is not refused.</summary>
-    public static Parameter AnyText(string name, string description, string example) => new(name, ParameterType.AnyText, description, example);
+    public static Parameter AnyText(string name, string description, string example) =>
+        new(name, ParameterType.AnyText, description, example);
 
     /// <summary>One of a few words.</summary>
     public static Parameter OneOf(string name, string description, string example, IReadOnlyCollection<string> values) =>
@@ -90,7 +93,8 @@ internal sealed record Parameter
         new(name, ParameterType.Number, description, Math.Max(ifLeftOut, Math.Min(20, max)).ToString()) { Range = (min, max, ifLeftOut) };
 
     /// <summary>An RFC 3339 time.</summary>
-    public static Parameter Moment(string name, string description, string example) => new(name, ParameterType.Moment, description, example);
+    public static Parameter Moment(string name, string description, string example) =>
+        new(name, ParameterType.Moment, description, example);
 
     /// <summary>An id with a prefix.</summary>
     public static Parameter Id(string name, string description, string prefix) =>

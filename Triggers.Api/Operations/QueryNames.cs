@@ -3,7 +3,9 @@ using Triggers.Api.Requests;
 
 namespace Triggers.Api.Operations;
 
-/// <summary>The names in a query are those of the operation, each once. A misspelt filter that were ignored would answer something else.</summary>
+/// <summary>
+/// The names in a query are those of the operation, each once. A misspelt filter that were ignored would answer something else.
+/// </summary>
 internal static class QueryNames
 {
     /// <summary>Remembers each that is not.</summary>

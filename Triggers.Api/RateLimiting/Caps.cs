@@ -44,10 +44,12 @@ internal static class Caps
 {
     /// <summary>Begins a transaction in which no other adds something to the tenant.</summary>
     /// <remarks>Not a lock that rows with a foreign key to the tenant wait for.</remarks>
-    public static async Task<IDbContextTransaction?> LockTenantAsync(this TriggersDbContext db, Guid tenantId, CancellationToken cancellationToken)
+    public static async Task<IDbContextTransaction?> LockTenantAsync(
+        this TriggersDbContext db, Guid tenantId, CancellationToken cancellationToken)
     {
         // Whoever has begun one already ends it.
-        var transaction = db.Database.CurrentTransaction is null ? await db.Database.BeginTransactionAsync(IsolationLevel.ReadCommitted, cancellationToken) : null;
+        var transaction = db.Database.CurrentTransaction is null
+            ? await db.Database.BeginTransactionAsync(IsolationLevel.ReadCommitted, cancellationToken) : null;
         await db.Database.ExecuteSqlAsync($"SELECT FROM tenants WHERE id = {tenantId} FOR NO KEY UPDATE", cancellationToken);
         return transaction;
     }

@@ -5,12 +5,15 @@ using Triggers.Api.Http;
 
 namespace Triggers.Api.RateLimiting;
 
-/// <summary>Between knowing a caller and letting the request in: charges it (429), also when the key's scopes don't allow it (403).</summary>
+/// <summary>
+/// Between knowing a caller and letting the request in: charges it (429), also when the key's scopes don't allow it (403).
+/// </summary>
 internal sealed class ChargedAuthorization(RateLimits limits) : IAuthorizationMiddlewareResultHandler
 {
     private readonly AuthorizationMiddlewareResultHandler _answers = new();
 
-    public async Task HandleAsync(RequestDelegate next, HttpContext context, AuthorizationPolicy policy, PolicyAuthorizationResult authorizeResult)
+    public async Task HandleAsync(
+        RequestDelegate next, HttpContext context, AuthorizationPolicy policy, PolicyAuthorizationResult authorizeResult)
     {
         if (context.Features.Get<Caller>() is not { } caller)
         {

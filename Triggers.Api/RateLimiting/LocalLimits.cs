@@ -76,7 +76,8 @@ internal sealed class LocalLimits(TimeProvider time)
 
     private static (Verdict, int WaitSeconds) Decide(Limits limits, Cost cost, Account account, Counts key)
     {
-        if (Math.Max(account.Requests.Wait(limits.Requests, cost.Requests), key.Requests.Wait(limits.KeyRequests, cost.Requests)) is > 0 and var wait)
+        if (Math.Max(account.Requests.Wait(
+            limits.Requests, cost.Requests), key.Requests.Wait(limits.KeyRequests, cost.Requests)) is > 0 and var wait)
             return (Verdict.Limited, wait);
         if (cost.AllEventsOfDay > 0 && account.EventsToday + cost.AllEventsOfDay > limits.EventsPerDay)
             return (Verdict.QuotaExceeded, 0);
@@ -138,7 +139,8 @@ internal sealed class LocalLimits(TimeProvider time)
         public void Refill(Rate? rate, double seconds) =>
             _tokens = rate is { } r ? Math.Min(r.Burst, (_tokens ?? r.Burst) + seconds * r.PerSecond) : null;
 
-        public readonly int Wait(Rate? rate, long cost) => rate is { } r && cost > 0 ? r.SecondsTo(Math.Min(cost, r.Burst) - _tokens!.Value) : 0;
+        public readonly int Wait(Rate? rate, long cost) =>
+            rate is { } r && cost > 0 ? r.SecondsTo(Math.Min(cost, r.Burst) - _tokens!.Value) : 0;
 
         public void Take(long cost) => _tokens -= cost;
     }

@@ -71,7 +71,8 @@ internal sealed class RateLimits(LocalLimits local, ApiMetrics metrics, RedisLim
 
     /// <summary>How limits stand, without taking anything.</summary>
     /// <returns>Null when only Redis knows, and it is away.</returns>
-    public async ValueTask<Standing?> LookAsync(Limits limits) => redis is null ? local.Take(limits, default) : await redis.TakeAsync(limits, default);
+    public async ValueTask<Standing?> LookAsync(Limits limits) =>
+        redis is null ? local.Take(limits, default) : await redis.TakeAsync(limits, default);
 
     /// <summary>Whether the counts are those of all processes.</summary>
     public bool AreShared => redis is not null;
@@ -94,7 +95,8 @@ internal sealed class RateLimits(LocalLimits local, ApiMetrics metrics, RedisLim
         var (code, wait, detail) = standing.Verdict switch
         {
             Verdict.QuotaExceeded => (ErrorCodes.QuotaExceeded, standing.SecondsLeft,
-                $"{Left(limits, standing)} of {limits.EventsPerDay} events are left today, and this has {cost.Events}. The day ends at midnight UTC."),
+                $"{Left(limits, standing)} of {limits.EventsPerDay} events are left today, and this has {cost.Events}. The day ends at "
+                    + "midnight UTC."),
             Verdict.EventsLimited => (ErrorCodes.RateLimited, standing.WaitSeconds,
                 $"More than {limits.Events!.Value.PerSecond} events a second; Retry-After says when this is let in."),
             Verdict.BytesLimited => (ErrorCodes.RateLimited, standing.WaitSeconds,

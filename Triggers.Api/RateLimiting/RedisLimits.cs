@@ -230,13 +230,15 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
 
     private static partial class Log
     {
-        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Redis does not answer, so that this process limits for itself: {Problem}")]
+        [LoggerMessage(
+            EventId = 1, Level = LogLevel.Warning, Message = "Redis does not answer, so that this process limits for itself: {Problem}")]
         public static partial void Alone(ILogger logger, string problem);
 
         [LoggerMessage(EventId = 2, Level = LogLevel.Information, Message = "Redis answers again: the limits are those of all processes")]
         public static partial void Shared(ILogger logger);
 
-        [LoggerMessage(EventId = 3, Level = LogLevel.Warning, Message = "{Events} events that were not accepted stay in the quota's count: {Problem}")]
+        [LoggerMessage(EventId = 3, Level = LogLevel.Warning,
+            Message = "{Events} events that were not accepted stay in the quota's count: {Problem}")]
         public static partial void NotGivenBack(ILogger logger, int events, string problem);
     }
 }

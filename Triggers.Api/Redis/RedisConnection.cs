@@ -38,7 +38,8 @@ internal sealed partial class RedisConnection(IOptions<RedisOptions> options, Ti
     public Task<ConnectionMultiplexer> Made => _made.Task;
 
     /// <summary>Whether an exception says that Redis is away, slow, or refuses what we ask.</summary>
-    public static bool MeansAway(Exception e) => e is RedisException or TimeoutException or ObjectDisposedException or OperationCanceledException;
+    public static bool MeansAway(Exception e) =>
+        e is RedisException or TimeoutException or ObjectDisposedException or OperationCanceledException;
 
     protected override bool IsAway(Exception e) => MeansAway(e);
 

@@ -49,7 +49,8 @@ internal sealed class ReplayCharges(
             if (!await reader.ReadAsync(cancellationToken))
                 return false;
             (tenantId, jobId, made) = (reader.GetGuid(0), reader.GetGuid(1), reader.GetInt32(2));
-            plan = reader.IsDBNull(3) ? null : new PlanLimits(reader.GetInt32(3), reader.GetInt32(4), null, null, reader.IsDBNull(5) ? null : reader.GetInt32(5));
+            plan = reader.IsDBNull(3) ? null
+                : new PlanLimits(reader.GetInt32(3), reader.GetInt32(4), null, null, reader.IsDBNull(5) ? null : reader.GetInt32(5));
         }
         var isCharged = await rates.TakeOfDayAsync(Limits.OfTenant(tenantId, plan, defaults.Value), made);
         await using var write = new NpgsqlCommand(

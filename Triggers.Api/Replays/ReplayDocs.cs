@@ -27,7 +27,8 @@ internal static class ReplayDocs
         Body = new(typeof(ReplayEvent), """{"subscriptionIds":["sub_01jd0000000000000000000000"]}"""),
         BodyIsOptional = true,
         AnswerExample = ReplayedExample,
-        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.EventNotYetVisible, ErrorCodes.QuotaExceeded],
+        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone,
+            ErrorCodes.SubscriptionDisabled, ErrorCodes.EventNotYetVisible, ErrorCodes.QuotaExceeded],
     };
 
     public static readonly Operation OfDelivery = new("replayDelivery", Group, "Repeat a delivery",
@@ -42,20 +43,25 @@ internal static class ReplayDocs
         + "letter in its place.")
     {
         AnswerExample = ReplayedExample,
-        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.DeadLetterClosed, ErrorCodes.QuotaExceeded],
+        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone,
+            ErrorCodes.SubscriptionDisabled, ErrorCodes.DeadLetterClosed, ErrorCodes.QuotaExceeded],
     };
 
     private const string JobExample =
         """{"id":"rpl_01jd0000000000000000000000","subscriptionId":"sub_01jd0000000000000000000000","status":"running","reason":null,"from":"2026-01-31T09:00:00Z","to":"2026-01-31T12:00:00Z","eventTypes":null,"include":"undelivered","doneUntil":"2026-01-31T10:40:00.123Z","matched":1200,"deliveries":1180,"createdAt":"2026-01-31T12:00:00Z","finishedAt":null}""";
 
     public static readonly Operation CreateJob = new("createReplay", Group, "Deliver what happened in a range of time",
-        "To one subscription, which is enabled: what was published while it was disabled or did not exist yet, or what failed. Answers at once; the "
-        + "work is done in portions, the oldest events first, and waits while much is due to the subscription, so that new events don't wait "
-        + "behind it. No event is delivered twice by one replay. A dead letter of an event that is delivered is `replaying`. A subscription has one "
+        "To one subscription, which is enabled: what was published while it was disabled or did not exist yet, or what failed. Answers "
+            + "at once; the "
+        + "work is done in portions, the oldest events first, and waits while much is due to the subscription, so that new events "
+        + "don't wait "
+        + "behind it. No event is delivered twice by one replay. A dead letter of an event that is delivered is `replaying`. A "
+        + "subscription has one "
         + "replay at a time.")
     {
         Headers = [IdempotencyKey.Parameter],
-        Body = new(typeof(NewReplayJob), """{"subscriptionId":"sub_01jd0000000000000000000000","from":"2026-01-31T09:00:00Z","to":"2026-01-31T12:00:00Z"}"""),
+        Body = new(typeof(NewReplayJob),
+            """{"subscriptionId":"sub_01jd0000000000000000000000","from":"2026-01-31T09:00:00Z","to":"2026-01-31T12:00:00Z"}"""),
         AnswersLocation = true,
         AnswerExample = JobExample,
         Errors =
@@ -65,7 +71,8 @@ internal static class ReplayDocs
         ],
     };
 
-    public static readonly Operation ListJobs = new("listReplays", Group, "List replays of ranges of time", "Newest first unless `order=asc`.")
+    public static readonly Operation ListJobs = new(
+        "listReplays", Group, "List replays of ranges of time", "Newest first unless `order=asc`.")
     {
         Query =
         [
@@ -84,7 +91,8 @@ internal static class ReplayDocs
     public static readonly Operation CancelJob = new("cancelReplay", Group, "End a replay of a range of time",
         "It makes no more deliveries. Those that it has made are delivered.")
     {
-        AnswerExample = JobExample.Replace("\"running\"", "\"cancelled\"").Replace("\"finishedAt\":null", "\"finishedAt\":\"2026-01-31T12:05:00Z\""),
+        AnswerExample = JobExample.Replace("\"running\"", "\"cancelled\"")
+            .Replace("\"finishedAt\":null", "\"finishedAt\":\"2026-01-31T12:05:00Z\""),
         Errors = [ErrorCodes.ReplayEnded],
     };
 }

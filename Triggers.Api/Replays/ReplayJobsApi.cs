@@ -54,7 +54,8 @@ internal sealed record NewReplayJob
         };
         for (var i = 0; i < body.EventTypes?.Length; i++)
         {
-            if (body.EventTypes[i].Length > 0 && (!EventTypePattern.IsPattern(body.EventTypes[i]) || EventTypePattern.IsSystem(body.EventTypes[i])))
+            if (body.EventTypes[i].Length > 0
+                && (!EventTypePattern.IsPattern(body.EventTypes[i]) || EventTypePattern.IsSystem(body.EventTypes[i])))
                 fields.Refuse($"/eventTypes/{i}", "Must be *, an event type, or a type and .*, as in order.*, and not the system's.");
         }
         if (body.To <= body.From)
@@ -93,7 +94,8 @@ internal sealed record ReplayJobView(
     DateTimeOffset? FinishedAt)
 {
     public static ReplayJobView Of(ReplayJob j) => new(
-        TypeId.Format(TypeId.Replay, j.Id), TypeId.Format(TypeId.Subscription, j.SubscriptionId), j.Status, j.Reason, j.StartsAt, j.EndsAt, j.EventTypes,
+        TypeId.Format(TypeId.Replay, j.Id), TypeId.Format(TypeId.Subscription, j.SubscriptionId),
+        j.Status, j.Reason, j.StartsAt, j.EndsAt, j.EventTypes,
         j.Include, TypeId.CreatedAt(j.NextEvent), j.Matched, j.Deliveries, j.CreatedAt, j.FinishedAt);
 }
 
@@ -111,7 +113,8 @@ internal static class ReplayJobsApi
     }
 
     private static async Task<Accepted<ReplayJobView>> CreateAsync(
-        HttpContext context, Caller caller, TriggersDbContext db, FirstAnswers answers, RateLimits limits, CancellationToken cancellationToken)
+        HttpContext context, Caller caller, TriggersDbContext db,
+        FirstAnswers answers, RateLimits limits, CancellationToken cancellationToken)
     {
         var key = IdempotencyKey.Of(context.Request);
         var bytes = await Body.ReadBytesAsync(context, Body.MaxBytes);
@@ -119,7 +122,8 @@ internal static class ReplayJobsApi
         var request = key is null ? null : Fingerprints.OfRequest(key, context.Request.Path, bytes.Span);
         var refusal = await limits.TakeEventsAsync(context, events: 1, bytes: 0);
         var (made, repeated) = await answers.OnceAsync(
-            caller.TenantId, request, () => refusal is null ? AddAsync(body, caller, db, cancellationToken) : throw refusal, cancellationToken);
+            caller.TenantId, request, () =>
+                refusal is null ? AddAsync(body, caller, db, cancellationToken) : throw refusal, cancellationToken);
         if (repeated)
             IdempotencyKey.MarkReplayed(context.Response);
         else
@@ -127,9 +131,11 @@ internal static class ReplayJobsApi
         return TypedResults.Accepted($"/replays/{made.Id}", made);
     }
 
-    private static async Task<ReplayJobView> AddAsync(NewReplayJob body, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<ReplayJobView> AddAsync(
+        NewReplayJob body, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
-        var subscription = await db.Subscriptions.FirstOrDefaultAsync(s => s.TenantId == caller.TenantId && s.Id == body.SubscriptionId, cancellationToken)
+        var subscription = await db.Subscriptions.FirstOrDefaultAsync(
+            s => s.TenantId == caller.TenantId && s.Id == body.SubscriptionId, cancellationToken)
             ?? throw ApiException.Invalid("/subscriptionId", "There is no such subscription.");
         if (subscription.DeletedAt is not null)
             throw new ApiException(ErrorCodes.SubscriptionGone, "The subscription was deleted; nothing can be sent to it.");
@@ -162,7 +168,8 @@ internal static class ReplayJobsApi
         }
     }
 
-    private static async Task<Ok<Page<ReplayJobView>>> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<Page<ReplayJobView>>> ListAsync(
+        HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         var status = list.OneOf<ReplayJobStatus>("status");
@@ -178,14 +185,16 @@ internal static class ReplayJobsApi
         return TypedResults.Ok(list.Answer(rows, ReplayJobView.Of, j => j.Id));
     }
 
-    private static async Task<Ok<ReplayJobView>> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<ReplayJobView>> GetAsync(
+        string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Replay(id);
         var found = await db.ReplayJobs.FirstOrDefaultAsync(j => j.TenantId == caller.TenantId && j.Id == key, cancellationToken);
         return TypedResults.Ok(ReplayJobView.Of(found ?? throw ApiException.NotFound("replay")));
     }
 
-    private static async Task<Ok<ReplayJobView>> CancelAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<ReplayJobView>> CancelAsync(
+        string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Replay(id);
         // Waits for the portion that is being made, if one is.

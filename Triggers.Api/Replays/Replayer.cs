@@ -24,7 +24,8 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
         Guid eventId;
-        await using (var find = new NpgsqlCommand("SELECT event_id FROM all_deliveries WHERE tenant_id = @tenant AND id = @id", connection, transaction))
+        await using (var find = new NpgsqlCommand(
+            "SELECT event_id FROM all_deliveries WHERE tenant_id = @tenant AND id = @id", connection, transaction))
         {
             find.Parameters.AddWithValue("tenant", tenantId);
             find.Parameters.AddWithValue("id", deliveryId);
@@ -54,7 +55,8 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
             if (asDeadLetter && !reader.GetBoolean(5))
                 throw new ApiException(ErrorCodes.DeadLetterClosed, "It is closed; replay its event, or its delivery, instead.");
             if (reader.GetBoolean(4))
-                throw new ApiException(ErrorCodes.DeliveryPending, "The event is still on its way to this subscription; only what has ended can be replayed.");
+                throw new ApiException(ErrorCodes.DeliveryPending,
+                    "The event is still on its way to this subscription; only what has ended can be replayed.");
             EnsureReachable(reader.GetGuid(0), enabled: reader.GetBoolean(2), deleted: reader.GetBoolean(3));
             repetition = new NewDelivery(tenantId, TypeId.NewGuid(), eventId, reader.GetGuid(0))
             {

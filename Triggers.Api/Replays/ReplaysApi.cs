@@ -33,9 +33,12 @@ internal static class ReplaysApi
     /// <summary>Maps the <c>replay</c> of events, deliveries and dead letters.</summary>
     public static void MapReplays(this IEndpointRouteBuilder app)
     {
-        app.MapPost("/events/{id}/replay", ReplayEventAsync).RequireScope(Scopes.EventsWrite).WithMetadata(new CostsEvents(1)).WithMetadata(ReplayDocs.OfEvent);
-        app.MapPost("/deliveries/{id}/replay", ReplayDeliveryAsync).RequireScope(Scopes.EventsWrite).WithMetadata(new CostsEvents(1)).WithMetadata(ReplayDocs.OfDelivery);
-        app.MapPost("/dead-letters/{id}/replay", ReplayDeadLetterAsync).RequireScope(Scopes.EventsWrite).WithMetadata(new CostsEvents(1)).WithMetadata(ReplayDocs.OfDeadLetter);
+        app.MapPost("/events/{id}/replay", ReplayEventAsync).RequireScope(Scopes.EventsWrite).WithMetadata(new CostsEvents(1))
+            .WithMetadata(ReplayDocs.OfEvent);
+        app.MapPost("/deliveries/{id}/replay", ReplayDeliveryAsync).RequireScope(Scopes.EventsWrite).WithMetadata(new CostsEvents(1))
+            .WithMetadata(ReplayDocs.OfDelivery);
+        app.MapPost("/dead-letters/{id}/replay", ReplayDeadLetterAsync).RequireScope(Scopes.EventsWrite).WithMetadata(new CostsEvents(1))
+            .WithMetadata(ReplayDocs.OfDeadLetter);
     }
 
     private static async Task<Accepted<Replayed>> ReplayEventAsync(
@@ -46,7 +49,8 @@ internal static class ReplaysApi
             new ReplayEvent { SubscriptionIds = fields.Ids("subscriptionIds")?.Distinct().ToArray() });
         var started = time.GetTimestamp();
         // Before the projection has seen the event it would come twice: once by it, once by us.
-        for (var pause = TimeSpan.FromMilliseconds(20); await reader.IsProjectedAsync(caller.TenantId, key, context.RequestAborted) == false; pause *= 2)
+        for (var pause = TimeSpan.FromMilliseconds(20);
+            await reader.IsProjectedAsync(caller.TenantId, key, context.RequestAborted) == false; pause *= 2)
         {
             if (time.GetElapsedTime(started) + pause > RequestBudget.Visibility)
                 throw EventReader.NotYetVisible();
@@ -72,13 +76,16 @@ internal static class ReplaysApi
         var key = Ids.DeadLetter(id);
         if (!await db.DeadLetters.AnyAsync(d => d.TenantId == caller.TenantId && d.DeliveryId == key, cancellationToken))
             throw ApiException.NotFound("dead letter");
-        var made = await replayer.ReplayDeliveryAsync(caller.TenantId, key, asDeadLetter: true, cancellationToken) ?? throw ApiException.NotFound("dead letter");
+        var made = await replayer.ReplayDeliveryAsync(caller.TenantId, key, asDeadLetter: true, cancellationToken)
+            ?? throw ApiException.NotFound("dead letter");
         return await AnswerAsync(db, caller, [made], cancellationToken);
     }
 
-    private static async Task<Accepted<Replayed>> AnswerAsync(TriggersDbContext db, Caller caller, Guid[] made, CancellationToken cancellationToken)
+    private static async Task<Accepted<Replayed>> AnswerAsync(
+        TriggersDbContext db, Caller caller, Guid[] made, CancellationToken cancellationToken)
     {
-        var deliveries = await db.Deliveries.Where(d => d.TenantId == caller.TenantId && made.Contains(d.Id)).OrderBy(d => d.Id).ToListAsync(cancellationToken);
+        var deliveries = await db.Deliveries.Where(d => d.TenantId == caller.TenantId && made.Contains(d.Id)).OrderBy(d => d.Id)
+            .ToListAsync(cancellationToken);
         var views = deliveries.Select(DeliveryView.Of).ToArray();
         return TypedResults.Accepted(views.Length == 1 ? $"/deliveries/{views[0].Id}" : null, new Replayed(views));
     }

@@ -88,7 +88,8 @@ internal static class Body
         {
             throw new ApiException(ErrorCodes.RequestTimeout, $"The body was not there after {atMost.TotalSeconds:0} s.");
         }
-        catch (IOException e) when (e is not (BadHttpRequestException or ConnectionResetException) && !context.RequestAborted.IsCancellationRequested)
+        catch (IOException e) when (
+            e is not (BadHttpRequestException or ConnectionResetException) && !context.RequestAborted.IsCancellationRequested)
         {
             // A chunk whose size is larger than any number; the server has no status for it.
             throw new ApiException(ErrorCodes.InvalidRequest, "The chunks of the body can't be read.");
@@ -98,7 +99,8 @@ internal static class Body
     /// <summary>
     /// The buffer grows with what comes, whatever length was announced; what is read leaves the server's own buffer at once.
     /// </summary>
-    private static async Task<ReadOnlyMemory<byte>> ReadAsync(HttpRequest request, int maxBytes, BodyMemory.Share share, CancellationToken cancellationToken)
+    private static async Task<ReadOnlyMemory<byte>> ReadAsync(
+        HttpRequest request, int maxBytes, BodyMemory.Share share, CancellationToken cancellationToken)
     {
         var expected = (int)(request.ContentLength ?? maxBytes);
         var body = Array.Empty<byte>();
@@ -125,7 +127,8 @@ internal static class Body
 
     // A parameter may be empty, as in "application/json;" (RFC 9110, 5.6.6); the parser wants none of these.
     private static bool IsJson(string? contentType, bool isPatch) =>
-        MediaTypeHeaderValue.TryParse(string.Join(';', (contentType ?? "").Split(';').Where(part => !string.IsNullOrWhiteSpace(part))), out var type)
+        MediaTypeHeaderValue.TryParse(
+            string.Join(';', (contentType ?? "").Split(';').Where(part => !string.IsNullOrWhiteSpace(part))), out var type)
         && (Is(type.MediaType, MediaType) || isPatch && Is(type.MediaType, PatchMediaType))
         && (type.CharSet?.Trim('"') is not { } charset || Is(charset, "utf-8") || Is(charset, "utf8"));
 
@@ -135,7 +138,8 @@ internal static class Body
         new(ErrorCodes.PayloadTooLarge, $"At most {maxBytes / 1024} KiB are taken in one request.");
 
     /// <summary>Reads a body that is one JSON object; every mistake in it is answered at once.</summary>
-    public static async Task<T> ReadAsync<T>(HttpContext context, Func<Fields, T> read) => Parse(await ReadBytesAsync(context, MaxBytes), read);
+    public static async Task<T> ReadAsync<T>(HttpContext context, Func<Fields, T> read) =>
+        Parse(await ReadBytesAsync(context, MaxBytes), read);
 
     /// <summary>The same for a body whose bytes were read before.</summary>
     public static T Parse<T>(ReadOnlyMemory<byte> bytes, Func<Fields, T> read)
@@ -159,5 +163,6 @@ internal static class Body
 
     /// <summary>The answer to bytes that are no JSON.</summary>
     public static ApiException Malformed(JsonException e) =>
-        new(ErrorCodes.MalformedJson, $"The body is not JSON, or nested too deeply: line {e.LineNumber + 1}, byte {e.BytePositionInLine + 1}.");
+        new(ErrorCodes.MalformedJson,
+            $"The body is not JSON, or nested too deeply: line {e.LineNumber + 1}, byte {e.BytePositionInLine + 1}.");
 }

@@ -75,7 +75,8 @@ internal sealed class Fields
         if (!TryGet(name, out var element, out var limits))
             return null;
         var (min, max) = limits.Range;
-        if (element.ValueKind == JsonValueKind.Number && element.TryGetDecimal(out var number) && number >= min && number <= max && decimal.IsInteger(number))
+        if (element.ValueKind == JsonValueKind.Number && element.TryGetDecimal(out var number) && number >= min && number <= max
+            && decimal.IsInteger(number))
             return (int)number;
         Refuse(Pointer(name), $"Must be a whole number from {min} to {max}.");
         return null;
@@ -160,7 +161,8 @@ internal sealed class Fields
     {
         var (min, max) = limits.Length;
         if (element.ValueKind == JsonValueKind.Array && element.GetArrayLength() >= min && element.GetArrayLength() <= max)
-            return [.. element.EnumerateArray().Select((item, i) => OneOf(TextOf(item, $"{Pointer(name)}/{i}", 1, maxLength), limits, $"{Pointer(name)}/{i}") ?? "")];
+            return [.. element.EnumerateArray()
+                .Select((item, i) => OneOf(TextOf(item, $"{Pointer(name)}/{i}", 1, maxLength), limits, $"{Pointer(name)}/{i}") ?? "")];
         Refuse(Pointer(name), $"Must be an array of {min} to {max}.");
         return null;
     }
@@ -203,9 +205,12 @@ internal sealed class Fields
         return null;
     }
 
-    /// <summary>Whether a text is as long as it may be, in characters as people and JSON Schema count them, and none of them is NUL.</summary>
+    /// <summary>
+    /// Whether a text is as long as it may be, in characters as people and JSON Schema count them, and none of them is NUL.
+    /// </summary>
     public static bool IsText(string text, int min, int max) =>
-        text.Length >= min && (text.Length <= max || text.Length <= 2L * max && text.EnumerateRunes().Count() <= max) && !text.Contains('\0');
+        text.Length >= min && (text.Length <= max || text.Length <= 2L * max && text.EnumerateRunes().Count() <= max)
+            && !text.Contains('\0');
 
     // Null for half of a surrogate pair.
     private static string? StringOf(JsonElement element)

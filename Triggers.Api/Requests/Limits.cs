@@ -81,7 +81,8 @@ internal sealed class MemberLimits(PropertyInfo property)
         property.GetCustomAttribute<LengthAttribute>() is { } length ? (length.MinimumLength, length.MaximumLength) : (0, int.MaxValue);
 
     public (int Min, int Max) Range { get; } =
-        property.GetCustomAttribute<RangeAttribute>() is { Minimum: int min, Maximum: int max } ? (min, max) : (int.MinValue, int.MaxValue);
+        property.GetCustomAttribute<RangeAttribute>() is { Minimum: int min, Maximum: int max } ? (min, max)
+            : (int.MinValue, int.MaxValue);
 
     public ItemsAttribute? Items { get; } = property.GetCustomAttribute<ItemsAttribute>();
 

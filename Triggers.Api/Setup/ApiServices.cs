@@ -24,12 +24,14 @@ namespace Triggers.Api.Setup;
 internal static class ApiServices
 {
     /// <summary>
-    /// Storage as requests need it: answers within 2 s or not at all. A cancelled statement is given up at once, for the request that wanted it
-    /// has its answer already.
+    /// Storage as requests need it: answers within 2 s or not at all. A cancelled statement is given up at once, for the request that
+    /// wanted it has its answer already.
     /// </summary>
     public const string PoolDefaults = "Timeout=1;Cancellation Timeout=100;Maximum Pool Size=40";
 
-    /// <summary>The event log: Kafka where <c>ConnectionStrings:kafka</c> names one, Postgres otherwise. Nothing else knows which.</summary>
+    /// <summary>
+    /// The event log: Kafka where <c>ConnectionStrings:kafka</c> names one, Postgres otherwise. Nothing else knows which.
+    /// </summary>
     public static void AddEventLog(this WebApplicationBuilder builder)
     {
         var services = builder.Services;
@@ -51,14 +53,16 @@ internal static class ApiServices
     public static void AddKeys(this IServiceCollection services)
     {
         services.AddSettings<AuthOptions>("Auth")
-            .Validate(o => o.BootstrapAdminKey is null or { Length: >= 16 and <= 512 } && (o.BootstrapAdminKey?.All(c => c is > ' ' and <= '~') ?? true),
+            .Validate(o => o.BootstrapAdminKey is null or { Length: >= 16 and <= 512 }
+                && (o.BootstrapAdminKey?.All(c => c is > ' ' and <= '~') ?? true),
                 "Auth:BootstrapAdminKey must be 16 to 512 printable ASCII characters, without spaces.")
             .ValidateDataAnnotations();
         services.AddOptions<AuthOptions>().Validate(o => o.TrustedNetworks is not null,
             "Auth:TrustedProxies must be networks, comma-separated, as in 10.0.0.0/8,fd00::/8.");
         services.AddOptions<ForwardedHeadersOptions>().Configure<IOptions<AuthOptions>>((forwarded, auth) =>
         {
-            forwarded.ForwardedHeaders = auth.Value.TrustedNetworks is { Count: > 0 } ? ForwardedHeaders.XForwardedFor : ForwardedHeaders.None;
+            forwarded.ForwardedHeaders = auth.Value.TrustedNetworks is { Count: > 0 } ? ForwardedHeaders.XForwardedFor
+                : ForwardedHeaders.None;
             forwarded.KnownIPNetworks.Clear();
             forwarded.KnownProxies.Clear();
             foreach (var network in auth.Value.TrustedNetworks ?? [])
@@ -79,13 +83,16 @@ internal static class ApiServices
         services.AddHosted<Bootstrap>();
     }
 
-    /// <summary>Redis, where <c>ConnectionStrings:redis</c> names one: limits of all processes together, and word of changed keys.</summary>
+    /// <summary>
+    /// Redis, where <c>ConnectionStrings:redis</c> names one: limits of all processes together, and word of changed keys.
+    /// </summary>
     public static void AddRedis(this WebApplicationBuilder builder)
     {
         if (builder.Configuration.GetConnectionString("redis") is not { Length: > 0 } connectionString)
             return;
         builder.Services.AddOptions<RedisOptions>().Configure(options => options.ConnectionString = connectionString)
-            .Validate(options => options.IsValid, "ConnectionStrings:redis must be a StackExchange.Redis connection string, as in host:6379.")
+            .Validate(
+                options => options.IsValid, "ConnectionStrings:redis must be a StackExchange.Redis connection string, as in host:6379.")
             .ValidateOnStart();
         builder.Services.AddHosted<RedisConnection>();
         builder.Services.AddSingleton<RedisLimits>();
@@ -120,7 +127,8 @@ internal static class ApiServices
         {
             builder.Services.AddCors(cors => cors.AddDefaultPolicy(policy => policy
                 .WithOrigins(origins).AllowAnyHeader().AllowAnyMethod()
-                .WithExposedHeaders(Correlation.Header, "Location", "Link", "Retry-After", RateLimits.Header, RateLimits.PolicyHeader, "Idempotency-Replayed")));
+                .WithExposedHeaders(Correlation.Header, "Location", "Link", "Retry-After",
+                    RateLimits.Header, RateLimits.PolicyHeader, "Idempotency-Replayed")));
         }
     }
 

@@ -78,8 +78,8 @@ internal static partial class Migration
     {
         PostgresException postgres => postgres.SqlState is PostgresErrorCodes.CannotConnectNow or PostgresErrorCodes.AdminShutdown
             or PostgresErrorCodes.TooManyConnections or PostgresErrorCodes.DuplicateDatabase or PostgresErrorCodes.DuplicateTable
-            or PostgresErrorCodes.DuplicateColumn or PostgresErrorCodes.DuplicateFunction or PostgresErrorCodes.DuplicateObject or PostgresErrorCodes.UniqueViolation
-            or PostgresErrorCodes.ObjectInUse,
+            or PostgresErrorCodes.DuplicateColumn or PostgresErrorCodes.DuplicateFunction or PostgresErrorCodes.DuplicateObject
+            or PostgresErrorCodes.UniqueViolation or PostgresErrorCodes.ObjectInUse,
         NpgsqlException or TimeoutException => true,
         { InnerException: { } inner } => IsNotThereYet(inner),
         _ => false,
@@ -97,7 +97,9 @@ internal static partial class Migration
         public static partial void Migrating(ILogger logger, string migrations);
 
         [LoggerMessage(EventId = 4, Level = LogLevel.Information,
-            Message = "Moving {Deliveries} pending deliveries into the queue takes about {Seconds} s. Events are accepted meanwhile; no delivery process of the version before may run")]
+            Message =
+                "Moving {Deliveries} pending deliveries into the queue takes about {Seconds} s. Events are accepted meanwhile; no "
+                    + "delivery process of the version before may run")]
         public static partial void Moving(ILogger logger, long deliveries, double seconds);
 
         [LoggerMessage(EventId = 5, Level = LogLevel.Error, Message = "The schema can't be brought up to date")]

@@ -13,7 +13,8 @@ namespace Triggers.Api.Setup;
 /// opening connections, which on a busy machine takes longer than a request may. Nothing is written, and nothing depends on its success.
 /// </summary>
 internal sealed partial class WarmUp(
-    Readiness readiness, Bootstrap bootstrap, IServiceScopeFactory scopes, EndpointDataSource endpoints, IEventLog log, ILogger<WarmUp> logger)
+    Readiness readiness, Bootstrap bootstrap, IServiceScopeFactory scopes,
+    EndpointDataSource endpoints, IEventLog log, ILogger<WarmUp> logger)
     : BackgroundService
 {
     private static readonly TimeSpan AtMost = TimeSpan.FromSeconds(20);
@@ -22,7 +23,8 @@ internal sealed partial class WarmUp(
     private readonly TaskCompletionSource _done = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     // A tenant that has nothing.
-    private readonly Caller _nobody = new(Guid.Empty, Guid.Empty, new HashSet<string>(), null, new Limits(Guid.Empty, new Rate(1, 1), null, null, null, Guid.Empty, null));
+    private readonly Caller _nobody = new(
+        Guid.Empty, Guid.Empty, new HashSet<string>(), null, new Limits(Guid.Empty, new Rate(1, 1), null, null, null, Guid.Empty, null));
 
     /// <summary>Takes the middleware that every request goes through.</summary>
     public RequestDelegate Use(RequestDelegate pipeline)

@@ -14,7 +14,8 @@ internal sealed record SubscriptionChange
     public string? Url { get; init; }
 
     /// <summary>As when subscribing; replaced as a whole.</summary>
-    [Length(1, SubscriptionBody.MaxEventTypes), Items(EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfSubscribed), NotRemovable]
+    [Length(1, SubscriptionBody.MaxEventTypes), Items(
+        EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfSubscribed), NotRemovable]
     public string[]? EventTypes { get; init; }
 
     /// <summary>As when subscribing; null removes it.</summary>
@@ -64,7 +65,9 @@ internal sealed record SubscriptionBody
     [Length(1, MaxUrlLength), RegularExpression(WebhookAddress.Pattern)]
     public required string Url { get; init; }
 
-    /// <summary>Types or patterns: <c>*</c>, <c>order.created</c>, <c>order.*</c>. None matches a type that begins with <c>triggers.</c>.</summary>
+    /// <summary>
+    /// Types or patterns: <c>*</c>, <c>order.created</c>, <c>order.*</c>. None matches a type that begins with <c>triggers.</c>.
+    /// </summary>
     [Length(1, MaxEventTypes), Items(EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfSubscribed)]
     public required string[] EventTypes { get; init; }
 
@@ -75,7 +78,9 @@ internal sealed record SubscriptionBody
     /// <summary>A disabled subscription gets no new deliveries, and those it has wait. True unless said.</summary>
     public bool? Enabled { get; init; }
 
-    /// <summary>Sent with every webhook. A name is a token of at most 128 characters, and none that a webhook, or the network, has already.</summary>
+    /// <summary>
+    /// Sent with every webhook. A name is a token of at most 128 characters, and none that a webhook, or the network, has already.
+    /// </summary>
     [Map(MaxHeaders, MaxHeaderLength, Pattern = WebhookHeaders.OfValues)]
     public Dictionary<string, string>? Headers { get; init; }
 
@@ -130,7 +135,8 @@ internal sealed record SubscriptionBody
             if (value is not null && WebhookHeaders.Add(request.Headers, name, value) is { } problem)
                 fields.Refuse("/headers" + Fields.Pointer(name), problem);
             else if (value == SubscriptionView.Masked)
-                fields.Refuse("/headers" + Fields.Pointer(name), "Is what readers see in place of the value; leave the header out to keep it.");
+                fields.Refuse(
+                    "/headers" + Fields.Pointer(name), "Is what readers see in place of the value; leave the header out to keep it.");
         }
         return headers;
     }

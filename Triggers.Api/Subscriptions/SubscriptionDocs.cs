@@ -22,7 +22,8 @@ internal static class SubscriptionDocs
     {
         Headers = [IdempotencyKey.Parameter],
         Errors = [ErrorCodes.IdempotencyInProgress, ErrorCodes.LimitReached, ErrorCodes.IdempotencyKeyReused],
-        Body = new(typeof(SubscriptionBody), """{"url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","headers":{"x-team":"warehouse"}}"""),
+        Body = new(typeof(SubscriptionBody),
+            """{"url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","headers":{"x-team":"warehouse"}}"""),
         AnswerExample = Example[..^1] + ""","secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq="}""",
     };
 
@@ -41,8 +42,10 @@ internal static class SubscriptionDocs
     };
 
     public static readonly Operation Change = new("changeSubscription", Group, "Change a subscription",
-        "JSON merge patch (RFC 7396): members that are not there stay. `headers` are merged, name by name; `eventTypes` are replaced. A disabled "
-        + "subscription gets no new deliveries; those it has wait until it is enabled again. What was published meanwhile is delivered by a replay "
+        "JSON merge patch (RFC 7396): members that are not there stay. `headers` are merged, name by name; `eventTypes` are replaced. "
+            + "A disabled "
+        + "subscription gets no new deliveries; those it has wait until it is enabled again. What was published meanwhile is delivered "
+        + "by a replay "
         + "(`POST /replays`).")
     {
         Body = new(typeof(SubscriptionChange), """{"enabled":false}"""),
@@ -55,7 +58,8 @@ internal static class SubscriptionDocs
     };
 
     public static readonly Operation RotateSecret = new("rotateSubscriptionSecret", Group, "Give a subscription a new secret",
-        "For the `overlap`, 24 hours unless the request says otherwise, webhooks are signed with the secrets of before too, so that the receiver can "
+        "For the `overlap`, 24 hours unless the request says otherwise, webhooks are signed with the secrets of before too, so that "
+            + "the receiver can "
         + "change over. With `00:00:00` a leaked secret is revoked at once. At most ten secrets are kept.")
     {
         Body = new(typeof(RotateSecret), """{"overlap":"00:00:00"}"""),
@@ -67,7 +71,8 @@ internal static class SubscriptionDocs
         "Sends one event of type `triggers.test` to this subscription only, once, and answers with the attempt, whatever came of it. It "
         + "waits behind nothing, and goes to a disabled subscription too.")
     {
-        AnswerExample = $$"""{"eventId":"evt_01jd0000000000000000000000","deliveryId":"dlv_01jd0000000000000000000000","attempt":{{DeliveryDocs.AttemptExample}}}""",
+        AnswerExample =
+            $$"""{"eventId":"evt_01jd0000000000000000000000","deliveryId":"dlv_01jd0000000000000000000000","attempt":{{DeliveryDocs.AttemptExample}}}""",
         Errors = [ErrorCodes.SubscriptionGone, ErrorCodes.TooManyConcurrent, ErrorCodes.QuotaExceeded, ErrorCodes.TestNotAttempted],
     };
 }

@@ -29,7 +29,8 @@ internal static class SubscriptionTest
         TimeProvider time)
     {
         var key = Ids.Subscription(id);
-        if (!await db.Subscriptions.AnyAsync(s => s.TenantId == caller.TenantId && s.Id == key && s.DeletedAt == null, context.RequestAborted))
+        if (!await db.Subscriptions.AnyAsync(
+            s => s.TenantId == caller.TenantId && s.Id == key && s.DeletedAt == null, context.RequestAborted))
             throw ApiException.NotFound("subscription");
 
         using var place = limits.Test(key);
@@ -46,7 +47,8 @@ internal static class SubscriptionTest
             deadline.Pause();
             await Task.Delay(pause, time, context.RequestAborted);
             deadline.Restart();
-            var attempt = await db.Attempts.Where(a => a.DeliveryId == deliveryId).OrderBy(a => a.Number).FirstOrDefaultAsync(context.RequestAborted);
+            var attempt = await db.Attempts.Where(a => a.DeliveryId == deliveryId).OrderBy(a => a.Number)
+                .FirstOrDefaultAsync(context.RequestAborted);
             if (attempt is not null)
             {
                 return TypedResults.Ok(new SubscriptionTestResult(
@@ -56,7 +58,8 @@ internal static class SubscriptionTest
                 throw new ApiException(ErrorCodes.SubscriptionGone, "The subscription was deleted before the test was sent.");
         }
         throw new ApiException(ErrorCodes.TestNotAttempted,
-            $"No attempt was made within {MaxWait.TotalSeconds:0} s; it may still be: see GET /deliveries/{TypeId.Format(TypeId.Delivery, deliveryId)}.");
+            $"No attempt was made within {MaxWait.TotalSeconds:0} s; it may still be: see GET "
+                + $"/deliveries/{TypeId.Format(TypeId.Delivery, deliveryId)}.");
     }
 
     private static async Task InsertAsync(

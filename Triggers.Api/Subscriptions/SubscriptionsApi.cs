@@ -31,12 +31,15 @@ internal static class SubscriptionsApi
         app.MapGet("/subscriptions/{id}", GetAsync).RequireScope(Scopes.SubscriptionsRead).WithMetadata(SubscriptionDocs.Get);
         app.MapPatch("/subscriptions/{id}", ChangeAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Change);
         app.MapDelete("/subscriptions/{id}", DeleteAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Delete);
-        app.MapPost("/subscriptions/{id}/secret/rotate", RotateSecretAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.RotateSecret);
-        app.MapPost("/subscriptions/{id}/test", SubscriptionTest.SendAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(new CostsEvents(1)).WithMetadata(SubscriptionDocs.Test);
+        app.MapPost("/subscriptions/{id}/secret/rotate", RotateSecretAsync).RequireScope(Scopes.SubscriptionsWrite)
+            .WithMetadata(SubscriptionDocs.RotateSecret);
+        app.MapPost("/subscriptions/{id}/test", SubscriptionTest.SendAsync).RequireScope(Scopes.SubscriptionsWrite)
+            .WithMetadata(new CostsEvents(1)).WithMetadata(SubscriptionDocs.Test);
     }
 
     private static async Task<Created<SubscriptionWithSecret>> CreateAsync(
-        HttpContext context, Caller caller, TriggersDbContext db, FirstAnswers answers, IOptions<CapOptions> caps, CancellationToken cancellationToken)
+        HttpContext context, Caller caller, TriggersDbContext db, FirstAnswers answers,
+        IOptions<CapOptions> caps, CancellationToken cancellationToken)
     {
         var key = IdempotencyKey.Of(context.Request);
         var bytes = await Body.ReadBytesAsync(context, Body.MaxBytes);
@@ -68,7 +71,8 @@ internal static class SubscriptionsApi
             DisabledReason = enabled ? null : DisabledByRequest,
         };
         await using var transaction = await db.LockTenantAsync(caller.TenantId, cancellationToken);
-        await Living(db, caller).EnsureRoomAsync(caps.SubscriptionsPerTenant, "subscriptions of a tenant; delete one first", cancellationToken);
+        await Living(db, caller)
+            .EnsureRoomAsync(caps.SubscriptionsPerTenant, "subscriptions of a tenant; delete one first", cancellationToken);
         db.Add(subscription);
         await db.SaveChangesAsync(cancellationToken);
         if (transaction is not null)
@@ -76,7 +80,8 @@ internal static class SubscriptionsApi
         return new NewSubscription(SubscriptionView.Of(subscription, caller), secret);
     }
 
-    private static async Task<Ok<Page<SubscriptionView>>> ListAsync(HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<Page<SubscriptionView>>> ListAsync(
+        HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         list.EnsureValid();
@@ -85,7 +90,8 @@ internal static class SubscriptionsApi
         return TypedResults.Ok(list.Answer(rows, s => SubscriptionView.Of(s, caller), s => s.Id));
     }
 
-    private static async Task<Ok<SubscriptionView>> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<SubscriptionView>> GetAsync(
+        string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         var found = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken);
@@ -93,7 +99,8 @@ internal static class SubscriptionsApi
     }
 
     private static async Task<Ok<SubscriptionView>> ChangeAsync(
-        string id, HttpContext context, Caller caller, TriggersDbContext db, IOptions<CapOptions> caps, CancellationToken cancellationToken)
+        string id, HttpContext context, Caller caller, TriggersDbContext db,
+        IOptions<CapOptions> caps, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         var body = await Body.ReadAsync(context, SubscriptionChange.Read);
@@ -132,11 +139,13 @@ internal static class SubscriptionsApi
     {
         var key = Ids.Subscription(id);
         var deleted = await db.Database.ExecuteSqlAsync(
-            $"UPDATE subscriptions SET deleted_at = now() WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL", cancellationToken);
+            $"UPDATE subscriptions SET deleted_at = now() WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL",
+            cancellationToken);
         return deleted > 0 ? TypedResults.NoContent() : throw ApiException.NotFound("subscription");
     }
 
-    private static async Task<Ok<RotatedSecret>> RotateSecretAsync(string id, HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<RotatedSecret>> RotateSecretAsync(
+        string id, HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         var body = await Body.ReadOptionalAsync(context, RotateSecret.Read);

@@ -17,7 +17,11 @@ internal sealed class ApiMetrics
         _refused = meter.CreateCounter<long>("triggers.events.refused", "{event}",
             "Requests with events that were refused, and events of batches; by `reason`, which is the error's code.");
         _append = meter.CreateHistogram("triggers.log.append.duration", "s", "From handing events to the log to their being durable.",
-            advice: new InstrumentAdvice<double> { HistogramBucketBoundaries = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2] });
+            advice: new InstrumentAdvice<double>
+            {
+                HistogramBucketBoundaries = [
+                0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2]
+            });
         _limited = meter.CreateCounter<long>("triggers.rate_limit.decisions", "{decision}", "What the rate limiter said to requests.");
         _bodyBytes = meter.CreateUpDownCounter<long>("triggers.requests.body.size", "By",
             "Bytes that the bodies of requests under way hold in this process; bounded by `Requests:MaxBodyBytes`.");

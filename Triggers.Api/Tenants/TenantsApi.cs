@@ -64,9 +64,11 @@ internal sealed record TenantView(string Id, string Name, string? UsagePlanId, D
 internal static class TenantsApi
 {
     private const string Group = "Tenants";
-    private const string Example = """{"id":"ten_01jd0000000000000000000000","name":"acme","usagePlanId":null,"createdAt":"2026-01-31T09:30:00Z"}""";
+    private const string Example =
+        """{"id":"ten_01jd0000000000000000000000","name":"acme","usagePlanId":null,"createdAt":"2026-01-31T09:30:00Z"}""";
 
-    private static readonly Operation Create = new("createTenant", Group, "Make a tenant", "It has no keys yet: make one with `tenantId` at `/api-keys`.")
+    private static readonly Operation Create = new(
+        "createTenant", Group, "Make a tenant", "It has no keys yet: make one with `tenantId` at `/api-keys`.")
     {
         Body = new(typeof(NewTenant), """{"name":"acme"}"""),
         AnswerExample = Example,
@@ -85,14 +87,18 @@ internal static class TenantsApi
     };
 
     private static readonly Operation Usage = new("getTenantUsage", Group, "See what a tenant has used",
-        "Today, which begins at midnight UTC, by all its keys in all processes together; with the scope `tenant:admin` one's own. Without Redis the "
-        + "counts are those of one process, `this_process`, since it started; while Redis is away there are none, and `source` is `unavailable`.")
+        "Today, which begins at midnight UTC, by all its keys in all processes together; with the scope `tenant:admin` one's own. "
+            + "Without Redis the "
+        + "counts are those of one process, `this_process`, since it started; while Redis is away there are none, and `source` is "
+        + "`unavailable`.")
     {
-        AnswerExample = """{"id":"ten_01jd0000000000000000000000","usagePlanId":"pln_01jd0000000000000000000000","requestsPerSecond":50,"burst":100,"eventsPerSecond":200,"bytesPerSecond":null,"eventsPerDay":100000,"source":"all_processes","requestsToday":812,"eventsToday":20417,"eventsLeft":79583,"resetsAt":"2026-02-01T00:00:00Z"}""",
+        AnswerExample =
+            """{"id":"ten_01jd0000000000000000000000","usagePlanId":"pln_01jd0000000000000000000000","requestsPerSecond":50,"burst":100,"eventsPerSecond":200,"bytesPerSecond":null,"eventsPerDay":100000,"source":"all_processes","requestsToday":812,"eventsToday":20417,"eventsLeft":79583,"resetsAt":"2026-02-01T00:00:00Z"}""",
     };
 
     private static readonly Operation Change = new("changeTenant", Group, "Change a tenant",
-        "JSON merge patch (RFC 7396): members that are not there stay. Another usage plan holds within seconds; what was used today counts.")
+        "JSON merge patch (RFC 7396): members that are not there stay. Another usage plan holds within seconds; what was used today "
+            + "counts.")
     {
         Body = new(typeof(TenantChange), """{"usagePlanId":"pln_01jd0000000000000000000000"}"""),
         AnswerExample = Example.Replace("\"usagePlanId\":null", "\"usagePlanId\":\"pln_01jd0000000000000000000000\""),
@@ -115,13 +121,16 @@ internal static class TenantsApi
 
     /// <summary>What a plan says.</summary>
     public static PlanLimits? LimitsOf(UsagePlan? plan) =>
-        plan is null ? null : new PlanLimits(plan.RequestsPerSecond, plan.Burst, plan.EventsPerSecond, plan.BytesPerSecond, plan.EventsPerDay);
+        plan is null ? null
+            : new PlanLimits(plan.RequestsPerSecond, plan.Burst, plan.EventsPerSecond, plan.BytesPerSecond, plan.EventsPerDay);
 
-    private static async Task<Created<TenantView>> CreateAsync(HttpContext context, TriggersDbContext db, IOptions<CapOptions> caps, CancellationToken cancellationToken)
+    private static async Task<Created<TenantView>> CreateAsync(
+        HttpContext context, TriggersDbContext db, IOptions<CapOptions> caps, CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, NewTenant.Read);
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
-        await db.Database.ExecuteSqlAsync($"SELECT pg_advisory_xact_lock({AdvisoryLocks.Class}, {AdvisoryLocks.Tenants})", cancellationToken);
+        await db.Database.ExecuteSqlAsync(
+            $"SELECT pg_advisory_xact_lock({AdvisoryLocks.Class}, {AdvisoryLocks.Tenants})", cancellationToken);
         await db.Tenants.EnsureRoomAsync(caps.Value.Tenants, "tenants", cancellationToken);
         var made = await WithPlanAsync(() => db.Tenants.FromSql(
             $"""
@@ -133,7 +142,8 @@ internal static class TenantsApi
         return TypedResults.Created($"/tenants/{view.Id}", view);
     }
 
-    private static async Task<Ok<Page<TenantView>>> ListAsync(HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<Page<TenantView>>> ListAsync(
+        HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         list.EnsureValid();
@@ -141,11 +151,13 @@ internal static class TenantsApi
         return TypedResults.Ok(list.Answer(rows, TenantView.Of, t => t.Id));
     }
 
-    private static async Task<Ok<TenantView>> GetAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken) =>
+    private static async Task<Ok<TenantView>> GetAsync(
+        string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken) =>
         TypedResults.Ok(TenantView.Of(await FindAsync(id, caller, db, cancellationToken)));
 
     private static async Task<Ok<TenantUsage>> GetUsageAsync(
-        string id, Caller caller, TriggersDbContext db, RateLimits rates, IOptions<RateLimitingOptions> defaults, CancellationToken cancellationToken)
+        string id, Caller caller, TriggersDbContext db, RateLimits rates,
+        IOptions<RateLimitingOptions> defaults, CancellationToken cancellationToken)
     {
         var tenant = await FindAsync(id, caller, db, cancellationToken);
         var plan = await PlanOf(db, tenant.Id).FirstOrDefaultAsync(cancellationToken);
@@ -153,7 +165,8 @@ internal static class TenantsApi
         return TypedResults.Ok(TenantUsage.Of(tenant.Id, plan?.Id, limits, await rates.LookAsync(limits), rates.AreShared));
     }
 
-    private static async Task<Ok<TenantView>> ChangeAsync(string id, HttpContext context, TriggersDbContext db, KeyChanges changes, CancellationToken cancellationToken)
+    private static async Task<Ok<TenantView>> ChangeAsync(
+        string id, HttpContext context, TriggersDbContext db, KeyChanges changes, CancellationToken cancellationToken)
     {
         var key = Ids.Tenant(id);
         var body = await Body.ReadAsync(context, TenantChange.Read);
@@ -173,7 +186,8 @@ internal static class TenantsApi
     private static async Task<Tenant> FindAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var key = Ids.Tenant(id);
-        var found = key == caller.TenantId || caller.May(Scopes.Admin) ? await db.Tenants.FirstOrDefaultAsync(t => t.Id == key, cancellationToken) : null;
+        var found = key == caller.TenantId || caller.May(Scopes.Admin)
+            ? await db.Tenants.FirstOrDefaultAsync(t => t.Id == key, cancellationToken) : null;
         return found ?? throw ApiException.NotFound("tenant");
     }
 

@@ -102,10 +102,12 @@ internal sealed record UsagePlanChange
 
 /// <summary>A usage plan as clients see it.</summary>
 internal sealed record UsagePlanView(
-    string Id, string Name, int RequestsPerSecond, int Burst, int? EventsPerSecond, int? BytesPerSecond, int? EventsPerDay, DateTimeOffset CreatedAt)
+    string Id, string Name, int RequestsPerSecond, int Burst, int? EventsPerSecond,
+    int? BytesPerSecond, int? EventsPerDay, DateTimeOffset CreatedAt)
 {
     public static UsagePlanView Of(UsagePlan p) =>
-        new(TypeId.Format(TypeId.UsagePlan, p.Id), p.Name, p.RequestsPerSecond, p.Burst, p.EventsPerSecond, p.BytesPerSecond, p.EventsPerDay, p.CreatedAt);
+        new(TypeId.Format(TypeId.UsagePlan, p.Id), p.Name, p.RequestsPerSecond,
+            p.Burst, p.EventsPerSecond, p.BytesPerSecond, p.EventsPerDay, p.CreatedAt);
 }
 
 /// <summary>Limits with a name, for any tenant. For the platform's admin alone.</summary>
@@ -120,7 +122,8 @@ internal static class UsagePlansApi
     private static readonly Operation Create = new("createUsagePlan", Group, "Make a usage plan",
         "Give it to a tenant with `usagePlanId` at `/tenants`. Each tenant has the limits for itself, all its keys together.")
     {
-        Body = new(typeof(UsagePlanBody), """{"name":"starter","requestsPerSecond":50,"burst":100,"eventsPerSecond":200,"eventsPerDay":100000}"""),
+        Body = new(typeof(UsagePlanBody),
+            """{"name":"starter","requestsPerSecond":50,"burst":100,"eventsPerSecond":200,"eventsPerDay":100000}"""),
         AnswerExample = Example,
         Errors = [ErrorCodes.NameTaken],
     };
@@ -134,7 +137,8 @@ internal static class UsagePlansApi
     private static readonly Operation Get = new("getUsagePlan", Group, "Get a usage plan", "By its id.") { AnswerExample = Example };
 
     private static readonly Operation Change = new("changeUsagePlan", Group, "Change a usage plan",
-        "JSON merge patch (RFC 7396): members that are not there stay. It holds for every tenant with this plan within seconds; what they have "
+        "JSON merge patch (RFC 7396): members that are not there stay. It holds for every tenant with this plan within seconds; what "
+            + "they have "
         + "used today counts.")
     {
         Body = new(typeof(UsagePlanChange), """{"requestsPerSecond":100,"burst":200}"""),
@@ -157,7 +161,8 @@ internal static class UsagePlansApi
         app.MapDelete("/usage-plans/{id}", DeleteAsync).RequireScope(Scopes.Admin).WithMetadata(Delete);
     }
 
-    private static async Task<Created<UsagePlanView>> CreateAsync(HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Created<UsagePlanView>> CreateAsync(
+        HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, UsagePlanBody.Read);
         var made = await db.UsagePlans.FromSql(
@@ -170,7 +175,8 @@ internal static class UsagePlansApi
         return TypedResults.Created($"/usage-plans/{view.Id}", view);
     }
 
-    private static async Task<Ok<Page<UsagePlanView>>> ListAsync(HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
+    private static async Task<Ok<Page<UsagePlanView>>> ListAsync(
+        HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         list.EnsureValid();

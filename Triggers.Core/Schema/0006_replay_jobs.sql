@@ -20,7 +20,8 @@ CREATE TABLE replay_jobs (
     CONSTRAINT finished_has_an_end CHECK ((status = 'running') = (finished_at IS NULL))
 );
 COMMENT ON COLUMN replay_jobs.event_types IS 'null: those that the subscription wants';
-COMMENT ON COLUMN replay_jobs.next_event IS 'every event below it has been dealt with; it moves in the transaction that makes the deliveries';
+COMMENT ON COLUMN replay_jobs.next_event IS
+    'every event below it has been dealt with; it moves in the transaction that makes the deliveries';
 -- One at a time for each subscription, and what there is to do.
 CREATE UNIQUE INDEX replay_jobs_running ON replay_jobs (subscription_id) WHERE status = 'running';
 

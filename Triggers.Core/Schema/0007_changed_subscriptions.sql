@@ -1,4 +1,5 @@
--- By which transaction a subscription was written last: whoever holds a copy of all of them reads only those that its last look could not see.
+-- By which transaction a subscription was written last: whoever holds a copy of all of them reads only those that its last look could not
+-- see.
 ALTER TABLE subscriptions ADD COLUMN changed_by xid8 NOT NULL DEFAULT pg_current_xact_id();
 
 CREATE FUNCTION mark_subscription_changed() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -34,6 +34,6 @@ CREATE INDEX replay_jobs_uncharged ON replay_jobs (charge_at) WHERE deliveries >
 
 -- Only keys of the tenant `default` administer the platform. Those of others go on administering their own tenant; with every scope of
 -- theirs named, since the version before does not know the new one.
-UPDATE api_keys k SET scopes = ARRAY['events:write', 'events:read', 'inbox:read', 'inbox:write', 'subscriptions:write', 'subscriptions:read',
-    'keys:write', 'tenant:admin']
+UPDATE api_keys k SET scopes = ARRAY['events:write', 'events:read', 'inbox:read', 'inbox:write', 'subscriptions:write',
+    'subscriptions:read', 'keys:write', 'tenant:admin']
 FROM tenants t WHERE t.id = k.tenant_id AND t.name <> 'default' AND 'admin' = ANY (k.scopes);

@@ -1,5 +1,6 @@
--- What lists filter by. An index on a table with much in it takes minutes, and its building would hold up who writes to the table; so here it is
--- only declared there, and built partition by partition, beside those who write, when the migrations are done: see PartitionedIndexes.
+-- What lists filter by. An index on a table with much in it takes minutes, and its building would hold up who writes to the table; so here
+-- it is only declared there, and built partition by partition, beside those who write, when the migrations are done: see
+-- PartitionedIndexes.
 DO $$
 DECLARE
     what text;

@@ -1,6 +1,6 @@
--- What is not final moves to a small table of its own; deliveries becomes the history, written once. docs/decisions/0009-queue-and-history.md
--- says why. Only this change is not additive: the delivery processes of the version before must have stopped. Nothing here waits for, or
--- holds up, the acceptance of events.
+-- What is not final moves to a small table of its own; deliveries becomes the history, written once.
+-- docs/decisions/0009-queue-and-history.md says why. Only this change is not additive: the delivery processes of the version before must
+-- have stopped. Nothing here waits for, or holds up, the acceptance of events.
 
 -- What has an attempt ahead of it, or one in flight. Every index of the hot path is here.
 CREATE TABLE delivery_queue (
@@ -125,7 +125,8 @@ END $$;
 -- From here on nobody reads or writes deliveries until this is done.
 LOCK TABLE deliveries, open_events IN ACCESS EXCLUSIVE MODE;
 
-INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, claim, claimed_by, retry_count, next_attempt_at, data_bytes, is_replay, replay_of, test,
+INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, claim, claimed_by, retry_count, next_attempt_at,
+    data_bytes, is_replay, replay_of, test,
     last_outcome, last_status_code, last_trace_parent)
 SELECT d.tenant_id, d.id, d.event_id, d.subscription_id, d.claim, d.claimed_by, d.retry_count, d.next_attempt_at,
     coalesce((SELECT octet_length(e.data) FROM events e WHERE e.tenant_id = d.tenant_id AND e.id = d.event_id), 0),
@@ -167,7 +168,8 @@ ALTER TABLE deliveries
     -- Not valid: what is there is known to keep them, and to read through it all takes long.
     ADD CONSTRAINT is_final CHECK (status IN ('succeeded', 'dead_lettered', 'cancelled') AND finalized_at IS NOT NULL) NOT VALID,
     ADD CONSTRAINT attempt_is_whole CHECK (
-        num_nulls(attempt_id, attempt_number, attempt_started_at, attempt_duration_ms) IN (0, 4) AND attempt_number > 0 AND attempt_duration_ms >= 0
+        num_nulls(attempt_id, attempt_number, attempt_started_at, attempt_duration_ms) IN (0, 4) AND attempt_number > 0
+            AND attempt_duration_ms >= 0
         AND length(response_body) <= 4096) NOT VALID;
 CREATE TABLE deliveries_default (LIKE deliveries INCLUDING ALL);
 ALTER TABLE deliveries ATTACH PARTITION deliveries_default DEFAULT;
@@ -182,17 +184,20 @@ CREATE INDEX dead_letters_unresolved_event ON dead_letters (tenant_id, event_id)
 
 -- Where a delivery stands, wherever it lies: what is read, and never written.
 CREATE VIEW all_deliveries AS
-SELECT tenant_id, id, event_id, subscription_id, 'pending' AS status, claim, claimed_by, retry_count, next_attempt_at, last_outcome, last_status_code,
+SELECT tenant_id, id, event_id, subscription_id, 'pending' AS status, claim, claimed_by, retry_count, next_attempt_at,
+    last_outcome, last_status_code,
     replay_of, test, NULL::timestamptz AS finalized_at
 FROM delivery_queue
 UNION ALL
-SELECT tenant_id, id, event_id, subscription_id, status, claim, NULL, retry_count, NULL, last_outcome, last_status_code, replay_of, test, finalized_at
+SELECT tenant_id, id, event_id, subscription_id, status, claim, NULL, retry_count, NULL, last_outcome, last_status_code,
+    replay_of, test, finalized_at
 FROM deliveries;
 
 CREATE VIEW all_attempts AS
 SELECT tenant_id, delivery_id, claim, id, number, started_at, duration_ms, outcome, error, status_code, response_headers, response_body
 FROM attempts
 UNION ALL
-SELECT tenant_id, id, claim, attempt_id, attempt_number, attempt_started_at, attempt_duration_ms, last_outcome, attempt_error, last_status_code,
+SELECT tenant_id, id, claim, attempt_id, attempt_number, attempt_started_at, attempt_duration_ms, last_outcome, attempt_error,
+    last_status_code,
     response_headers, response_body
 FROM deliveries WHERE attempt_id IS NOT NULL;

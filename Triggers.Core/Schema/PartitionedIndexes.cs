@@ -40,7 +40,8 @@ internal static class PartitionedIndexes
 
     private static async Task<bool> TryLockAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
-        await using var command = new NpgsqlCommand($"SELECT pg_try_advisory_lock({AdvisoryLocks.Class}, {AdvisoryLocks.Indexes})", connection);
+        await using var command = new NpgsqlCommand(
+            $"SELECT pg_try_advisory_lock({AdvisoryLocks.Class}, {AdvisoryLocks.Indexes})", connection);
         if (await command.ExecuteScalarAsync(cancellationToken) is true)
             return true;
         await Task.Delay(TimeSpan.FromMilliseconds(500), cancellationToken);

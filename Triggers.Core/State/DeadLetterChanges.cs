@@ -3,7 +3,9 @@ using NpgsqlTypes;
 
 namespace Triggers.Core.State;
 
-/// <summary>What becomes of dead letters, but for what the end of their replay makes of them, which is in <see cref="DeliveryResults"/>.</summary>
+/// <summary>
+/// What becomes of dead letters, but for what the end of their replay makes of them, which is in <see cref="DeliveryResults"/>.
+/// </summary>
 public static class DeadLetterChanges
 {
     /// <summary>The unresolved dead letters of these events and subscriptions wait for how their replays end.</summary>

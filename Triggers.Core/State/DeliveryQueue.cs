@@ -78,10 +78,12 @@ public static class DeliveryQueue
     /// <summary>
     /// Takes what is due, of each lane as much as it has places and memory for; a lane with a million due costs no more than one with
     /// ten. What a deleted subscription still has is taken whenever it is due, to be cancelled; what is in flight ends by itself. Answers
-    /// id, tenant, event, subscription, claim, retry count, whether it is a replay, of what, test, trace parent, bytes of data, and whether
-    /// a lease of it has run out, in that order; and with only the subscription each lane of which something is due that is too large.
+    /// id, tenant, event, subscription, claim, retry count, whether it is a replay, of what, test, trace parent, bytes of data, and
+    /// whether a lease of it has run out, in that order; and with only the subscription each lane of which something is due that is too
+    /// large.
     /// </summary>
-    /// <remarks>The rows are locked inside a materialized CTE: as a plain join the planner may lock more than the limit lets through.</remarks>
+    /// <remarks>The rows are locked inside a materialized CTE: as a plain join the planner may lock more than the limit lets
+    /// through.</remarks>
     /// <param name="tests">Whether to take tests, which have places of their own, or everything else.</param>
     /// <param name="lanes">Subscriptions, each once.</param>
     /// <param name="places">The most rows of each.</param>
@@ -90,7 +92,8 @@ public static class DeliveryQueue
     /// <param name="worker">Who takes it.</param>
     /// <param name="lease">For how long.</param>
     public static NpgsqlBatchCommand Claim(
-        bool tests, IReadOnlyList<Guid> lanes, IReadOnlyList<int> places, IReadOnlyList<long> bytes, IReadOnlyList<bool> idle, int worker, TimeSpan lease)
+        bool tests, IReadOnlyList<Guid> lanes, IReadOnlyList<int> places,
+        IReadOnlyList<long> bytes, IReadOnlyList<bool> idle, int worker, TimeSpan lease)
     {
         var command = new NpgsqlBatchCommand(tests ? ClaimTests : ClaimOthers);
         var parameters = command.Parameters;

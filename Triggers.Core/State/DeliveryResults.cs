@@ -26,7 +26,8 @@ public sealed record AttemptMade(
 /// <param name="Claim">The claim it was held under.</param>
 /// <param name="Status">The state it goes to; pending stays pending, at another time.</param>
 /// <param name="Attempt">What was tried; null when nothing was.</param>
-public sealed record DeliveryResult(Guid TenantId, Guid Id, Guid EventId, Guid SubscriptionId, int Claim, DeliveryStatus Status, AttemptMade? Attempt)
+public sealed record DeliveryResult(
+    Guid TenantId, Guid Id, Guid EventId, Guid SubscriptionId, int Claim, DeliveryStatus Status, AttemptMade? Attempt)
 {
     /// <summary>For pending: how long from now it is due again.</summary>
     public TimeSpan Delay { get; init; }
@@ -179,7 +180,8 @@ public static class DeliveryResults
         parameters.AddColumn("numbers", NpgsqlDbType.Integer, results, r => r.Attempt?.Number ?? 0);
         parameters.AddColumn("ages", NpgsqlDbType.Interval, results, r => r.Attempt?.Age ?? TimeSpan.Zero);
         parameters.AddColumn("durations", NpgsqlDbType.Integer, results, r => (int)(r.Attempt?.Duration.TotalMilliseconds ?? 0));
-        parameters.AddColumn("outcomes", NpgsqlDbType.Text, results, r => r.Attempt is { } a ? SnakeCase<AttemptOutcome>.Of(a.Outcome) : null);
+        parameters.AddColumn(
+            "outcomes", NpgsqlDbType.Text, results, r => r.Attempt is { } a ? SnakeCase<AttemptOutcome>.Of(a.Outcome) : null);
         // Postgres keeps no NUL in text.
         parameters.AddColumn("errors", NpgsqlDbType.Text, results, r => r.Attempt?.Error?.Replace("\0", "", StringComparison.Ordinal));
         parameters.AddColumn("codes", NpgsqlDbType.Integer, results, r => r.Attempt?.StatusCode);

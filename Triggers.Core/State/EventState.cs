@@ -15,7 +15,9 @@ namespace Triggers.Core.State;
 /// </remarks>
 public static class EventState
 {
-    /// <summary>The place of the Postgres log up to which events are projected. Events of another log are stored when they are projected.</summary>
+    /// <summary>
+    /// The place of the Postgres log up to which events are projected. Events of another log are stored when they are projected.
+    /// </summary>
     public const string Position = "(SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0)";
 
     /// <summary>Whether deliveries of it are still to be made.</summary>
@@ -58,11 +60,12 @@ public static class EventState
 
     /// <summary>The name of its state.</summary>
     public const string Status =
-        $"CASE WHEN {IsDeadLettered} THEN 'dead_lettered' WHEN {IsQueued} OR {IsUnprojected} OR {IsUnclaimed} THEN 'pending' ELSE 'delivered' END";
+        $"CASE WHEN {IsDeadLettered} THEN 'dead_lettered' WHEN {IsQueued} OR {IsUnprojected} OR {IsUnclaimed} THEN 'pending' ELSE "
+            + "'delivered' END";
 
     /// <summary>
-    /// Ids of a tenant's events (<c>@tenant</c>) that may be in the inbox, or pending and projected, each once: what they are is still to be
-    /// asked. Three small indexes are read in their order, from a place and no further than asked.
+    /// Ids of a tenant's events (<c>@tenant</c>) that may be in the inbox, or pending and projected, each once: what they are is still to
+    /// be asked. Three small indexes are read in their order, from a place and no further than asked.
     /// </summary>
     /// <param name="bounds">Conditions on a column of ids.</param>
     /// <param name="order"><c>ASC</c> or <c>DESC</c>.</param>

@@ -2,7 +2,9 @@ using Npgsql;
 
 namespace Triggers.Core.State;
 
-/// <summary>The daily partitions of the tables with history. What no day covers goes to their default partitions, so a missing day stops nobody.</summary>
+/// <summary>
+/// The daily partitions of the tables with history. What no day covers goes to their default partitions, so a missing day stops nobody.
+/// </summary>
 public static class Partitions
 {
     /// <summary>The tables that have them.</summary>
@@ -26,7 +28,9 @@ public static class Partitions
         await MakeAsync(connection, today.AddDays(-1), today.AddDays(daysAhead), cancellationToken);
     }
 
-    /// <summary>From one day to another. Each is a transaction of its own; one that has to wait for a lock is left to the next time.</summary>
+    /// <summary>
+    /// From one day to another. Each is a transaction of its own; one that has to wait for a lock is left to the next time.
+    /// </summary>
     public static async Task MakeAsync(NpgsqlConnection connection, DateOnly first, DateOnly last, CancellationToken cancellationToken)
     {
         for (var day = first; day <= last; day = day.AddDays(1))
@@ -47,14 +51,16 @@ public static class Partitions
         return (DateOnly)(await command.ExecuteScalarAsync(cancellationToken))!;
     }
 
-    private static async Task<bool> TryMakeAsync(NpgsqlConnection connection, string table, DateOnly day, CancellationToken cancellationToken)
+    private static async Task<bool> TryMakeAsync(
+        NpgsqlConnection connection, string table, DateOnly day, CancellationToken cancellationToken)
     {
         try
         {
             await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
             await using var batch = new NpgsqlBatch(connection)
             {
-                BatchCommands = { new(LockTimeout), new("SELECT make_partition($1, $2)") { Parameters = { new() { Value = table }, new() { Value = day } } } },
+                BatchCommands = { new(LockTimeout), new(
+                    "SELECT make_partition($1, $2)") { Parameters = { new() { Value = table }, new() { Value = day } } } },
             };
             var made = await batch.ExecuteScalarAsync(cancellationToken) is true;
             await transaction.CommitAsync(cancellationToken);

@@ -39,10 +39,12 @@ public static class Retention
     /// <param name="connection">Open, with no transaction.</param>
     /// <param name="keep">For each table of <see cref="Partitions.Tables"/> how many days are kept behind today.</param>
     /// <param name="cancellationToken">Ends it.</param>
-    public static async Task<List<DroppedDay>> DropAsync(NpgsqlConnection connection, Func<string, int> keep, CancellationToken cancellationToken)
+    public static async Task<List<DroppedDay>> DropAsync(
+        NpgsqlConnection connection, Func<string, int> keep, CancellationToken cancellationToken)
     {
         var dropped = new List<DroppedDay>();
-        await using (var take = new NpgsqlCommand($"SELECT pg_try_advisory_lock({AdvisoryLocks.Class}, {AdvisoryLocks.Retention})", connection))
+        await using (
+            var take = new NpgsqlCommand($"SELECT pg_try_advisory_lock({AdvisoryLocks.Class}, {AdvisoryLocks.Retention})", connection))
         {
             if (await take.ExecuteScalarAsync(cancellationToken) is not true)
                 return dropped;
@@ -56,13 +58,15 @@ public static class Retention
                     dropped.Add(new DroppedDay(table, day, await DropAsync(connection, table, day, cancellationToken)));
             }
         }
-        await using var let = new NpgsqlCommand($"SELECT pg_advisory_unlock({AdvisoryLocks.Class}, {AdvisoryLocks.Retention})", connection);
+        await using var let = new NpgsqlCommand(
+            $"SELECT pg_advisory_unlock({AdvisoryLocks.Class}, {AdvisoryLocks.Retention})", connection);
         await let.ExecuteScalarAsync(cancellationToken);
         return dropped;
     }
 
     /// <summary>Days that have a partition, attached or detached already, or rows in the default partition.</summary>
-    private static async Task<List<DateOnly>> DaysBeforeAsync(NpgsqlConnection connection, string table, DateOnly before, CancellationToken cancellationToken)
+    private static async Task<List<DateOnly>> DaysBeforeAsync(
+        NpgsqlConnection connection, string table, DateOnly before, CancellationToken cancellationToken)
     {
         await using var command = new NpgsqlCommand(
             $"""
@@ -83,7 +87,8 @@ public static class Retention
     }
 
     /// <summary>Makes a day a table of its own that nobody reads. False where something holds it, or somebody holds up the lock.</summary>
-    private static async Task<bool> SetAsideAsync(NpgsqlConnection connection, string table, DateOnly day, CancellationToken cancellationToken)
+    private static async Task<bool> SetAsideAsync(
+        NpgsqlConnection connection, string table, DateOnly day, CancellationToken cancellationToken)
     {
         if (await IsHeldAsync(connection, day, cancellationToken))
             return false;
@@ -145,7 +150,8 @@ public static class Retention
                     WHERE e.external_id IS NOT NULL LIMIT {Portion}))
                 """, day, cancellationToken);
             await InPortionsAsync(connection,
-                $"DELETE FROM inbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM inbox WHERE event_id >= @first AND event_id < @next LIMIT {Portion}))",
+                "DELETE FROM inbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM inbox WHERE event_id >= @first AND event_id < @next LIMIT "
+                    + $"{Portion}))",
                 day, cancellationToken);
             await InPortionsAsync(connection,
                 $"""

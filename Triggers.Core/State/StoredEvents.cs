@@ -38,7 +38,8 @@ public static class StoredEvents
     /// </summary>
     public static IEnumerable<NpgsqlBatchCommand> Test(Event e, Guid deliveryId, Guid subscriptionId)
     {
-        yield return new NpgsqlBatchCommand($"INSERT INTO events ({Columns}) VALUES (@tenant, @id, NULL, @type, NULL, NULL, NULL, @correlation, @trace, @data)")
+        yield return new NpgsqlBatchCommand(
+            $"INSERT INTO events ({Columns}) VALUES (@tenant, @id, NULL, @type, NULL, NULL, NULL, @correlation, @trace, @data)")
         {
             Parameters =
             {
@@ -50,6 +51,7 @@ public static class StoredEvents
         {
             Parameters = { new("tenant", e.TenantId), new("id", e.Id) },
         };
-        yield return DeliveryQueue.Enqueue([new NewDelivery(e.TenantId, deliveryId, e.Id, subscriptionId) { DataBytes = e.Data.Length, Test = true }]);
+        yield return DeliveryQueue.Enqueue(
+            [new NewDelivery(e.TenantId, deliveryId, e.Id, subscriptionId) { DataBytes = e.Data.Length, Test = true }]);
     }
 }

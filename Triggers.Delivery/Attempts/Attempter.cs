@@ -28,7 +28,9 @@ internal sealed partial class Attempter(
 
     private readonly CancellationTokenSource _abort = new();
 
-    /// <summary>To sign a large body takes a processor for milliseconds: so many at a time, that those who send little are not behind them all.</summary>
+    /// <summary>
+    /// To sign a large body takes a processor for milliseconds: so many at a time, that those who send little are not behind them all.
+    /// </summary>
     private readonly SemaphoreSlim _signing = new(Environment.ProcessorCount);
 
     private int _inFlight;
@@ -40,11 +42,14 @@ internal sealed partial class Attempter(
     public void Start(DueDelivery delivery, Lanes lanes, EventToSend? known = null)
     {
         Interlocked.Increment(ref _inFlight);
-        var share = known is null ? payloads.Hold(delivery.TenantId, delivery.EventId, delivery.DataBytes) : payloads.Hold(delivery.TenantId, known);
+        var share = known is null ? payloads.Hold(delivery.TenantId, delivery.EventId, delivery.DataBytes)
+            : payloads.Hold(delivery.TenantId, known);
         _ = AttemptAsync(delivery, share, lanes);
     }
 
-    /// <summary>Lets attempts finish until the token says that the time is up, then breaks them off: those come due again at once.</summary>
+    /// <summary>
+    /// Lets attempts finish until the token says that the time is up, then breaks them off: those come due again at once.
+    /// </summary>
     public async Task DrainAsync(CancellationToken timeIsUp)
     {
         await using (timeIsUp.Register(_abort.Cancel))
@@ -201,7 +206,8 @@ internal sealed partial class Attempter(
 
     private static Completed Completed(
         DueDelivery delivery, Transition transition, AttemptMade? attempt, string? traceParent, long startedAt, int? revision) => new(
-        new DeliveryResult(delivery.TenantId, delivery.Id, delivery.EventId, delivery.SubscriptionId, delivery.Claim, transition.Status, attempt)
+        new DeliveryResult(
+            delivery.TenantId, delivery.Id, delivery.EventId, delivery.SubscriptionId, delivery.Claim, transition.Status, attempt)
         {
             Delay = transition.Delay,
             CountsAsFailure = transition.CountsAsFailure,
@@ -218,19 +224,24 @@ internal sealed partial class Attempter(
     private static partial class Log
     {
         // As in the API's requests: in every line that is written during an attempt.
-        private static readonly Func<ILogger, string, IDisposable?> AttemptScope = LoggerMessage.DefineScope<string>("CorrelationId:{CorrelationId}");
+        private static readonly Func<ILogger, string,
+        IDisposable?> AttemptScope = LoggerMessage.DefineScope<string>("CorrelationId:{CorrelationId}");
 
         public static IDisposable? Attempt(ILogger logger, string correlationId) => AttemptScope(logger, correlationId);
 
         [LoggerMessage(EventId = 2, Level = LogLevel.Error, Message = "Delivery {DeliveryId} broke off; its lease brings it back")]
         public static partial void Broken(ILogger logger, Exception exception, string deliveryId);
 
-        [LoggerMessage(EventId = 4, Level = LogLevel.Warning, Message = "Delivery {DeliveryId} is cancelled: its event {EventId} is no longer kept")]
+        [LoggerMessage(
+            EventId = 4, Level = LogLevel.Warning, Message = "Delivery {DeliveryId} is cancelled: its event {EventId} is no longer kept")]
         public static partial void EventIsGone(ILogger logger, string deliveryId, string eventId);
 
         [LoggerMessage(EventId = 3, Level = LogLevel.Information,
-            Message = "delivery.attempted {DeliveryId} of {EventId} to {SubscriptionId}: attempt {Attempt} ended {Outcome} ({Cause}), now {Status}, due in {DelaySeconds} s")]
-        public static partial void Failed(ILogger logger, string deliveryId, string eventId, string subscriptionId, int attempt, string outcome,
+            Message =
+                "delivery.attempted {DeliveryId} of {EventId} to {SubscriptionId}: attempt {Attempt} ended {Outcome} ({Cause}), now "
+                    + "{Status}, due in {DelaySeconds} s")]
+        public static partial void Failed(
+            ILogger logger, string deliveryId, string eventId, string subscriptionId, int attempt, string outcome,
             string cause, string status, double delaySeconds);
     }
 }

@@ -12,7 +12,8 @@ namespace Triggers.Delivery.Attempts;
 /// <param name="ClaimedAt">Timestamp of the TimeProvider, taken before the claim was made.</param>
 /// <param name="DataBytes">Length of the event's data.</param>
 internal sealed record DueDelivery(
-    Guid TenantId, Guid Id, Guid EventId, Guid SubscriptionId, int Claim, int RetryCount, Guid? ReplayOf, bool Test, long ClaimedAt, int DataBytes)
+    Guid TenantId, Guid Id, Guid EventId, Guid SubscriptionId, int Claim,
+    int RetryCount, Guid? ReplayOf, bool Test, long ClaimedAt, int DataBytes)
 {
     /// <summary>Whether somebody asked for it, of a delivery that was made or of none.</summary>
     public bool IsReplay { get; init; }
@@ -23,4 +24,5 @@ internal sealed record DueDelivery(
 
 /// <summary>An event as it is stored.</summary>
 internal sealed record EventToSend(
-    Guid Id, string Type, string? ExternalId, string? Source, string? Subject, DateTimeOffset? Time, string CorrelationId, string? TraceParent, byte[] Data);
+    Guid Id, string Type, string? ExternalId, string? Source, string? Subject,
+    DateTimeOffset? Time, string CorrelationId, string? TraceParent, byte[] Data);

@@ -10,7 +10,8 @@ internal sealed record Payload(EventToSend Event, byte[] Body)
 }
 
 /// <summary>Reads events; those that are no longer kept are not among the answers.</summary>
-internal delegate Task<IReadOnlyCollection<EventToSend>> ReadEvents(IReadOnlyCollection<(Guid TenantId, Guid Id)> events, CancellationToken cancellationToken);
+internal delegate Task<IReadOnlyCollection<EventToSend>> ReadEvents(
+    IReadOnlyCollection<(Guid TenantId, Guid Id)> events, CancellationToken cancellationToken);
 
 /// <summary>
 /// What attempts send: read when an attempt starts, once for all deliveries of an event that are on their way, and let go when the last

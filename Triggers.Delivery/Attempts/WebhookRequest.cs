@@ -12,12 +12,14 @@ namespace Triggers.Delivery.Attempts;
 internal static class WebhookRequest
 {
     private static readonly ProductInfoHeaderValue UserAgent = new(
-        "Triggers", typeof(WebhookRequest).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()!.InformationalVersion.Split('+')[0]);
+        "Triggers",
+        typeof(WebhookRequest).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()!.InformationalVersion.Split('+')[0]);
 
     /// <summary>The request of attempt number <paramref name="number"/>, signed for this moment.</summary>
     /// <exception cref="FormatException">Address or headers can't be sent.</exception>
     public static HttpRequestMessage Create(
-        DueDelivery delivery, Payload payload, HttpContent content, Subscriber subscriber, int number, DateTimeOffset now, Activity? activity)
+        DueDelivery delivery, Payload payload, HttpContent content,
+        Subscriber subscriber, int number, DateTimeOffset now, Activity? activity)
     {
         var e = payload.Event;
         var id = TypeId.Format(TypeId.Event, e.Id);
@@ -50,7 +52,9 @@ internal static class WebhookRequest
         }
     }
 
-    /// <summary><c>{"id","type","timestamp","source"?,"subject"?,"externalId"?,"data"}</c>, with <c>data</c> byte for byte as it was received.</summary>
+    /// <summary>
+    /// <c>{"id","type","timestamp","source"?,"subject"?,"externalId"?,"data"}</c>, with <c>data</c> byte for byte as it was received.
+    /// </summary>
     public static byte[] Envelope(EventToSend e)
     {
         // The head alone is written as JSON, and the data copied behind it once.

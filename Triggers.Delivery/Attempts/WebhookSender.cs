@@ -35,7 +35,9 @@ internal sealed record AttemptResult(
 /// <summary>Makes one HTTP request: signed, guarded, timed, classified. What follows from it is decided elsewhere.</summary>
 internal sealed class WebhookSender(IHttpClientFactory clients, IOptions<DeliveryOptions> options, TimeProvider time)
 {
-    /// <summary>The HttpClient that webhooks go out by. It follows nothing, keeps nothing and retries nothing: the schedule does.</summary>
+    /// <summary>
+    /// The HttpClient that webhooks go out by. It follows nothing, keeps nothing and retries nothing: the schedule does.
+    /// </summary>
     public const string ClientName = "webhooks";
 
     /// <summary>Sends, and never throws but for <paramref name="cancellationToken"/>: a failure is a result.</summary>
@@ -90,7 +92,8 @@ internal sealed class WebhookSender(IHttpClientFactory clients, IOptions<Deliver
 
     /// <summary>A method of its own, so that nothing here keeps the payload while the answer is waited for.</summary>
     private async Task<HttpRequestMessage> CreateAsync(
-        DueDelivery delivery, PayloadShare share, Action written, Subscriber subscriber, int number, Activity? activity, CancellationToken cancellationToken)
+        DueDelivery delivery, PayloadShare share, Action written, Subscriber subscriber,
+        int number, Activity? activity, CancellationToken cancellationToken)
     {
         var payload = await share.ReadAsync(cancellationToken) ?? throw new FormatException("The event is no longer kept.");
         return WebhookRequest.Create(

@@ -3,7 +3,9 @@ using System.Text;
 
 namespace Triggers.Delivery.Attempts;
 
-/// <summary>Signatures as Standard Webhooks has them: HMAC-SHA256 over <c>id.timestamp.body</c>, keyed with the bytes behind <c>whsec_</c>.</summary>
+/// <summary>
+/// Signatures as Standard Webhooks has them: HMAC-SHA256 over <c>id.timestamp.body</c>, keyed with the bytes behind <c>whsec_</c>.
+/// </summary>
 public static class WebhookSignature
 {
     /// <summary>The value of <c>webhook-signature</c>: one <c>v1,…</c> for each secret, separated by spaces.</summary>

@@ -17,7 +17,8 @@ internal sealed record Completed(DeliveryResult Result, long StartedAt);
 /// Writes what became of deliveries, many in one statement. While Postgres is away they wait here; a full buffer stops the claiming.
 /// </summary>
 internal sealed partial class Completions(
-    EngineDataSource dataSource, Lanes lanes, Wakeups wakeups, DeliveryMetrics metrics, TimeProvider time, ILogger<Completions> logger) : BackgroundService
+    EngineDataSource dataSource, Lanes lanes, Wakeups wakeups, DeliveryMetrics metrics, TimeProvider time, ILogger<Completions> logger)
+        : BackgroundService
 {
     private const int Capacity = 4_096;
     private const int MaxBatch = 500;
@@ -61,8 +62,10 @@ internal sealed partial class Completions(
             _queue.Reader.TryRead(out _);
             batch.Add(next);
         }
-        // In the order in which everybody locks rows, so that two who write about the same deliveries don't wait for each other in a circle.
-        batch.Sort((a, b) => a.Result.TenantId.CompareTo(b.Result.TenantId) is var byTenant and not 0 ? byTenant : a.Result.Id.CompareTo(b.Result.Id));
+        // In the order in which everybody locks rows, so that two who write about the same deliveries don't wait for each other in a
+        // circle.
+        batch.Sort((a, b) =>
+            a.Result.TenantId.CompareTo(b.Result.TenantId) is var byTenant and not 0 ? byTenant : a.Result.Id.CompareTo(b.Result.Id));
     }
 
     private async Task WriteUntilDoneAsync(List<Completed> batch, CancellationToken stoppingToken)

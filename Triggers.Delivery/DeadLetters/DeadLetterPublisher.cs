@@ -56,7 +56,8 @@ internal sealed class DeadLetterPublisher(
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
         // One process at a time. The letters themselves stay unlocked: a replay that ends must not wait for Kafka.
-        await using (var command = new NpgsqlCommand($"SELECT pg_try_advisory_xact_lock({AdvisoryLocks.Class}, {AdvisoryLocks.DeadLetters})", connection))
+        await using (var command = new NpgsqlCommand(
+            $"SELECT pg_try_advisory_xact_lock({AdvisoryLocks.Class}, {AdvisoryLocks.DeadLetters})", connection))
         {
             if (await command.ExecuteScalarAsync(cancellationToken) is not true)
                 return 0;
@@ -64,9 +65,12 @@ internal sealed class DeadLetterPublisher(
         var letters = await ReadAsync(connection, cancellationToken);
         if (letters.Count == 0)
             return 0;
-        await Task.WhenAll(letters.ConvertAll(l => producer.ProduceAsync(options.Value.DeadLettersTopic, l.Message, CancellationToken.None)));
+        await Task.WhenAll(
+            letters.ConvertAll(l => producer.ProduceAsync(options.Value.DeadLettersTopic, l.Message, CancellationToken.None)));
 
-        await using (var mark = new NpgsqlBatch(connection) { BatchCommands = { DeadLetterChanges.Publish(letters.ConvertAll(l => (l.TenantId, l.DeliveryId))) } })
+        await using (var mark = new NpgsqlBatch(
+            connection)
+        { BatchCommands = { DeadLetterChanges.Publish(letters.ConvertAll(l => (l.TenantId, l.DeliveryId))) } })
             await mark.ExecuteNonQueryAsync(cancellationToken);
         await transaction.CommitAsync(cancellationToken);
         return letters.Count;
@@ -93,7 +97,8 @@ internal sealed class DeadLetterPublisher(
         while (await reader.ReadAsync(cancellationToken))
         {
             letters.Add(new Letter(
-                reader.GetGuid(0), reader.GetGuid(1), reader.GetString(2), reader.GetInt32(3), reader.GetFieldValue<DateTimeOffset>(4), reader.GetGuid(5),
+                reader.GetGuid(0), reader.GetGuid(1), reader.GetString(2), reader.GetInt32(3),
+                reader.GetFieldValue<DateTimeOffset>(4), reader.GetGuid(5),
                 reader.IsDBNull(6) ? null : reader.GetString(6), reader.IsDBNull(7) ? null : reader.GetString(7),
                 reader.IsDBNull(8) ? [] : reader.GetFieldValue<string[]>(8), reader.IsDBNull(9) ? "[]" : reader.GetString(9),
                 reader.IsDBNull(10) ? null : reader.GetFieldValue<byte[]>(10), EventRow.Read(reader, 11)));
@@ -102,7 +107,8 @@ internal sealed class DeadLetterPublisher(
     }
 
     private sealed record Letter(
-        Guid TenantId, Guid DeliveryId, string Reason, int Attempts, DateTimeOffset CreatedAt, Guid SubscriptionId, string? Url, string? Description,
+        Guid TenantId, Guid DeliveryId, string Reason, int Attempts,
+        DateTimeOffset CreatedAt, Guid SubscriptionId, string? Url, string? Description,
         string[] EventTypes, string AttemptsJson, byte[]? LastResponse, EventToSend Event)
     {
         public Message<byte[], byte[]> Message
@@ -121,7 +127,9 @@ internal sealed class DeadLetterPublisher(
                 Header("ce_source", TypeId.Format(TypeId.Tenant, TenantId));
                 Header("traceparent", Event.TraceParent);
                 Header("correlation-id", Event.CorrelationId);
-                return new Message<byte[], byte[]> { Key = Encoding.UTF8.GetBytes(TypeId.Format(TypeId.Event, Event.Id)), Value = Encode(), Headers = headers };
+                return new Message<byte[],
+                byte[]>
+                { Key = Encoding.UTF8.GetBytes(TypeId.Format(TypeId.Event, Event.Id)), Value = Encode(), Headers = headers };
             }
         }
 
@@ -152,8 +160,10 @@ internal sealed class DeadLetterPublisher(
                 {
                     foreach (var attempt in attempts.RootElement.EnumerateArray())
                         WriteAttempt(json, attempt);
-                    if (LastResponse is not null && attempts.RootElement.EnumerateArray().LastOrDefault() is { ValueKind: JsonValueKind.Object } last)
-                        lastBody = ReadableBody.Of(LastResponse, last.GetProperty("response_headers").Deserialize<Dictionary<string, string>>());
+                    if (LastResponse is not null && attempts.RootElement.EnumerateArray()
+                        .LastOrDefault() is { ValueKind: JsonValueKind.Object } last)
+                        lastBody = ReadableBody.Of(
+                            LastResponse, last.GetProperty("response_headers").Deserialize<Dictionary<string, string>>());
                 }
                 json.WriteEndArray();
                 json.WriteString("lastResponseBody", lastBody?.Text);
@@ -179,7 +189,8 @@ internal sealed class DeadLetterPublisher(
         private static void WriteAttempt(Utf8JsonWriter json, JsonElement attempt)
         {
             json.WriteStartObject();
-            foreach (var (column, name) in (ReadOnlySpan<(string, string)>)[("number", "number"), ("started_at", "startedAt"), ("duration_ms", "durationMs"),
+            foreach (var (column, name) in (
+                ReadOnlySpan<(string, string)>)[("number", "number"), ("started_at", "startedAt"), ("duration_ms", "durationMs"),
                 ("outcome", "outcome"), ("status_code", "statusCode"), ("error", "error"), ("response_headers", "responseHeaders")])
             {
                 json.WritePropertyName(name);

@@ -32,13 +32,17 @@ internal sealed class Dispatcher(
     /// <summary>The most deliveries of one claim: whoever is due next waits no longer than such a claim takes.</summary>
     private const int MaxClaimed = 500;
 
-    /// <summary>While so many steps of attempts wait for a thread no more is claimed. Attempts that wait for a receiver don't count.</summary>
+    /// <summary>
+    /// While so many steps of attempts wait for a thread no more is claimed. Attempts that wait for a receiver don't count.
+    /// </summary>
     private static readonly int MaxWaitingForCpu = 10 * Environment.ProcessorCount;
 
     /// <summary>Tests that one subscription may have in flight, beside what its lane has.</summary>
     private const int TestConcurrency = 4;
 
-    /// <summary>Somebody waits for a test: it has places of its own, however full the lane is, and whether or not the subscription is enabled.</summary>
+    /// <summary>
+    /// Somebody waits for a test: it has places of its own, however full the lane is, and whether or not the subscription is enabled.
+    /// </summary>
     private readonly Lanes _tests = new(TestConcurrency, time);
 
     protected override async Task PrepareAsync(CancellationToken stoppingToken)
@@ -91,7 +95,8 @@ internal sealed class Dispatcher(
     /// Whose a lane is, to take tenants in turn. A disabled subscription's deliveries wait. Those of a deleted one are claimed, to be
     /// cancelled.
     /// </summary>
-    private Guid? Tenant(Guid subscriptionId) => subscribers.Find(subscriptionId) is { Enabled: false } ? null : TestedTenant(subscriptionId);
+    private Guid? Tenant(Guid subscriptionId) =>
+        subscribers.Find(subscriptionId) is { Enabled: false } ? null : TestedTenant(subscriptionId);
 
     private Guid? TestedTenant(Guid subscriptionId) => subscribers.Find(subscriptionId)?.TenantId ?? Guid.Empty;
 
@@ -128,12 +133,14 @@ internal sealed class Dispatcher(
         finally
         {
             // A failed claim may have been made all the same; its deliveries then come due when the lease ends.
-            var filled = (failed ? [] : claimed).GroupBy(d => d.SubscriptionId).ToDictionary(g => g.Key, g => (Count: g.Count(), Bytes: g.Sum(d => (long)d.DataBytes)));
+            var filled = (failed ? [] : claimed).GroupBy(d => d.SubscriptionId)
+                .ToDictionary(g => g.Key, g => (Count: g.Count(), Bytes: g.Sum(d => (long)d.DataBytes)));
             for (var i = 0; i < request.Lanes.Length; i++)
             {
                 var lane = request.Lanes[i];
                 var (count, bytes) = filled.GetValueOrDefault(lane);
-                of.Claimed(lane, request.Places[i] - count, bytes, mayHaveMore: failed || count == request.Places[i], tooLarge.Contains(lane));
+                of.Claimed(
+                    lane, request.Places[i] - count, bytes, mayHaveMore: failed || count == request.Places[i], tooLarge.Contains(lane));
             }
         }
         foreach (var delivery in claimed)

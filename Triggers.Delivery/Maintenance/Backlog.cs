@@ -7,14 +7,18 @@ namespace Triggers.Delivery.Maintenance;
 
 /// <summary>What waits in the database, over all processes. Counts end at <see cref="MaxCounted"/>.</summary>
 /// <param name="Pending">Deliveries without a final state.</param>
-/// <param name="Due">Those whose time has come and that nobody has claimed; without those of disabled subscriptions, which wait on purpose.</param>
+/// <param name="Due">Those whose time has come and that nobody has claimed; without those of disabled subscriptions, which wait on
+/// purpose.</param>
 /// <param name="OldestDueSeconds">How long the one that waits longest has been due; 0 when none is.</param>
 /// <param name="UnresolvedDeadLetters">Dead letters that are open or being replayed.</param>
 /// <param name="LogLagEvents">Events in the Postgres log that are not projected; numbers that were never used count.</param>
 /// <param name="LogLagSeconds">Age of the oldest of them; 0 when there is none.</param>
-internal sealed record Backlog(long Pending, long Due, double OldestDueSeconds, long UnresolvedDeadLetters, long LogLagEvents, double LogLagSeconds)
+internal sealed record Backlog(
+    long Pending, long Due, double OldestDueSeconds, long UnresolvedDeadLetters, long LogLagEvents, double LogLagSeconds)
 {
-    /// <summary>No count goes further, so that no reading is long however much waits: past this, "a lot" is all there is to know.</summary>
+    /// <summary>
+    /// No count goes further, so that no reading is long however much waits: past this, "a lot" is all there is to know.
+    /// </summary>
     public const int MaxCounted = 50_000;
 
     /// <summary>Reads it, by the due index and other small indexes alone. The pool must offer index plans only.</summary>
@@ -24,8 +28,10 @@ internal sealed record Backlog(long Pending, long Due, double OldestDueSeconds, 
         command.Parameters.AddWithValue("max", MaxCounted);
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
         await reader.ReadAsync(cancellationToken);
-        var lagSeconds = reader.IsDBNull(6) ? 0 : (reader.GetFieldValue<DateTimeOffset>(5) - TypeId.CreatedAt(reader.GetGuid(6))).TotalSeconds;
-        return new Backlog(reader.GetInt64(0), reader.GetInt64(1), reader.GetDouble(2), reader.GetInt64(3), reader.GetInt64(4), Math.Max(lagSeconds, 0));
+        var lagSeconds = reader.IsDBNull(6) ? 0
+            : (reader.GetFieldValue<DateTimeOffset>(5) - TypeId.CreatedAt(reader.GetGuid(6))).TotalSeconds;
+        return new Backlog(
+            reader.GetInt64(0), reader.GetInt64(1), reader.GetDouble(2), reader.GetInt64(3), reader.GetInt64(4), Math.Max(lagSeconds, 0));
     }
 }
 
@@ -33,7 +39,8 @@ internal sealed record Backlog(long Pending, long Due, double OldestDueSeconds, 
 /// Reads the backlog every 15 seconds for the gauges. Every process does, and reports the same: which of them is asked does not matter,
 /// none has to lead, and the question is cheap. While Postgres does not answer nothing is reported, rather than what was true once.
 /// </summary>
-internal sealed class BacklogWatch(EngineDataSource dataSource, DeliveryMetrics metrics, Readiness readiness, TimeProvider time, ILogger<BacklogWatch> logger)
+internal sealed class BacklogWatch(
+    EngineDataSource dataSource, DeliveryMetrics metrics, Readiness readiness, TimeProvider time, ILogger<BacklogWatch> logger)
     : BackgroundLoop(time, logger)
 {
     private static readonly TimeSpan Interval = TimeSpan.FromSeconds(15);

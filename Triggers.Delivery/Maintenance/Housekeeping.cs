@@ -51,7 +51,8 @@ internal sealed partial class Housekeeping(
         do
         {
             await using var command = dataSource.CreateCommand(
-                $"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE {condition} LIMIT 5000 FOR UPDATE SKIP LOCKED))");
+                $"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE {condition} LIMIT 5000 FOR UPDATE SKIP "
+                    + "LOCKED))");
             deleted = await command.ExecuteNonQueryAsync(cancellationToken);
         }
         while (deleted == 5000);
@@ -59,7 +60,8 @@ internal sealed partial class Housekeeping(
 
     private static partial class Log
     {
-        [LoggerMessage(EventId = 1, Level = LogLevel.Information, Message = "Dropped {Table} of {Day}: {Rows} rows, older than Retention has it")]
+        [LoggerMessage(
+            EventId = 1, Level = LogLevel.Information, Message = "Dropped {Table} of {Day}: {Rows} rows, older than Retention has it")]
         public static partial void Dropped(ILogger logger, string table, DateOnly day, long rows);
     }
 }

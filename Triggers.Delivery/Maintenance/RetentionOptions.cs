@@ -2,7 +2,9 @@ using System.ComponentModel.DataAnnotations;
 
 namespace Triggers.Delivery.Maintenance;
 
-/// <summary>Settings <c>Retention:*</c>: how long history is kept. Whole days (UTC) go, and none with anything in it that is not over.</summary>
+/// <summary>
+/// Settings <c>Retention:*</c>: how long history is kept. Whole days (UTC) go, and none with anything in it that is not over.
+/// </summary>
 public sealed class RetentionOptions
 {
     private const string Least = "2.00:00:00", Most = "3650.00:00:00";

@@ -10,7 +10,8 @@ namespace Triggers.Delivery.Projection;
 /// docs/topics.md describes it.
 /// </summary>
 internal sealed partial class InvalidRecords(
-    IProducer<byte[], byte[]> producer, IOptions<KafkaOptions> options, DeliveryMetrics metrics, TimeProvider time, ILogger<InvalidRecords> logger)
+    IProducer<byte[], byte[]> producer, IOptions<KafkaOptions> options,
+    DeliveryMetrics metrics, TimeProvider time, ILogger<InvalidRecords> logger)
 {
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(250);
 
@@ -48,7 +49,8 @@ internal sealed partial class InvalidRecords(
         [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "A record waits to be set aside")]
         public static partial void Waiting(ILogger logger, Exception exception);
 
-        [LoggerMessage(EventId = 2, Level = LogLevel.Error, Message = "The record at offset {Offset} of partition {Partition} was set aside: {Reason}")]
+        [LoggerMessage(EventId = 2, Level = LogLevel.Error,
+            Message = "The record at offset {Offset} of partition {Partition} was set aside: {Reason}")]
         public static partial void SetAside(ILogger logger, int partition, long offset, string reason);
     }
 }

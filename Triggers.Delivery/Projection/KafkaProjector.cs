@@ -47,7 +47,8 @@ internal sealed partial class KafkaProjector(
 
     private readonly HashSet<DateOnly> _daysWithPartitions = [];
 
-    Task<HealthCheckResult> IHealthCheck.CheckHealthAsync(HealthCheckContext context, CancellationToken cancellationToken) => Task.FromResult(_gone.IsEmpty
+    Task<HealthCheckResult> IHealthCheck.CheckHealthAsync(HealthCheckContext context, CancellationToken cancellationToken) =>
+        Task.FromResult(_gone.IsEmpty
         ? HealthCheckResult.Healthy()
         : HealthCheckResult.Degraded(
             string.Join("; ", _gone.OrderBy(g => g.Key).Select(g => $"partition {g.Key} has no record at its position: {g.Value}"))));
@@ -269,10 +270,12 @@ internal sealed partial class KafkaProjector(
             var carried = r.Data.Length <= ProjectedEvent.MaxCarriedBytes;
             events.Add(new ProjectedEvent(
                 r.TenantId,
-                new EventToSend(r.Id, r.Type, r.ExternalId, r.Source, r.Subject, r.Time, r.CorrelationId, r.TraceParent, carried ? r.Data.ToArray() : []),
+                new EventToSend(r.Id, r.Type, r.ExternalId, r.Source, r.Subject, r.Time, r.CorrelationId, r.TraceParent, carried
+                    ? r.Data.ToArray() : []),
                 r.Data.Length, source.Partition.Value));
         }
-        await projection.WriteAsync(LogName, connection, transaction, events, version, claimedAt, Advance(log, items, events.ConvertAll(e => e.TenantId)), cancellationToken);
+        await projection.WriteAsync(LogName, connection, transaction, events, version, claimedAt, Advance(
+            log, items, events.ConvertAll(e => e.TenantId)), cancellationToken);
     }
 
     /// <summary>Our ids hold the moment of acceptance: one that is years away would want a partition of its own.</summary>
@@ -298,13 +301,15 @@ internal sealed partial class KafkaProjector(
 
     /// <returns>Which events were not there before, and the version of the subscriptions.</returns>
     private static async Task<(HashSet<(Guid Tenant, Guid Id)> Stored, long Version)> StoreAsync(
-        NpgsqlConnection connection, KafkaLogName log, List<Item> items, List<(ConsumeResult<byte[], byte[]> Source, LogRecord Record)> records,
+        NpgsqlConnection connection, KafkaLogName log, List<Item> items,
+        List<(ConsumeResult<byte[], byte[]> Source, LogRecord Record)> records,
         CancellationToken cancellationToken)
     {
         // The lower ids first: two processes that store the same events then wait for each other in one order.
         var byId = records.OrderBy(r => r.Record.Id).ToList();
         await using var batch = new NpgsqlBatch(connection);
-        var lockPositions = new NpgsqlBatchCommand("SELECT partition FROM log_positions WHERE log = @log AND partition = ANY (@partitions) ORDER BY partition FOR UPDATE");
+        var lockPositions = new NpgsqlBatchCommand(
+            "SELECT partition FROM log_positions WHERE log = @log AND partition = ANY (@partitions) ORDER BY partition FOR UPDATE");
         lockPositions.Parameters.AddWithValue("log", log.Log);
         lockPositions.Parameters.AddWithValue("partitions", items.Select(i => i.Source.Partition.Value).Distinct().ToArray());
         batch.BatchCommands.Add(lockPositions);
@@ -377,7 +382,9 @@ internal sealed partial class KafkaProjector(
         public static partial void Assigned(ILogger logger, string partitions);
 
         [LoggerMessage(EventId = 3, Level = LogLevel.Critical,
-            Message = "Partition {Partition} has no record at the projection's position: events are missing from the log. docs/operations.md says what to do: {Problem}")]
+            Message =
+                "Partition {Partition} has no record at the projection's position: events are missing from the log. docs/operations.md "
+                    + "says what to do: {Problem}")]
         public static partial void PositionIsGone(ILogger logger, int partition, string problem);
     }
 }

@@ -23,7 +23,9 @@ internal sealed class PostgresProjector(
 {
     private const int BatchSize = 500;
 
-    /// <summary>Events that were appended last have ids of these days, unless a clock is off or nobody has projected for so long.</summary>
+    /// <summary>
+    /// Events that were appended last have ids of these days, unless a clock is off or nobody has projected for so long.
+    /// </summary>
     private const string Recently = "AND e.id >= uuid_at(now() - interval '2 days')";
 
     private static readonly TimeSpan LookInterval = TimeSpan.FromSeconds(5);
@@ -72,7 +74,8 @@ internal sealed class PostgresProjector(
         if (events.Count == 0)
             return Outcome.Empty;
 
-        await projection.WriteAsync("postgres", connection, transaction, events, version, claimedAt, new("UPDATE log_positions SET next = @next WHERE log = 'postgres' AND partition = 0")
+        await projection.WriteAsync("postgres", connection, transaction, events, version, claimedAt, new(
+            "UPDATE log_positions SET next = @next WHERE log = 'postgres' AND partition = 0")
         {
             Parameters = { new("next", lastSeq + 1) },
         }, cancellationToken);

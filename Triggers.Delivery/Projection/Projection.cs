@@ -37,7 +37,9 @@ internal sealed class Projection(
     IOptions<DeliveryOptions> options,
     TimeProvider time)
 {
-    /// <summary>Deliveries made by one transaction. What an event that many subscribe to has beyond that is made in portions of as many.</summary>
+    /// <summary>
+    /// Deliveries made by one transaction. What an event that many subscribe to has beyond that is made in portions of as many.
+    /// </summary>
     private const int MaxDeliveries = 1_000;
 
     /// <summary>What a tenant may have in a transaction that is full.</summary>
@@ -66,7 +68,8 @@ internal sealed class Projection(
             else if (matches.IsFullWith(tenantId, matching.Count))
                 matches.Deferred.Add(new FanOut(tenantId, e.Id, dataBytes, Guid.Empty));
             else
-                matching.ForEach(subscriber => matches.Add(tenantId, e.Id, subscriber.Id, dataBytes, dataBytes > ProjectedEvent.MaxCarriedBytes ? null : e));
+                matching.ForEach(subscriber =>
+                    matches.Add(tenantId, e.Id, subscriber.Id, dataBytes, dataBytes > ProjectedEvent.MaxCarriedBytes ? null : e));
         }
         await CommitAsync(connection, transaction, matches, advance, cancellationToken);
 
@@ -78,7 +81,9 @@ internal sealed class Projection(
             wakeups.FanOuts.Set();
     }
 
-    /// <summary>Makes a portion of the deliveries that were deferred, and starts them. Any number of processes may do it at once.</summary>
+    /// <summary>
+    /// Makes a portion of the deliveries that were deferred, and starts them. Any number of processes may do it at once.
+    /// </summary>
     /// <returns>Whether there may be more.</returns>
     public async Task<bool> FanOutAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
@@ -95,7 +100,8 @@ internal sealed class Projection(
             var room = MaxDeliveries - matches.Deliveries.Count;
             if (room <= 0)
                 break;
-            var waiting = type is null ? [] : subscribers.Matching(e.TenantId, type).Where(s => s.Id.CompareTo(e.After) > 0).OrderBy(s => s.Id).ToList();
+            var waiting = type is null ? [] : subscribers.Matching(e.TenantId, type).Where(s => s.Id.CompareTo(e.After) > 0)
+                .OrderBy(s => s.Id).ToList();
             // Left to the claims, which take tenants in turn.
             foreach (var subscriber in waiting.Take(room))
                 matches.Add(e.TenantId, e.EventId, subscriber.Id, e.DataBytes, known: null);
@@ -109,7 +115,8 @@ internal sealed class Projection(
         return true;
     }
 
-    private static async Task<(List<(FanOut Event, string? Type)> Taken, long Version)> TakeAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    private static async Task<(List<(FanOut Event, string? Type)> Taken, long Version)> TakeAsync(
+        NpgsqlConnection connection, CancellationToken cancellationToken)
     {
         await using var batch = new NpgsqlBatch(connection)
         {
@@ -128,7 +135,8 @@ internal sealed class Projection(
     }
 
     private async Task CommitAsync(
-        NpgsqlConnection connection, NpgsqlTransaction transaction, Matches matches, NpgsqlBatchCommand advance, CancellationToken cancellationToken)
+        NpgsqlConnection connection, NpgsqlTransaction transaction, Matches matches,
+        NpgsqlBatchCommand advance, CancellationToken cancellationToken)
     {
         try
         {
@@ -157,7 +165,8 @@ internal sealed class Projection(
             wakeups.Dispatch.Set();
     }
 
-    private async Task InsertAsync(NpgsqlConnection connection, Matches matches, NpgsqlBatchCommand advance, CancellationToken cancellationToken)
+    private async Task InsertAsync(
+        NpgsqlConnection connection, Matches matches, NpgsqlBatchCommand advance, CancellationToken cancellationToken)
     {
         await using var batch = new NpgsqlBatch(connection);
         if (matches.Unmatched.Count > 0)
@@ -201,7 +210,8 @@ internal sealed class Projection(
             if (handOver)
             {
                 HandedOver.Add((
-                    new DueDelivery(tenantId, id, eventId, subscriptionId, Claim: 1, RetryCount: 0, ReplayOf: null, Test: false, claimedAt, dataBytes), known!));
+                    new DueDelivery(tenantId, id, eventId, subscriptionId, Claim: 1, RetryCount: 0,
+                        ReplayOf: null, Test: false, claimedAt, dataBytes), known!));
             }
             else
             {

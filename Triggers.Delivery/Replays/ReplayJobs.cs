@@ -22,10 +22,14 @@ internal sealed partial class ReplayJobs(
     /// <summary>Events delivered by one portion: each is locked.</summary>
     private const int MaxDelivered = 200;
 
-    /// <summary>While so many deliveries of the subscription are due, its job waits: what is published meanwhile is not to wait behind it.</summary>
+    /// <summary>
+    /// While so many deliveries of the subscription are due, its job waits: what is published meanwhile is not to wait behind it.
+    /// </summary>
     private const int MaxDue = 1_000;
 
-    /// <summary>Deliveries made of a job and not charged yet: the API does that meanwhile, and doesn't while its tenant has no events left.</summary>
+    /// <summary>
+    /// Deliveries made of a job and not charged yet: the API does that meanwhile, and doesn't while its tenant has no events left.
+    /// </summary>
     private const int MaxUncharged = 1_000;
 
     private static readonly TimeSpan IdleLook = TimeSpan.FromSeconds(5);
@@ -120,17 +124,20 @@ internal sealed partial class ReplayJobs(
         var running = reader.GetBoolean(0);
         await reader.NextResultAsync(cancellationToken);
         var job = await reader.ReadAsync(cancellationToken)
-            ? new Job(reader.GetGuid(0), reader.GetGuid(1), reader.GetGuid(2), reader.GetGuid(3), reader.GetGuid(4), reader.GetFieldValue<string[]>(5), reader.GetBoolean(6))
+            ? new Job(reader.GetGuid(0), reader.GetGuid(1), reader.GetGuid(2), reader.GetGuid(3),
+                reader.GetGuid(4), reader.GetFieldValue<string[]>(5), reader.GetBoolean(6))
             : null;
         return (job, running);
     }
 
     /// <summary>
-    /// An id below which no event is added any more, whichever log they are in; to be read by a statement before the one that reads events.
+    /// An id below which no event is added any more, whichever log they are in; to be read by a statement before the one that reads
+    /// events.
     /// </summary>
     private static async Task<Guid> ReadCompleteAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
-        await using var command = new NpgsqlCommand($"SELECT least({StoredEvents.Complete}, uuid_at(clock_timestamp() - @age))", connection);
+        await using var command = new NpgsqlCommand(
+            $"SELECT least({StoredEvents.Complete}, uuid_at(clock_timestamp() - @age))", connection);
         command.Parameters.AddWithValue("age", RequestBudget.IdToKafka);
         return (Guid)(await command.ExecuteScalarAsync(cancellationToken))!;
     }
@@ -181,7 +188,8 @@ internal sealed partial class ReplayJobs(
     }
 
     /// <summary>What is to be made of them, under their locks: what is on its way already comes anyway.</summary>
-    private static async Task<List<NewDelivery>> ChooseAsync(NpgsqlConnection connection, Job job, List<Guid> events, CancellationToken cancellationToken)
+    private static async Task<List<NewDelivery>> ChooseAsync(
+        NpgsqlConnection connection, Job job, List<Guid> events, CancellationToken cancellationToken)
     {
         await using var batch = new NpgsqlBatch(connection)
         {

@@ -3,7 +3,9 @@ using Triggers.Core.Tables;
 
 namespace Triggers.Delivery.Retries;
 
-/// <summary>Settings <c>Delivery:Retry:*</c>. The defaults make 8 attempts over about 23 hours: 10 s, 50 s, 4 min, 21 min, 1.7 h, 8.7 h, 12 h.</summary>
+/// <summary>
+/// Settings <c>Delivery:Retry:*</c>. The defaults make 8 attempts over about 23 hours: 10 s, 50 s, 4 min, 21 min, 1.7 h, 8.7 h, 12 h.
+/// </summary>
 public sealed class RetryOptions
 {
     /// <summary>Attempts in all, the first included, for failures that may pass.</summary>
@@ -15,7 +17,8 @@ public sealed class RetryOptions
     public int MaxRejectedAttempts { get; set; } = 3;
 
     /// <summary>The delay after the first failed attempt.</summary>
-    [Range(typeof(TimeSpan), "00:00:00.01", "1.00:00:00", ErrorMessage = "Delivery:Retry:BaseDelay must be between 0.01 seconds and 1 day.")]
+    [Range(typeof(TimeSpan), "00:00:00.01", "1.00:00:00",
+        ErrorMessage = "Delivery:Retry:BaseDelay must be between 0.01 seconds and 1 day.")]
     public TimeSpan BaseDelay { get; set; } = TimeSpan.FromSeconds(10);
 
     /// <summary>What each delay is multiplied by to get the next.</summary>
@@ -23,7 +26,8 @@ public sealed class RetryOptions
     public double Factor { get; set; } = 5;
 
     /// <summary>The longest delay of the schedule, before jitter.</summary>
-    [Range(typeof(TimeSpan), "00:00:00.01", "7.00:00:00", ErrorMessage = "Delivery:Retry:MaxDelay must be between 0.01 seconds and 7 days.")]
+    [Range(typeof(TimeSpan), "00:00:00.01", "7.00:00:00",
+        ErrorMessage = "Delivery:Retry:MaxDelay must be between 0.01 seconds and 7 days.")]
     public TimeSpan MaxDelay { get; set; } = TimeSpan.FromHours(12);
 
     /// <summary>How far a delay may be off the schedule, as a share of it, both ways: 0.2 is 80 % to 120 %.</summary>
@@ -62,7 +66,8 @@ public static class RetrySchedule
             AttemptOutcome.Delivered => (0, ""),
             AttemptOutcome.RefusedByGuard or AttemptOutcome.InvalidRequest => (0, DeadLetterReasons.Undeliverable),
             // What is no status code at all counts as 5xx (RFC 9110, 15).
-            AttemptOutcome.HttpStatus when statusCode is 408 or 425 or 429 or >= 500 or < 200 => (options.MaxAttempts, DeadLetterReasons.Exhausted),
+            AttemptOutcome.HttpStatus when statusCode is 408 or 425 or 429 or >= 500 or < 200 =>
+                (options.MaxAttempts, DeadLetterReasons.Exhausted),
             AttemptOutcome.HttpStatus => (options.MaxRejectedAttempts, DeadLetterReasons.Rejected),
             _ => (options.MaxAttempts, DeadLetterReasons.Exhausted),
         };

@@ -50,7 +50,8 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
         lock (_lock)
         {
             var lane = Get(subscriptionId);
-            if (lane.Busy >= concurrency || lane.DueAt <= time.GetTimestamp() || lane.WaitsForMemory || lane.Bytes > 0 && lane.Bytes + bytes > MaxBytes)
+            if (lane.Busy >= concurrency || lane.DueAt <= time.GetTimestamp() || lane.WaitsForMemory || lane.Bytes > 0 && lane.Bytes
+                + bytes > MaxBytes)
                 return false;
             lane.Busy++;
             lane.Bytes += bytes;
@@ -111,7 +112,8 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
                 .Where(l => l.Tenant is not null)
                 .GroupBy(l => l.Tenant!.Value, l => l.Lane)
                 .OrderBy(tenant => _tenants.GetValueOrDefault(tenant.Key))
-                .SelectMany(tenant => tenant.OrderBy(l => l.AskedBy).Select((lane, round) => (Tenant: tenant.Key, Lane: lane, Round: round)))
+                .SelectMany(
+                    tenant => tenant.OrderBy(l => l.AskedBy).Select((lane, round) => (Tenant: tenant.Key, Lane: lane, Round: round)))
                 .OrderBy(l => l.Round);
             var (asked, places) = (new List<Lane>(), new List<int>());
             _claims++;
@@ -129,7 +131,8 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
                 _tenants[tenant] = _claims;
             }
             return new ClaimRequest(
-                [.. asked.Select(l => l.SubscriptionId)], [.. places], [.. asked.Select(l => MaxBytes - l.Bytes)], [.. asked.Select(l => l.Bytes == 0)]);
+                [.. asked.Select(l => l.SubscriptionId)], [.. places],
+                [.. asked.Select(l => MaxBytes - l.Bytes)], [.. asked.Select(l => l.Bytes == 0)]);
         }
     }
 

@@ -13,7 +13,8 @@ internal sealed record Subscriber(
     IReadOnlyList<SigningSecret> Secrets, bool Enabled)
 {
     /// <summary>The secrets that sign at that moment, newest first.</summary>
-    public IEnumerable<string> SecretsAt(DateTimeOffset now) => Secrets.Where(s => s.ExpiresAt is null || s.ExpiresAt > now).Select(s => s.Secret);
+    public IEnumerable<string> SecretsAt(DateTimeOffset now) =>
+        Secrets.Where(s => s.ExpiresAt is null || s.ExpiresAt > now).Select(s => s.Secret);
 }
 
 /// <summary>

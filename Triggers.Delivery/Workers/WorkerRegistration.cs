@@ -134,7 +134,8 @@ internal sealed partial class WorkerRegistration(
     private async Task<int[]> LockDeadAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
         await using var find = new NpgsqlCommand(
-            $"SELECT number FROM workers WHERE number <> $1 AND pg_try_advisory_xact_lock({AdvisoryLocks.WorkerClass}, number)", connection)
+            $"SELECT number FROM workers WHERE number <> $1 AND pg_try_advisory_xact_lock({AdvisoryLocks.WorkerClass}, number)",
+            connection)
         { Parameters = { new() { Value = _number } } };
         await using var reader = await find.ExecuteReaderAsync(cancellationToken);
         var dead = new List<int>();

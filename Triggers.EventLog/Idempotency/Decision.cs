@@ -97,7 +97,8 @@ internal abstract record Decision
         foreach (var e in repeated.Events)
         {
             var known = new AppendedEvent(e.Id, AppendedEventOutcome.Appended, first.CorrelationId);
-            if (e.ExternalKey is { } external && holders.TryGetValue(KeyId.External(request.TenantId, external), out var holder) && holder.EventId != e.Id)
+            if (e.ExternalKey is { } external && holders.TryGetValue(KeyId.External(request.TenantId, external), out var holder)
+                && holder.EventId != e.Id)
             {
                 if (holder.State == HolderState.Abandoned)
                     return new Resolve([KeyId.External(request.TenantId, external)]);

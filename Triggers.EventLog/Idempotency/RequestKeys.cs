@@ -8,9 +8,9 @@ namespace Triggers.EventLog.Idempotency;
 
 /// <summary>
 /// Idempotency keys and external ids: who came first, and with what. Both logs share the table, and <see cref="Decision"/>. The Postgres
-/// log writes its rows in the append itself; where the append can't be in the same transaction, a request first reserves its keys here, for
-/// a time longer than an append may take, and settles them after it. A reservation that its owner did not live to settle is resolved by
-/// whoever finds it: what is not in the log is free again, whoever wants it.
+/// log writes its rows in the append itself; where the append can't be in the same transaction, a request first reserves its keys here,
+/// for a time longer than an append may take, and settles them after it. A reservation that its owner did not live to settle is resolved
+/// by whoever finds it: what is not in the log is free again, whoever wants it.
 /// </summary>
 /// <param name="dataSource">Where the table is.</param>
 /// <param name="isVisible">
@@ -20,7 +20,8 @@ namespace Triggers.EventLog.Idempotency;
 /// <param name="time">The clock.</param>
 /// <param name="logger">The log's.</param>
 internal sealed partial class RequestKeys(
-    NpgsqlDataSource dataSource, Func<Guid, IReadOnlyCollection<Guid>, CancellationToken, Task<bool>> isVisible, TimeProvider time, ILogger logger)
+    NpgsqlDataSource dataSource, Func<Guid, IReadOnlyCollection<Guid>,
+    CancellationToken, Task<bool>> isVisible, TimeProvider time, ILogger logger)
 {
     /// <summary>A request that waits for another says so this long before its own time is over.</summary>
     private static readonly TimeSpan s_reserve = TimeSpan.FromSeconds(0.6);
@@ -38,7 +39,9 @@ internal sealed partial class RequestKeys(
     /// <summary>A key that a request holds, and whether the id is its own, and not that of an owner who died.</summary>
     private readonly record struct Held(KeyId Key, Guid EventId, bool IsOwn);
 
-    /// <summary>Reserves the keys of a request, and appends what they let in. Waits a moment for a request that runs with the same ones.</summary>
+    /// <summary>
+    /// Reserves the keys of a request, and appends what they let in. Waits a moment for a request that runs with the same ones.
+    /// </summary>
     /// <param name="request">With at least one key.</param>
     /// <param name="append">Appends events, under the ids they are given with. Called once at most.</param>
     /// <param name="limit">When it has to be answered. An append that has begun goes on.</param>
@@ -99,11 +102,13 @@ internal sealed partial class RequestKeys(
         {
             try
             {
-                await append(request with { IdempotencyKey = null, Events = [.. answer.ToAppend.Select(e => e with { ExternalKey = null })] });
+                await append(
+                    request with { IdempotencyKey = null, Events = [.. answer.ToAppend.Select(e => e with { ExternalKey = null })] });
             }
             catch (EventLogUnavailableException e)
             {
-                // What surely is not in the log leaves no trace. What may be is left as it is: when its time is over, whoever wants it looks.
+                // What surely is not in the log leaves no trace. What may be is left as it is: when its time is over, whoever wants it
+                // looks.
                 if (e.NothingWasKept)
                     GiveUp(held);
                 throw;
@@ -167,8 +172,8 @@ internal sealed partial class RequestKeys(
     public void Complete() => _ended.Writer.TryComplete();
 
     /// <summary>
-    /// Reserves what is free, the idempotency key first: who loses it reserves no external id. The request comes back under the ids that it
-    /// holds its keys with.
+    /// Reserves what is free, the idempotency key first: who loses it reserves no external id. The request comes back under the ids that
+    /// it holds its keys with.
     /// </summary>
     private async Task<(AppendRequest Request, Dictionary<KeyId, Holder> Holders)> ReserveAsync(
         AppendRequest request, IReadOnlyCollection<KeyId> adopt, List<Held> held, TimeLimit limit)
@@ -199,8 +204,8 @@ internal sealed partial class RequestKeys(
     }
 
     /// <summary>
-    /// Takes the keys that nobody has, or whose time is over; of <paramref name="adopt"/> also those whose owner died over the same content,
-    /// under the ids stored then. Rows in the order of keys, as everybody locks them; doubles are folded to the first.
+    /// Takes the keys that nobody has, or whose time is over; of <paramref name="adopt"/> also those whose owner died over the same
+    /// content, under the ids stored then. Rows in the order of keys, as everybody locks them; doubles are folded to the first.
     /// </summary>
     private Task<List<(byte[] Hash, Guid EventId, string CorrelationId)>> TakeAsync(
         Guid tenantId, KeyKind kind, IReadOnlyList<(RequestKey Key, Guid EventId)> keys, string correlationId,
@@ -227,7 +232,8 @@ internal sealed partial class RequestKeys(
             command.Parameters.AddWithValue("tenant", tenantId);
             command.Parameters.AddWithValue("kind", NpgsqlDbType.Smallint, (short)kind);
             command.Parameters.AddWithValue("correlation", correlationId);
-            command.Parameters.Add(Column("adopt", NpgsqlDbType.Bytea, adopt.Where(k => k.Kind == kind).Select(k => Convert.FromHexString(k.Hash)).ToArray()));
+            command.Parameters.Add(Column(
+                "adopt", NpgsqlDbType.Bytea, adopt.Where(k => k.Kind == kind).Select(k => Convert.FromHexString(k.Hash)).ToArray()));
             command.Parameters.Add(Column("hashes", NpgsqlDbType.Bytea, keys.Select(k => k.Key.KeyHash).ToArray()));
             command.Parameters.Add(Column("fingerprints", NpgsqlDbType.Bytea, keys.Select(k => k.Key.Fingerprint).ToArray()));
             command.Parameters.Add(Column("events", NpgsqlDbType.Uuid, keys.Select(k => k.EventId).ToArray()));
@@ -239,8 +245,8 @@ internal sealed partial class RequestKeys(
         });
 
     /// <summary>
-    /// Finds out what dead owners left in the log. Nothing: their keys are free. The event of an external id: it is settled. Some events of
-    /// a request: its key stays as it is, for a repetition to append the others.
+    /// Finds out what dead owners left in the log. Nothing: their keys are free. The event of an external id: it is settled. Some events
+    /// of a request: its key stays as it is, for a repetition to append the others.
     /// </summary>
     /// <returns>False when it could not be found out in time.</returns>
     private async Task<bool> ResolveAsync(AppendRequest request, IReadOnlyList<KeyId> keys, TimeLimit limit)
@@ -290,7 +296,8 @@ internal sealed partial class RequestKeys(
     private const string Free = "DELETE FROM request_keys k USING";
 
     /// <summary>Ids are checked: a key that expired meanwhile may be somebody else's.</summary>
-    private Task ChangeAsync(string change, IReadOnlyList<Held> keys, TimeLimit limit) => keys.Count == 0 ? Task.CompletedTask : WithinAsync(
+    private Task ChangeAsync(string change, IReadOnlyList<Held> keys, TimeLimit limit) =>
+        keys.Count == 0 ? Task.CompletedTask : WithinAsync(
         limit, async (connection, cancellationToken) =>
     {
         // Locked in the order everybody locks them.
@@ -373,7 +380,8 @@ internal sealed partial class RequestKeys(
         command.Parameters.Add(Column("hashes", NpgsqlDbType.Bytea, keys.Select(k => Convert.FromHexString(k.Hash)).ToArray()));
     }
 
-    internal static NpgsqlParameter Column(string name, NpgsqlDbType type, Array values) => new(name, type | NpgsqlDbType.Array) { Value = values };
+    internal static NpgsqlParameter Column(string name, NpgsqlDbType type, Array values) =>
+        new(name, type | NpgsqlDbType.Array) { Value = values };
 
     private static partial class Log
     {

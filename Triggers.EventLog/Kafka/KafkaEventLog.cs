@@ -18,7 +18,9 @@ public sealed partial class KafkaEventLog(
     ILogger<KafkaEventLog> logger)
     : BackgroundService, IEventLog
 {
-    /// <summary>Bounds of what is handed to the brokers at once; the rest waits for its turn. A single request may exceed them, alone.</summary>
+    /// <summary>
+    /// Bounds of what is handed to the brokers at once; the rest waits for its turn. A single request may exceed them, alone.
+    /// </summary>
     private const int MaxInFlightEvents = 20_000;
     private const long MaxInFlightBytes = 4 * 1024 * 1024;
 
@@ -37,7 +39,8 @@ public sealed partial class KafkaEventLog(
     public Task<AppendResult> AppendAsync(AppendRequest request, CancellationToken cancellationToken)
     {
         var limit = new TimeLimit(time, RequestBudget.Append);
-        return limit.WaitAsync(KeyId.AllOf(request).Any() ? _keys.AppendAsync(request, ProduceAsync, limit) : AppendKeylessAsync(request), cancellationToken);
+        return limit.WaitAsync(
+            KeyId.AllOf(request).Any() ? _keys.AppendAsync(request, ProduceAsync, limit) : AppendKeylessAsync(request), cancellationToken);
     }
 
     /// <inheritdoc />
@@ -76,7 +79,9 @@ public sealed partial class KafkaEventLog(
         if (error is null)
             return;
         Log.AppendFailed(logger, request.Events.Count, error.Reason);
-        throw new EventLogUnavailableException($"Kafka did not take the events: {error.Reason}") { NothingWasKept = pending.Reports.NothingWasKept };
+        throw new EventLogUnavailableException(
+            $"Kafka did not take the events: {error.Reason}")
+        { NothingWasKept = pending.Reports.NothingWasKept };
     }
 
     /// <summary>Hands the brokers what waits, tenant by tenant, as much as they have room for.</summary>
@@ -89,7 +94,8 @@ public sealed partial class KafkaEventLog(
             while (_queues.TryPeek(out var next))
             {
                 var events = Interlocked.Read(ref _inFlightEvents);
-                if (events > 0 && (events + next.Request.Events.Count > MaxInFlightEvents || Interlocked.Read(ref _inFlightBytes) + next.Bytes > MaxInFlightBytes))
+                if (events > 0 && (events + next.Request.Events.Count > MaxInFlightEvents || Interlocked.Read(ref _inFlightBytes)
+                    + next.Bytes > MaxInFlightBytes))
                 {
                     await _ended.Reader.ReadAsync();
                     continue;
@@ -117,7 +123,8 @@ public sealed partial class KafkaEventLog(
         foreach (var e in request.Events)
         {
             var record = new LogRecord(
-                request.TenantId, e.Id, e.Type, e.ExternalId, e.Source, e.Subject, e.Time, request.CorrelationId, request.TraceParent, e.Data);
+                request.TenantId, e.Id, e.Type, e.ExternalId, e.Source, e.Subject,
+                e.Time, request.CorrelationId, request.TraceParent, e.Data);
             try
             {
                 producer.Produce(topic, record.ToMessage(), report => pending.Reports.Add(report.Error, report.Status));
@@ -125,14 +132,16 @@ public sealed partial class KafkaEventLog(
             catch (Exception failure)
             {
                 // Its own queue is full, or it is closed: this request's trouble, and not that of the tenants after it.
-                pending.Reports.Add((failure as KafkaException)?.Error ?? new Error(ErrorCode.Local_Fail, failure.Message), PersistenceStatus.NotPersisted);
+                pending.Reports.Add((failure as KafkaException)?.Error
+                    ?? new Error(ErrorCode.Local_Fail, failure.Message), PersistenceStatus.NotPersisted);
             }
         }
         pending.Taken.TrySetResult();
     }
 
     /// <inheritdoc />
-    protected override Task ExecuteAsync(CancellationToken stoppingToken) => Task.WhenAll(ProduceInTurnAsync(), _keys.SettleAsync(stoppingToken));
+    protected override Task ExecuteAsync(CancellationToken stoppingToken) =>
+        Task.WhenAll(ProduceInTurnAsync(), _keys.SettleAsync(stoppingToken));
 
     /// <inheritdoc />
     public override async Task StopAsync(CancellationToken cancellationToken)
@@ -178,7 +187,8 @@ public sealed partial class KafkaEventLog(
 
     private static partial class Log
     {
-        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "Kafka did not take {Events} events of a request, which is answered 503: {Problem}")]
+        [LoggerMessage(EventId = 1, Level = LogLevel.Warning,
+            Message = "Kafka did not take {Events} events of a request, which is answered 503: {Problem}")]
         public static partial void AppendFailed(ILogger logger, int events, string problem);
     }
 }

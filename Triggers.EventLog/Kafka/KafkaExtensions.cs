@@ -52,16 +52,19 @@ public static partial class KafkaExtensions
     public static Action<IClient, LogMessage> LogTo(IServiceProvider provider)
     {
         var logger = Logger(provider);
-        return (_, message) => Log.Said(logger, message.Level < SyslogLevel.Warning ? LogLevel.Warning : LogLevel.Debug, message.Facility, message.Message);
+        return (_, message) =>
+            Log.Said(logger, message.Level < SyslogLevel.Warning ? LogLevel.Warning : LogLevel.Debug, message.Facility, message.Message);
     }
 
     private static KafkaOptions Options(IServiceProvider provider) => provider.GetRequiredService<IOptions<KafkaOptions>>().Value;
 
-    private static ILogger Logger(IServiceProvider provider) => provider.GetRequiredService<ILoggerFactory>().CreateLogger("Triggers.Kafka");
+    private static ILogger Logger(IServiceProvider provider) =>
+        provider.GetRequiredService<ILoggerFactory>().CreateLogger("Triggers.Kafka");
 
     private static partial class Log
     {
-        [LoggerMessage(EventId = 1, Level = LogLevel.Critical, Message = "The Kafka producer has failed for good; the process ends: {Problem}")]
+        [LoggerMessage(
+            EventId = 1, Level = LogLevel.Critical, Message = "The Kafka producer has failed for good; the process ends: {Problem}")]
         public static partial void Fatal(ILogger logger, string problem);
 
         [LoggerMessage(EventId = 2, Message = "{Facility}: {Text}")]
@@ -90,7 +93,8 @@ internal sealed class KafkaClientRules : IValidateOptions<KafkaOptions>
 /// <summary>A broker answers.</summary>
 internal sealed class KafkaHealth(IAdminClient admin, KafkaTopics topics, IOptions<KafkaOptions> options) : IHealthCheck
 {
-    public Task<HealthCheckResult> CheckHealthAsync(HealthCheckContext context, CancellationToken cancellationToken = default) => Task.Run(() =>
+    public Task<HealthCheckResult> CheckHealthAsync(HealthCheckContext context, CancellationToken cancellationToken = default) =>
+        Task.Run(() =>
     {
         if (!topics.Ready.IsCompletedSuccessfully)
             return HealthCheckResult.Degraded("the topics are not there yet");

@@ -16,32 +16,41 @@ public sealed class KafkaOptions
     public string? BootstrapServers { get; set; }
 
     /// <summary>What the names of topics and of the consumer group begin with.</summary>
-    [RegularExpression("[A-Za-z0-9._-]{0,100}", ErrorMessage = "Kafka:TopicPrefix must be up to 100 letters, digits, dots, underscores and hyphens.")]
+    [RegularExpression(
+        "[A-Za-z0-9._-]{0,100}", ErrorMessage = "Kafka:TopicPrefix must be up to 100 letters, digits, dots, underscores and hyphens.")]
     public string TopicPrefix { get; set; } = "triggers.";
 
     /// <summary>Partitions of a topic that is created here: the most processes that can share the projection.</summary>
     [Range(1, 1000, ErrorMessage = "Kafka:Partitions must be between 1 and 1000.")]
     public int Partitions { get; set; } = 12;
 
-    /// <summary>Copies of each partition; null leaves it to the brokers (<c>default.replication.factor</c>). 3 is what production wants.</summary>
+    /// <summary>
+    /// Copies of each partition; null leaves it to the brokers (<c>default.replication.factor</c>). 3 is what production wants.
+    /// </summary>
     [Range(1, 100, ErrorMessage = "Kafka:ReplicationFactor must be between 1 and 100.")]
     public short? ReplicationFactor { get; set; }
 
-    /// <summary>Copies that must have an event before it is answered 202; null leaves it to the brokers. 2 is what production wants.</summary>
+    /// <summary>
+    /// Copies that must have an event before it is answered 202; null leaves it to the brokers. 2 is what production wants.
+    /// </summary>
     [Range(1, 100, ErrorMessage = "Kafka:MinInSyncReplicas must be between 1 and 100.")]
     public int? MinInSyncReplicas { get; set; }
 
-    /// <summary>How long the log keeps events: longer than the longest outage of Postgres or of the delivery service that is to be survived.</summary>
+    /// <summary>
+    /// How long the log keeps events: longer than the longest outage of Postgres or of the delivery service that is to be survived.
+    /// </summary>
     [Range(typeof(TimeSpan), "00:10:00", "3650.00:00:00", ErrorMessage = "Kafka:Retention must be between 10 minutes and 3650 days.")]
     public TimeSpan Retention { get; set; } = TimeSpan.FromDays(7);
 
-    /// <summary>How long a delivery process may be silent before others take its partitions. Brokers refuse less than 6 s unless told otherwise.</summary>
+    /// <summary>
+    /// How long a delivery process may be silent before others take its partitions. Brokers refuse less than 6 s unless told otherwise.
+    /// </summary>
     [Range(typeof(TimeSpan), "00:00:06", "00:30:00", ErrorMessage = "Kafka:SessionTimeout must be between 6 seconds and 30 minutes.")]
     public TimeSpan SessionTimeout { get; set; } = TimeSpan.FromSeconds(6);
 
     /// <summary>
-    /// Properties of librdkafka for every client, as in <c>Kafka:Client:security.protocol=SASL_SSL</c>: security, addresses, log levels. Shells
-    /// know no dots in the names of variables: <c>Kafka__Client__security_protocol</c> is the same.
+    /// Properties of librdkafka for every client, as in <c>Kafka:Client:security.protocol=SASL_SSL</c>: security, addresses, log levels.
+    /// Shells know no dots in the names of variables: <c>Kafka__Client__security_protocol</c> is the same.
     /// </summary>
     public Dictionary<string, string> Client { get; set; } = [];
 

@@ -96,7 +96,8 @@ public sealed partial class KafkaTopics(
         });
         try
         {
-            await admin.CreateTopicsAsync(specifications, new CreateTopicsOptions { RequestTimeout = s_patience, OperationTimeout = s_patience });
+            await admin.CreateTopicsAsync(
+                specifications, new CreateTopicsOptions { RequestTimeout = s_patience, OperationTimeout = s_patience });
         }
         catch (CreateTopicsException e) when (e.Results.All(r => !r.Error.IsError || r.Error.Code == ErrorCode.TopicAlreadyExists))
         {
@@ -138,18 +139,22 @@ public sealed partial class KafkaTopics(
                     problems.Add($"{topic.Name}: {name} is {entries[name].Value}, needed is {needed}");
             }
 
-            Expect(Value("max.message.bytes") >= KafkaOptions.MaxRecordBytes, "max.message.bytes", $"{KafkaOptions.MaxRecordBytes} or more");
+            Expect(Value("max.message.bytes") >= KafkaOptions.MaxRecordBytes,
+                "max.message.bytes", $"{KafkaOptions.MaxRecordBytes} or more");
             if (topic.Name != settings.EventsTopic)
                 continue;
             Expect(!entries["cleanup.policy"].Value.Contains("compact", StringComparison.Ordinal), "cleanup.policy", "delete");
             var retention = (long)settings.Retention.TotalMilliseconds;
-            Expect(Value("retention.ms") == -1 || Value("retention.ms") >= retention, "retention.ms", $"{retention} or more (Kafka:Retention)");
+            Expect(Value("retention.ms") == -1
+                || Value("retention.ms") >= retention, "retention.ms", $"{retention} or more (Kafka:Retention)");
             Expect(Value("retention.bytes") == -1, "retention.bytes", "-1");
             Expect(entries["unclean.leader.election.enable"].Value == "false", "unclean.leader.election.enable", "false");
             if (settings.MinInSyncReplicas is { } replicas)
                 Expect(Value("min.insync.replicas") >= replicas, "min.insync.replicas", $"{replicas} or more (Kafka:MinInSyncReplicas)");
             if (settings.ReplicationFactor is { } factor && topic.Partitions.Find(p => p.Replicas.Count < factor) is { } thin)
-                problems.Add($"{topic.Name}: partition {thin.Partition} has {thin.Replicas.Count} replicas, needed are {factor} (Kafka:ReplicationFactor)");
+                problems.Add(
+                    $"{topic.Name}: partition {thin.Partition} has {thin.Replicas.Count} replicas, needed are {factor} "
+                        + "(Kafka:ReplicationFactor)");
         }
         if (problems.Count > 0)
             throw new UnfitTopicException(string.Join("; ", problems));
@@ -161,13 +166,15 @@ public sealed partial class KafkaTopics(
 
     private static partial class Log
     {
-        [LoggerMessage(EventId = 2, Level = LogLevel.Information, Message = "The event log is the Kafka topic {Topic} with {Partitions} partitions")]
+        [LoggerMessage(
+            EventId = 2, Level = LogLevel.Information, Message = "The event log is the Kafka topic {Topic} with {Partitions} partitions")]
         public static partial void Found(ILogger logger, string topic, int partitions);
 
         [LoggerMessage(EventId = 3, Level = LogLevel.Information, Message = "Created the Kafka topic {Topic}")]
         public static partial void Created(ILogger logger, string topic);
 
-        [LoggerMessage(EventId = 4, Level = LogLevel.Critical, Message = "Kafka topics are not fit to keep events; alter them, or the settings: {Problems}")]
+        [LoggerMessage(EventId = 4, Level = LogLevel.Critical,
+            Message = "Kafka topics are not fit to keep events; alter them, or the settings: {Problems}")]
         public static partial void Unfit(ILogger logger, string problems);
     }
 }

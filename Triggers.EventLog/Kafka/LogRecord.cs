@@ -139,14 +139,18 @@ public sealed record LogRecord(
 
         string Required(string name) => texts.GetValueOrDefault(name) ?? throw new InvalidRecordException($"there is no {name}");
         Guid Id(string prefix, string name) =>
-            TypeId.TryParse(prefix, Required(name), out var id) ? id : throw new InvalidRecordException($"{name} is no id that begins with {prefix}_");
+            TypeId.TryParse(prefix, Required(name), out var id) ? id
+                : throw new InvalidRecordException($"{name} is no id that begins with {prefix}_");
         if (version == 0)
             throw new InvalidRecordException("there is no v");
         return new LogRecord(
-            Id(TypeId.Tenant, "tenant"), Id(TypeId.Event, "id"), Required("type"), texts.GetValueOrDefault("externalId"), texts.GetValueOrDefault("source"),
+            Id(TypeId.Tenant, "tenant"), Id(TypeId.Event, "id"), Required("type"),
+            texts.GetValueOrDefault("externalId"), texts.GetValueOrDefault("source"),
             texts.GetValueOrDefault("subject"),
-            texts.GetValueOrDefault("time") is { } time ? DateTimeOffset.Parse(time, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal) : null,
-            Required("correlationId"), texts.GetValueOrDefault("traceParent"), data ?? throw new InvalidRecordException("there is no data"));
+            texts.GetValueOrDefault("time") is { } time
+                ? DateTimeOffset.Parse(time, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal) : null,
+            Required("correlationId"), texts.GetValueOrDefault("traceParent"),
+            data ?? throw new InvalidRecordException("there is no data"));
     }
 }
 

@@ -114,7 +114,8 @@ public sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics, N
 
     private async Task<HashSet<(Guid Tenant, Guid Id)>> ReadStoredAsync(List<Waiter> waiting)
     {
-        await using var command = dataSource.CreateCommand("SELECT tenant_id, id FROM events WHERE (tenant_id, id) IN (SELECT * FROM unnest(@tenants, @ids))");
+        await using var command = dataSource.CreateCommand(
+            "SELECT tenant_id, id FROM events WHERE (tenant_id, id) IN (SELECT * FROM unnest(@tenants, @ids))");
         var wanted = waiting.SelectMany(w => w.Ids.Select(id => (w.TenantId, Id: id))).ToList();
         command.Parameters.AddWithValue("tenants", wanted.ConvertAll(w => w.TenantId));
         command.Parameters.AddWithValue("ids", wanted.ConvertAll(w => w.Id));
@@ -129,9 +130,11 @@ public sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics, N
     {
         var log = await topics.Ready;
         var asked = Enumerable.Range(0, log.Partitions)
-            .Select(p => new TopicPartitionOffsetSpec { TopicPartition = new TopicPartition(log.Topic, p), OffsetSpec = OffsetSpec.Latest() });
+            .Select(
+                p => new TopicPartitionOffsetSpec { TopicPartition = new TopicPartition(log.Topic, p), OffsetSpec = OffsetSpec.Latest() });
         var answer = await admin.ListOffsetsAsync(asked, new ListOffsetsOptions { RequestTimeout = TimeSpan.FromSeconds(1) });
-        return answer.ResultInfos.ToDictionary(r => r.TopicPartitionOffsetError.Partition.Value, r => r.TopicPartitionOffsetError.Offset.Value);
+        return answer.ResultInfos.ToDictionary(
+            r => r.TopicPartitionOffsetError.Partition.Value, r => r.TopicPartitionOffsetError.Offset.Value);
     }
 
     private async Task<Dictionary<int, (long Next, DateTimeOffset? PassedAt)>> ReadPositionsAsync()

@@ -10,8 +10,8 @@ namespace Triggers.EventLog.Postgres;
 
 /// <summary>
 /// The log whose records are the rows of <c>events</c>. Requests that arrive while a commit is under way share the next one: one
-/// pipelined batch, one round trip, one flush to disk. Tenants have a queue each in front of it, served in turn; all are bounded, and so is
-/// every caller's wait.
+/// pipelined batch, one round trip, one flush to disk. Tenants have a queue each in front of it, served in turn; all are bounded, and so
+/// is every caller's wait.
 /// </summary>
 public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimeProvider time, ILogger<PostgresEventLog> logger)
     : BackgroundService, IEventLog
@@ -35,7 +35,8 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             return result;
         // A key is held by a process that appends to the other log, or that died over it: to be waited for, or taken over.
         return await limit.WaitAsync(
-            _keys.AppendAsync(request, keyless => EnqueueAsync(new PendingAppend(keyless, idsAreReserved: true), limit, CancellationToken.None), limit), cancellationToken);
+            _keys.AppendAsync(request, keyless =>
+                EnqueueAsync(new PendingAppend(keyless, idsAreReserved: true), limit, CancellationToken.None), limit), cancellationToken);
     }
 
     /// <inheritdoc />
@@ -64,7 +65,8 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     }
 
     /// <inheritdoc />
-    protected override Task ExecuteAsync(CancellationToken stoppingToken) => Task.WhenAll(AppendInTurnAsync(), _keys.SettleAsync(stoppingToken));
+    protected override Task ExecuteAsync(CancellationToken stoppingToken) =>
+        Task.WhenAll(AppendInTurnAsync(), _keys.SettleAsync(stoppingToken));
 
     private async Task AppendInTurnAsync()
     {
@@ -104,7 +106,8 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
         foreach (var pending in group)
         {
             // What Postgres refuses it has not committed; of a broken connection one can't know.
-            pending.Completion.TrySetException(new EventLogUnavailableException("The event log is away.", e) { NothingWasKept = e is PostgresException });
+            pending.Completion.TrySetException(
+                new EventLogUnavailableException("The event log is away.", e) { NothingWasKept = e is PostgresException });
         }
     }
 
@@ -169,7 +172,8 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             }
             batch.BatchCommands.Add(new NpgsqlBatchCommand($"SELECT pg_notify('{Notifications.Events}', @payload)")
             {
-                Parameters = { new("payload", Notifications.TenantsOf(group.Where(p => p.Request.Events.Count > 0).Select(p => p.Request.TenantId))) },
+                Parameters = { new(
+                    "payload", Notifications.TenantsOf(group.Where(p => p.Request.Events.Count > 0).Select(p => p.Request.TenantId))) },
             });
 
             await using var reader = await batch.ExecuteReaderAsync(timeout.Token);
@@ -200,7 +204,8 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
         try
         {
             // Read after the commit, so it is what will stay.
-            var holders = await RequestKeys.ReadHoldersAsync(connection, [.. open.SelectMany(p => KeyId.AllOf(p.Request)).Distinct()], timeout.Token);
+            var holders = await RequestKeys.ReadHoldersAsync(
+                connection, [.. open.SelectMany(p => KeyId.AllOf(p.Request)).Distinct()], timeout.Token);
             foreach (var pending in open)
                 pending.Completion.TrySetResult(Answer(pending.Request, insertedIds!, holders));
         }
@@ -218,11 +223,12 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
         [.. request.Events.Select(e => new AppendedEvent(e.Id, AppendedEventOutcome.Appended, request.CorrelationId))]);
 
     /// <summary>
-    /// Null: a reservation is in the way, or one was and is gone. An idempotency key without a row was this request's, and has been forgotten
-    /// with the events that it lost.
+    /// Null: a reservation is in the way, or one was and is gone. An idempotency key without a row was this request's, and has been
+    /// forgotten with the events that it lost.
     /// </summary>
     private static AppendResult? Answer(AppendRequest request, HashSet<Guid> insertedIds, Dictionary<KeyId, Holder> holders) =>
-        Decision.Decide(request, RequestKeys.WithOwnKey(request, holders)) is Decision.Answer answer && answer.ToAppend.All(e => insertedIds.Contains(e.Id))
+        Decision.Decide(request, RequestKeys.WithOwnKey(request, holders)) is Decision.Answer answer
+            && answer.ToAppend.All(e => insertedIds.Contains(e.Id))
             ? answer.Result
             : null;
 
@@ -286,8 +292,8 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
         public TaskCompletionSource<AppendResult?> Completion { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
         /// <summary>
-        /// Gives it ids of now, however long it waited for its turn: so the order of ids is that of commits, but for what is under way at the
-        /// same moment.
+        /// Gives it ids of now, however long it waited for its turn: so the order of ids is that of commits, but for what is under way at
+        /// the same moment.
         /// </summary>
         public void Number()
         {

@@ -39,7 +39,8 @@ public sealed class AppHostTests : IDisposable
 
         foreach (var (crashed, program) in new[] { ("api", "Triggers.Api.dll"), ("postgres", "/postgres"), ("redis", "GarnetServer.dll") })
         {
-            await RunningAppHost.SignalAsync("KILL", program == "/postgres" ? Triggers.AppHost.Stores.Postgres.RunningOn(_directory)!.Value : host.ProcessOf(program));
+            await RunningAppHost.SignalAsync(
+                "KILL", program == "/postgres" ? Triggers.AppHost.Stores.Postgres.RunningOn(_directory)!.Value : host.ProcessOf(program));
             await host.WaitForAsync($"{crashed} | was killed");
             await host.WaitForAsync($"{crashed} | starting again in 0.5 s");
             await host.WaitForAsync($"{crashed} | runs again");
@@ -154,7 +155,9 @@ public sealed class AppHostTests : IDisposable
     public async Task A_program_that_is_not_there_ends_the_start_and_is_named()
     {
         // All that is left of the path is what finds nothing.
-        await using var host = RunningAppHost.Start(_directory, new Dictionary<string, string> { ["PATH"] = "/nowhere" }, "--Resources=redis", $"--Cache:Directory={CacheWithoutGarnet()}");
+        await using var host = RunningAppHost.Start(_directory, new Dictionary<string,
+            string>
+        { ["PATH"] = "/nowhere" }, "--Resources=redis", $"--Cache:Directory={CacheWithoutGarnet()}");
 
         Assert.Equal(1, await host.ExitCodeAsync());
         Assert.Contains("redis | could not be started", host.Said);
@@ -173,7 +176,8 @@ public sealed class AppHostTests : IDisposable
         Assert.DoesNotContain("starting again", host.Said);
     }
 
-    private string CacheWithoutGarnet() => Directory.CreateDirectory(Path.Combine(_directory, "cache", "garnet-server@" + Triggers.AppHost.Stores.Redis.Version)).Parent!.FullName;
+    private string CacheWithoutGarnet() => Directory.CreateDirectory(
+        Path.Combine(_directory, "cache", "garnet-server@" + Triggers.AppHost.Stores.Redis.Version)).Parent!.FullName;
 
     [Fact]
     public async Task Of_two_started_at_once_one_runs_and_the_other_says_so_and_harms_nothing()

@@ -10,7 +10,9 @@ using Triggers.Tests.Support;
 
 namespace Triggers.Tests.AppHost;
 
-/// <summary>The main job, once, on everything that there is: two of each service, on Kafka where there is one; and the dashboard's buttons.</summary>
+/// <summary>
+/// The main job, once, on everything that there is: two of each service, on Kafka where there is one; and the dashboard's buttons.
+/// </summary>
 [Collection(nameof(AppHostCollection))]
 public sealed class EndToEndTests
 {
@@ -25,7 +27,8 @@ public sealed class EndToEndTests
     {
         // The hosted CI has containers, and asks for them.
         var stores = Environment.GetEnvironmentVariable("TEST_STORES") ?? "local";
-        await using var system = await RunningSystem.CreateAsync(onDemand: false, $"--Stores={stores}", "--replicas=2", "--Delivery:Retry:MaxAttempts=1", $"--Auth:BootstrapAdminKey={Key}");
+        await using var system = await RunningSystem.CreateAsync(
+            onDemand: false, $"--Stores={stores}", "--replicas=2", "--Delivery:Retry:MaxAttempts=1", $"--Auth:BootstrapAdminKey={Key}");
         foreach (var service in new[] { "receiver", "api", "delivery" })
             await system.ReadyAsync(service);
         using var receiver = new HttpClient { BaseAddress = system.UrlOf("receiver") };
@@ -34,11 +37,13 @@ public sealed class EndToEndTests
         using var second = Client(system.UrlOf("api-2"));
         Assert.NotEqual(first.BaseAddress, second.BaseAddress);
 
-        await PostAsync(first, "subscriptions", new { url = new Uri(receiver.BaseAddress!, "hook"), eventTypes = new[] { "*" } }, HttpStatusCode.Created);
+        await PostAsync(first, "subscriptions",
+            new { url = new Uri(receiver.BaseAddress!, "hook"), eventTypes = new[] { "*" } }, HttpStatusCode.Created);
         await PostAsync(second, "events", new { type = "order.created", data = new { total = 42 } }, HttpStatusCode.Accepted);
         await Wait.UntilAsync("the webhook came", async () => await ReceivedAsync(receiver) == 1);
         await Wait.UntilAsync("the event is delivered", async () =>
-            (await shared.GetFromJsonAsync<JsonElement>("events?type=order.created", Cancellation)).GetProperty("items")[0].GetProperty("status").GetString() == "delivered");
+            (await shared.GetFromJsonAsync<JsonElement>("events?type=order.created", Cancellation)).GetProperty("items")[0]
+                .GetProperty("status").GetString() == "delivered");
 
         await ExecuteAsync(system, "api-1", Commands.SampleEvent);
         await Wait.UntilAsync("the sample event came", async () => await ReceivedAsync(receiver) == 2);
@@ -46,12 +51,15 @@ public sealed class EndToEndTests
         // A dead letter of a subscription that was mistaken.
         using var nobody = new TcpListener(IPAddress.Loopback, 0);
         nobody.Start();
-        var mistaken = await PostAsync(first, "subscriptions", new { url = $"http://{nobody.LocalEndpoint}/", eventTypes = new[] { "order.lost" } }, HttpStatusCode.Created);
+        var mistaken = await PostAsync(first, "subscriptions",
+            new { url = $"http://{nobody.LocalEndpoint}/", eventTypes = new[] { "order.lost" } }, HttpStatusCode.Created);
         nobody.Stop();
         await PostAsync(first, "events", new { type = "order.lost", data = new { } }, HttpStatusCode.Accepted);
         await Wait.UntilAsync("it is a dead letter", async () =>
-            (await shared.GetFromJsonAsync<JsonElement>("dead-letters?state=open", Cancellation)).GetProperty("items").GetArrayLength() == 1);
-        using (var mended = await shared.PatchAsJsonAsync($"subscriptions/{mistaken.GetProperty("id")}", new { url = new Uri(receiver.BaseAddress!, "hook") }, Cancellation))
+            (await shared.GetFromJsonAsync<JsonElement>("dead-letters?state=open", Cancellation)).GetProperty("items")
+                .GetArrayLength() == 1);
+        using (var mended = await shared.PatchAsJsonAsync(
+            $"subscriptions/{mistaken.GetProperty("id")}", new { url = new Uri(receiver.BaseAddress!, "hook") }, Cancellation))
             Assert.Equal(HttpStatusCode.OK, mended.StatusCode);
         Assert.Contains("rpl_", await ExecuteAsync(system, "api-2", Commands.Redrive));
         await Wait.UntilAsync("it came to both", async () => await ReceivedAsync(receiver) == 4);

@@ -38,7 +38,8 @@ public sealed class ModelTests
         Assert.Superset(Set("migrations", "redis"), Waits(app, "api"));
         Assert.Superset(Set("migrations"), Waits(app, "delivery"));
         Assert.Superset(Set("triggersdb"), Waits(app, "migrations"));
-        Assert.All(s_services.Append("migrations").SelectMany(service => Resource(app, service).Annotations.OfType<WaitAnnotation>()), wait =>
+        Assert.All(
+            s_services.Append("migrations").SelectMany(service => Resource(app, service).Annotations.OfType<WaitAnnotation>()), wait =>
             Assert.Equal(wait.Resource.Name == "migrations" ? WaitType.WaitForCompletion : WaitType.WaitUntilHealthy, wait.WaitType));
     }
 
@@ -68,8 +69,10 @@ public sealed class ModelTests
         await using var app = await BuildAsync("--ConnectionStrings:redis=redis.example", "--ConnectionStrings:kafka=kafka.example");
 
         Assert.DoesNotContain(Model(app).Resources, resource => resource is LocalStore { Name: "redis" or "kafka" });
-        Assert.Equal("redis.example", await ((IResourceWithConnectionString)Resource(app, "redis")).GetConnectionStringAsync(Cancellation));
-        Assert.Superset(Set("kafka"), Resource(app, "api").Annotations.OfType<ResourceRelationshipAnnotation>().Select(r => r.Resource.Name).ToHashSet());
+        Assert.Equal(
+            "redis.example", await ((IResourceWithConnectionString)Resource(app, "redis")).GetConnectionStringAsync(Cancellation));
+        Assert.Superset(Set("kafka"), Resource(app, "api").Annotations.OfType<ResourceRelationshipAnnotation>()
+            .Select(r => r.Resource.Name).ToHashSet());
     }
 
     [Fact]
@@ -101,9 +104,11 @@ public sealed class ModelTests
         return await builder.BuildAsync(Cancellation);
     }
 
-    private static DistributedApplicationModel Model(DistributedApplication app) => app.Services.GetRequiredService<DistributedApplicationModel>();
+    private static DistributedApplicationModel Model(DistributedApplication app) =>
+        app.Services.GetRequiredService<DistributedApplicationModel>();
 
-    private static IResource Resource(DistributedApplication app, string name) => Model(app).Resources.Single(resource => resource.Name == name);
+    private static IResource Resource(DistributedApplication app, string name) =>
+        Model(app).Resources.Single(resource => resource.Name == name);
 
     private static HashSet<string> Set(params string[] names) => [.. names];
 

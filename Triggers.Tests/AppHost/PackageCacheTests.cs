@@ -51,7 +51,8 @@ public sealed class PackageCacheTests : IDisposable
         var packages = locked.RootElement.GetProperty("packages").EnumerateObject().Where(package => package.Name.Length > 0).ToList();
 
         Assert.Equal(
-            ["darwin-arm64", "darwin-x64", "linux-arm64", "linux-x64", "windows-x64"], packages.Select(package => package.Name.Split('/')[^1]).Order());
+            ["darwin-arm64", "darwin-x64", "linux-arm64", "linux-x64", "windows-x64"],
+            packages.Select(package => package.Name.Split('/')[^1]).Order());
         Assert.All(packages, package =>
         {
             Assert.Equal(Postgres.Version, package.Value.GetProperty("version").GetString());

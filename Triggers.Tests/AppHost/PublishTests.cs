@@ -15,7 +15,8 @@ public sealed class PublishTests : IDisposable
     {
         var resources = await ManifestAsync();
 
-        Assert.Equal(["admin-key", "api", "delivery", "migrations", "redis", "triggersdb"], resources.EnumerateObject().Select(r => r.Name).Order());
+        Assert.Equal(["admin-key", "api", "delivery", "migrations", "redis", "triggersdb"], resources.EnumerateObject().Select(r => r.Name)
+            .Order());
         Assert.Equal("parameter.v0", resources.GetProperty("triggersdb").GetProperty("type").GetString());
         Assert.True(resources.GetProperty("triggersdb").GetProperty("inputs").GetProperty("value").GetProperty("secret").GetBoolean());
         Assert.Equal("{triggersdb.connectionString}", Environment(resources, "api", "ConnectionStrings__triggersdb"));
@@ -50,7 +51,8 @@ public sealed class PublishTests : IDisposable
         Assert.Contains("ConnectionStrings__kafka: \"{{ .Values.secrets.api.kafka_connection }}\"", secrets);
         Assert.Contains("ConnectionStrings__redis: \"{{ .Values.secrets.api.redis_connection }}\"", secrets);
         Assert.Contains("Auth__BootstrapAdminKey: \"{{ .Values.secrets.api.admin_key }}\"", secrets);
-        Assert.Contains("ConnectionStrings__kafka: \"{{ .Values.secrets.delivery.kafka_connection }}\"", Read("templates/delivery/secrets.yaml"));
+        Assert.Contains(
+            "ConnectionStrings__kafka: \"{{ .Values.secrets.delivery.kafka_connection }}\"", Read("templates/delivery/secrets.yaml"));
         var values = Read("values.yaml");
         Assert.Contains("triggersdb_connection: \"\"", values);
         Assert.Contains("admin_key: \"\"", values);
@@ -78,7 +80,8 @@ public sealed class PublishTests : IDisposable
         await ChartAsync();
 
         Assert.False(File.Exists(Path.Combine(_directory, "templates/migrations/deployment.yaml")));
-        var job = Directory.GetFiles(Path.Combine(_directory, "templates/migrations")).Select(File.ReadAllText).Single(text => text.Contains("kind: \"Job\""));
+        var job = Directory.GetFiles(Path.Combine(_directory, "templates/migrations")).Select(File.ReadAllText)
+            .Single(text => text.Contains("kind: \"Job\""));
         Assert.Contains("name: \"migrations-{{ .Release.Revision }}\"", job);
         Assert.Contains("restartPolicy: \"OnFailure\"", job);
         Assert.Contains("- \"--migrate\"", job);
@@ -109,7 +112,8 @@ public sealed class PublishTests : IDisposable
         await ChartAsync();
         Assert.False(Directory.Exists(Path.Combine(_directory, "templates/public")));
 
-        await ChartAsync("--Ingress:Host=triggers.example.com", "--Ingress:TlsSecret=certificate", "--replicas=3", "--Delivery:LaneConcurrency=64");
+        await ChartAsync(
+            "--Ingress:Host=triggers.example.com", "--Ingress:TlsSecret=certificate", "--replicas=3", "--Delivery:LaneConcurrency=64");
         var ingress = Read("templates/public/public.yaml");
         Assert.Contains("host: \"triggers.example.com\"", ingress);
         Assert.Contains("secretName: \"certificate\"", ingress);
@@ -143,7 +147,8 @@ public sealed class PublishTests : IDisposable
 #if HELM_CHART
     private string Read(string path) => File.ReadAllText(Path.Combine(_directory, path));
 
-    private IEnumerable<string?> Templates() => Directory.GetDirectories(Path.Combine(_directory, "templates")).Select(Path.GetFileName).Order();
+    private IEnumerable<string?> Templates() =>
+        Directory.GetDirectories(Path.Combine(_directory, "templates")).Select(Path.GetFileName).Order();
 #endif
 
     public void Dispose() => Directory.Delete(_directory, recursive: true);

@@ -133,7 +133,8 @@ internal sealed class RunningAppHost : IAsyncDisposable
     }
 
     /// <summary>One of <see cref="Processes"/>, by the end of its program's name.</summary>
-    public int ProcessOf(string program) => Processes().First(process => process.Command.Split(' ').Any(word => word.EndsWith(program, StringComparison.Ordinal))).Id;
+    public int ProcessOf(string program) =>
+        Processes().First(process => process.Command.Split(' ').Any(word => word.EndsWith(program, StringComparison.Ordinal))).Id;
 
     public async ValueTask DisposeAsync()
     {

@@ -17,7 +17,8 @@ public sealed partial class SettingsTests
     public void Every_mistake_is_named_at_once()
     {
         var e = Assert.Throws<DistributedApplicationException>(() =>
-            Read("--Ports:Api=many", "--Dashboard:Enabled=perhaps", "--Resources=some", "--replicas=0", "--Stores=cloud", "--Prots:Api=1"));
+            Read("--Ports:Api=many", "--Dashboard:Enabled=perhaps", "--Resources=some",
+                "--replicas=0", "--Stores=cloud", "--Prots:Api=1"));
 
         Assert.Contains("Ports:Api must be a port", e.Message);
         Assert.Contains("Dashboard:Enabled must be true or false", e.Message);
@@ -34,7 +35,8 @@ public sealed partial class SettingsTests
     [InlineData("--rest")]
     [InlineData("rest")]
     public void What_nobody_knows_is_not_ignored(string argument) =>
-        Assert.Contains(argument.TrimStart('-').Split('=')[0], Assert.Throws<DistributedApplicationException>(() => Read(argument)).Message);
+        Assert.Contains(
+            argument.TrimStart('-').Split('=')[0], Assert.Throws<DistributedApplicationException>(() => Read(argument)).Message);
 
     [Theory]
     [InlineData("--replicas", "3")]
@@ -60,7 +62,8 @@ public sealed partial class SettingsTests
     [Fact]
     public void Settings_that_are_not_the_AppHosts_go_to_the_services()
     {
-        var settings = Read("--Delivery:Retry:MaxAttempts=3", "--Kafka:Partitions=6", "--Kafka:Home=/kafka", "--Ports:Api=0", "--OTEL_TRACES_SAMPLER=always_off");
+        var settings = Read("--Delivery:Retry:MaxAttempts=3", "--Kafka:Partitions=6",
+            "--Kafka:Home=/kafka", "--Ports:Api=0", "--OTEL_TRACES_SAMPLER=always_off");
 
         Assert.Equal(["Delivery__Retry__MaxAttempts", "Kafka__Partitions", "OTEL_TRACES_SAMPLER"], settings.ForServices.Keys.Order());
         Assert.Equal("/kafka", settings.KafkaHome);
@@ -69,7 +72,8 @@ public sealed partial class SettingsTests
     [Fact]
     public void Every_documented_setting_is_known()
     {
-        var documented = SettingInTable().Matches(File.ReadAllText(Repository.File("docs", "operations.md"))).Select(match => match.Groups[1].Value).ToList();
+        var documented = SettingInTable().Matches(File.ReadAllText(Repository.File("docs", "operations.md")))
+            .Select(match => match.Groups[1].Value).ToList();
 
         Assert.InRange(documented.Count, 15, 200);
         Assert.All(documented, setting => Read(setting switch
@@ -82,9 +86,11 @@ public sealed partial class SettingsTests
     [Fact]
     public void Every_section_of_the_services_is_known()
     {
-        var sources = Directory.GetDirectories(Repository.File(), "Triggers.*").Where(directory => !directory.EndsWith("Tests", StringComparison.Ordinal))
+        var sources = Directory.GetDirectories(Repository.File(), "Triggers.*")
+            .Where(directory => !directory.EndsWith("Tests", StringComparison.Ordinal))
             .SelectMany(directory => Directory.GetFiles(directory, "*.cs", SearchOption.AllDirectories));
-        var sections = sources.SelectMany(file => BoundSection().Matches(File.ReadAllText(file))).Select(match => match.Groups[1].Value).Distinct().ToList();
+        var sections = sources.SelectMany(file => BoundSection().Matches(File.ReadAllText(file))).Select(match => match.Groups[1].Value)
+            .Distinct().ToList();
 
         Assert.Contains("Delivery", sections);
         Assert.All(sections, section => Assert.Single(Read($"--{section}:Something=1").ForServices));
@@ -93,22 +99,25 @@ public sealed partial class SettingsTests
     [Fact]
     public void Names_that_a_service_does_not_know_are_named_all_and_its_others_are_not()
     {
-        var services = new ServiceCollection().AddSingleton<IConfiguration>(new ConfigurationBuilder().AddInMemoryCollection(new Dictionary<string, string?>
-        {
-            ["Delivery:LaneConcurency"] = "1",
-            ["Delivery:Retry:MaxAtempts"] = "3",
-            ["Delivery:Retry:MaxAttempts"] = "3",
-            ["Kafka:Client:linger.ms"] = "2",
-            ["Kafka:Home"] = "/kafka",
-            ["Kafka:Partitons"] = "3",
-        }).Build());
+        var services = new ServiceCollection()
+            .AddSingleton<IConfiguration>(new ConfigurationBuilder().AddInMemoryCollection(new Dictionary<string, string?>
+            {
+                ["Delivery:LaneConcurency"] = "1",
+                ["Delivery:Retry:MaxAtempts"] = "3",
+                ["Delivery:Retry:MaxAttempts"] = "3",
+                ["Kafka:Client:linger.ms"] = "2",
+                ["Kafka:Home"] = "/kafka",
+                ["Kafka:Partitons"] = "3",
+            }).Build());
         services.AddSettings<DeliveryOptions>("Delivery");
         services.AddSettings<KafkaOptions>("Kafka", "Home");
 
-        var e = Assert.Throws<AggregateException>(() => services.BuildServiceProvider().GetRequiredService<IStartupValidator>().Validate());
+        var e = Assert.Throws<AggregateException>(
+            () => services.BuildServiceProvider().GetRequiredService<IStartupValidator>().Validate());
 
         Assert.Equal(
-            ["Delivery:LaneConcurency is not a setting.", "Delivery:Retry:MaxAtempts is not a setting.", "Kafka:Partitons is not a setting."],
+            ["Delivery:LaneConcurency is not a setting.",
+                "Delivery:Retry:MaxAtempts is not a setting.", "Kafka:Partitons is not a setting."],
             e.InnerExceptions.Cast<OptionsValidationException>().SelectMany(mistakes => mistakes.Failures).Order());
     }
 
@@ -119,7 +128,8 @@ public sealed partial class SettingsTests
 
         Assert.Contains("--ASPIRE_ALLOW_UNSECURED_TRANSPORT=true", run);
         Assert.Contains("--ASPNETCORE_URLS=http://localhost:18890", run);
-        Assert.Equal(["--publisher=manifest", "--with-kafka=true"], Settings.Complete(Settings.Parse(["--publisher", "manifest", "--with-kafka"])));
+        Assert.Equal(
+            ["--publisher=manifest", "--with-kafka=true"], Settings.Complete(Settings.Parse(["--publisher", "manifest", "--with-kafka"])));
     }
 
     [Fact]
@@ -142,7 +152,8 @@ public sealed partial class SettingsTests
     private static Settings Read(params string[] arguments)
     {
         var parsed = Settings.Parse(arguments);
-        return new Settings(new ConfigurationBuilder().AddCommandLine(Settings.Complete(parsed)).Build(), parsed, Repository.File("Triggers.AppHost"));
+        return new Settings(
+            new ConfigurationBuilder().AddCommandLine(Settings.Complete(parsed)).Build(), parsed, Repository.File("Triggers.AppHost"));
     }
 
     /// <summary>As in <c>| `Delivery:Lease` | 30 s |</c>.</summary>

@@ -24,7 +24,8 @@ public class EventTypePatternTests
     [InlineData("triggers.test", "triggers.test", false)]
     [InlineData("*", "triggers", true)]
     [InlineData("*", "triggersmith.made", true)]
-    public void Patterns_match_what_they_say(string pattern, string type, bool matches) => Assert.Equal(matches, EventTypePattern.Matches(pattern, type));
+    public void Patterns_match_what_they_say(string pattern, string type, bool matches) =>
+        Assert.Equal(matches, EventTypePattern.Matches(pattern, type));
 
     [Fact]
     public void A_type_matches_itself_and_everything_it_is_below() =>
@@ -50,11 +51,14 @@ public class EventTypePatternTests
     /// <summary>The contract shows the regular expressions; the code does not run them.</summary>
     [Fact]
     public void The_regular_expressions_say_the_same() =>
-        Gen.Select(Gen.OneOf(Gen.Const(""), Gen.Const("triggers"), Gen.Const("triggers.")), Gen.String[Gen.Char["aZ0._-* é"], 0, 6], (start, rest) => start + rest).Sample(text =>
+        Gen.Select(Gen.OneOf(Gen.Const(""), Gen.Const("triggers"), Gen.Const("triggers.")),
+            Gen.String[Gen.Char["aZ0._-* é"], 0, 6], (start, rest) => start + rest).Sample(text =>
         {
             Assert.Equal(Regex.IsMatch(text, EventTypePattern.OfPatterns), EventTypePattern.IsPattern(text));
-            Assert.Equal(Regex.IsMatch(text, EventTypePattern.OfSubscribed), EventTypePattern.IsPattern(text) && !EventTypePattern.IsSystem(text));
-            Assert.Equal(Regex.IsMatch(text, EventTypePattern.OfPublished), EventTypePattern.IsType(text) && !EventTypePattern.IsSystem(text));
+            Assert.Equal(
+                Regex.IsMatch(text, EventTypePattern.OfSubscribed), EventTypePattern.IsPattern(text) && !EventTypePattern.IsSystem(text));
+            Assert.Equal(
+                Regex.IsMatch(text, EventTypePattern.OfPublished), EventTypePattern.IsType(text) && !EventTypePattern.IsSystem(text));
         });
 
     [Theory]

@@ -11,7 +11,8 @@ public sealed class StorageTests(PostgresServer postgres) : IAsyncLifetime
 
     private static CancellationToken Cancelled => TestContext.Current.CancellationToken;
 
-    public async ValueTask InitializeAsync() => _dataSource = Storage.Builder($"{await postgres.CreateDatabaseAsync()};Keepalive=1", "tests").Build();
+    public async ValueTask InitializeAsync() =>
+        _dataSource = Storage.Builder($"{await postgres.CreateDatabaseAsync()};Keepalive=1", "tests").Build();
 
     public ValueTask DisposeAsync() => _dataSource.DisposeAsync();
 

@@ -41,10 +41,13 @@ public sealed class TenantPlansMigrationTests(PostgresServer postgres)
         await SchemaVersion.MigrateAsync(db, TestContext.Current.CancellationToken);
 
         Assert.Equal("acme:large,default:,unplanned:", await rows.ScalarAsync<string>(
-            "SELECT string_agg(t.name || ':' || coalesce(p.name, ''), ',' ORDER BY t.name) FROM tenants t LEFT JOIN usage_plans p ON p.id = t.usage_plan_id"));
+            "SELECT string_agg(t.name || ':' || coalesce(p.name, ''), ',' ORDER BY t.name) FROM tenants t LEFT JOIN usage_plans p ON "
+                + "p.id = t.usage_plan_id"));
         Assert.Equal("administers::,bootstrap::,publishes:5:7,reads::,revoked:1:1,writes::", await rows.ScalarAsync<string>(
-            "SELECT string_agg(name || ':' || coalesce(requests_per_second::text, '') || ':' || coalesce(burst::text, ''), ',' ORDER BY name) FROM api_keys"));
-        Assert.Equal("{admin}", await rows.ScalarAsync<string>("SELECT scopes::text FROM api_keys WHERE name = 'bootstrap' AND bootstrap = 'current'"));
+            "SELECT string_agg(name || ':' || coalesce(requests_per_second::text, '') || ':' || coalesce(burst::text, ''), ',' ORDER "
+                + "BY name) FROM api_keys"));
+        Assert.Equal("{admin}", await rows.ScalarAsync<string>(
+            "SELECT scopes::text FROM api_keys WHERE name = 'bootstrap' AND bootstrap = 'current'"));
         var scopes = await rows.ScalarAsync<string[]>("SELECT scopes FROM api_keys WHERE name = 'administers'");
         Assert.Equal(Scopes.All.Where(s => s != Scopes.Admin), scopes);
     }

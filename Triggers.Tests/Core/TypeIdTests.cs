@@ -30,7 +30,8 @@ public class TypeIdTests
     [InlineData("ffffffff-ffff-ffff-ffff-ffffffffffff", "prefix_7zzzzzzzzzzzzzzzzzzzzzzzzz")]
     [InlineData("0110c853-1d09-52d8-d73e-1194e95b5f19", "prefix_0123456789abcdefghjkmnpqrs")]
     [InlineData("01890a5d-ac96-774b-bcce-b302099a8057", "prefix_01h455vb4pex5vsknk084sn02q")]
-    public void Texts_are_those_of_the_specification(string id, string text) => Assert.Equal(text, TypeId.Format("prefix", Guid.Parse(id)));
+    public void Texts_are_those_of_the_specification(string id, string text) =>
+        Assert.Equal(text, TypeId.Format("prefix", Guid.Parse(id)));
 
     [Theory]
     [InlineData(null)]
@@ -65,6 +66,7 @@ public class TypeIdTests
 
     [Fact]
     public void Items_of_a_batch_are_told_apart_by_their_place() =>
-        Gen.Select(AnyGuid.Where(id => id.CompareTo(Guid.Parse("ffffffff-ffff-ffff-ffff-000000000000")) < 0), Gen.Int[0, 999]).Sample((first, place) =>
+        Gen.Select(AnyGuid.Where(id => id.CompareTo(Guid.Parse("ffffffff-ffff-ffff-ffff-000000000000")) < 0), Gen.Int[0, 999])
+            .Sample((first, place) =>
             Assert.Equal(place, TypeId.Difference(TypeId.Add(first, place), first)));
 }

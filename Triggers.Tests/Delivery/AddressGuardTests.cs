@@ -11,7 +11,8 @@ public class AddressGuardTests
 {
     private static readonly AddressGuard Closed = Guard(new());
 
-    private static readonly string[] PrivateNetworks = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "169.254.0.0/16", "100.64.0.0/10"];
+    private static readonly string[] PrivateNetworks =
+        ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "169.254.0.0/16", "100.64.0.0/10"];
 
     [Theory]
     [InlineData("127.0.0.1")]
@@ -112,7 +113,8 @@ public class AddressGuardTests
         var options = new DeliveryOptions();
         typeof(DeliveryOptions).GetProperty(setting)!.SetValue(options, value);
 
-        Assert.StartsWith($"Delivery:{setting} ", Assert.Single(new DeliveryOptionsRules().Validate(null, options).Failures!), StringComparison.Ordinal);
+        Assert.StartsWith(
+            $"Delivery:{setting} ", Assert.Single(new DeliveryOptionsRules().Validate(null, options).Failures!), StringComparison.Ordinal);
     }
 
     [Fact]

@@ -32,7 +32,8 @@ public sealed class BacklogTests(PostgresServer postgres) : IAsyncLifetime
     [Fact]
     public async Task Due_is_what_could_start_now_and_pending_is_all()
     {
-        var (one, two, paused) = (await _engine.SubscribeAsync("http://a.example"), await _engine.SubscribeAsync("http://b.example"), await _engine.SubscribeAsync("http://c.example"));
+        var (one, two, paused) = (await _engine.SubscribeAsync("http://a.example"),
+            await _engine.SubscribeAsync("http://b.example"), await _engine.SubscribeAsync("http://c.example"));
         await _engine.ExecuteAsync($"UPDATE subscriptions SET enabled = false, disabled_reason = 'test' WHERE id = '{paused}'");
         await AddAsync(one, -90, 3);
         await AddAsync(one, 3600, 2);
@@ -62,15 +63,19 @@ public sealed class BacklogTests(PostgresServer postgres) : IAsyncLifetime
     public async Task A_dead_letter_counts_until_it_is_resolved_or_discarded()
     {
         var subscription = await _engine.SubscribeAsync("http://a.example");
-        var died = Enumerable.Range(0, 4).Select(_ => new NewDelivery(_engine.Tenant, TypeId.NewGuid(), TypeId.NewGuid(), subscription)).ToList();
+        var died = Enumerable.Range(0, 4).Select(_ => new NewDelivery(_engine.Tenant, TypeId.NewGuid(), TypeId.NewGuid(), subscription))
+            .ToList();
         DeliveryResult Result(NewDelivery d, DeliveryStatus status) =>
             new(d.TenantId, d.Id, d.EventId, d.SubscriptionId, 0, status, Rows.Attempt(AttemptOutcome.HttpStatus, 500))
             {
                 Reason = "exhausted",
                 IsReplay = d.IsReplay,
             };
-        await _engine.ExecuteAsync([DeliveryQueue.Enqueue(died), .. DeliveryResults.Apply(died.ConvertAll(d => Result(d, DeliveryStatus.DeadLettered)))]);
-        var replay = new NewDelivery(_engine.Tenant, TypeId.NewGuid(), died[0].EventId, subscription) { IsReplay = true, ReplayOf = died[0].Id };
+        await _engine.ExecuteAsync(
+            [DeliveryQueue.Enqueue(died), .. DeliveryResults.Apply(died.ConvertAll(d => Result(d, DeliveryStatus.DeadLettered)))]);
+        var replay = new NewDelivery(
+            _engine.Tenant, TypeId.NewGuid(), died[0].EventId, subscription)
+        { IsReplay = true, ReplayOf = died[0].Id };
         await _engine.ExecuteAsync(
         [
             DeadLetterChanges.Discard(_engine.Tenant, [died[1].Id]),
@@ -95,11 +100,13 @@ public sealed class BacklogTests(PostgresServer postgres) : IAsyncLifetime
 
     private async Task AddAsync(Guid subscription, double dueInSeconds, int count)
     {
-        var deliveries = Enumerable.Range(0, count).Select(_ => new NewDelivery(_engine.Tenant, TypeId.NewGuid(), TypeId.NewGuid(), subscription)).ToList();
+        var deliveries = Enumerable.Range(0, count)
+            .Select(_ => new NewDelivery(_engine.Tenant, TypeId.NewGuid(), TypeId.NewGuid(), subscription)).ToList();
         await _engine.ExecuteAsync(
         [
             DeliveryQueue.Enqueue(deliveries),
-            .. DeliveryResults.Apply(deliveries.ConvertAll(d => new DeliveryResult(d.TenantId, d.Id, d.EventId, d.SubscriptionId, 0, DeliveryStatus.Pending, null)
+            .. DeliveryResults.Apply(deliveries.ConvertAll(
+                d => new DeliveryResult(d.TenantId, d.Id, d.EventId, d.SubscriptionId, 0, DeliveryStatus.Pending, null)
             {
                 Delay = TimeSpan.FromSeconds(dueInSeconds),
             })),

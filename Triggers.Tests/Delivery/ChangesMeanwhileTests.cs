@@ -33,7 +33,8 @@ public sealed class ChangesMeanwhileTests(PostgresServer postgres) : EngineTests
         (await client.PatchAsync($"/subscriptions/{subscription}", $$"""{"url":"{{Receiver.Url}}/new"}""")).Is(200);
         answer.SetResult();
 
-        await Wait.UntilAsync("the event is delivered", async () => (await client.GetAsync($"/events/{id}")).Is(200)["status"] == "delivered");
+        await Wait.UntilAsync(
+            "the event is delivered", async () => (await client.GetAsync($"/events/{id}")).Is(200)["status"] == "delivered");
         Assert.Equal(["/old", "/new"], Receiver.Received.Select(w => w.Path));
         Assert.Equal("true", (await client.GetAsync($"/subscriptions/{subscription}")).Is(200)["enabled"]);
         var delivery = (await client.GetAsync($"/deliveries?eventId={id}")).Is(200).Ids.Single();
@@ -90,7 +91,8 @@ public sealed class ChangesMeanwhileTests(PostgresServer postgres) : EngineTests
         // A replay that is cancelled leaves the dead letter open, and is the newest delivery.
         Receiver.Respond = (_, context) => Answer(context, 410);
         (await client.PostAsync($"/dead-letters/{dead}/replay")).Is(202);
-        await Wait.UntilAsync("the dead letter is open again", async () => (await client.GetAsync($"/dead-letters/{dead}")).Is(200)["state"] == "open");
+        await Wait.UntilAsync(
+            "the dead letter is open again", async () => (await client.GetAsync($"/dead-letters/{dead}")).Is(200)["state"] == "open");
         var subscription = (await client.GetAsync($"/dead-letters/{dead}")).Is(200)["subscriptionId"];
         (await client.PatchAsync($"/subscriptions/{subscription}", """{"enabled":true}""")).Is(200);
 
@@ -162,7 +164,8 @@ public sealed class ChangesMeanwhileTests(PostgresServer postgres) : EngineTests
     }
 
     private static async Task<string[]> UnresolvedAsync(ApiClient client) =>
-        [.. (await client.GetAsync("/dead-letters?state=open")).Is(200).Ids, .. (await client.GetAsync("/dead-letters?state=replaying")).Is(200).Ids];
+        [.. (await client.GetAsync("/dead-letters?state=open")).Is(200).Ids, .. (await client.GetAsync("/dead-letters?state=replaying"))
+            .Is(200).Ids];
 
     private static Task Answer(HttpContext context, int statusCode)
     {

@@ -39,7 +39,8 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
 
         var id = (await Engine.AppendAsync("user.created"))[0];
 
-        await Wait.UntilAsync("the event is projected", async () => await Engine.ScalarAsync<long>($"SELECT count(*) FROM inbox WHERE event_id = '{id}'") == 1);
+        await Wait.UntilAsync("the event is projected", async () =>
+            await Engine.ScalarAsync<long>($"SELECT count(*) FROM inbox WHERE event_id = '{id}'") == 1);
         Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM all_deliveries"));
     }
 
@@ -78,9 +79,11 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
 
         await Engine.AppendAsync("order.created");
 
-        await Wait.UntilAsync("the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM all_attempts") == 1);
+        await Wait.UntilAsync(
+            "the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM all_attempts") == 1);
         var wait = await Engine.ScalarAsync<double>(
-            "SELECT extract(epoch FROM d.next_attempt_at - (a.started_at + a.duration_ms * interval '1 ms'))::float8 FROM delivery_queue d JOIN attempts a ON a.delivery_id = d.id");
+            "SELECT extract(epoch FROM d.next_attempt_at - (a.started_at + a.duration_ms * interval '1 ms'))::float8 FROM "
+                + "delivery_queue d JOIN attempts a ON a.delivery_id = d.id");
         Assert.InRange(wait, 3600, 3601);
     }
 
@@ -97,8 +100,10 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
 
         await Engine.AppendAsync("order.created");
 
-        await Wait.UntilAsync("the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM all_attempts") == 1);
-        Assert.InRange(await Engine.ScalarAsync<double>("SELECT extract(epoch FROM next_attempt_at - now())::float8 FROM delivery_queue"), 110, 121);
+        await Wait.UntilAsync(
+            "the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM all_attempts") == 1);
+        Assert.InRange(
+            await Engine.ScalarAsync<double>("SELECT extract(epoch FROM next_attempt_at - now())::float8 FROM delivery_queue"), 110, 121);
     }
 
     [Fact]
@@ -113,7 +118,8 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
         await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
         await using var db = Engine.Db();
         var letter = await db.DeadLetters.SingleAsync(TestContext.Current.CancellationToken);
-        Assert.Equal((id, subscription, "exhausted", 3, 500), (letter.EventId, letter.SubscriptionId, letter.Reason, letter.Attempts, letter.LastStatusCode));
+        Assert.Equal((id, subscription, "exhausted", 3, 500), (
+            letter.EventId, letter.SubscriptionId, letter.Reason, letter.Attempts, letter.LastStatusCode));
         Assert.Equal(DeadLetterState.Open, letter.State);
         Assert.Equal("dead_lettered", await Engine.StatusAsync(id));
     }
@@ -206,21 +212,24 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
     public async Task What_came_of_an_answer_that_broke_off_is_recorded_obeyed_and_told_in_the_log()
     {
         await using var receiver = new RawReceiver(
-            [[Steps.Read, Steps.Send("HTTP/1.1 503 Busy\r\nRetry-After: 120\r\nX-Queue: full\r\nContent-Length: 100\r\n\r\ntry later"), Steps.Close]]);
+            [[Steps.Read, Steps.Send(
+                "HTTP/1.1 503 Busy\r\nRetry-After: 120\r\nX-Queue: full\r\nContent-Length: 100\r\n\r\ntry later"), Steps.Close]]);
         var logs = new CapturedLogs();
         await Engine.SubscribeAsync($"http://127.0.0.1:{receiver.Port}/");
         await Engine.StartDeliveryAsync(logs);
 
         await Engine.AppendAsync("order.created");
 
-        await Wait.UntilAsync("the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM attempts") == 1);
+        await Wait.UntilAsync(
+            "the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM attempts") == 1);
         await using var db = Engine.Db();
         var attempt = await db.Attempts.SingleAsync(TestContext.Current.CancellationToken);
         const string Cause = "the receiver closed the connection in the middle of its answer";
         Assert.Equal((AttemptOutcome.HttpStatus, 503, Cause), (attempt.Outcome, attempt.StatusCode, attempt.Error));
         Assert.Equal("full", attempt.ResponseHeaders!["X-Queue"]);
         Assert.Equal("try later", Encoding.UTF8.GetString(attempt.ResponseBody!));
-        Assert.InRange(await Engine.ScalarAsync<double>("SELECT extract(epoch FROM next_attempt_at - now())::float8 FROM delivery_queue"), 110, 121);
+        Assert.InRange(
+            await Engine.ScalarAsync<double>("SELECT extract(epoch FROM next_attempt_at - now())::float8 FROM delivery_queue"), 110, 121);
         var line = Assert.Single(logs.Lines, line => line.Message.StartsWith("delivery.attempted", StringComparison.Ordinal));
         Assert.Contains($"ended http_status (the receiver answered 503; {Cause})", line.Message, StringComparison.Ordinal);
     }
@@ -240,7 +249,8 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
     [Fact]
     public async Task AReceiver_that_does_not_answer_times_out()
     {
-        Receiver.Respond = (_, context) => Task.Delay(Timeout.Infinite, context.RequestAborted).ContinueWith(_ => { }, TaskScheduler.Default);
+        Receiver.Respond = (_, context) =>
+            Task.Delay(Timeout.Infinite, context.RequestAborted).ContinueWith(_ => { }, TaskScheduler.Default);
         await Engine.SubscribeAsync(Receiver.Url);
         await Engine.StartDeliveryAsync(
             ("Delivery:AttemptTimeout", "00:00:00.3"), ("Delivery:ConnectTimeout", "00:00:00.3"), ("Delivery:Retry:MaxAttempts", "1"));
@@ -259,7 +269,8 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
         await Engine.StartDeliveryAsync();
         var id = TypeId.NewGuid();
         var test = new Event { TenantId = Engine.Tenant, Id = id, Type = "triggers.test", CorrelationId = "c", Data = "{}"u8.ToArray() };
-        await Engine.ExecuteAsync([.. StoredEvents.Test(test, TypeId.NewGuid(), subscription), new($"SELECT pg_notify('{Notifications.Deliveries}', '')")]);
+        await Engine.ExecuteAsync(
+            [.. StoredEvents.Test(test, TypeId.NewGuid(), subscription), new($"SELECT pg_notify('{Notifications.Deliveries}', '')")]);
 
         await Engine.WaitForStatusAsync(id, DeliveryStatus.Cancelled);
         Assert.Single(Receiver.Received);
@@ -289,10 +300,12 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
         var subscription = await Engine.SubscribeAsync(Receiver.Url);
         await Engine.StartDeliveryAsync(("Delivery:Retry:BaseDelay", "00:00:01"));
         var id = (await Engine.AppendAsync("order.created"))[0];
-        await Wait.UntilAsync("the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM all_attempts") == 1);
+        await Wait.UntilAsync(
+            "the first attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM all_attempts") == 1);
 
         await Engine.ExecuteAsync($"UPDATE subscriptions SET enabled = false, disabled_reason = 'requested' WHERE id = '{subscription}'");
-        await Wait.UntilAsync("the delivery is due", async () => await Engine.ScalarAsync<bool>("SELECT next_attempt_at < now() FROM delivery_queue"));
+        await Wait.UntilAsync(
+            "the delivery is due", async () => await Engine.ScalarAsync<bool>("SELECT next_attempt_at < now() FROM delivery_queue"));
         var before = Receiver.Received.Count;
         fails = false;
         await Engine.ExecuteAsync($"UPDATE subscriptions SET enabled = true, disabled_reason = NULL WHERE id = '{subscription}'");
@@ -364,7 +377,8 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
         var ids = await Engine.AppendAsync("order.created", 1_000);
         await Engine.StartDeliveryAsync(("Delivery:LaneConcurrency", "8"));
 
-        await Wait.UntilAsync("all are delivered", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") == 1_000);
+        await Wait.UntilAsync("all are delivered", async () =>
+            await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") == 1_000);
         Assert.Equal(ids.Select(id => TypeId.Format(TypeId.Event, id)).Order(), Receiver.Received.Select(w => w.EventId).Order());
         Assert.Equal(0, await Engine.UnsettledAsync());
     }

@@ -30,7 +30,8 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
         Assert.All(small, id => Assert.EndsWith("""
             "data":{ "total": 1.50 }}
             """.Trim(), bodies[TypeId.Format(TypeId.Event, id)], StringComparison.Ordinal));
-        Assert.All(others, id => Assert.EndsWith($"\"data\":{large}}}", bodies[TypeId.Format(TypeId.Event, id)], StringComparison.Ordinal));
+        Assert.All(
+            others, id => Assert.EndsWith($"\"data\":{large}}}", bodies[TypeId.Format(TypeId.Event, id)], StringComparison.Ordinal));
     }
 
     [Fact]
@@ -88,7 +89,8 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
         var valid = new LogRecord(Engine.Tenant, TypeId.NewGuid(), "order.created", null, null, "s", null, "c", null, "1"u8.ToArray());
         Message<byte[], byte[]>[] bad =
         [
-            new() { Key = valid.ToMessage().Key, Value = "nonsense"u8.ToArray(), Headers = new Headers { { "mine", "kept"u8.ToArray() } } },
+            new() { Key = valid.ToMessage().Key, Value = "nonsense"u8.ToArray(),
+                Headers = new Headers { { "mine", "kept"u8.ToArray() } } },
             new() { Key = valid.ToMessage().Key, Value = null! },
             (valid with { Id = TypeId.At(new DateTimeOffset(2100, 1, 1, 0, 0, 0, TimeSpan.Zero)) }).ToMessage(),
             // JSON that Postgres can't keep.
@@ -122,7 +124,8 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
         await Engine.SubscribeAsync($"{Receiver.Url}/hook");
         var host = await Engine.StartDeliveryAsync();
         Task<DeliveryResult<byte[], byte[]>> ProduceAsync(string subject) => Kafka.Producer.ProduceAsync(
-            Kafka.Options.EventsTopic, new LogRecord(Engine.Tenant, TypeId.NewGuid(), "order.created", null, null, subject, null, "c", null, "1"u8.ToArray()).ToMessage());
+            Kafka.Options.EventsTopic, new LogRecord(
+                Engine.Tenant, TypeId.NewGuid(), "order.created", null, null, subject, null, "c", null, "1"u8.ToArray()).ToMessage());
         var partition = (await ProduceAsync("s")).TopicPartition;
         await SettledAsync(1);
         await host.DisposeAsync();
@@ -134,7 +137,8 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
         await Wait.UntilAsync("the health of the process names the partition", async () =>
         {
             using var client = host.CreateClient();
-            return (await client.GetStringAsync("/health/ready", TestContext.Current.CancellationToken)).Contains($"partition {partition.Partition.Value} has no record", StringComparison.Ordinal);
+            return (await client.GetStringAsync("/health/ready", TestContext.Current.CancellationToken))
+                .Contains($"partition {partition.Partition.Value} has no record", StringComparison.Ordinal);
         });
         // The others go on.
         for (var i = 0; ; i++)
@@ -142,14 +146,17 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
             if ((await ProduceAsync($"other {i}")).Partition != partition.Partition)
                 break;
         }
-        await Wait.UntilAsync("another partition is projected", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM events WHERE subject LIKE 'other%'") > 0);
+        await Wait.UntilAsync("another partition is projected", async () =>
+            await Engine.ScalarAsync<long>("SELECT count(*) FROM events WHERE subject LIKE 'other%'") > 0);
         Assert.Equal(1, await Engine.ScalarAsync<long>("SELECT count(*) FROM events WHERE subject = 's'"));
 
         // Somebody decides to go on behind the gap.
         await host.DisposeAsync();
-        await Engine.ExecuteAsync($"UPDATE log_positions SET next = {kept.Offset.Value} WHERE log <> 'postgres' AND partition = {partition.Partition.Value}");
+        await Engine.ExecuteAsync(
+            $"UPDATE log_positions SET next = {kept.Offset.Value} WHERE log <> 'postgres' AND partition = {partition.Partition.Value}");
         await Engine.StartDeliveryAsync();
-        await Wait.UntilAsync("what is there is projected", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM events WHERE subject = 's'") == 2);
+        await Wait.UntilAsync("what is there is projected", async () =>
+            await Engine.ScalarAsync<long>("SELECT count(*) FROM events WHERE subject = 's'") == 2);
     }
 
     [Fact]
@@ -197,9 +204,11 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
 
         var ids = await Engine.AppendAsync("order.created", 30, """{ "total": 1.50 }""");
 
-        await Wait.UntilAsync("all are published", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM dead_letters WHERE published_at IS NOT NULL") == 30);
+        await Wait.UntilAsync("all are published", async () =>
+            await Engine.ScalarAsync<long>("SELECT count(*) FROM dead_letters WHERE published_at IS NOT NULL") == 30);
         var records = Kafka.Read(Kafka.Options.DeadLettersTopic);
-        Assert.Equal(ids.Select(id => TypeId.Format(TypeId.Event, id)).Order(), records.Select(r => Encoding.UTF8.GetString(r.Message.Key)).Order());
+        Assert.Equal(ids.Select(id => TypeId.Format(TypeId.Event, id)).Order(), records.Select(r => Encoding.UTF8.GetString(r.Message.Key))
+            .Order());
         using var json = JsonDocument.Parse(records[0].Message.Value);
         var letter = json.RootElement;
         Assert.Equal(1, letter.GetProperty("v").GetInt32());
@@ -220,11 +229,13 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
         var before = await Engine.AppendAsync("order.created", 10, log: Engine.PostgresLog);
         await Engine.StartDeliveryAsync();
         // Old and new settings side by side.
-        var meanwhile = await Task.WhenAll(Enumerable.Range(0, 20).Select(i => Engine.AppendAsync("order.created", 5, log: i % 2 == 0 ? Engine.PostgresLog : Engine.Log)));
+        var meanwhile = await Task.WhenAll(Enumerable.Range(0, 20)
+            .Select(i => Engine.AppendAsync("order.created", 5, log: i % 2 == 0 ? Engine.PostgresLog : Engine.Log)));
 
         await SettledAsync(110);
         Assert.Equal(
-            before.Concat(meanwhile.SelectMany(ids => ids)).Select(id => TypeId.Format(TypeId.Event, id)).Order(), Receiver.Received.Select(w => w.EventId).Order());
+            before.Concat(meanwhile.SelectMany(ids => ids)).Select(id => TypeId.Format(TypeId.Event, id)).Order(),
+            Receiver.Received.Select(w => w.EventId).Order());
     }
 
     [Theory]
@@ -239,12 +250,14 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
         {
             var id = TypeId.NewGuid();
             var key = new RequestKey(new byte[32], new byte[32]);
-            return new AppendRequest(Engine.Tenant, id, "c", null, key, [new NewEvent(id, "order.created", null, null, null, null, null, "1"u8.ToArray())]);
+            return new AppendRequest(
+                Engine.Tenant, id, "c", null, key, [new NewEvent(id, "order.created", null, null, null, null, null, "1"u8.ToArray())]);
         }
 
         var first = await one.AppendAsync(Request(), TestContext.Current.CancellationToken);
         // The first one's process dies before it settles the key, and its time goes by.
-        await Wait.UntilAsync("the key is settled", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM request_keys WHERE busy_until IS NULL") == 1);
+        await Wait.UntilAsync("the key is settled", async () =>
+            await Engine.ScalarAsync<long>("SELECT count(*) FROM request_keys WHERE busy_until IS NULL") == 1);
         await Engine.ExecuteAsync("UPDATE request_keys SET busy_until = now() - interval '1 second'");
         var taken = await other.AppendAsync(Request(), TestContext.Current.CancellationToken);
         var again = await one.AppendAsync(Request(), TestContext.Current.CancellationToken);
@@ -266,5 +279,7 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
             && await Engine.UnsettledAsync() == 0, TimeSpan.FromMinutes(1));
 
     private Task<string> PositionsAsync() =>
-        Engine.ScalarAsync<string>("SELECT coalesce(string_agg(partition || ':' || next, ' ' ORDER BY partition), '') FROM log_positions WHERE log <> 'postgres'");
+        Engine.ScalarAsync<string>(
+            "SELECT coalesce(string_agg(partition || ':' || next, ' ' ORDER BY partition), '') FROM log_positions WHERE log <> "
+                + "'postgres'");
 }

@@ -23,7 +23,8 @@ public sealed class NeighboursTests(PostgresServer postgres) : EngineTests(postg
         await Engine.StartDeliveryAsync();
 
         await Wait.UntilAsync("all are delivered", async () =>
-            await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") == 3_000, TimeSpan.FromMinutes(1));
+            await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") == 3_000,
+            TimeSpan.FromMinutes(1));
         Assert.Equal(3_000, Receiver.Received.Select(w => (w.Path, w.EventId)).Distinct().Count());
         Assert.Equal(3_000, Receiver.Received.Count);
         Assert.Equal(0, await Engine.UnsettledAsync());
@@ -43,7 +44,8 @@ public sealed class NeighboursTests(PostgresServer postgres) : EngineTests(postg
         await Engine.ExecuteAsync([FanOuts.Defer([new FanOut(Engine.Tenant, id, 7, Guid.Empty)])]);
 
         Assert.Equal("pending", await Engine.StatusAsync(id));
-        Assert.True(await Engine.ScalarAsync<bool>($"SELECT {EventState.IsOnItsWay($"'{Engine.Tenant}'", $"'{id}'", $"'{subscription}'")}"));
+        Assert.True(
+            await Engine.ScalarAsync<bool>($"SELECT {EventState.IsOnItsWay($"'{Engine.Tenant}'", $"'{id}'", $"'{subscription}'")}"));
         await Engine.StartDeliveryAsync();
         await Wait.UntilAsync("it is delivered", async () => await Engine.StatusAsync(id) == "delivered");
         Assert.Single(Receiver.Received);
@@ -58,7 +60,8 @@ public sealed class NeighboursTests(PostgresServer postgres) : EngineTests(postg
 
         await Engine.StartDeliveryAsync();
 
-        await Wait.UntilAsync("it is in the inbox", async () => await Engine.ScalarAsync<long>($"SELECT count(*) FROM inbox WHERE event_id = '{id}'") == 1);
+        await Wait.UntilAsync(
+            "it is in the inbox", async () => await Engine.ScalarAsync<long>($"SELECT count(*) FROM inbox WHERE event_id = '{id}'") == 1);
     }
 
     [Fact]
@@ -112,7 +115,8 @@ public sealed class NeighboursTests(PostgresServer postgres) : EngineTests(postg
         await Engine.AppendAsync("small", 50);
 
         await Wait.UntilAsync("the other subscriber has everything", () => Receiver.Received.Count == 50);
-        Assert.Equal(1, await Engine.ScalarAsync<long>("SELECT count(*) FROM delivery_queue WHERE claimed_by IS NOT NULL AND data_bytes > 4000000"));
+        Assert.Equal(1,
+            await Engine.ScalarAsync<long>("SELECT count(*) FROM delivery_queue WHERE claimed_by IS NOT NULL AND data_bytes > 4000000"));
         Assert.Equal(1, host.Services.GetRequiredService<Payloads>().Count);
     }
 
@@ -130,7 +134,8 @@ public sealed class NeighboursTests(PostgresServer postgres) : EngineTests(postg
         await Wait.UntilAsync("nothing is kept", () => host.Services.GetRequiredService<Payloads>().Count == 0);
         Assert.Equal(20, host.Services.GetRequiredService<Lanes>().Busy);
         await release.CancelAsync();
-        await Wait.UntilAsync("all are delivered", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") == 20);
+        await Wait.UntilAsync("all are delivered", async () =>
+            await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") == 20);
         Assert.Equal(20, Receiver.Received.Count);
     }
 }

@@ -4,7 +4,9 @@ using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Delivery;
 
-/// <summary>What an operator asks for and receivers see: tests, sending now, replays of a range of time. API and delivery service on one database.</summary>
+/// <summary>
+/// What an operator asks for and receivers see: tests, sending now, replays of a range of time. API and delivery service on one database.
+/// </summary>
 public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(postgres)
 {
     private const string LongAgo = "2026-01-01T00:00:00Z";
@@ -24,10 +26,12 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
             await client.PublishAsync();
         await Wait.UntilAsync("the lane is full", () => Receiver.Received.Count == 1);
 
-        Assert.Equal("200", (await client.PostAsync($"/subscriptions/{subscription}/test")).Is(200).Json["attempt"]!["statusCode"]!.ToString());
+        Assert.Equal(
+            "200", (await client.PostAsync($"/subscriptions/{subscription}/test")).Is(200).Json["attempt"]!["statusCode"]!.ToString());
 
         await client.PatchAsync($"/subscriptions/{subscription}", """{"enabled":false}""");
-        Assert.Equal("200", (await client.PostAsync($"/subscriptions/{subscription}/test")).Is(200).Json["attempt"]!["statusCode"]!.ToString());
+        Assert.Equal(
+            "200", (await client.PostAsync($"/subscriptions/{subscription}/test")).Is(200).Json["attempt"]!["statusCode"]!.ToString());
         Assert.Single(Receiver.Received, w => Type(w) != "triggers.test");
         await release.CancelAsync();
     }
@@ -42,13 +46,15 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
         var subscription = await client.SubscribeAsync(url: Receiver.Url);
         await Engine.StartDeliveryAsync(("Delivery:Retry:BaseDelay", "01:00:00"));
         var events = await Task.WhenAll(Enumerable.Range(0, 4).Select(_ => client.PublishAsync()));
-        await Wait.UntilAsync("every first attempt has failed", async () => (await PendingAsync(client)).Count(d => d.FailedAttempts == 1) == 4);
+        await Wait.UntilAsync(
+            "every first attempt has failed", async () => (await PendingAsync(client)).Count(d => d.FailedAttempts == 1) == 4);
         fails = false;
         var one = (await PendingAsync(client))[0].Id;
 
         var sent = (await client.PostAsync($"/deliveries/{one}/send-now")).Is(202);
         Assert.Equal(("pending", $"/deliveries/{one}"), (sent["status"], sent.Headers["Location"]));
-        await Wait.UntilAsync("it is delivered", async () => (await client.GetAsync($"/deliveries/{one}")).Is(200)["status"] == "succeeded");
+        await Wait.UntilAsync(
+            "it is delivered", async () => (await client.GetAsync($"/deliveries/{one}")).Is(200)["status"] == "succeeded");
         Assert.Equal(5, Receiver.Received.Count);
         (await client.PostAsync($"/deliveries/{one}/send-now")).IsProblem(409, "delivery_ended");
 
@@ -67,7 +73,8 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
         var subscription = await client.SubscribeAsync("\"order.*\",\"user.*\"", Receiver.Url);
         await Engine.StartDeliveryAsync();
         var before = await client.PublishAsync();
-        await Wait.UntilAsync("the first is delivered", async () => (await client.GetAsync($"/events/{before}")).Is(200)["status"] == "delivered");
+        await Wait.UntilAsync(
+            "the first is delivered", async () => (await client.GetAsync($"/events/{before}")).Is(200)["status"] == "delivered");
         await client.PatchAsync($"/subscriptions/{subscription}", """{"enabled":false}""");
         var missed = new[] { await client.PublishAsync(), await client.PublishAsync("order.paid") };
         await client.PublishAsync("user.created");
@@ -99,16 +106,19 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
         await Engine.StartDeliveryAsync();
         var outside = await client.PublishAsync();
         var from = (await client.GetAsync($"/events/{outside}")).Is(200)["createdAt"]!;
-        await Wait.UntilAsync("a moment has passed", async () => (await client.GetAsync($"/events/{await client.PublishAsync("tick")}")).Is(200)["createdAt"] != from);
+        await Wait.UntilAsync("a moment has passed", async () =>
+            (await client.GetAsync($"/events/{await client.PublishAsync("tick")}")).Is(200)["createdAt"] != from);
         var answer = (await client.PostAsync("/events/batch",
             $$"""{"events":[{{string.Join(",", Enumerable.Range(0, 500).Select(i => $$"""{"type":"order.created","data":{{i}}}"""))}}]}""")).Is(202);
         var ids = answer.Json["items"]!.AsArray().Select(i => i!["id"]!.GetValue<string>()).ToArray();
         await Wait.UntilAsync("all are delivered", () => Receiver.At("/").Count(w => Type(w) == "order.created") == 501);
 
-        var job = await FinishAsync(client, Body(subscription, ",\"include\":\"all\",\"eventTypes\":[\"order.*\"]", answer.Json["items"]![0]!["createdAt"]!.GetValue<string>()));
+        var job = await FinishAsync(client, Body(subscription, ",\"include\":\"all\",\"eventTypes\":[\"order.*\"]",
+            answer.Json["items"]![0]!["createdAt"]!.GetValue<string>()));
 
         Assert.Equal(("500", "500"), (job["matched"], job["deliveries"]));
-        await Wait.UntilAsync("all are delivered again", () => Receiver.At("/").Count(w => w.Headers.ContainsKey("webhook-replay")) == 500);
+        await Wait.UntilAsync(
+            "all are delivered again", () => Receiver.At("/").Count(w => w.Headers.ContainsKey("webhook-replay")) == 500);
         Assert.Equal(ids.Order(), Receiver.At("/").Where(w => w.Headers.ContainsKey("webhook-replay")).Select(w => w.EventId).Order());
         Assert.DoesNotContain(Receiver.At("/other"), w => w.Headers.ContainsKey("webhook-replay"));
     }
@@ -133,7 +143,9 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
             await batch.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
 
         var job = (await client.PostAsync("/replays", Body(subscription))).Is(202);
-        const string Waiting = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND NOT l.granted AND a.datname = current_database()";
+        const string Waiting =
+            "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND NOT l.granted AND "
+                + "a.datname = current_database()";
         await Wait.UntilAsync("the worker waits for the event", async () => await Engine.ScalarAsync<long>(Waiting) == 1);
         await Engine.ScalarAsync<bool>(Waiting.Replace("count(*)", "bool_and(pg_terminate_backend(pid))"));
         await Wait.UntilAsync("it tries again", async () => await Engine.ScalarAsync<long>(Waiting) == 1);
@@ -150,10 +162,13 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
     {
         await using var host = await ApiAsync();
         using var client = host.Client();
-        var plan = (await client.PostAsync("/usage-plans", """{"name":"small","requestsPerSecond":1000,"burst":1000,"eventsPerDay":1}""")).Is(201).Id;
-        (await client.PatchAsync($"/tenants/{(await client.GetAsync("/tenants")).Ids.Single()}", $$"""{"usagePlanId":"{{plan}}"}""")).Is(200);
+        var plan = (await client.PostAsync("/usage-plans", """{"name":"small","requestsPerSecond":1000,"burst":1000,"eventsPerDay":1}"""))
+            .Is(201).Id;
+        (await client.PatchAsync($"/tenants/{(await client.GetAsync("/tenants")).Ids.Single()}", $$"""{"usagePlanId":"{{plan}}"}"""))
+            .Is(200);
         for (var i = 0; i < 2; i++)
-            (await client.PostAsync("/events/batch", $$"""{"events":[{{string.Join(",", Enumerable.Repeat("""{"type":"a","data":1}""", 700))}}]}""")).Is(202);
+            (await client.PostAsync(
+                "/events/batch", $$"""{"events":[{{string.Join(",", Enumerable.Repeat("""{"type":"a","data":1}""", 700))}}]}""")).Is(202);
         await Engine.StartDeliveryAsync();
         await Wait.UntilAsync("nobody was there for them", () => Engine.ScalarAsync<bool>(
             "SELECT next > (SELECT max(seq) FROM events) FROM log_positions WHERE log = 'postgres' AND partition = 0"));
@@ -161,14 +176,17 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
 
         var job = (await client.PostAsync("/replays", Body(subscription))).Is(202);
 
-        await Wait.UntilAsync("it is as far ahead as it may be", async () => await ProgressAsync(client, job.Id) == ("running", "1200"), TimeSpan.FromSeconds(30));
+        await Wait.UntilAsync("it is as far ahead as it may be", async () =>
+            await ProgressAsync(client, job.Id) == ("running", "1200"), TimeSpan.FromSeconds(30));
         var heldUntil = await HeldUntilAsync();
-        await Wait.UntilAsync("it was looked at twice more", async () => await HeldUntilAsync() > heldUntil.AddSeconds(4), TimeSpan.FromSeconds(20));
+        await Wait.UntilAsync(
+            "it was looked at twice more", async () => await HeldUntilAsync() > heldUntil.AddSeconds(4), TimeSpan.FromSeconds(20));
         Assert.Equal(("running", "1200"), await ProgressAsync(client, job.Id));
 
         (await client.PatchAsync($"/usage-plans/{plan}", """{"eventsPerDay":null}""")).Is(200);
 
-        await Wait.UntilAsync("the job is completed", async () => await ProgressAsync(client, job.Id) == ("completed", "1400"), TimeSpan.FromSeconds(30));
+        await Wait.UntilAsync(
+            "the job is completed", async () => await ProgressAsync(client, job.Id) == ("completed", "1400"), TimeSpan.FromSeconds(30));
 
         Task<DateTime> HeldUntilAsync() => Engine.ScalarAsync<DateTime>("SELECT charge_at FROM replay_jobs");
     }
@@ -189,26 +207,32 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
         var job = await FinishAsync(client, Body(subscription));
 
         Assert.Equal("1", job["deliveries"]);
-        await Wait.UntilAsync("the dead letter is resolved", async () => (await client.GetAsync("/dead-letters?state=resolved")).Is(200).Ids.Length == 1);
+        await Wait.UntilAsync(
+            "the dead letter is resolved", async () => (await client.GetAsync("/dead-letters?state=resolved")).Is(200).Ids.Length == 1);
 
         // The job waits for its last seconds to be certain; until then there is one, and it does not outlive its subscription.
         var next = (await client.PostAsync("/replays", Body(subscription))).Is(202);
         await client.DeleteAsync($"/subscriptions/{subscription}");
-        await Wait.UntilAsync("the job has ended", async () => (await client.GetAsync($"/replays/{next.Id}")).Is(200)["status"] != "running");
-        Assert.Equal(("failed", "subscription_gone"), ((await client.GetAsync($"/replays/{next.Id}")).Is(200)["status"], (await client.GetAsync($"/replays/{next.Id}")).Is(200)["reason"]));
+        await Wait.UntilAsync(
+            "the job has ended", async () => (await client.GetAsync($"/replays/{next.Id}")).Is(200)["status"] != "running");
+        Assert.Equal(("failed", "subscription_gone"), ((await client.GetAsync($"/replays/{next.Id}"))
+            .Is(200)["status"], (await client.GetAsync($"/replays/{next.Id}")).Is(200)["reason"]));
         (await client.PostAsync("/replays", Body(subscription))).IsProblem(409, "subscription_gone");
     }
 
-    private static string Body(string subscription, string more = "", string from = LongAgo) => $$"""{"subscriptionId":"{{subscription}}","from":"{{from}}"{{more}}}""";
+    private static string Body(string subscription, string more = "", string from = LongAgo) =>
+        $$"""{"subscriptionId":"{{subscription}}","from":"{{from}}"{{more}}}""";
 
-    private static string Type(ReceivedWebhook webhook) => System.Text.Json.Nodes.JsonNode.Parse(webhook.Body)!["type"]!.GetValue<string>();
+    private static string Type(ReceivedWebhook webhook) =>
+        System.Text.Json.Nodes.JsonNode.Parse(webhook.Body)!["type"]!.GetValue<string>();
 
     private static async Task<Answer> FinishAsync(ApiClient client, string body)
     {
         var job = (await client.PostAsync("/replays", body)).Is(202);
         Assert.Equal($"/replays/{job.Id}", job.Headers["Location"]);
         Answer? read = null;
-        await Wait.UntilAsync("the job has ended", async () => (read = (await client.GetAsync($"/replays/{job.Id}")).Is(200))["status"] != "running");
+        await Wait.UntilAsync(
+            "the job has ended", async () => (read = (await client.GetAsync($"/replays/{job.Id}")).Is(200))["status"] != "running");
         return read!;
     }
 

@@ -20,12 +20,14 @@ public sealed class PostgresProjectionTests(PostgresServer postgres) : EngineTes
         await ExecuteAsync(connection, "LOCK TABLE events IN ACCESS EXCLUSIVE MODE");
         await Engine.ExecuteAsync($"NOTIFY {Notifications.Events}");
         await Wait.UntilAsync("the projection is about to read events", async () =>
-            await Engine.ScalarAsync<long>($"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {Reading}") == 1);
+            await Engine.ScalarAsync<long>(
+                $"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {Reading}") == 1);
 
         await Engine.SubscribeAsync(Receiver.Url);
         var id = TypeId.NewGuid();
         await ExecuteAsync(connection,
-            StoredEvents.Append($"SELECT '{Engine.Tenant}'::uuid, '{id}'::uuid, NULL, 'a.b', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea"));
+            StoredEvents.Append(
+                $"SELECT '{Engine.Tenant}'::uuid, '{id}'::uuid, NULL, 'a.b', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea"));
         await transaction.CommitAsync(TestContext.Current.CancellationToken);
 
         await Wait.UntilAsync("the event is projected", async () =>
@@ -48,12 +50,14 @@ public sealed class PostgresProjectionTests(PostgresServer postgres) : EngineTes
             {
                 await Engine.ExecuteAsync($"NOTIFY {Notifications.Events}");
                 looks.Add(await Engine.ScalarAsync<DateTime>(
-                    "SELECT coalesce(max(query_start), '-infinity') FROM pg_stat_activity WHERE datname = current_database() AND query ILIKE 'ROLLBACK%'"));
+                    "SELECT coalesce(max(query_start), '-infinity') FROM pg_stat_activity WHERE datname = current_database() AND query "
+                        + "ILIKE 'ROLLBACK%'"));
                 return looks.Count > 100;
             });
 
             Assert.InRange(await Engine.ScalarAsync<long>(
-                "SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables WHERE relname LIKE 'events_2%'"), 0, 399);
+                "SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables WHERE relname "
+                    + "LIKE 'events_2%'"), 0, 399);
         }
         await Wait.UntilAsync("the events are projected", async () =>
             await Engine.ScalarAsync<long>("SELECT next FROM log_positions WHERE log = 'postgres'") > 400);

@@ -106,7 +106,8 @@ public class RetryScheduleTests
     [Fact]
     public void Delays_without_jitter_never_shrink() =>
         Gen.Select(AnyOptions, Gen.Int[1, 49]).Sample((options, attempt) =>
-            Assert.True(RetrySchedule.Delay(options, attempt, 0.5) <= RetrySchedule.Delay(options, attempt + 1, 0.5) + TimeSpan.FromTicks(1)));
+            Assert.True(
+                RetrySchedule.Delay(options, attempt, 0.5) <= RetrySchedule.Delay(options, attempt + 1, 0.5) + TimeSpan.FromTicks(1)));
 
     [Fact]
     public void Every_failure_ends_in_a_final_state_within_the_attempts_allowed() =>
@@ -121,7 +122,8 @@ public class RetryScheduleTests
     public void A_dead_letter_always_has_a_reason_and_a_retry_never_a_negative_delay() =>
         Gen.Select(AnyOptions, AnyFailure, Gen.Int[1, 60], Gen.Int[300, 599]).Sample((options, outcome, attempt, statusCode) =>
         {
-            var transition = RetrySchedule.After(options, attempt, outcome, outcome == AttemptOutcome.HttpStatus ? statusCode : null, null, 0.1);
+            var transition = RetrySchedule.After(
+                options, attempt, outcome, outcome == AttemptOutcome.HttpStatus ? statusCode : null, null, 0.1);
             Assert.Equal(transition.Status == DeliveryStatus.DeadLettered, transition.Reason is not null);
             Assert.True(transition.Delay >= TimeSpan.Zero);
             Assert.True(transition.CountsAsFailure);

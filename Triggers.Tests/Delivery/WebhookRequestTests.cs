@@ -59,7 +59,8 @@ public class WebhookRequestTests
         Assert.StartsWith("Triggers/", Header(request, "User-Agent"), StringComparison.Ordinal);
         Assert.Equal("application/json", request.Content!.Headers.ContentType!.ToString());
         var body = await request.Content.ReadAsByteArrayAsync(TestContext.Current.CancellationToken);
-        Assert.Equal(WebhookSignature.Sign([Secret], Header(request, "webhook-id"), 1_800_000_000, body), Header(request, "webhook-signature"));
+        Assert.Equal(
+            WebhookSignature.Sign([Secret], Header(request, "webhook-id"), 1_800_000_000, body), Header(request, "webhook-signature"));
     }
 
     [Fact]

@@ -20,7 +20,8 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
         for (var i = 0; i < 20; i++)
             ids.AddRange(await Engine.AppendAsync("order.created", 25));
 
-        await Wait.UntilAsync("all are delivered", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") == 2_000);
+        await Wait.UntilAsync("all are delivered", async () =>
+            await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") == 2_000);
         Assert.Equal(2_000, Receiver.Received.Count);
         Assert.Equal(500, Receiver.At("/0").Select(w => w.EventId).Distinct().Count());
     }
@@ -50,7 +51,9 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
         await Engine.StartDeliveryAsync(("Delivery:Lease", "00:10:00"));
         await using var living = await Engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
         await using var register = living.CreateCommand();
-        register.CommandText = $"WITH w AS (INSERT INTO workers (host) VALUES ('living') RETURNING number) SELECT number, pg_advisory_lock({AdvisoryLocks.WorkerClass}, number) FROM w";
+        register.CommandText =
+            "WITH w AS (INSERT INTO workers (host) VALUES ('living') RETURNING number) SELECT number, "
+                + $"pg_advisory_lock({AdvisoryLocks.WorkerClass}, number) FROM w";
         var number = (int)(await register.ExecuteScalarAsync(TestContext.Current.CancellationToken))!;
         var id = (await Engine.AppendAsync("never.matched"))[0];
         await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
@@ -61,7 +64,8 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
         // A dead one beside it shows that the look was taken.
         var dead = await Engine.ScalarAsync<int>("INSERT INTO workers (host) VALUES ('dead') RETURNING number");
         await Engine.AppendAsync("order.created");
-        await Wait.UntilAsync("the dead worker is gone", async () => await Engine.ScalarAsync<long>($"SELECT count(*) FROM workers WHERE number = {dead}") == 0);
+        await Wait.UntilAsync("the dead worker is gone", async () =>
+            await Engine.ScalarAsync<long>($"SELECT count(*) FROM workers WHERE number = {dead}") == 0);
 
         Assert.Equal(number, await Engine.ScalarAsync<int>($"SELECT claimed_by FROM delivery_queue WHERE id = '{held}'"));
     }
@@ -95,7 +99,8 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
         await Wait.UntilAsync("the attempt is in flight", () => Receiver.Received.Count == 1);
 
         // Somebody else claimed it meanwhile, for a long time.
-        await Engine.ExecuteAsync($"UPDATE delivery_queue SET claim = claim + 1, next_attempt_at = now() + interval '1 hour' WHERE event_id = '{id}'");
+        await Engine.ExecuteAsync(
+            $"UPDATE delivery_queue SET claim = claim + 1, next_attempt_at = now() + interval '1 hour' WHERE event_id = '{id}'");
         answer.SetResult(500);
 
         await Wait.UntilAsync("the attempt is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM attempts") == 1);
@@ -113,7 +118,8 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
         var id = (await Engine.AppendAsync("order.created"))[0];
         await Wait.UntilAsync("the attempt is in flight", () => Receiver.Received.Count == 1);
 
-        await Engine.ExecuteAsync($"UPDATE delivery_queue SET claim = claim + 1, next_attempt_at = now() + interval '1 hour' WHERE event_id = '{id}'");
+        await Engine.ExecuteAsync(
+            $"UPDATE delivery_queue SET claim = claim + 1, next_attempt_at = now() + interval '1 hour' WHERE event_id = '{id}'");
         answer.SetResult();
 
         await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);

@@ -20,7 +20,8 @@ public sealed partial class ObservabilityTests
     [Fact]
     public void Dashboard_and_rules_name_only_metrics_that_the_code_emits()
     {
-        var known = Instruments.All().SelectMany(instrument => Series(Instruments.PrometheusNameOf(instrument), Instruments.KindOf(instrument)))
+        var known = Instruments.All()
+            .SelectMany(instrument => Series(Instruments.PrometheusNameOf(instrument), Instruments.KindOf(instrument)))
             .Concat(Others.SelectMany(name => Series(name, name.EndsWith("_seconds", StringComparison.Ordinal) ? "histogram" : "counter")))
             .ToHashSet();
         var expressions = Expressions();
@@ -29,7 +30,8 @@ public sealed partial class ObservabilityTests
 
         Assert.Subset(known, named);
         // Each metric of ours is to be seen somewhere, or nobody needs it.
-        Assert.All(Instruments.All().Select(Instruments.PrometheusNameOf), name => Assert.Contains(named, series => series.StartsWith(name, StringComparison.Ordinal)));
+        Assert.All(Instruments.All().Select(Instruments.PrometheusNameOf), name =>
+            Assert.Contains(named, series => series.StartsWith(name, StringComparison.Ordinal)));
     }
 
     [Fact]
@@ -53,7 +55,8 @@ public sealed partial class ObservabilityTests
     [Fact]
     public async Task Promtool_finds_no_mistake_where_it_is_installed()
     {
-        if (!(Environment.GetEnvironmentVariable("PATH") ?? "").Split(Path.PathSeparator).Any(folder => File.Exists(Path.Combine(folder, "promtool"))))
+        if (!(Environment.GetEnvironmentVariable("PATH") ?? "").Split(Path.PathSeparator)
+            .Any(folder => File.Exists(Path.Combine(folder, "promtool"))))
             return;
         foreach (string[] arguments in new[] { new[] { "check", "rules", "alerts.yaml" }, ["test", "rules", "alerts.test.yaml"] })
         {
@@ -65,7 +68,8 @@ public sealed partial class ObservabilityTests
             };
             using var promtool = Process.Start(start)!;
             var said = await Task.WhenAll(
-                promtool.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken), promtool.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken));
+                promtool.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken),
+                promtool.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken));
             await promtool.WaitForExitAsync(TestContext.Current.CancellationToken);
             Assert.True(promtool.ExitCode == 0, string.Concat(said));
         }
@@ -97,7 +101,8 @@ public sealed partial class ObservabilityTests
     [Theory]
     [InlineData("sum by (le, http_route) (rate(a_bucket{route!=\"b\",c=~\"d(e)\"}[5m])) / 2e3 > 0.01", "a_bucket")]
     [InlineData("max(a) > 0 unless sum(increase(b_total{s=\"ok\"}[$__rate_interval])) > 0 or vector(0)", "a b_total")]
-    public void Names_of_metrics_are_found_in_an_expression(string expression, string names) => Assert.Equal(names.Split(' '), MetricsIn(expression));
+    public void Names_of_metrics_are_found_in_an_expression(string expression, string names) =>
+        Assert.Equal(names.Split(' '), MetricsIn(expression));
 
     private static string Read(string name) => File.ReadAllText(Repository.File("deploy", "observability", name));
 
@@ -106,12 +111,14 @@ public sealed partial class ObservabilityTests
     private static string[] Expressions()
     {
         var panels = JsonNode.Parse(Read("dashboard.json"))!["panels"]!.AsArray();
-        var ofDashboard = panels.SelectMany(panel => panel!["targets"]?.AsArray() ?? []).Select(target => target!["expr"]!.GetValue<string>()).ToArray();
+        var ofDashboard = panels.SelectMany(panel => panel!["targets"]?.AsArray() ?? [])
+            .Select(target => target!["expr"]!.GetValue<string>()).ToArray();
         Assert.NotEmpty(ofDashboard);
         return [.. ofDashboard, .. Rules().Select(rule => rule.Expr)];
     }
 
-    private static IEnumerable<string> Series(string name, string kind) => kind == "histogram" ? [name + "_bucket", name + "_sum", name + "_count"] : [name];
+    private static IEnumerable<string> Series(string name, string kind) =>
+        kind == "histogram" ? [name + "_bucket", name + "_sum", name + "_count"] : [name];
 
     /// <summary>What is left of an expression without labels, ranges, groupings, functions, operators and numbers.</summary>
     private static IEnumerable<string> MetricsIn(string expression) => Word()

@@ -30,7 +30,8 @@ public abstract class CrashTests(bool kafka)
     public async Task What_a_killed_delivery_service_had_in_flight_goes_out_again_within_five_seconds()
     {
         var hang = true;
-        await using var system = await LoadedSystem.StartAsync(kafka, c => hang ? Task.Delay(Timeout.Infinite, c.RequestAborted) : Task.CompletedTask);
+        await using var system = await LoadedSystem.StartAsync(
+            kafka, c => hang ? Task.Delay(Timeout.Infinite, c.RequestAborted) : Task.CompletedTask);
         var ids = new List<string>();
         for (var i = 0; i < 10; i++)
             ids.Add(await system.PublishAsync() ?? throw new InvalidOperationException("An event was refused."));

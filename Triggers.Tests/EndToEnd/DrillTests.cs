@@ -22,7 +22,8 @@ public sealed class DrillTests
 
         await system.KillAsync("kafka");
         await Wait.UntilAsync("requests are refused", () => system.Refusals.Count >= 4);
-        using (var health = JsonDocument.Parse(await system.Apis[0].GetStringAsync("/health/ready", TestContext.Current.CancellationToken)))
+        using (var health = JsonDocument.Parse(
+            await system.Apis[0].GetStringAsync("/health/ready", TestContext.Current.CancellationToken)))
         {
             Assert.Equal("degraded", health.RootElement.GetProperty("status").GetString());
             Assert.Contains(health.RootElement.GetProperty("parts").EnumerateArray(), part =>
@@ -39,7 +40,8 @@ public sealed class DrillTests
     [Fact]
     public async Task One_of_three_brokers_is_killed_and_ingestion_goes_on()
     {
-        await using var system = await LoadedSystem.StartAsync(kafka: true, null, "--Kafka:Brokers=3", "--Kafka:ReplicationFactor=3", "--Kafka:MinInSyncReplicas=2");
+        await using var system = await LoadedSystem.StartAsync(
+            kafka: true, null, "--Kafka:Brokers=3", "--Kafka:ReplicationFactor=3", "--Kafka:MinInSyncReplicas=2");
         system.StartLoad();
         await system.AcceptedMoreAsync(200, "load is accepted");
 
@@ -130,7 +132,8 @@ public sealed class DrillTests
         Assert.Null(await first);
 
         string? retried = null;
-        await Wait.UntilAsync("the retry is accepted", async () => (retried = await system.PublishAsync(system.Apis[1], "the key")) is not null, TimeSpan.FromMinutes(1));
+        await Wait.UntilAsync("the retry is accepted", async () =>
+            (retried = await system.PublishAsync(system.Apis[1], "the key")) is not null, TimeSpan.FromMinutes(1));
         Assert.Equal(Triggers.Core.TypeId.Format("evt", id!.Value), retried);
         await system.StartAsync("api-1");
         Assert.Equal(retried, await system.PublishAsync(system.Apis[0], "the key"));

@@ -38,7 +38,8 @@ public abstract class GithubPayloadsTests(PostgresServer postgres, KafkaServer? 
     [Fact]
     public async Task Every_payload_arrives_byte_for_byte_and_its_signature_holds()
     {
-        await RunAsync("npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "@octokit/webhooks-examples@7.6.1", "standardwebhooks@1.1.1");
+        await RunAsync("npm", "install", "--silent", "--no-audit", "--no-fund",
+            "--ignore-scripts", "@octokit/webhooks-examples@7.6.1", "standardwebhooks@1.1.1");
         await _engine.StartDeliveryAsync();
         await using var api = new KestrelApi(_engine.Settings);
         using var client = api.Client();
@@ -54,18 +55,21 @@ public abstract class GithubPayloadsTests(PostgresServer postgres, KafkaServer? 
             sent.Add((await ReadAsync(response)).GetProperty("id").GetString()!, payload);
         }
 
-        await Wait.UntilAsync("every event has arrived", () => _receiver.Received.Select(w => w.EventId).Distinct().Count() == sent.Count, TimeSpan.FromMinutes(1));
+        await Wait.UntilAsync("every event has arrived", () =>
+            _receiver.Received.Select(w => w.EventId).Distinct().Count() == sent.Count, TimeSpan.FromMinutes(1));
         Assert.True(sent.Count > 300, $"only {sent.Count} payloads were found");
         Assert.Equal(sent.Keys.Order(), _receiver.Received.Select(w => w.EventId).Order());
         foreach (var webhook in _receiver.Received)
-            Assert.True(webhook.Body.AsSpan().EndsWith((byte[])[.. "\"data\":"u8, .. sent[webhook.EventId], (byte)'}']), $"{webhook.EventId} is not as it was sent");
+            Assert.True(webhook.Body.AsSpan()
+                .EndsWith((byte[])[.. "\"data\":"u8, .. sent[webhook.EventId], (byte)'}']), $"{webhook.EventId} is not as it was sent");
         Assert.Equal($"{sent.Count} verified", await VerifyAsync(secret));
     }
 
     private async Task<string> SubscribeAsync(HttpClient client)
     {
         using var response = await client.PostAsJsonAsync(
-            "/subscriptions", new { url = $"{_receiver.Url}/github", eventTypes = new[] { "github.*" } }, TestContext.Current.CancellationToken);
+            "/subscriptions", new { url = $"{_receiver.Url}/github", eventTypes = new[] { "github.*" } },
+            TestContext.Current.CancellationToken);
         Assert.Equal(HttpStatusCode.Created, response.StatusCode);
         return (await ReadAsync(response)).GetProperty("secret").GetString()!;
     }
@@ -84,7 +88,8 @@ public abstract class GithubPayloadsTests(PostgresServer postgres, KafkaServer? 
     /// <summary>Hands everything that came to the npm library, and has one signature broken to see that it would notice.</summary>
     private async Task<string> VerifyAsync(string secret)
     {
-        var lines = _receiver.Received.Select(w => JsonSerializer.Serialize(new { headers = w.Headers, body = Convert.ToBase64String(w.Body) }));
+        var lines = _receiver.Received.Select(
+            w => JsonSerializer.Serialize(new { headers = w.Headers, body = Convert.ToBase64String(w.Body) }));
         await File.WriteAllLinesAsync(Path.Combine(_directory, "received.jsonl"), lines);
         await File.WriteAllTextAsync(
             Path.Combine(_directory, "verify.js"),

@@ -46,13 +46,15 @@ internal sealed class LoadedSystem : IAsyncDisposable
     /// <param name="kafka">Whether events are logged in Kafka.</param>
     /// <param name="respond">How the receiver answers; null: at once.</param>
     /// <param name="settings">Of the AppHost and the services.</param>
-    public static async Task<LoadedSystem> StartAsync(bool kafka, Func<Microsoft.AspNetCore.Http.HttpContext, Task>? respond = null, params string[] settings)
+    public static async Task<LoadedSystem> StartAsync(
+        bool kafka, Func<Microsoft.AspNetCore.Http.HttpContext, Task>? respond = null, params string[] settings)
     {
         var system = new LoadedSystem();
         system._system = await RunningSystem.CreateAsync(onDemand: false,
         [
             $"--Kafka:Home={(kafka ? KafkaServer.Home : "")}", $"--Kafka:Partitions={Partitions}", "--Kafka:TopicPrefix=triggers.",
-            $"--Auth:BootstrapAdminKey={Key}", "--Delivery:Retry:BaseDelay=00:00:00.2", "--Delivery:Retry:Factor=1", "--Delivery:Retry:MaxAttempts=50",
+            $"--Auth:BootstrapAdminKey={Key}", "--Delivery:Retry:BaseDelay=00:00:00.2",
+            "--Delivery:Retry:Factor=1", "--Delivery:Retry:MaxAttempts=50",
             // Ten minutes: what is taken over sooner than that was not saved by its lease.
             "--Delivery:Lease=00:10:00", .. settings,
         ]);
@@ -65,7 +67,8 @@ internal sealed class LoadedSystem : IAsyncDisposable
         await Wait.UntilAsync("the receiver is subscribed", async () =>
         {
             using var subscribed = await system._apis[0].PostAsJsonAsync(
-                "/subscriptions", new { url = $"{system._receiver.Url}/hook", eventTypes = new[] { "load.*" } }, TestContext.Current.CancellationToken);
+                "/subscriptions", new { url = $"{system._receiver.Url}/hook", eventTypes = new[] { "load.*" } },
+                TestContext.Current.CancellationToken);
             return subscribed.StatusCode == HttpStatusCode.Created;
         }, Patience);
         return system;
@@ -120,11 +123,14 @@ internal sealed class LoadedSystem : IAsyncDisposable
     public async Task<long> StoredAsync()
     {
         await using var database = Triggers.Core.Storage.Builder(await ConnectionStringAsync("triggersdb"), "tests").Build();
-        using var consumer = new ConsumerBuilder<byte[], byte[]>(new ConsumerConfig { BootstrapServers = await ConnectionStringAsync("kafka"), GroupId = "tests" }).Build();
+        using var consumer = new ConsumerBuilder<byte[],
+        byte[]>(new ConsumerConfig { BootstrapServers = await ConnectionStringAsync("kafka"), GroupId = "tests" }).Build();
         await Wait.UntilAsync("the log is read to its end", async () =>
         {
-            var end = Enumerable.Range(0, Partitions).Sum(p => consumer.QueryWatermarkOffsets(new("triggers.events", p), TimeSpan.FromSeconds(10)).High.Value);
-            await using var read = database.CreateCommand("SELECT coalesce(sum(next), 0)::bigint FROM log_positions WHERE log LIKE 'kafka:%'");
+            var end = Enumerable.Range(0, Partitions)
+                .Sum(p => consumer.QueryWatermarkOffsets(new("triggers.events", p), TimeSpan.FromSeconds(10)).High.Value);
+            await using var read = database.CreateCommand(
+                "SELECT coalesce(sum(next), 0)::bigint FROM log_positions WHERE log LIKE 'kafka:%'");
             return (long)(await read.ExecuteScalarAsync())! == end;
         }, Patience);
         await using var count = database.CreateCommand("SELECT count(*) FROM events");
@@ -142,7 +148,8 @@ internal sealed class LoadedSystem : IAsyncDisposable
         await ArrivedAsync();
         // Pauses are of the whole flow: of several processes one may stand still meanwhile, which the slowest webhook tells.
         TestContext.Current.SendDiagnosticMessage(
-            $"{name}: {_kills.Count} kills, {Ledger.AcceptedCount} accepted, {Ledger.Missing().Count} lost, {Ledger.Duplicates()} duplicates, {Ledger.Unconfirmed()} unconfirmed; "
+            $"{name}: {_kills.Count} kills, {Ledger.AcceptedCount} accepted, {Ledger.Missing().Count} lost, {Ledger.Duplicates()} "
+                + $"duplicates, {Ledger.Unconfirmed()} unconfirmed; "
             + $"longest pause: accepts {LongestPause(_accepts):0.0} s, webhooks {LongestPause(Ledger.Arrivals()):0.0} s; "
             + $"flow resumed after a return: accepts {Resumed(_accepts):0.0} s, webhooks {Resumed(Ledger.Arrivals()):0.0} s; "
             + $"slowest from accept to webhook {Ledger.AcceptToWebhook().DefaultIfEmpty().Max() / 1000:0.0} s; "

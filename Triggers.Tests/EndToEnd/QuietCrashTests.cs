@@ -32,9 +32,11 @@ public sealed class QuietCrashTests
         async Task PublishAsync()
         {
             var before = receiver.Received.Count;
-            await Wait.UntilAsync("an event is accepted", async () => (await client.PostAsync("/events", """{"type":"order.created","data":1}""")).Status == 202);
+            await Wait.UntilAsync("an event is accepted", async () =>
+                (await client.PostAsync("/events", """{"type":"order.created","data":1}""")).Status == 202);
             await Wait.UntilAsync("it is delivered", () => receiver.Received.Count > before);
         }
-        static bool WorkerWaits(LogLine line) => line.Category.EndsWith("WorkerRegistration", StringComparison.Ordinal) && line.Message.StartsWith("Waits", StringComparison.Ordinal);
+        static bool WorkerWaits(LogLine line) => line.Category.EndsWith("WorkerRegistration", StringComparison.Ordinal)
+            && line.Message.StartsWith("Waits", StringComparison.Ordinal);
     }
 }

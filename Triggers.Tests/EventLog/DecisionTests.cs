@@ -24,7 +24,8 @@ public sealed class DecisionTests
     public void An_idempotency_key_decides_for_the_whole_request(string who, string? state, bool same, string expected)
     {
         var request = Request(1, 0);
-        Assert.Equal(expected, Of(Decision.Decide(request, Holders((KeyId.Idempotency(s_tenant, request.IdempotencyKey!), request.FirstId, who, state, same)))));
+        Assert.Equal(expected, Of(
+            Decision.Decide(request, Holders((KeyId.Idempotency(s_tenant, request.IdempotencyKey!), request.FirstId, who, state, same)))));
     }
 
     [Theory]
@@ -40,7 +41,8 @@ public sealed class DecisionTests
     public void An_external_id_decides_for_its_event(string who, string? state, bool same, string expected)
     {
         var request = Request(null, 1);
-        var decision = Decision.Decide(request, Holders((KeyId.External(s_tenant, request.Events[0].ExternalKey!), request.FirstId, who, state, same)));
+        var decision = Decision.Decide(
+            request, Holders((KeyId.External(s_tenant, request.Events[0].ExternalKey!), request.FirstId, who, state, same)));
         var outcome = decision is Decision.Answer answer ? ": " + Of(answer.Result.Events[0].Outcome) : "";
         Assert.Equal(expected, Of(decision) + outcome);
     }
@@ -74,7 +76,8 @@ public sealed class DecisionTests
                 if (chance < 9)
                 {
                     holders[id] = new Holder(
-                        chance % 2 == 0 || chance >= 6 ? Content(1) : Content(2), chance >= 6 ? first?.Id ?? request.FirstId : TypeId.NewGuid(), "c",
+                        chance % 2 == 0 || chance >= 6 ? Content(1) : Content(2),
+                        chance >= 6 ? first?.Id ?? request.FirstId : TypeId.NewGuid(), "c",
                         (HolderState)(chance % 3));
                 }
             }
@@ -84,9 +87,11 @@ public sealed class DecisionTests
                 case Decision.Answer { Result.Outcome: AppendOutcome.Appended } answer:
                     Assert.Equal(request.Events.Count, answer.Result.Events.Count);
                     Assert.True(request.IdempotencyKey is not { } k || holders[KeyId.Idempotency(s_tenant, k)].EventId == request.FirstId);
-                    Assert.All(answer.ToAppend, e => Assert.True(e.ExternalKey is not { } x || holders[KeyId.External(s_tenant, x)].EventId == e.Id));
+                    Assert.All(answer.ToAppend, e =>
+                        Assert.True(e.ExternalKey is not { } x || holders[KeyId.External(s_tenant, x)].EventId == e.Id));
                     Assert.Equal(answer.ToAppend.Count, answer.ToAppend.Select(e => e.ExternalId ?? $"{e.Id}").Distinct().Count());
-                    Assert.Equal(answer.ToAppend.Select(e => e.Id), answer.Result.Events.Where(e => e.Outcome == AppendedEventOutcome.Appended).Select(e => e.Id));
+                    Assert.Equal(answer.ToAppend.Select(e => e.Id), answer.Result.Events.Where(
+                        e => e.Outcome == AppendedEventOutcome.Appended).Select(e => e.Id));
                     Assert.Equal(answer.ToAppend.Count == 0 && request.IdempotencyKey is not null, answer.Unused.Count == 1);
                     break;
                 case Decision.Answer answer:
@@ -108,11 +113,14 @@ public sealed class DecisionTests
         _ => throw new InvalidOperationException(),
     };
 
-    private static string Of(AppendedEventOutcome outcome) => outcome == AppendedEventOutcome.ExternalIdConflict ? "conflict" : $"{outcome}".ToLowerInvariant();
+    private static string Of(AppendedEventOutcome outcome) =>
+        outcome == AppendedEventOutcome.ExternalIdConflict ? "conflict" : $"{outcome}".ToLowerInvariant();
 
-    private static Dictionary<KeyId, Holder> Holders(params (KeyId Key, Guid Own, string Who, string? State, bool Same)[] holders) => holders.Where(h => h.Who != "none").ToDictionary(
+    private static Dictionary<KeyId, Holder> Holders(params (KeyId Key, Guid Own, string Who, string? State, bool Same)[] holders) =>
+        holders.Where(h => h.Who != "none").ToDictionary(
         h => h.Key,
-        h => new Holder(Content(h.Same ? 1 : 2), h.Who switch { "own" => h.Own, "theirs" => s_theirs, _ => TypeId.NewGuid() }, "c", Enum.Parse<HolderState>(h.State!, true)));
+        h => new Holder(Content(h.Same ? 1 : 2), h.Who switch { "own" => h.Own, "theirs" => s_theirs, _ => TypeId.NewGuid() },
+            "c", Enum.Parse<HolderState>(h.State!, true)));
 
     /// <summary>A request with a key, or none, and an event for each external id; 0 is none.</summary>
     private static AppendRequest Request(int? key, params int[] externals)
@@ -121,7 +129,8 @@ public sealed class DecisionTests
         return new AppendRequest(s_tenant, first, "test", null, key is null ? null : new RequestKey([(byte)key], Content(1)),
         [
             .. externals.Select((x, i) => new NewEvent(
-                TypeId.Add(first, i), "a.b", x == 0 ? null : $"{x}", x == 0 ? null : new RequestKey([(byte)x], Content(1)), null, null, null, "1"u8.ToArray())),
+                TypeId.Add(first, i), "a.b", x == 0 ? null : $"{x}",
+                x == 0 ? null : new RequestKey([(byte)x], Content(1)), null, null, null, "1"u8.ToArray())),
         ]);
     }
 

@@ -75,7 +75,8 @@ public abstract class EventLogTests : IAsyncLifetime
     {
         var first = TypeId.NewGuid();
         return new AppendRequest(tenant, first, "test", null, null,
-            [.. Enumerable.Range(0, count).Select(i => new NewEvent(TypeId.Add(first, i), "order.created", null, null, null, null, null, data))]);
+            [.. Enumerable.Range(0, count)
+                .Select(i => new NewEvent(TypeId.Add(first, i), "order.created", null, null, null, null, null, data))]);
     }
 
     [Fact]
@@ -106,7 +107,8 @@ public abstract class EventLogTests : IAsyncLifetime
     {
         var first = await Engine.Log.AppendAsync(Request(null, 1, External("ext", "content")), TestContext.Current.CancellationToken);
         var same = await Engine.Log.AppendAsync(Request(null, 1, External("ext", "content")), TestContext.Current.CancellationToken);
-        var other = await Engine.Log.AppendAsync(Request(null, 1, External("ext", "other content")), TestContext.Current.CancellationToken);
+        var other = await Engine.Log.AppendAsync(
+            Request(null, 1, External("ext", "other content")), TestContext.Current.CancellationToken);
 
         Assert.Equal((first.Events[0].Id, AppendedEventOutcome.Repeated), (same.Events[0].Id, same.Events[0].Outcome));
         Assert.Equal((first.Events[0].Id, AppendedEventOutcome.ExternalIdConflict), (other.Events[0].Id, other.Events[0].Outcome));
@@ -129,7 +131,8 @@ public abstract class EventLogTests : IAsyncLifetime
     {
         await Engine.Log.AppendAsync(Request(null, 1, External("ext", "content")), TestContext.Current.CancellationToken);
 
-        var lost = await Engine.Log.AppendAsync(Request(Key("key", "body"), 1, External("ext", "other")), TestContext.Current.CancellationToken);
+        var lost = await Engine.Log.AppendAsync(
+            Request(Key("key", "body"), 1, External("ext", "other")), TestContext.Current.CancellationToken);
         var again = await Engine.Log.AppendAsync(Request(Key("key", "corrected body")), TestContext.Current.CancellationToken);
 
         Assert.Equal(AppendedEventOutcome.ExternalIdConflict, lost.Events[0].Outcome);
@@ -141,7 +144,8 @@ public abstract class EventLogTests : IAsyncLifetime
     {
         await Engine.Log.AppendAsync(Request(Key("key", "body")), TestContext.Current.CancellationToken);
 
-        var lost = await Engine.Log.AppendAsync(Request(Key("key", "other body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
+        var lost = await Engine.Log.AppendAsync(
+            Request(Key("key", "other body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
         var later = await Engine.Log.AppendAsync(Request(null, 1, External("ext", "content")), TestContext.Current.CancellationToken);
 
         Assert.Equal(AppendOutcome.KeyReused, lost.Outcome);
@@ -152,9 +156,11 @@ public abstract class EventLogTests : IAsyncLifetime
     public async Task A_repeated_batch_gets_the_ids_of_the_first_time_item_by_item()
     {
         await Engine.Log.AppendAsync(Request(null, 1, External("ext-1", "content")), TestContext.Current.CancellationToken);
-        var first = await Engine.Log.AppendAsync(Request(Key("key", "batch"), 3, External("ext-1", "content")), TestContext.Current.CancellationToken);
+        var first = await Engine.Log.AppendAsync(
+            Request(Key("key", "batch"), 3, External("ext-1", "content")), TestContext.Current.CancellationToken);
 
-        var again = await Engine.Log.AppendAsync(Request(Key("key", "batch"), 3, External("ext-1", "content")), TestContext.Current.CancellationToken);
+        var again = await Engine.Log.AppendAsync(
+            Request(Key("key", "batch"), 3, External("ext-1", "content")), TestContext.Current.CancellationToken);
 
         Assert.Equal(AppendedEventOutcome.Repeated, first.Events[0].Outcome);
         Assert.Equal(AppendOutcome.Repeated, again.Outcome);
@@ -165,11 +171,13 @@ public abstract class EventLogTests : IAsyncLifetime
     [Fact]
     public async Task What_was_appended_is_found_by_its_keys_and_finding_appends_nothing()
     {
-        var first = await Engine.Log.AppendAsync(Request(Key("key", "batch"), 3, External("ext", "content")), TestContext.Current.CancellationToken);
+        var first = await Engine.Log.AppendAsync(
+            Request(Key("key", "batch"), 3, External("ext", "content")), TestContext.Current.CancellationToken);
 
         AppendResult? again = null;
         await Wait.UntilAsync("its keys are settled", async () =>
-            (again = await FindAsync(Request(Key("key", "batch"), 3, External("ext", "content")))) is { Outcome: not AppendOutcome.InProgress });
+            (again = await FindAsync(
+                Request(Key("key", "batch"), 3, External("ext", "content")))) is { Outcome: not AppendOutcome.InProgress });
         Assert.Equal(AppendOutcome.Repeated, again!.Outcome);
         Assert.Equal(first.Events.Select(e => e.Id), again.Events.Select(e => e.Id));
         Assert.Equal(AppendOutcome.KeyReused, (await FindAsync(Request(Key("key", "other"))))!.Outcome);
@@ -181,7 +189,8 @@ public abstract class EventLogTests : IAsyncLifetime
         Assert.Equal((first.Events[0].Id, AppendedEventOutcome.Repeated), (known.Id, known.Outcome));
         Assert.Equal(3, await CountAsync());
 
-        Task<AppendResult?> FindAsync(AppendRequest request) => Engine.Log.FindRepeatedAsync(request, TestContext.Current.CancellationToken);
+        Task<AppendResult?> FindAsync(AppendRequest request) =>
+            Engine.Log.FindRepeatedAsync(request, TestContext.Current.CancellationToken);
     }
 
     [Fact]
@@ -202,7 +211,8 @@ public abstract class EventLogTests : IAsyncLifetime
         var dead = Request(Key("key", "batch"), 3, External("ext", "content"));
         await ReserveAndDieAsync(dead);
 
-        var retried = await Engine.Log.AppendAsync(Request(Key("key", "batch"), 3, External("ext", "content")), TestContext.Current.CancellationToken);
+        var retried = await Engine.Log.AppendAsync(
+            Request(Key("key", "batch"), 3, External("ext", "content")), TestContext.Current.CancellationToken);
         var again = await AppendWhenFreeAsync(Engine.Log, Request(Key("key", "batch"), 3, External("ext", "content")));
 
         Assert.Equal(AppendOutcome.Appended, retried.Outcome);
@@ -218,7 +228,8 @@ public abstract class EventLogTests : IAsyncLifetime
         await Engine.StartDeliveryAsync();
         await ReserveAndDieAsync(Request(Key("key", "body"), 1, External("ext", "content")));
 
-        var external = await Engine.Log.AppendAsync(Request(null, 1, External("ext", "corrected content")), TestContext.Current.CancellationToken);
+        var external = await Engine.Log.AppendAsync(
+            Request(null, 1, External("ext", "corrected content")), TestContext.Current.CancellationToken);
         var key = await AppendWhenFreeAsync(Engine.Log, Request(Key("key", "corrected body")));
 
         Assert.Equal(AppendedEventOutcome.Appended, external.Events[0].Outcome);
@@ -232,11 +243,14 @@ public abstract class EventLogTests : IAsyncLifetime
         var dead = Request(Key("key", "body"), 1, External("ext", "content"));
         await ReserveAndDieAsync(dead);
         await Engine.ExecuteAsync(StoredEvents.Store(
-            $"SELECT '{Engine.Tenant}'::uuid, '{dead.FirstId}'::uuid, NULL, 'order.created', NULL, NULL, NULL::timestamptz, 'dead', NULL, '1'::bytea"));
+            $"SELECT '{Engine.Tenant}'::uuid, '{dead.FirstId}'::uuid, NULL, 'order.created', NULL, NULL, NULL::timestamptz, 'dead', "
+                + "NULL, '1'::bytea"));
 
-        var other = await Engine.Log.AppendAsync(Request(null, 1, External("ext", "other content")), TestContext.Current.CancellationToken);
+        var other = await Engine.Log.AppendAsync(
+            Request(null, 1, External("ext", "other content")), TestContext.Current.CancellationToken);
         var reused = await Engine.Log.AppendAsync(Request(Key("key", "other body")), TestContext.Current.CancellationToken);
-        var same = await Engine.Log.AppendAsync(Request(Key("key", "body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
+        var same = await Engine.Log.AppendAsync(
+            Request(Key("key", "body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
 
         Assert.Equal((dead.FirstId, AppendedEventOutcome.ExternalIdConflict), (other.Events[0].Id, other.Events[0].Outcome));
         Assert.Equal(AppendOutcome.KeyReused, reused.Outcome);
@@ -252,7 +266,9 @@ public abstract class EventLogTests : IAsyncLifetime
 
         var waiting = Engine.Log.AppendAsync(Request(Key("key", "body")), client.Token);
         await Wait.UntilAsync("the key was looked at", async () =>
-            await Engine.ScalarAsync<long>("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%FROM request_keys k%WHERE (k.tenant_id%'") > 1);
+            await Engine.ScalarAsync<long>(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%FROM request_keys k%WHERE "
+                    + "(k.tenant_id%'") > 1);
         await client.CancelAsync();
 
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => waiting);
@@ -268,11 +284,13 @@ public abstract class EventLogTests : IAsyncLifetime
             CREATE TRIGGER refuse BEFORE UPDATE ON request_keys FOR EACH ROW WHEN (NEW.busy_until IS NULL) EXECUTE FUNCTION refuse()
             """);
 
-        var result = await Engine.Log.AppendAsync(Request(Key("key", "body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
+        var result = await Engine.Log.AppendAsync(
+            Request(Key("key", "body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
 
         Assert.Equal(AppendOutcome.Appended, result.Outcome);
         await Engine.ExecuteAsync("DROP TRIGGER refuse ON request_keys");
-        await Wait.UntilAsync("it is settled later", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM request_keys WHERE busy_until IS NULL") == 2);
+        await Wait.UntilAsync("it is settled later", async () =>
+            await Engine.ScalarAsync<long>("SELECT count(*) FROM request_keys WHERE busy_until IS NULL") == 2);
     }
 
     [Fact]
@@ -281,7 +299,8 @@ public abstract class EventLogTests : IAsyncLifetime
         await ReserveAndDieAsync(Request(Key("key", "body"), 1, External("ext", "content")), "now() + interval '1 hour'");
 
         var same = await Engine.Log.AppendAsync(Request(Key("key", "body")), TestContext.Current.CancellationToken);
-        var external = await Engine.Log.AppendAsync(Request(Key("key 2", "body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
+        var external = await Engine.Log.AppendAsync(
+            Request(Key("key 2", "body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
         var other = await Engine.Log.AppendAsync(Request(Key("key 2", "another body")), TestContext.Current.CancellationToken);
 
         Assert.Equal(AppendOutcome.InProgress, same.Outcome);
@@ -295,11 +314,16 @@ public abstract class EventLogTests : IAsyncLifetime
     public async Task An_external_id_that_comes_twice_in_one_request_is_one_event()
     {
         var request = Request(null, 3, External("ext", "content"));
-        request = request with { Events = [request.Events[0], request.Events[1] with { ExternalId = "ext", ExternalKey = Key("ext", "content") }, request.Events[2] with { ExternalId = "ext", ExternalKey = Key("ext", "other") }] };
+        request = request with
+        {
+            Events = [request.Events[0], request.Events[1] with { ExternalId = "ext",
+            ExternalKey = Key("ext", "content") }, request.Events[2] with { ExternalId = "ext", ExternalKey = Key("ext", "other") }]
+        };
 
         var result = await Engine.Log.AppendAsync(request, TestContext.Current.CancellationToken);
 
-        Assert.Equal([AppendedEventOutcome.Appended, AppendedEventOutcome.Repeated, AppendedEventOutcome.ExternalIdConflict], result.Events.Select(e => e.Outcome));
+        Assert.Equal([AppendedEventOutcome.Appended, AppendedEventOutcome.Repeated, AppendedEventOutcome.ExternalIdConflict],
+            result.Events.Select(e => e.Outcome));
         Assert.Single(result.Events.Select(e => e.Id).Distinct());
         Assert.Equal(1, await CountAsync());
     }
@@ -324,7 +348,8 @@ public abstract class EventLogTests : IAsyncLifetime
 
         AppendResult? other = null;
         await Wait.UntilAsync("the key is free for something else", async () =>
-            (other = await Engine.Log.AppendAsync(Request(Key("key", "other body")), TestContext.Current.CancellationToken)).Outcome != AppendOutcome.KeyReused);
+            (other = await Engine.Log.AppendAsync(
+                Request(Key("key", "other body")), TestContext.Current.CancellationToken)).Outcome != AppendOutcome.KeyReused);
         Assert.Equal(AppendOutcome.Appended, other!.Outcome);
         Assert.Equal(1, await CountAsync());
     }
@@ -333,12 +358,14 @@ public abstract class EventLogTests : IAsyncLifetime
     private protected Task<int> ReserveAndDieAsync(AppendRequest request, string busyUntil = "now() - interval '1 second'")
     {
         string Row(short kind, RequestKey key, Guid id) =>
-            $"('{request.TenantId}', {kind}, '\\x{Convert.ToHexString(key.KeyHash)}', '\\x{Convert.ToHexString(key.Fingerprint)}', '{id}', 'dead', {busyUntil}, 'infinity')";
+            $"('{request.TenantId}', {kind}, '\\x{Convert.ToHexString(key.KeyHash)}', '\\x{Convert.ToHexString(key.Fingerprint)}', "
+                + $"'{id}', 'dead', {busyUntil}, 'infinity')";
         var rows = request.Events.Where(e => e.ExternalKey is not null).Select(e => Row(1, e.ExternalKey!, e.Id)).ToList();
         if (request.IdempotencyKey is { } key)
             rows.Add(Row(0, key, request.FirstId));
         return Engine.ExecuteAsync(
-            $"INSERT INTO request_keys (tenant_id, kind, key_hash, fingerprint, event_id, correlation_id, busy_until, expires_at) VALUES {string.Join(", ", rows)}");
+            "INSERT INTO request_keys (tenant_id, kind, key_hash, fingerprint, event_id, correlation_id, busy_until, expires_at) "
+                + $"VALUES {string.Join(", ", rows)}");
     }
 
     /// <summary>As a client does: again, while the first request with these keys is running, or the log is busy.</summary>
@@ -371,7 +398,8 @@ public abstract class EventLogTests : IAsyncLifetime
         return new AppendRequest(Engine.Tenant, first, "test", null, key,
         [
             .. Enumerable.Range(0, count).Select(i => new NewEvent(
-                TypeId.Add(first, i), "order.created", i == 0 ? external?.Id : null, i == 0 ? external?.Key : null, null, null, null, "1"u8.ToArray())),
+                TypeId.Add(first, i), "order.created", i == 0 ? external?.Id : null,
+                i == 0 ? external?.Key : null, null, null, null, "1"u8.ToArray())),
         ]);
     }
 }
@@ -399,9 +427,12 @@ public sealed class KeysOnThePostgresLogTests(PostgresServer postgres) : EventLo
             await hold.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
             durable = [Engine.Log.AppendAsync(Request(null), TestContext.Current.CancellationToken)];
             await Wait.UntilAsync("an append waits", async () =>
-                await Engine.ScalarAsync<long>("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())") == 1);
+                await Engine.ScalarAsync<long>(
+                    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM "
+                        + "pg_database WHERE datname = current_database())") == 1);
             durable.Add(Engine.Log.AppendAsync(Request(null), TestContext.Current.CancellationToken));
-            durable.Add(Engine.Log.AppendAsync(Request(Key("key", "body"), 1, External("last", "content")), TestContext.Current.CancellationToken));
+            durable.Add(Engine.Log.AppendAsync(
+                Request(Key("key", "body"), 1, External("last", "content")), TestContext.Current.CancellationToken));
             repeated = Engine.Log.AppendAsync(Request(null, 1, External("ext", "content")), TestContext.Current.CancellationToken);
         }
 
@@ -424,8 +455,10 @@ public sealed class KeysOnTheKafkaLogTests(PostgresServer postgres, KafkaServer 
         var dead = Request(Key("key", "body"), 1, External("ext", "content"));
         await ReserveAndDieAsync(dead);
 
-        var other = await Engine.Log.AppendAsync(Request(null, 1, External("ext", "other content")), TestContext.Current.CancellationToken);
-        var same = await Engine.Log.AppendAsync(Request(Key("key", "body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
+        var other = await Engine.Log.AppendAsync(
+            Request(null, 1, External("ext", "other content")), TestContext.Current.CancellationToken);
+        var same = await Engine.Log.AppendAsync(
+            Request(Key("key", "body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
 
         Assert.Equal(AppendOutcome.InProgress, other.Outcome);
         Assert.Equal((AppendOutcome.Appended, dead.FirstId), (same.Outcome, same.Events[0].Id));
@@ -439,5 +472,6 @@ public sealed class KeysOnTheKafkaLogTests(PostgresServer postgres, KafkaServer 
     }
 
     private protected override Task<long> CountAsync() =>
-        Task.FromResult(Engine.Kafka!.Read(Engine.Kafka.Options.EventsTopic).Select(r => Triggers.EventLog.Kafka.LogRecord.Decode(r.Message.Value).Id).Distinct().LongCount());
+        Task.FromResult(Engine.Kafka!.Read(Engine.Kafka.Options.EventsTopic)
+            .Select(r => Triggers.EventLog.Kafka.LogRecord.Decode(r.Message.Value).Id).Distinct().LongCount());
 }

@@ -17,7 +17,8 @@ public sealed class KafkaOptionsTests
         foreach (var config in (ClientConfig[])[s_options.ForProducer(), s_options.ForConsumer(), s_options.ForAdmin()])
         {
             Assert.Equal("a:1,b:2", config.BootstrapServers);
-            Assert.Equal(("SASL_SSL", "SCRAM-SHA-512", "/ca.pem"), (config.Get("security.protocol"), config.Get("sasl.mechanism"), config.Get("ssl.ca.location")));
+            Assert.Equal(("SASL_SSL", "SCRAM-SHA-512", "/ca.pem"), (
+                config.Get("security.protocol"), config.Get("sasl.mechanism"), config.Get("ssl.ca.location")));
         }
     }
 

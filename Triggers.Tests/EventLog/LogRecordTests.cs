@@ -8,8 +8,10 @@ namespace Triggers.Tests.EventLog;
 public sealed class LogRecordTests
 {
     private static readonly LogRecord s_record = new(
-        TypeId.NewGuid(), TypeId.NewGuid(), "order.created", "ext", "shop", "customer-1", new DateTimeOffset(2026, 1, 31, 10, 0, 0, TimeSpan.FromHours(1)),
-        "correlation", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Encoding.UTF8.GetBytes(""" { "a": [1.0, 1e3], "b":  "\u00e4ß" } """.Trim()));
+        TypeId.NewGuid(), TypeId.NewGuid(), "order.created", "ext", "shop",
+        "customer-1", new DateTimeOffset(2026, 1, 31, 10, 0, 0, TimeSpan.FromHours(1)),
+        "correlation", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        Encoding.UTF8.GetBytes(""" { "a": [1.0, 1e3], "b":  "\u00e4ß" } """.Trim()));
 
     [Fact]
     public void A_record_is_read_as_it_was_written()
@@ -49,14 +51,16 @@ public sealed class LogRecordTests
         var headers = s_record.ToMessage().Headers.ToDictionary(h => h.Key, h => Encoding.UTF8.GetString(h.GetValueBytes()));
 
         Assert.Equal(TypeId.Format(TypeId.Event, s_record.Id), headers["ce_id"]);
-        Assert.Equal(("1.0", "order.created", "shop", "customer-1"), (headers["ce_specversion"], headers["ce_type"], headers["ce_source"], headers["ce_subject"]));
+        Assert.Equal(("1.0", "order.created", "shop", "customer-1"), (
+            headers["ce_specversion"], headers["ce_type"], headers["ce_source"], headers["ce_subject"]));
         Assert.Equal((s_record.TraceParent, "correlation"), (headers["traceparent"], headers["correlation-id"]));
     }
 
     [Fact]
     public void A_member_that_is_not_known_here_is_passed_over()
     {
-        var text = Encoding.UTF8.GetString(s_record.ToMessage().Value).Replace("\"data\":", "\"later\":{\"data\":2},\"data\":", StringComparison.Ordinal);
+        var text = Encoding.UTF8.GetString(s_record.ToMessage().Value)
+            .Replace("\"data\":", "\"later\":{\"data\":2},\"data\":", StringComparison.Ordinal);
 
         Assert.Equal(s_record.Data.ToArray(), LogRecord.Decode(Encoding.UTF8.GetBytes(text)).Data.ToArray());
     }

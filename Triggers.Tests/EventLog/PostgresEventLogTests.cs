@@ -50,7 +50,8 @@ public sealed class PostgresEventLogTests(PostgresServer postgres) : IAsyncLifet
             TestContext.Current.CancellationToken);
 
         var other = await _engine.AnotherLogAsync();
-        await Task.WhenAll(Enumerable.Range(0, 400).Select(i => i % 2 == 0 ? _engine.AppendAsync("a.b", 3) : _engine.AppendAsync("a.b", 3, log: other)));
+        await Task.WhenAll(
+            Enumerable.Range(0, 400).Select(i => i % 2 == 0 ? _engine.AppendAsync("a.b", 3) : _engine.AppendAsync("a.b", 3, log: other)));
         await Wait.UntilAsync("the reader has seen everything", () => seen.Count == 1_200);
         await stop.CancelAsync();
         await reading;
@@ -84,7 +85,8 @@ public sealed class PostgresEventLogTests(PostgresServer postgres) : IAsyncLifet
 
         Assert.All(result.Events, e => Assert.True(e.Id.CompareTo(before) > 0));
         Assert.Equal(1, TypeId.Difference(result.Events[1].Id, result.Events[0].Id));
-        Assert.Equal(2, await _engine.ScalarAsync<long>($"SELECT count(*) FROM events WHERE id IN ('{result.Events[0].Id}', '{result.Events[1].Id}')"));
+        Assert.Equal(2, await _engine.ScalarAsync<long>(
+            $"SELECT count(*) FROM events WHERE id IN ('{result.Events[0].Id}', '{result.Events[1].Id}')"));
     }
 
     private AppendRequest Request(Guid first, params string[] types) => new(_engine.Tenant, first, "test", null, null,

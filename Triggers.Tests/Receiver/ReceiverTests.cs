@@ -54,7 +54,8 @@ public sealed class ReceiverTests : IDisposable
     public async Task The_answer_to_creating_a_subscription_makes_its_secret_known()
     {
         // curl -d sends this content type with whatever it is given.
-        var answer = new StringContent($$"""{"id":"sub_1","url":"http://localhost/hook","secret":"{{s_secretText}}"}""", Encoding.UTF8, "application/x-www-form-urlencoded");
+        var answer = new StringContent($$"""{"id":"sub_1","url":"http://localhost/hook","secret":"{{s_secretText}}"}""",
+            Encoding.UTF8, "application/x-www-form-urlencoded");
         Assert.Equal(HttpStatusCode.OK, (await _client.PostAsync("/secrets", answer, Cancellation)).StatusCode);
 
         await SendSignedAsync(s_secret);
@@ -110,7 +111,8 @@ public sealed class ReceiverTests : IDisposable
         using var request = new HttpRequestMessage(HttpMethod.Post, "/hook") { Content = new StringContent("""{"a":1}""") };
         request.Headers.Add("webhook-id", "evt_1");
         request.Headers.Add("webhook-timestamp", $"{timestamp}");
-        request.Headers.Add("webhook-signature", "v1," + Convert.ToBase64String(HMACSHA256.HashData(secret, Encoding.UTF8.GetBytes($$"""evt_1.{{timestamp}}.{"a":1}"""))));
+        request.Headers.Add("webhook-signature", "v1,"
+            + Convert.ToBase64String(HMACSHA256.HashData(secret, Encoding.UTF8.GetBytes($$"""evt_1.{{timestamp}}.{"a":1}"""))));
         (await _client.SendAsync(request, Cancellation)).EnsureSuccessStatusCode();
     }
 

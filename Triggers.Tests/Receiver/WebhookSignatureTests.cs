@@ -30,7 +30,8 @@ public sealed class WebhookSignatureTests
     [InlineData(Id, Timestamp, "")]
     [InlineData(Id, Timestamp, "v1,")]
     [InlineData(Id, Timestamp, "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=")]
-    public void Anything_else_is_not(string? id, string? timestamp, string? signatures) => Assert.False(IsValid(id, timestamp, signatures));
+    public void Anything_else_is_not(string? id, string? timestamp, string? signatures) =>
+        Assert.False(IsValid(id, timestamp, signatures));
 
     [Fact]
     public void Another_body_is_not() => Assert.False(IsValid(body: [.. s_body, (byte)' ']));

@@ -13,7 +13,8 @@ namespace Triggers.Tests.ServiceDefaults;
 /// <summary>What becomes of background work that fails, and of the process it is in.</summary>
 public sealed class BackgroundLoopTests
 {
-    private sealed class Work(TimeProvider time, Func<int, Work, Task> round, ILogger? logger = null) : BackgroundLoop(time, logger ?? NullLogger.Instance)
+    private sealed class Work(TimeProvider time, Func<int, Work, Task> round, ILogger? logger = null)
+        : BackgroundLoop(time, logger ?? NullLogger.Instance)
     {
         private int _rounds;
 
@@ -23,7 +24,8 @@ public sealed class BackgroundLoopTests
 
         public void Finish() => End();
 
-        protected override Task RunAsync(CancellationToken stoppingToken) => round(Interlocked.Increment(ref _rounds), this).WaitAsync(stoppingToken);
+        protected override Task RunAsync(CancellationToken stoppingToken) =>
+            round(Interlocked.Increment(ref _rounds), this).WaitAsync(stoppingToken);
     }
 
     [Fact]

@@ -13,7 +13,8 @@ public sealed class LogsTests(PostgresServer postgres) : EngineTests(postgres)
 
     private static readonly (string, string)[] Everything =
     [
-        ("Logging:LogLevel:Default", "Trace"), ("Logging:LogLevel:Microsoft.AspNetCore", "Trace"), ("Logging:LogLevel:Microsoft.Hosting.Lifetime", "Trace"),
+        ("Logging:LogLevel:Default", "Trace"), ("Logging:LogLevel:Microsoft.AspNetCore", "Trace"),
+        ("Logging:LogLevel:Microsoft.Hosting.Lifetime", "Trace"),
         ("Logging:LogLevel:Microsoft.EntityFrameworkCore.Database", "Trace"), ("Logging:LogLevel:Npgsql", "Trace"),
     ];
 
@@ -37,8 +38,10 @@ public sealed class LogsTests(PostgresServer postgres) : EngineTests(postgres)
         Assert.StartsWith("whsec_", secret);
 
         var answer = (await client.PostAsync("/events", """{"type":"order.created","data":{"card":"payload-marker"}}""",
-            ("X-Correlation-ID", "correlation-1"), ("traceparent", $"00-{Trace}-00f067aa0ba902b7-01"), ("Idempotency-Key", "idempotency-marker"))).Is(202);
-        (await client.PostAsync("/events", """{"type":"no good type","data":{"card":"payload-marker"}}""")).IsProblem(400, "invalid_request");
+            ("X-Correlation-ID", "correlation-1"), ("traceparent", $"00-{Trace}-00f067aa0ba902b7-01"),
+            ("Idempotency-Key", "idempotency-marker"))).Is(202);
+        (await client.PostAsync("/events", """{"type":"no good type","data":{"card":"payload-marker"}}"""))
+            .IsProblem(400, "invalid_request");
         (await stranger.PostAsync("/events", """{"type":"a","data":"payload-marker"}""")).IsProblem(401, "unauthenticated");
         Assert.True(TypeId.TryParse(TypeId.Event, answer.Id, out var id));
         await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
@@ -48,7 +51,8 @@ public sealed class LogsTests(PostgresServer postgres) : EngineTests(postgres)
         var attempted = Assert.Single(_delivery.Lines, line => line.Message.StartsWith("delivery.attempted", StringComparison.Ordinal));
         Assert.Equal("correlation-1", attempted["CorrelationId"]);
         Assert.Equal(Trace, attempted["TraceId"]);
-        string[] markers = ["key-marker", "payload-marker", "url-marker", "header-marker", "answer-marker", "idempotency-marker", secret, secret["whsec_".Length..]];
+        string[] markers = ["key-marker", "payload-marker", "url-marker", "header-marker",
+            "answer-marker", "idempotency-marker", secret, secret["whsec_".Length..]];
         foreach (var line in _api.Lines.Concat(_delivery.Lines).Select(line => line.ToString()))
             Assert.All(markers, marker => Assert.DoesNotContain(marker, line, StringComparison.OrdinalIgnoreCase));
     }

@@ -17,11 +17,13 @@ public sealed partial class MetricsTests(PostgresServer postgres)
         var tables = Instruments.All().GroupBy(instrument => instrument.Meter.Name).ToDictionary(meter => meter.Key, Table);
         Assert.Equal(tables.Keys.Order(), Section().Matches(committed).Select(section => section.Groups["meter"].Value).Order());
 
-        var right = Section().Replace(committed, section => $"## {section.Groups["meter"].Value}\n\n{tables[section.Groups["meter"].Value]}\n");
+        var right = Section()
+            .Replace(committed, section => $"## {section.Groups["meter"].Value}\n\n{tables[section.Groups["meter"].Value]}\n");
         if (Environment.GetEnvironmentVariable("UPDATE_DOCS") == "1")
             await File.WriteAllTextAsync(path, right, TestContext.Current.CancellationToken);
         else
-            Assert.True(right == committed, "docs/metrics.md is not what the code says: look at the difference, and run the tests with UPDATE_DOCS=1.");
+            Assert.True(right == committed,
+                "docs/metrics.md is not what the code says: look at the difference, and run the tests with UPDATE_DOCS=1.");
     }
 
     [Fact]
@@ -60,12 +62,14 @@ public sealed partial class MetricsTests(PostgresServer postgres)
         Assert.Matches("triggers_delivery_finished_total{[^}]*status=\"succeeded\"", ofDelivery);
         Assert.Matches("triggers_delivery_lanes{[^}]*state=\"full\"", ofDelivery);
         var documented = Instruments.All().Select(Instruments.PrometheusNameOf).ToHashSet();
-        var served = Family().Matches(ofApi + ofDelivery).Select(family => family.Groups[1].Value).Where(name => name.StartsWith("triggers_", StringComparison.Ordinal)).ToHashSet();
+        var served = Family().Matches(ofApi + ofDelivery).Select(family => family.Groups[1].Value)
+            .Where(name => name.StartsWith("triggers_", StringComparison.Ordinal)).ToHashSet();
         Assert.Superset(served, documented);
         // Those for which there was no occasion: nobody died, nothing came due again, no record was strange, nothing was old.
         Assert.Equal(
             [
-                "triggers_dead_letters_written_total", "triggers_delivery_connections_stale_total", "triggers_delivery_leases_expired_total",
+                "triggers_dead_letters_written_total", "triggers_delivery_connections_stale_total",
+                "triggers_delivery_leases_expired_total",
                 "triggers_projection_set_aside_total", "triggers_retention_dropped_total",
             ],
             documented.Except(served).Order());
@@ -85,7 +89,9 @@ public sealed partial class MetricsTests(PostgresServer postgres)
     {
         var table = new StringBuilder("| metric | kind | unit | Prometheus | what it says |\n| --- | --- | --- | --- | --- |\n");
         foreach (var instrument in instruments)
-            table.Append($"| `{instrument.Name}` | {Instruments.KindOf(instrument)} | `{instrument.Unit}` | `{Instruments.PrometheusNameOf(instrument)}` | {instrument.Description} |\n");
+            table.Append(
+                $"| `{instrument.Name}` | {Instruments.KindOf(instrument)} | `{instrument.Unit}` | "
+                    + $"`{Instruments.PrometheusNameOf(instrument)}` | {instrument.Description} |\n");
         return table.ToString();
     }
 

@@ -41,7 +41,8 @@ public sealed class TracesTests(PostgresServer postgres) : EngineTests(postgres)
         Assert.Equal((ActivityKind.Consumer, append.SpanId), (projection.Kind, projection.ParentSpanId));
         Assert.Equal(answer.Id, projection.GetTagItem("messaging.message.id"));
 
-        var attempts = spans.Ended.Where(span => span.OperationName == "POST webhook").OrderBy(span => span.GetTagItem("triggers.attempt")).ToArray();
+        var attempts = spans.Ended.Where(span => span.OperationName == "POST webhook").OrderBy(span => span.GetTagItem("triggers.attempt"))
+            .ToArray();
         Assert.Equal(2, attempts.Length);
         Assert.All(attempts, attempt =>
         {
@@ -53,18 +54,22 @@ public sealed class TracesTests(PostgresServer postgres) : EngineTests(postgres)
             Assert.Equal("correlation-2", attempt.GetTagItem("triggers.correlation_id"));
         });
         var (first, second) = (attempts[0], attempts[1]);
-        Assert.Equal((503, "503", ActivityStatusCode.Error), (first.GetTagItem("http.response.status_code"), first.GetTagItem("error.type"), first.Status));
+        Assert.Equal((503, "503", ActivityStatusCode.Error), (
+            first.GetTagItem("http.response.status_code"), first.GetTagItem("error.type"), first.Status));
         Assert.Empty(first.Links);
-        Assert.Equal((200, null, ActivityStatusCode.Unset), (second.GetTagItem("http.response.status_code"), second.GetTagItem("error.type"), second.Status));
+        Assert.Equal((200, null, ActivityStatusCode.Unset), (
+            second.GetTagItem("http.response.status_code"), second.GetTagItem("error.type"), second.Status));
         Assert.Equal(1, second.GetTagItem("http.request.resend_count"));
         Assert.Equal(first.SpanId, Assert.Single(second.Links).Context.SpanId);
-        Assert.Equal(attempts.Select(attempt => attempt.Id), Receiver.Received.OrderBy(webhook => webhook.Attempt).Select(webhook => webhook.Headers["traceparent"]));
+        Assert.Equal(attempts.Select(attempt => attempt.Id), Receiver.Received.OrderBy(webhook => webhook.Attempt)
+            .Select(webhook => webhook.Headers["traceparent"]));
     }
 
     [Theory]
     [InlineData("https://user:password@hooks.example:8443/a/b?token=secret#part", "https://hooks.example:8443/a/b?*")]
     [InlineData("http://hooks.example", "http://hooks.example/")]
-    public void An_address_is_shown_without_its_secrets(string url, string shown) => Assert.Equal(shown, DeliveryTraces.WithoutSecrets(new Uri(url)));
+    public void An_address_is_shown_without_its_secrets(string url, string shown) =>
+        Assert.Equal(shown, DeliveryTraces.WithoutSecrets(new Uri(url)));
 
     /// <summary>Every span of one trace, once it has ended.</summary>
     private sealed class Spans : IDisposable
@@ -81,7 +86,8 @@ public sealed class TracesTests(PostgresServer postgres) : EngineTests(postgres)
                 ActivityStopped = span =>
                 {
                     // The receiver is a web server too, and not part of it.
-                    if (span.TraceId.ToHexString() == trace && !(span.Kind == ActivityKind.Server && span.GetTagItem("url.path") as string == "/hook"))
+                    if (span.TraceId.ToHexString() == trace
+                        && !(span.Kind == ActivityKind.Server && span.GetTagItem("url.path") as string == "/hook"))
                         Ended.Enqueue(span);
                 },
             };
@@ -106,13 +112,16 @@ public sealed class SamplingTests(PostgresServer postgres)
     [InlineData("1", "00", null, "00")]
     [InlineData("0", null, "always_on", "01")]
     [InlineData("1", null, "always_off", "00")]
-    public async Task The_caller_decides_then_the_environment_then_the_ratio(string ratio, string? caller, string? environment, string kept)
+    public async Task The_caller_decides_then_the_environment_then_the_ratio(
+        string ratio, string? caller, string? environment, string kept)
     {
         await using var engine = await Engine.CreateAsync(postgres);
-        await using var host = new ApiHost(engine.ConnectionString, ("Telemetry:SampleRatio", ratio), ("OTEL_TRACES_SAMPLER", environment ?? ""));
+        await using var host = new ApiHost(
+            engine.ConnectionString, ("Telemetry:SampleRatio", ratio), ("OTEL_TRACES_SAMPLER", environment ?? ""));
         using var client = host.Client();
         await client.WaitUntilReadyAsync();
-        (string, string)[] headers = caller is null ? [] : [("traceparent", $"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{caller}")];
+        (string, string)[] headers = caller is null ? []
+            : [("traceparent", $"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{caller}")];
 
         (await client.PostAsync("/events", """{"type":"a","data":1}""", headers)).Is(202);
 

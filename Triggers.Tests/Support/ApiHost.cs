@@ -33,7 +33,8 @@ internal sealed class ApiHost : WebApplicationFactory<ApiMarker>
         _logs = logs;
         _settings =
         [
-            ("ConnectionStrings:triggersdb", connectionString), ("Auth:BootstrapAdminKey", AdminKey), ("Shutdown:Delay", "00:00:00"), .. settings,
+            ("ConnectionStrings:triggersdb", connectionString),
+            ("Auth:BootstrapAdminKey", AdminKey), ("Shutdown:Delay", "00:00:00"), .. settings,
         ];
         UseKestrel();
         StartServer();
@@ -107,7 +108,9 @@ internal sealed class ApiClient : IDisposable
     {
         using var request = new HttpRequestMessage(method, path);
         if (json is not null)
-            request.Content = new ByteArrayContent(Encoding.UTF8.GetBytes(json)) { Headers = { ContentType = new MediaTypeHeaderValue("application/json") } };
+            request.Content = new ByteArrayContent(
+                Encoding.UTF8.GetBytes(json))
+            { Headers = { ContentType = new MediaTypeHeaderValue("application/json") } };
         foreach (var (name, value) in headers)
             request.Headers.TryAddWithoutValidation(name, value);
         return await SendAsync(request);
@@ -121,7 +124,8 @@ internal sealed class ApiClient : IDisposable
             (int)response.StatusCode,
             text,
             response.Content.Headers.ContentType?.MediaType,
-            response.Headers.Concat(response.Content.Headers).ToDictionary(h => h.Key, h => string.Join(",", h.Value), StringComparer.OrdinalIgnoreCase));
+            response.Headers.Concat(response.Content.Headers)
+                .ToDictionary(h => h.Key, h => string.Join(",", h.Value), StringComparer.OrdinalIgnoreCase));
     }
 
     /// <summary>Waits until the API is ready.</summary>
@@ -241,9 +245,11 @@ public class ApiFixture(PostgresServer postgres) : IAsyncLifetime
     internal async Task<string> NewKeyAsync(string tenantId, params string[] scopes)
     {
         using var admin = Host.Client();
-        string[] all = ["events:write", "events:read", "inbox:read", "inbox:write", "subscriptions:write", "subscriptions:read", "keys:write", "tenant:admin"];
+        string[] all = ["events:write", "events:read", "inbox:read", "inbox:write",
+            "subscriptions:write", "subscriptions:read", "keys:write", "tenant:admin"];
         var list = string.Join(",", (scopes.Length == 0 ? all : scopes).Select(s => $"\"{s}\""));
-        return (await admin.PostAsync("/api-keys", $$"""{"name":"test","scopes":[{{list}}],"tenantId":"{{tenantId}}"}""")).Is(201)["secret"]!;
+        return (await admin.PostAsync("/api-keys", $$"""{"name":"test","scopes":[{{list}}],"tenantId":"{{tenantId}}"}"""))
+            .Is(201)["secret"]!;
     }
 
     public virtual async ValueTask DisposeAsync()

@@ -4,13 +4,15 @@ using Microsoft.Extensions.Logging;
 namespace Triggers.Tests.Support;
 
 /// <summary>A line of a log, with all that goes out with it.</summary>
-internal sealed record LogLine(string Category, LogLevel Level, string Message, string? Exception, IReadOnlyList<KeyValuePair<string, object?>> Values)
+internal sealed record LogLine(
+    string Category, LogLevel Level, string Message, string? Exception, IReadOnlyList<KeyValuePair<string, object?>> Values)
 {
     /// <summary>A value of the line or of one of its scopes.</summary>
     public string? this[string name] => Values.LastOrDefault(value => value.Key == name).Value?.ToString();
 
     /// <summary>Everything in it.</summary>
-    public override string ToString() => $"{Level} {Category} {Message} {Exception} {string.Join(' ', Values.Select(value => $"{value.Key}={value.Value}"))}";
+    public override string ToString() =>
+        $"{Level} {Category} {Message} {Exception} {string.Join(' ', Values.Select(value => $"{value.Key}={value.Value}"))}";
 }
 
 /// <summary>Keeps every line that a service writes.</summary>
@@ -35,7 +37,8 @@ internal sealed class CapturedLogs : ILoggerProvider, ISupportExternalScope
 
         public bool IsEnabled(LogLevel logLevel) => true;
 
-        public void Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
+        public void Log<TState>(
+            LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
         {
             var values = new List<KeyValuePair<string, object?>>();
             logs._scopes?.ForEachScope((scope, all) => Add(scope, all), values);

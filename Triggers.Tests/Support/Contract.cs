@@ -24,7 +24,8 @@ internal sealed partial class Contract
     // Paths that the document leaves out: they are for orchestrators, and for people who read the reference.
     private static readonly string[] s_undocumented = ["/openapi/", "/scalar", "/health/live", "/health/ready", "/metrics"];
 
-    private static readonly Lazy<Contract> s_current = new(() => new Contract(JsonNode.Parse(File.ReadAllText(Repository.File("docs", "openapi.json")))!));
+    private static readonly Lazy<Contract> s_current =
+        new(() => new Contract(JsonNode.Parse(File.ReadAllText(Repository.File("docs", "openapi.json")))!));
 
     // What no schema can say: that a name is known, that a time is to come, which of two members goes with which. A pattern of pointers.
     private static readonly Regex s_beyondSchema = BeyondSchema();
@@ -129,7 +130,9 @@ internal sealed partial class Contract
             yield return $"the code is {CodeOf(body)} and not {code}";
     }
 
-    /// <summary>The document is what the code enforces: no less (what is accepted is allowed), and no more (what is allowed is not refused).</summary>
+    /// <summary>
+    /// The document is what the code enforces: no less (what is accepted is allowed), and no more (what is allowed is not refused).
+    /// </summary>
     private static IEnumerable<string> RequestViolations(Operation operation, Exchange exchange)
     {
         var accepted = exchange.Status is >= 200 and < 300;
@@ -137,7 +140,8 @@ internal sealed partial class Contract
         if (!accepted && !refused)
             yield break;
         // An event that has mistakes is refused alone, and the batch is accepted.
-        var mistakes = RequestMistakes(operation, exchange).Where(m => !(accepted && operation.Id == "publishEvents" && m.Contains("/events/"))).ToArray();
+        var mistakes = RequestMistakes(operation, exchange)
+            .Where(m => !(accepted && operation.Id == "publishEvents" && m.Contains("/events/"))).ToArray();
         if (accepted)
         {
             foreach (var mistake in mistakes)
@@ -241,7 +245,12 @@ internal sealed partial class Contract
     private void Register(JsonNode document, string id, bool strict)
     {
         var schemas = document["components"]?["schemas"]?.DeepClone() ?? new JsonObject();
-        var all = new JsonObject { ["$id"] = id, ["$schema"] = "https://json-schema.org/draft/2020-12/schema", ["$defs"] = Rewrite(schemas, "", strict) };
+        var all = new JsonObject
+        {
+            ["$id"] = id,
+            ["$schema"] = "https://json-schema.org/draft/2020-12/schema",
+            ["$defs"] = Rewrite(schemas, "", strict)
+        };
         JsonSchema.FromText(all.ToJsonString(), _build);
     }
 
@@ -253,7 +262,8 @@ internal sealed partial class Contract
     {
         foreach (var child in node switch
         {
-            JsonObject members => members.Where(m => m.Key is not ("enum" or "example" or "examples" or "default")).Select(m => m.Value).ToArray(),
+            JsonObject members =>
+                members.Where(m => m.Key is not ("enum" or "example" or "examples" or "default")).Select(m => m.Value).ToArray(),
             JsonArray items => [.. items],
             _ => [],
         })
@@ -265,7 +275,8 @@ internal sealed partial class Contract
         {
             if (schema["$ref"] is JsonValue reference)
                 schema["$ref"] = reference.GetValue<string>().Replace("#/components/schemas/", id + "#/$defs/");
-            if (strict && schema["properties"] is JsonObject && !schema.ContainsKey("additionalProperties") && !schema.ContainsKey("allOf"))
+            if (strict && schema["properties"] is JsonObject && !schema.ContainsKey("additionalProperties")
+                && !schema.ContainsKey("allOf"))
                 schema["additionalProperties"] = false;
         }
         return node;
@@ -311,7 +322,8 @@ internal sealed partial class Contract
         problem.ValueKind == JsonValueKind.Object && problem.TryGetProperty("code", out var code) ? code.ToString() : "";
 
     private static IEnumerable<string> PointersOf(JsonElement problem) =>
-        problem.ValueKind == JsonValueKind.Object && problem.TryGetProperty("errors", out var errors) && errors.ValueKind == JsonValueKind.Array
+        problem.ValueKind == JsonValueKind.Object && problem.TryGetProperty("errors", out var errors)
+            && errors.ValueKind == JsonValueKind.Array
             ? errors.EnumerateArray().Select(e => e.GetProperty("pointer").GetString() ?? "")
             : [];
 
@@ -360,10 +372,12 @@ internal sealed partial class Contract
     {
         /// <summary>The text as the value that the schema is about.</summary>
         public JsonElement ValueOf(string text) =>
-            IsNumber && TryParse(System.Text.Encoding.UTF8.GetBytes(text), out var number, out _) ? number : JsonSerializer.SerializeToElement(text);
+            IsNumber && TryParse(System.Text.Encoding.UTF8.GetBytes(text), out var number, out _) ? number
+                : JsonSerializer.SerializeToElement(text);
     }
 
-    private sealed record DocumentedAnswer(string? MediaType, JsonSchema? Schema, IReadOnlyList<string> RequiredHeaders, IReadOnlyList<string> Codes);
+    private sealed record DocumentedAnswer(
+        string? MediaType, JsonSchema? Schema, IReadOnlyList<string> RequiredHeaders, IReadOnlyList<string> Codes);
 }
 
 /// <summary>A request and its answer.</summary>

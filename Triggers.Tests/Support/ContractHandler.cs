@@ -13,9 +13,11 @@ internal sealed class ContractHandler(HttpMessageHandler inner, Contract? contra
         {
             Method = request.Method.Method,
             Path = request.RequestUri!.AbsolutePath,
-            Query = QueryHelpers.ParseQuery(request.RequestUri.Query).ToDictionary(p => p.Key, p => p.Value.Select(v => v ?? "").ToArray(), StringComparer.Ordinal),
+            Query = QueryHelpers.ParseQuery(request.RequestUri.Query)
+                .ToDictionary(p => p.Key, p => p.Value.Select(v => v ?? "").ToArray(), StringComparer.Ordinal),
             RequestHeaders = HeadersOf(request.Headers.NonValidated, request.Content?.Headers.NonValidated),
-            RequestType = request.Content?.Headers.NonValidated.TryGetValues("Content-Type", out var type) is true ? type.ToString() : null,
+            RequestType = request.Content?.Headers.NonValidated.TryGetValues("Content-Type", out var type) is true ? type.ToString()
+                : null,
             RequestBody = sent,
             Status = (int)response.StatusCode,
             AnswerHeaders = HeadersOf(response.Headers.NonValidated, response.Content.Headers.NonValidated),
@@ -26,7 +28,9 @@ internal sealed class ContractHandler(HttpMessageHandler inner, Contract? contra
         if (violations.Length > 0)
         {
             response.Dispose();
-            Assert.Fail($"{exchange.Method} {request.RequestUri.PathAndQuery} is not as docs/openapi.json has it:\n  {string.Join("\n  ", violations)}");
+            Assert.Fail(
+                $"{exchange.Method} {request.RequestUri.PathAndQuery} is not as docs/openapi.json has it:\n  "
+                    + $"{string.Join("\n  ", violations)}");
         }
         return response;
     }

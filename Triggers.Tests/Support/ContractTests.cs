@@ -4,7 +4,9 @@ using System.Text.Json.Nodes;
 
 namespace Triggers.Tests.Support;
 
-/// <summary>What holds every answer of the tests against the contract finds each kind of violation, and nothing where there is none.</summary>
+/// <summary>
+/// What holds every answer of the tests against the contract finds each kind of violation, and nothing where there is none.
+/// </summary>
 public sealed class ContractTests
 {
     private static readonly Contract s_contract = new(JsonNode.Parse(
@@ -115,10 +117,12 @@ public sealed class ContractTests
     public void A_status_that_is_not_documented_is_found() => Finds("status 418 is not documented", s_list with { Status = 418 });
 
     [Fact]
-    public void A_media_type_that_is_not_documented_is_found() => Finds("media type text/plain", s_list with { AnswerType = "text/plain" });
+    public void A_media_type_that_is_not_documented_is_found() =>
+        Finds("media type text/plain", s_list with { AnswerType = "text/plain" });
 
     [Fact]
-    public void A_header_that_is_missing_is_found() => Finds("X-Correlation-ID is missing", s_list with { AnswerHeaders = new Dictionary<string, string>() });
+    public void A_header_that_is_missing_is_found() =>
+        Finds("X-Correlation-ID is missing", s_list with { AnswerHeaders = new Dictionary<string, string>() });
 
     [Theory]
     [InlineData("""[{"id":7}]""", "/0/id")]
@@ -128,7 +132,8 @@ public sealed class ContractTests
     [InlineData("""{"id":"a"}""", "array")]
     [InlineData("""[{"id":"a"}""", "not JSON")]
     [InlineData("", "not JSON")]
-    public void A_body_that_is_not_the_schemas_is_found(string body, string named) => Finds(named, s_list with { AnswerBody = Encoding.UTF8.GetBytes(body) });
+    public void A_body_that_is_not_the_schemas_is_found(string body, string named) =>
+        Finds(named, s_list with { AnswerBody = Encoding.UTF8.GetBytes(body) });
 
     [Fact]
     public void A_body_where_none_is_documented_is_found()
@@ -139,7 +144,9 @@ public sealed class ContractTests
 
     [Fact]
     public void An_error_that_is_not_documented_is_found() =>
-        Finds("the code teapot is not documented", Refused(s_list with { Query = Query("limit", "11") }, "?limit") with { AnswerBody = """{"code":"teapot"}"""u8.ToArray() });
+        Finds("the code teapot is not documented", Refused(
+            s_list with { Query = Query("limit", "11") }, "?limit") with
+        { AnswerBody = """{"code":"teapot"}"""u8.ToArray() });
 
     [Fact]
     public void A_path_or_method_that_is_not_documented_is_found()
@@ -191,7 +198,8 @@ public sealed class ContractTests
 
         var right = await client.GetStringAsync("/things", TestContext.Current.CancellationToken);
         answering.Body = """[{"id":7}]""";
-        var failure = await Assert.ThrowsAnyAsync<Xunit.Sdk.XunitException>(() => client.GetAsync("/things?limit=3", TestContext.Current.CancellationToken));
+        var failure = await Assert.ThrowsAnyAsync<Xunit.Sdk.XunitException>(
+            () => client.GetAsync("/things?limit=3", TestContext.Current.CancellationToken));
 
         Assert.Equal("[]", right);
         Assert.Contains("GET /things?limit=3", failure.Message);
@@ -216,7 +224,8 @@ public sealed class ContractTests
 
         protected override Task<HttpResponseMessage> SendAsync(HttpRequestMessage request, CancellationToken cancellationToken)
         {
-            var response = new HttpResponseMessage(HttpStatusCode.OK) { Content = new StringContent(Body, Encoding.UTF8, "application/json") };
+            var response =
+                new HttpResponseMessage(HttpStatusCode.OK) { Content = new StringContent(Body, Encoding.UTF8, "application/json") };
             response.Headers.Add("X-Correlation-ID", "1");
             return Task.FromResult(response);
         }

@@ -17,7 +17,9 @@ using Triggers.EventLog.Postgres;
 
 namespace Triggers.Tests.Support;
 
-/// <summary>The delivery service inside this process, on a database of its own, with the log it reads from. Real sockets, real Postgres.</summary>
+/// <summary>
+/// The delivery service inside this process, on a database of its own, with the log it reads from. Real sockets, real Postgres.
+/// </summary>
 internal sealed class Engine : IAsyncDisposable
 {
     private const string Secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -58,7 +60,8 @@ internal sealed class Engine : IAsyncDisposable
     /// <param name="kafka">The broker where it logs events; null for the Postgres log.</param>
     /// <param name="connectionSettings">Added to every connection string.</param>
     /// <param name="schema">The schema's version, if it is not the newest.</param>
-    public static async Task<Engine> CreateAsync(PostgresServer postgres, string? kafka = null, string connectionSettings = "", string? schema = null)
+    public static async Task<Engine> CreateAsync(
+        PostgresServer postgres, string? kafka = null, string connectionSettings = "", string? schema = null)
     {
         var engine = new Engine(await postgres.CreateDatabaseAsync() + connectionSettings, kafka is null ? [] : KafkaLog.Settings(kafka));
         if (schema is null)
@@ -76,14 +79,17 @@ internal sealed class Engine : IAsyncDisposable
         return engine;
     }
 
-    /// <summary>Brings an empty database to an older version of the schema. EF goes to the newest only: it takes other names for targets.</summary>
+    /// <summary>
+    /// Brings an empty database to an older version of the schema. EF goes to the newest only: it takes other names for targets.
+    /// </summary>
     private async Task MigrateAsync(string schema)
     {
         await using var db = Db();
         var history = db.GetService<IHistoryRepository>();
         await ExecuteAsync(history.GetCreateScript());
         var assembly = typeof(TriggersDbContext).Assembly;
-        foreach (var name in assembly.GetManifestResourceNames().Where(n => n.EndsWith(".sql", StringComparison.Ordinal)).Order(StringComparer.Ordinal))
+        foreach (var name in assembly.GetManifestResourceNames().Where(n => n.EndsWith(".sql", StringComparison.Ordinal))
+            .Order(StringComparer.Ordinal))
         {
             var id = name[..^".sql".Length];
             if (string.CompareOrdinal(id, schema) > 0)
@@ -157,28 +163,34 @@ internal sealed class Engine : IAsyncDisposable
     }
 
     /// <summary>Appends events to the log, as one request, and answers their ids.</summary>
-    public async Task<Guid[]> AppendAsync(string type, int count = 1, string data = """{"n":1}""", IEventLog? log = null, Guid? tenant = null)
+    public async Task<Guid[]> AppendAsync(
+        string type, int count = 1, string data = """{"n":1}""", IEventLog? log = null, Guid? tenant = null)
     {
         var first = TypeId.NewGuid();
         var events = Enumerable.Range(0, count)
             .Select(i => new NewEvent(TypeId.Add(first, i), type, null, null, null, null, null, Encoding.UTF8.GetBytes(data)))
             .ToArray();
-        var result = await (log ?? Log).AppendAsync(new AppendRequest(tenant ?? Tenant, first, "test", null, null, events), TestContext.Current.CancellationToken);
+        var result = await (log ?? Log)
+            .AppendAsync(new AppendRequest(tenant ?? Tenant, first, "test", null, null, events), TestContext.Current.CancellationToken);
         return [.. result.Events.Select(e => e.Id)];
     }
 
     public Task WaitForStatusAsync(Guid eventId, DeliveryStatus status, int count = 1) =>
         Wait.UntilAsync($"{count} deliveries of the event are {status}", async () =>
-            await ScalarAsync<long>($"SELECT count(*) FROM all_deliveries WHERE event_id = '{eventId}' AND status = '{SnakeCase<DeliveryStatus>.Of(status)}'") == count);
+            await ScalarAsync<long>(
+                $"SELECT count(*) FROM all_deliveries WHERE event_id = '{eventId}' AND status = "
+                    + $"'{SnakeCase<DeliveryStatus>.Of(status)}'") == count);
 
     /// <summary>Waits until every event that the log has is projected and settled, as the inbox and the status of events see it.</summary>
-    public Task WaitUntilSettledAsync() => Wait.UntilAsync("every event is settled", async () => await UnsettledAsync() == 0, TimeSpan.FromMinutes(1));
+    public Task WaitUntilSettledAsync() =>
+        Wait.UntilAsync("every event is settled", async () => await UnsettledAsync() == 0, TimeSpan.FromMinutes(1));
 
     /// <summary>How many of the stored events are not delivered or acknowledged.</summary>
     public Task<long> UnsettledAsync() => ScalarAsync<long>($"SELECT count(*) FROM events e WHERE {EventState.Status} <> 'delivered'");
 
     /// <summary>Where an event stands.</summary>
-    public Task<string> StatusAsync(Guid eventId) => ScalarAsync<string>($"SELECT {EventState.Status} FROM events e WHERE e.id = '{eventId}'");
+    public Task<string> StatusAsync(Guid eventId) =>
+        ScalarAsync<string>($"SELECT {EventState.Status} FROM events e WHERE e.id = '{eventId}'");
 
     /// <summary>What the delivery service and the API write, as one transaction.</summary>
     public Task ExecuteAsync(params IEnumerable<NpgsqlBatchCommand> commands) => Rows.ExecuteAsync(commands);

@@ -1,6 +1,9 @@
 namespace Triggers.Tests.Support;
 
-/// <summary>Tests that each have a delivery engine and a receiver of their own: on the Kafka log where a Kafka is given, on that of Postgres otherwise.</summary>
+/// <summary>
+/// Tests that each have a delivery engine and a receiver of their own: on the Kafka log where a Kafka is given, on that of Postgres
+/// otherwise.
+/// </summary>
 public abstract class EngineTests(PostgresServer postgres, KafkaServer? kafka = null) : IAsyncLifetime
 {
     private protected Engine Engine { get; private set; } = null!;

@@ -36,10 +36,13 @@ internal static class Instruments
         "UpDownCounter" => "up-down counter",
         "Histogram" => "histogram",
         "ObservableGauge" => "gauge",
-        var other => throw new NotSupportedException($"{instrument.Name} is a {other}: say what that is called, and what Prometheus makes of it."),
+        var other =>
+            throw new NotSupportedException($"{instrument.Name} is a {other}: say what that is called, and what Prometheus makes of it."),
     };
 
-    /// <summary>The name in Prometheus, by OpenTelemetry's rules: units in words, annotations in braces left out, counters with <c>_total</c>.</summary>
+    /// <summary>
+    /// The name in Prometheus, by OpenTelemetry's rules: units in words, annotations in braces left out, counters with <c>_total</c>.
+    /// </summary>
     public static string PrometheusNameOf(Instrument instrument)
     {
         var unit = instrument.Unit switch

@@ -4,7 +4,9 @@ using Triggers.EventLog.Kafka;
 
 namespace Triggers.Tests.Support;
 
-/// <summary>The API on the Kafka log, with the delivery service that projects it. Without Kafka it does nothing: its tests are skipped.</summary>
+/// <summary>
+/// The API on the Kafka log, with the delivery service that projects it. Without Kafka it does nothing: its tests are skipped.
+/// </summary>
 public sealed class KafkaApiFixture(PostgresServer postgres, KafkaServer kafka) : ApiFixture(postgres)
 {
     private (string Key, string Value)[] _settings = [];
@@ -20,7 +22,8 @@ public sealed class KafkaApiFixture(PostgresServer postgres, KafkaServer kafka) 
     }
 
     internal void StartDelivery() => _delivery = new DeliveryHost(
-        [("ConnectionStrings:triggersdb", ConnectionString), ("Delivery:AllowedNetworks", "127.0.0.0/8"), ("Shutdown:Delay", "00:00:00"), .. _settings], null);
+        [("ConnectionStrings:triggersdb", ConnectionString), (
+            "Delivery:AllowedNetworks", "127.0.0.0/8"), ("Shutdown:Delay", "00:00:00"), .. _settings], null);
 
     /// <summary>From then on events are accepted, and not projected.</summary>
     internal async Task StopDeliveryAsync()
@@ -33,7 +36,8 @@ public sealed class KafkaApiFixture(PostgresServer postgres, KafkaServer kafka) 
     private protected override Task<(string Key, string Value)[]> SettingsAsync() => Task.FromResult(_settings);
 
     internal override Task CaughtUpAsync() => Wait.UntilAsync("the projection has passed the end of the log", () =>
-        Host.Services.GetRequiredService<ProjectionProgress>().WaitForAsync(Guid.Empty, [TypeId.NewGuid()], TestContext.Current.CancellationToken));
+        Host.Services.GetRequiredService<ProjectionProgress>()
+            .WaitForAsync(Guid.Empty, [TypeId.NewGuid()], TestContext.Current.CancellationToken));
 
     public override async ValueTask DisposeAsync()
     {

@@ -25,7 +25,8 @@ internal sealed class KafkaLog : IAsyncDisposable
 
     /// <summary>Settings of services that share a log; another prefix is another log.</summary>
     public static (string Key, string Value)[] Settings(string connectionString, string? prefix = null) =>
-        [("ConnectionStrings:kafka", connectionString), ("Kafka:TopicPrefix", prefix ?? $"t{Guid.NewGuid():N}."), ("Kafka:Partitions", "4")];
+        [("ConnectionStrings:kafka", connectionString), (
+            "Kafka:TopicPrefix", prefix ?? $"t{Guid.NewGuid():N}."), ("Kafka:Partitions", "4")];
 
     public static async Task<KafkaLog> StartAsync(NpgsqlDataSource dataSource, (string Key, string Value)[] settings)
     {
@@ -33,7 +34,8 @@ internal sealed class KafkaLog : IAsyncDisposable
         foreach (var (key, value) in settings)
             builder.Configuration[key] = value;
         builder.AddKafka();
-        builder.Services.AddSingleton(TimeProvider.System).AddSingleton(dataSource).AddSingleton<ProjectionProgress>().AddSingleton<KafkaEventLog>();
+        builder.Services.AddSingleton(TimeProvider.System).AddSingleton(dataSource).AddSingleton<ProjectionProgress>()
+            .AddSingleton<KafkaEventLog>();
         var log = new KafkaLog(builder.Build());
         var topics = log._services.Services.GetRequiredService<KafkaTopics>();
         await topics.StartAsync(TestContext.Current.CancellationToken);

@@ -3,8 +3,9 @@
 namespace Triggers.Tests.Support;
 
 /// <summary>
-/// A real Kafka of one broker, from <c>KAFKA_HOME</c>, as the AppHost starts it. Test classes take the one of the run as a constructor parameter; it
-/// starts when the first of them asks for its address. Tests that crash it start their own with <see cref="StartOwnAsync"/> and dispose of it.
+/// A real Kafka of one broker, from <c>KAFKA_HOME</c>, as the AppHost starts it. Test classes take the one of the run as a constructor
+/// parameter; it starts when the first of them asks for its address. Tests that crash it start their own with <see cref="StartOwnAsync"/>
+/// and dispose of it.
 /// </summary>
 public sealed class KafkaServer : IAsyncDisposable
 {
@@ -12,7 +13,8 @@ public sealed class KafkaServer : IAsyncDisposable
 
     /// <summary>The Kafka distribution; null when there is none.</summary>
     public static string? Home { get; } =
-        Environment.GetEnvironmentVariable("KAFKA_HOME") is { Length: > 0 } home && Directory.Exists(Path.Combine(home, "bin")) ? home : null;
+        Environment.GetEnvironmentVariable("KAFKA_HOME") is { Length: > 0 } home && Directory.Exists(Path.Combine(home, "bin")) ? home
+            : null;
 
     /// <summary>Why there is no Kafka; null when there is one.</summary>
     public static string? MissingReason => Home is null ? "KAFKA_HOME does not name a Kafka distribution" : null;
@@ -29,7 +31,8 @@ public sealed class KafkaServer : IAsyncDisposable
     }
 
     /// <summary>As in <c>127.0.0.1:9092</c>.</summary>
-    public async Task<string> ConnectionStringAsync() => await (_own ?? await SharedStores.StartedAsync("kafka")).ConnectionStringAsync("kafka");
+    public async Task<string> ConnectionStringAsync() =>
+        await (_own ?? await SharedStores.StartedAsync("kafka")).ConnectionStringAsync("kafka");
 
     /// <summary>Kills it at once; it stays down until <see cref="StartAsync"/>.</summary>
     public Task StopImmediateAsync() => _own!.KillAsync("kafka");

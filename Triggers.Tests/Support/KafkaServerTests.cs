@@ -35,14 +35,16 @@ public sealed class KafkaServerTests
 
     private static async Task ProduceAsync(string servers, string value)
     {
-        using var producer = new ProducerBuilder<Null, string>(new ProducerConfig { BootstrapServers = servers, Acks = Acks.All, EnableIdempotence = true }).Build();
+        using var producer = new ProducerBuilder<Null,
+        string>(new ProducerConfig { BootstrapServers = servers, Acks = Acks.All, EnableIdempotence = true }).Build();
         var result = await producer.ProduceAsync(Topic, new Message<Null, string> { Value = value }, Cancellation);
         Assert.Equal(PersistenceStatus.Persisted, result.Status);
     }
 
     private static List<string> Read(string servers, int count)
     {
-        using var consumer = new ConsumerBuilder<Ignore, string>(new ConsumerConfig { BootstrapServers = servers, GroupId = "test", EnableAutoCommit = false }).Build();
+        using var consumer = new ConsumerBuilder<Ignore,
+        string>(new ConsumerConfig { BootstrapServers = servers, GroupId = "test", EnableAutoCommit = false }).Build();
         consumer.Assign(new TopicPartitionOffset(Topic, 0, Offset.Beginning));
         using var bound = CancellationTokenSource.CreateLinkedTokenSource(Cancellation);
         bound.CancelAfter(s_bound);

@@ -5,8 +5,8 @@ using Npgsql;
 namespace Triggers.Tests.Support;
 
 /// <summary>
-/// A real PostgreSQL, as the AppHost starts it. Test classes take the one of the run as a constructor parameter; it starts when the first of them
-/// asks for a database. Tests that crash Postgres start their own with <see cref="StartOwnAsync"/> and dispose of it.
+/// A real PostgreSQL, as the AppHost starts it. Test classes take the one of the run as a constructor parameter; it starts when the first
+/// of them asks for a database. Tests that crash Postgres start their own with <see cref="StartOwnAsync"/> and dispose of it.
 /// </summary>
 public sealed class PostgresServer : IAsyncDisposable
 {

@@ -25,7 +25,9 @@ public sealed class PostgresServerTests(PostgresServer shared)
         Assert.Equal("on", await QueryAsync(database, "SHOW fsync"));
         Assert.Equal("on", await QueryAsync(database, "SHOW synchronous_commit"));
         Assert.Equal("b|C.UTF-8|UTF8", await QueryAsync(
-            database, "SELECT datlocprovider::text || '|' || datlocale || '|' || pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"));
+            database,
+            "SELECT datlocprovider::text || '|' || datlocale || '|' || pg_encoding_to_char(encoding) FROM pg_database WHERE datname = "
+                + "current_database()"));
     }
 
     [Fact]

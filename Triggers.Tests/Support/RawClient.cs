@@ -30,7 +30,8 @@ internal sealed class RawClient : IDisposable
 
     /// <summary>Sends the head of a request, with a key.</summary>
     public Task SendHeadAsync(string requestLine, string key, params string[] headers) =>
-        SendAsync(Encoding.ASCII.GetBytes($"{requestLine} HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n{string.Concat(headers.Select(h => h + "\r\n"))}\r\n"));
+        SendAsync(Encoding.ASCII.GetBytes(
+            $"{requestLine} HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n{string.Concat(headers.Select(h => h + "\r\n"))}\r\n"));
 
     /// <summary>Sends bytes, as they are.</summary>
     public Task SendAsync(ReadOnlyMemory<byte> bytes) => _stream.WriteAsync(bytes, TestContext.Current.CancellationToken).AsTask();

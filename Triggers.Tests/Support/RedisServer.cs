@@ -3,8 +3,9 @@
 namespace Triggers.Tests.Support;
 
 /// <summary>
-/// A real server that speaks Redis: Garnet, as the AppHost starts it. Test classes take the one of the run as a constructor parameter; it starts
-/// when the first of them asks for its address. Tests that crash it start their own with <see cref="StartOwnAsync"/> and dispose of it.
+/// A real server that speaks Redis: Garnet, as the AppHost starts it. Test classes take the one of the run as a constructor parameter; it
+/// starts when the first of them asks for its address. Tests that crash it start their own with <see cref="StartOwnAsync"/> and dispose of
+/// it.
 /// </summary>
 public sealed class RedisServer : IAsyncDisposable
 {
@@ -19,7 +20,8 @@ public sealed class RedisServer : IAsyncDisposable
     }
 
     /// <summary>As in <c>127.0.0.1:6379</c>.</summary>
-    public async Task<string> ConnectionStringAsync() => await (_own ?? await SharedStores.StartedAsync("redis")).ConnectionStringAsync("redis");
+    public async Task<string> ConnectionStringAsync() =>
+        await (_own ?? await SharedStores.StartedAsync("redis")).ConnectionStringAsync("redis");
 
     /// <summary>Kills it at once; what it held is lost, and it stays down until <see cref="StartAsync"/>.</summary>
     public Task StopImmediateAsync() => _own!.KillAsync("redis");

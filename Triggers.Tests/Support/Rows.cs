@@ -11,7 +11,9 @@ namespace Triggers.Tests.Support;
 /// </summary>
 internal sealed class Rows(NpgsqlDataSource dataSource)
 {
-    /// <summary>The projection has seen everything, and nobody subscribed; unless somebody did, whose deliveries are still to be added.</summary>
+    /// <summary>
+    /// The projection has seen everything, and nobody subscribed; unless somebody did, whose deliveries are still to be added.
+    /// </summary>
     public async Task ProjectAsync(bool matched = false)
     {
         var seen = new List<(Guid TenantId, Guid EventId)>();
@@ -27,7 +29,11 @@ internal sealed class Rows(NpgsqlDataSource dataSource)
         }
         await ExecuteAsync(
             EventState.Receive(matched ? [] : seen),
-            new("UPDATE log_positions SET next = greatest(next, @next) WHERE log = 'postgres' AND partition = 0") { Parameters = { new("next", next) } });
+            new("UPDATE log_positions SET next = greatest(next, @next) WHERE log = 'postgres' AND partition = 0")
+            {
+                Parameters = { new(
+                "next", next) }
+            });
     }
 
     /// <summary>A pending delivery of an event that the projection has seen.</summary>
@@ -50,12 +56,14 @@ internal sealed class Rows(NpgsqlDataSource dataSource)
     public async Task PutOffAsync(Guid tenant, TimeSpan delay)
     {
         var results = new List<DeliveryResult>();
-        await using (var command = Command("SELECT id, event_id, subscription_id, claim FROM delivery_queue WHERE tenant_id = @tenant ORDER BY id", [("tenant", tenant)]))
+        await using (var command = Command(
+            "SELECT id, event_id, subscription_id, claim FROM delivery_queue WHERE tenant_id = @tenant ORDER BY id", [("tenant", tenant)]))
         await using (var reader = await command.ExecuteReaderAsync(TestContext.Current.CancellationToken))
         {
             while (await reader.ReadAsync(TestContext.Current.CancellationToken))
             {
-                results.Add(new DeliveryResult(tenant, reader.GetGuid(0), reader.GetGuid(1), reader.GetGuid(2), reader.GetInt32(3), DeliveryStatus.Pending, null)
+                results.Add(new DeliveryResult(
+                    tenant, reader.GetGuid(0), reader.GetGuid(1), reader.GetGuid(2), reader.GetInt32(3), DeliveryStatus.Pending, null)
                 {
                     Delay = delay,
                 });
@@ -100,7 +108,8 @@ internal sealed class Rows(NpgsqlDataSource dataSource)
     {
         var id = Uuid(deliveryId);
         (Guid Tenant, Guid Event, Guid Subscription, int Claim, bool IsReplay) queued;
-        await using (var command = Command("SELECT tenant_id, event_id, subscription_id, claim, is_replay FROM delivery_queue WHERE id = @id", [("id", id)]))
+        await using (var command = Command(
+            "SELECT tenant_id, event_id, subscription_id, claim, is_replay FROM delivery_queue WHERE id = @id", [("id", id)]))
         await using (var reader = await command.ExecuteReaderAsync(TestContext.Current.CancellationToken))
         {
             Assert.True(await reader.ReadAsync(TestContext.Current.CancellationToken));
@@ -118,7 +127,8 @@ internal sealed class Rows(NpgsqlDataSource dataSource)
     }
 
     /// <summary>An attempt that took a moment.</summary>
-    public static AttemptMade Attempt(AttemptOutcome outcome, int statusCode, string contentType = "text/plain", byte[]? body = null) => new(
+    public static AttemptMade Attempt(AttemptOutcome outcome, int statusCode, string contentType = "text/plain", byte[]? body = null) =>
+        new(
         TypeId.NewGuid(), 1, TimeSpan.FromMilliseconds(15), TimeSpan.FromMilliseconds(12), outcome, null, statusCode,
         JsonSerializer.Serialize(new Dictionary<string, string> { ["content-type"] = contentType }), body ?? []);
 

@@ -14,8 +14,8 @@ using Triggers.AppHost.Stores;
 namespace Triggers.Tests.Support;
 
 /// <summary>
-/// The AppHost inside this process, on free ports and data of its own: a killed test run leaves no process behind, and its data is deleted by the
-/// next. What crashes stays down until it is started.
+/// The AppHost inside this process, on free ports and data of its own: a killed test run leaves no process behind, and its data is deleted
+/// by the next. What crashes stays down until it is started.
 /// </summary>
 internal sealed class RunningSystem : IAsyncDisposable
 {
@@ -41,10 +41,12 @@ internal sealed class RunningSystem : IAsyncDisposable
         var builder = await DistributedApplicationTestingBuilder.CreateAsync<Projects.Triggers_AppHost>(
         [
             $"--Data:Directory={directory}", "--Data:Temporary=true", "--Stores=local", "--Restarts=false",
-            "--Dashboard:Enabled=false", "--Ports:api=0", "--Ports:receiver=0", "--Ports:kafka=0", $"--Kafka:Home={KafkaServer.Home}", .. settings,
+            "--Dashboard:Enabled=false", "--Ports:api=0", "--Ports:receiver=0",
+            "--Ports:kafka=0", $"--Kafka:Home={KafkaServer.Home}", .. settings,
         ], bound.Token);
         // Failures come as exceptions; what the stores say is kept beside them.
-        builder.Services.AddLogging(logging => logging.SetMinimumLevel(LogLevel.Error).AddFilter("Triggers.AppHost.Resources", LogLevel.None));
+        builder.Services.AddLogging(
+            logging => logging.SetMinimumLevel(LogLevel.Error).AddFilter("Triggers.AppHost.Resources", LogLevel.None));
         if (onDemand)
             foreach (var resource in builder.Resources.OfType<ExecutableResource>())
                 resource.Annotations.Add(new ExplicitStartupAnnotation());
@@ -70,7 +72,8 @@ internal sealed class RunningSystem : IAsyncDisposable
         using var bound = new CancellationTokenSource(s_bound);
         var result = await _app.ResourceCommands.ExecuteCommandAsync(id, KnownResourceCommands.StartCommand, bound.Token);
         Assert.True(result.Success, $"{name} was not started: {result.Message}");
-        await _app.ResourceNotifications.WaitForResourceAsync(resource, e => e.ResourceId == id && e.Snapshot.State?.Text == KnownResourceStates.Running, bound.Token);
+        await _app.ResourceNotifications.WaitForResourceAsync(
+            resource, e => e.ResourceId == id && e.Snapshot.State?.Text == KnownResourceStates.Running, bound.Token);
         await AnswersAsync(resource, bound.Token);
     }
 
@@ -147,7 +150,8 @@ internal sealed class RunningSystem : IAsyncDisposable
 
     private async Task WatchAsync()
     {
-        await foreach (var e in _app.ResourceNotifications.WatchAsync(_app.Services.GetRequiredService<IHostApplicationLifetime>().ApplicationStopped))
+        await foreach (var e in _app.ResourceNotifications.WatchAsync(
+            _app.Services.GetRequiredService<IHostApplicationLifetime>().ApplicationStopped))
             _instances.GetOrAdd(e.Resource.Name, _ => [])[e.ResourceId] = e;
     }
 }
@@ -192,7 +196,8 @@ internal static class TestDirectory
     {
         PackageCache.CreateReadable(s_parent);
         // Of test runs that were killed: nobody holds their locks.
-        foreach (var directory in Directory.GetDirectories(s_parent, "triggers-*").Where(directory => File.Exists(Path.Combine(directory, "lock"))))
+        foreach (var directory in Directory.GetDirectories(s_parent, "triggers-*")
+            .Where(directory => File.Exists(Path.Combine(directory, "lock"))))
             using (var abandoned = FileLock.Try(Path.Combine(directory, "lock")))
                 if (abandoned is not null)
                     Directory.Delete(directory, recursive: true);

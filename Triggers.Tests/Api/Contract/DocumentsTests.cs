@@ -20,7 +20,8 @@ public sealed partial class DocumentsTests(ApiFixture api) : IClassFixture<ApiFi
 
         var committed = await File.ReadAllTextAsync(path, TestContext.Current.CancellationToken);
 
-        Assert.True(served == committed, "docs/openapi.json is not what is served: look at the difference, and run the tests with UPDATE_OPENAPI=1.");
+        Assert.True(served == committed,
+            "docs/openapi.json is not what is served: look at the difference, and run the tests with UPDATE_OPENAPI=1.");
     }
 
     [Fact]
@@ -45,7 +46,8 @@ public sealed partial class DocumentsTests(ApiFixture api) : IClassFixture<ApiFi
                 var responses = operation["responses"]!.AsObject();
                 var success = Assert.Single(responses, r => r.Key[0] == '2');
                 Assert.True(success.Key == "204" || success.Value!["content"]!["application/json"]!["example"] is not null, name);
-                Assert.All(responses.Where(r => r.Key[0] is '4' or '5'), r => Assert.Matches("`[a-z_]+`", r.Value!["description"]!.GetValue<string>()));
+                Assert.All(responses.Where(r => r.Key[0] is '4' or '5'), r =>
+                    Assert.Matches("`[a-z_]+`", r.Value!["description"]!.GetValue<string>()));
                 if (operation["security"]?.AsArray().Count > 0)
                     Assert.Superset(new HashSet<string> { "401", "403", "429", "503" }, responses.Select(r => r.Key).ToHashSet());
             }
@@ -59,7 +61,8 @@ public sealed partial class DocumentsTests(ApiFixture api) : IClassFixture<ApiFi
         using var client = api.Host.Client(null);
         var document = (await client.GetAsync("/openapi/v1.json")).Is(200).Json;
 
-        var used = document["paths"]!.AsObject().SelectMany(path => path.Value!.AsObject()).Select(o => Assert.Single(o.Value!["tags"]!.AsArray())!.GetValue<string>());
+        var used = document["paths"]!.AsObject().SelectMany(path => path.Value!.AsObject())
+            .Select(o => Assert.Single(o.Value!["tags"]!.AsArray())!.GetValue<string>());
 
         Assert.Equal(used.Distinct().Order(), document["tags"]!.AsArray().Select(tag => tag!["name"]!.GetValue<string>()).Order());
     }
@@ -105,5 +108,6 @@ public sealed partial class DocumentsTests(ApiFixture api) : IClassFixture<ApiFi
     private static partial Regex ErrorRow();
 
     // This file's place tells where the repository is, wherever the tests run from.
-    private static string Root([CallerFilePath] string file = "") => Path.GetFullPath(Path.Combine(Path.GetDirectoryName(file)!, "..", "..", ".."));
+    private static string Root([CallerFilePath] string file = "") =>
+        Path.GetFullPath(Path.Combine(Path.GetDirectoryName(file)!, "..", "..", ".."));
 }

@@ -32,7 +32,8 @@ public sealed class EveryRouteTests(ApiFixture api) : IClassFixture<ApiFixture>
         using var client = api.Host.Client(null);
 
         foreach (var route in Routes())
-            (await client.SendAsync(route.Method, route.PathWith("evt_01jd0000000000000000000000"), route.Body)).IsProblem(401, "unauthenticated");
+            (await client.SendAsync(route.Method, route.PathWith("evt_01jd0000000000000000000000"), route.Body))
+                .IsProblem(401, "unauthenticated");
     }
 
     [Fact]
@@ -42,10 +43,12 @@ public sealed class EveryRouteTests(ApiFixture api) : IClassFixture<ApiFixture>
         foreach (var scope in Scopes.All)
         {
             // Every scope of a tenant but this one.
-            using var client = api.Host.Client(await api.NewKeyAsync(tenant.Id, [.. Scopes.All.Where(s => s != scope && s is not (Scopes.Admin or Scopes.TenantAdmin))]));
+            using var client = api.Host.Client(
+                await api.NewKeyAsync(tenant.Id, [.. Scopes.All.Where(s => s != scope && s is not (Scopes.Admin or Scopes.TenantAdmin))]));
             foreach (var route in Routes().Where(r => r.Scope == scope))
             {
-                var answer = (await client.SendAsync(route.Method, route.PathWith("evt_01jd0000000000000000000000"), route.Body)).IsProblem(403, "forbidden");
+                var answer = (await client.SendAsync(route.Method, route.PathWith("evt_01jd0000000000000000000000"), route.Body))
+                    .IsProblem(403, "forbidden");
                 Assert.Contains(scope, answer["detail"]);
             }
         }
@@ -93,7 +96,8 @@ public sealed class EveryRouteTests(ApiFixture api) : IClassFixture<ApiFixture>
         }
         var e = await stranger.Client.PublishAsync();
         await api.Rows.ProjectAsync();
-        (await stranger.Client.PostAsync($"/events/{e}/replay", $$"""{"subscriptionIds":["{{ids["subscriptions"]}}"]}""")).IsProblem(400, "invalid_request");
+        (await stranger.Client.PostAsync($"/events/{e}/replay", $$"""{"subscriptionIds":["{{ids["subscriptions"]}}"]}"""))
+            .IsProblem(400, "invalid_request");
     }
 
     [Fact]
@@ -147,14 +151,16 @@ public sealed class EveryRouteTests(ApiFixture api) : IClassFixture<ApiFixture>
             ["api-keys"] = (await tenant.Client.GetAsync("/api-keys")).Ids[0],
             ["tenants"] = tenant.Id,
             ["usage-plans"] = await UsagePlanAsync(),
-            ["replays"] = (await tenant.Client.PostAsync("/replays", $$"""{"subscriptionId":"{{subscription}}","from":"2026-01-01T00:00:00Z"}""")).Is(202).Id,
+            ["replays"] = (await tenant.Client.PostAsync(
+                "/replays", $$"""{"subscriptionId":"{{subscription}}","from":"2026-01-01T00:00:00Z"}""")).Is(202).Id,
         };
     }
 
     private async Task<string> UsagePlanAsync()
     {
         using var admin = api.Host.Client();
-        return (await admin.PostAsync("/usage-plans", $$"""{"name":"{{Guid.NewGuid()}}","requestsPerSecond":1000,"burst":1000}""")).Is(201).Id;
+        return (await admin.PostAsync("/usage-plans", $$"""{"name":"{{Guid.NewGuid()}}","requestsPerSecond":1000,"burst":1000}"""))
+            .Is(201).Id;
     }
 
     private static async Task<string> SnapshotAsync(TestTenant tenant, Dictionary<string, string> ids)
@@ -175,7 +181,8 @@ public sealed class EveryRouteTests(ApiFixture api) : IClassFixture<ApiFixture>
            let scope = endpoint.Metadata.GetMetadata<RequiredScope>()
            where scope is not null
            from method in endpoint.Metadata.GetRequiredMetadata<IHttpMethodMetadata>().HttpMethods
-           select new Route(new HttpMethod(method), "/" + endpoint.RoutePattern.RawText!.TrimStart('/'), scope.Scope, endpoint.Metadata.GetRequiredMetadata<Operation>()),
+           select new Route(new HttpMethod(method), "/"
+               + endpoint.RoutePattern.RawText!.TrimStart('/'), scope.Scope, endpoint.Metadata.GetRequiredMetadata<Operation>()),
     ];
 
     private sealed record Route(HttpMethod Method, string Path, string Scope, Operation Operation)

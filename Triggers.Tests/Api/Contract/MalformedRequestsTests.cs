@@ -10,8 +10,10 @@ public sealed class MalformedRequestsTests(ApiFixture api) : IClassFixture<ApiFi
 {
     private static readonly string[] s_paths =
     [
-        "/events", "/events/batch", "/inbox/acknowledge", "/subscriptions", "/tenants", "/api-keys", "/events/{0}/acknowledge", "/events/{0}/replay",
-        "/deliveries/{0}/replay", "/dead-letters/{0}/replay", "/dead-letters/{0}/discard", "/subscriptions/{0}/test", "/api-keys/{0}/rotate",
+        "/events", "/events/batch", "/inbox/acknowledge", "/subscriptions",
+        "/tenants", "/api-keys", "/events/{0}/acknowledge", "/events/{0}/replay",
+        "/deliveries/{0}/replay", "/dead-letters/{0}/replay",
+        "/dead-letters/{0}/discard", "/subscriptions/{0}/test", "/api-keys/{0}/rotate",
         "/events/{0}", "/inbox", "/deliveries", "/deliveries/{0}", "/dead-letters", "/subscriptions/{0}", "/nowhere/{0}",
         "/replays", "/replays/{0}/cancel", "/deliveries/{0}/send-now", "/subscriptions/{0}/send-now", "/subscriptions/{0}/secret/rotate",
     ];
@@ -28,7 +30,8 @@ public sealed class MalformedRequestsTests(ApiFixture api) : IClassFixture<ApiFi
         """{"overlap":"01:00:00","secret":"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"}""",
     ];
 
-    private static readonly string[] s_types = ["application/json", "application/json", "application/json", "application/json; charset=utf-16", "text/plain", "*/*"];
+    private static readonly string[] s_types =
+        ["application/json", "application/json", "application/json", "application/json; charset=utf-16", "text/plain", "*/*"];
 
     private static readonly string[] s_methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
 
@@ -55,7 +58,8 @@ public sealed class MalformedRequestsTests(ApiFixture api) : IClassFixture<ApiFi
     private static readonly Gen<Malformed> s_requests = Gen.Select(
         OneOf(s_paths), OneOf("evt_01jd0000000000000000000000", "evt_", "x", "%F0%9F%98%80", "'; DROP TABLE events; --"),
         s_query, OneOf(s_methods), OneOf(s_types), s_body)
-        .Select((path, id, query, method, type, body) => new Malformed(method, string.Format(path, Uri.EscapeDataString(id)) + query, type, body));
+        .Select((path, id, query, method, type, body) =>
+            new Malformed(method, string.Format(path, Uri.EscapeDataString(id)) + query, type, body));
 
     [Fact]
     public async Task None_of_2000_malformed_requests_is_answered_with_an_error_of_ours()

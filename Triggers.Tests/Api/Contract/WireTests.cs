@@ -42,7 +42,8 @@ public sealed class WireTests(ApiFixture api) : IClassFixture<ApiFixture>
         var tenant = await api.NewTenantAsync();
         var subscription = await tenant.Client.SubscribeAsync();
         using var admin = api.Host.Client();
-        var plan = (await admin.PostAsync("/usage-plans", $$"""{"name":"{{Guid.NewGuid()}}","requestsPerSecond":1,"burst":1}""")).Is(201).Id;
+        var plan = (await admin.PostAsync("/usage-plans", $$"""{"name":"{{Guid.NewGuid()}}","requestsPerSecond":1,"burst":1}"""))
+            .Is(201).Id;
         var key = (await tenant.Client.GetAsync("/api-keys")).Ids[0];
 
         (await SendAsync(tenant.Client, HttpMethod.Patch, $"/subscriptions/{subscription}", contentType, """{"enabled":false}""")).Is(200);
@@ -64,12 +65,14 @@ public sealed class WireTests(ApiFixture api) : IClassFixture<ApiFixture>
     {
         using var admin = api.Host.Client();
 
-        var plan = (await admin.PostAsync("/usage-plans", $$"""{"name":"{{Guid.NewGuid()}}","requestsPerSecond":1e1,"burst":20.0}""")).Is(201);
+        var plan = (await admin.PostAsync("/usage-plans", $$"""{"name":"{{Guid.NewGuid()}}","requestsPerSecond":1e1,"burst":20.0}"""))
+            .Is(201);
 
         Assert.Equal("10", plan["requestsPerSecond"]);
         Assert.Equal("20", plan["burst"]);
         Assert.Equal(["/requestsPerSecond", "/burst"],
-            (await admin.PostAsync("/usage-plans", """{"name":"x","requestsPerSecond":1.5,"burst":1e99}""")).IsProblem(400, "invalid_request").Pointers);
+            (await admin.PostAsync("/usage-plans", """{"name":"x","requestsPerSecond":1.5,"burst":1e99}"""))
+                .IsProblem(400, "invalid_request").Pointers);
     }
 
     [Fact]
@@ -79,7 +82,8 @@ public sealed class WireTests(ApiFixture api) : IClassFixture<ApiFixture>
         var longest = string.Concat(Enumerable.Repeat("🙂", 256));
 
         (await tenant.Client.PostAsync("/events", $$"""{"type":"a","data":1,"subject":"{{longest}}"}""")).Is(202);
-        (await tenant.Client.PostAsync("/events", $$"""{"type":"a","data":1,"subject":"{{longest}}x"}""")).IsProblem(400, "invalid_request");
+        (await tenant.Client.PostAsync("/events", $$"""{"type":"a","data":1,"subject":"{{longest}}x"}"""))
+            .IsProblem(400, "invalid_request");
         (await tenant.Client.GetAsync($"/events?subject={Uri.EscapeDataString(longest)}")).Is(200);
         (await tenant.Client.GetAsync($"/events?subject={Uri.EscapeDataString(longest)}x")).IsProblem(400, "invalid_request");
     }
@@ -106,7 +110,8 @@ public sealed class WireTests(ApiFixture api) : IClassFixture<ApiFixture>
     public async Task A_parameter_that_no_operation_knows_is_refused_everywhere(string path)
     {
         var tenant = await api.NewTenantAsync();
-        var id = path.StartsWith("/events", StringComparison.Ordinal) ? await tenant.Client.PublishAsync() : await tenant.Client.SubscribeAsync();
+        var id = path.StartsWith("/events", StringComparison.Ordinal) ? await tenant.Client.PublishAsync()
+            : await tenant.Client.SubscribeAsync();
 
         var answer = await tenant.Client.GetAsync(string.Format(path, id));
 
@@ -136,7 +141,8 @@ public sealed class WireTests(ApiFixture api) : IClassFixture<ApiFixture>
         var id = await tenant.Client.PublishAsync();
         using var stranger = api.Host.Client(null);
 
-        foreach (var path in new[] { "/events", $"/events/{id}", "/inbox", "/health", "/health/live", "/health/ready", "/openapi/v1.json", "/" })
+        string[] paths = ["/events", $"/events/{id}", "/inbox", "/health", "/health/live", "/health/ready", "/openapi/v1.json", "/"];
+        foreach (var path in paths)
         {
             var head = (await tenant.Client.SendAsync(HttpMethod.Head, path, null)).Is(200);
             Assert.Empty(head.Text);

@@ -34,7 +34,8 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
     [Theory]
     [InlineData("text/plain; charset=iso-8859-1", "66fc72", "f\u00fcr", "text")]
     [InlineData("image/png", "89504e470d0a1a0a", "iVBORw0KGgo=", "base64")]
-    public async Task The_body_of_an_answer_is_shown_by_its_charset_or_as_base64(string contentType, string hex, string shown, string encoding)
+    public async Task The_body_of_an_answer_is_shown_by_its_charset_or_as_base64(
+        string contentType, string hex, string shown, string encoding)
     {
         var (tenant, subscription, e) = await ArrangeAsync();
         var id = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
@@ -42,7 +43,8 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
 
         var attempt = (await tenant.Client.GetAsync($"/deliveries/{id}")).Is(200).Json["attempts"]!.AsArray().Single()!;
 
-        Assert.Equal((shown, encoding), (attempt["responseBody"]!.GetValue<string>(), attempt["responseBodyEncoding"]!.GetValue<string>()));
+        Assert.Equal(
+            (shown, encoding), (attempt["responseBody"]!.GetValue<string>(), attempt["responseBodyEncoding"]!.GetValue<string>()));
     }
 
     [Fact]
@@ -156,10 +158,12 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
 
         await tenant.Client.PatchAsync($"/subscriptions/{subscription}", """{"enabled":false}""");
         (await tenant.Client.PostAsync($"/deliveries/{old}/replay")).IsProblem(409, "subscription_disabled");
-        (await tenant.Client.PostAsync($"/events/{e}/replay", $$"""{"subscriptionIds":["{{subscription}}"]}""")).IsProblem(409, "subscription_disabled");
+        (await tenant.Client.PostAsync($"/events/{e}/replay", $$"""{"subscriptionIds":["{{subscription}}"]}"""))
+            .IsProblem(409, "subscription_disabled");
         await tenant.Client.DeleteAsync($"/subscriptions/{subscription}");
         (await tenant.Client.PostAsync($"/deliveries/{old}/replay")).IsProblem(409, "subscription_gone");
-        (await tenant.Client.PostAsync($"/events/{e}/replay", $$"""{"subscriptionIds":["{{subscription}}"]}""")).IsProblem(409, "subscription_gone");
+        (await tenant.Client.PostAsync($"/events/{e}/replay", $$"""{"subscriptionIds":["{{subscription}}"]}"""))
+            .IsProblem(409, "subscription_gone");
         Assert.Empty((await tenant.Client.PostAsync($"/events/{e}/replay")).Is(202).Json["deliveries"]!.AsArray());
     }
 
@@ -178,13 +182,17 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
 
         // Who has it on its way already gets it anyway.
         (await tenant.Client.PostAsync($"/events/{e}/replay", "{}")).IsProblem(409, "delivery_pending");
-        (await tenant.Client.PostAsync($"/events/{e}/replay", $$"""{"subscriptionIds":["{{late}}"]}""")).IsProblem(409, "delivery_pending");
-        var named = (await tenant.Client.PostAsync($"/events/{e}/replay", $$"""{"subscriptionIds":["{{uninterested}}","{{uninterested}}"]}""")).Is(202);
+        (await tenant.Client.PostAsync($"/events/{e}/replay", $$"""{"subscriptionIds":["{{late}}"]}"""))
+            .IsProblem(409, "delivery_pending");
+        var named = (await tenant.Client.PostAsync(
+            $"/events/{e}/replay", $$"""{"subscriptionIds":["{{uninterested}}","{{uninterested}}"]}""")).Is(202);
         Assert.Equal(uninterested, named.Json["deliveries"]!.AsArray().Single()!["subscriptionId"]!.GetValue<string>());
 
         Assert.Equal(["/subscriptionIds/0"], (await tenant.Client.PostAsync(
-            $"/events/{e}/replay", """{"subscriptionIds":["sub_01jd0000000000000000000000"]}""")).IsProblem(400, "invalid_request").Pointers);
-        Assert.Equal(["/to"], (await tenant.Client.PostAsync($"/events/{e}/replay", """{"to":"all"}""")).IsProblem(400, "invalid_request").Pointers);
+            $"/events/{e}/replay", """{"subscriptionIds":["sub_01jd0000000000000000000000"]}"""))
+                .IsProblem(400, "invalid_request").Pointers);
+        Assert.Equal(["/to"], (await tenant.Client.PostAsync($"/events/{e}/replay", """{"to":"all"}"""))
+            .IsProblem(400, "invalid_request").Pointers);
     }
 
     [Fact]
@@ -207,13 +215,15 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
         Assert.Equal("open", open["state"]);
         Assert.Equal("exhausted", open["reason"]);
         Assert.Equal("503", open["lastStatusCode"]);
-        var made = (await tenant.Client.PostAsync($"/dead-letters/{dead}/replay")).Is(202).Json["deliveries"]![0]!["id"]!.GetValue<string>();
+        var made = (await tenant.Client.PostAsync($"/dead-letters/{dead}/replay"))
+            .Is(202).Json["deliveries"]![0]!["id"]!.GetValue<string>();
 
         var replaying = (await tenant.Client.GetAsync($"/dead-letters/{dead}")).Is(200);
         Assert.Equal("replaying", replaying["state"]);
         Assert.Equal(made, replaying["replayDeliveryId"]);
         Assert.Equal("dead_lettered", (await tenant.Client.GetAsync($"/events/{e}")).Is(200)["status"]);
-        Assert.Equal([dead], (await tenant.Client.GetAsync($"/dead-letters?state=replaying&eventId={e}&subscriptionId={subscription}")).Is(200).Ids);
+        Assert.Equal([dead], (await tenant.Client.GetAsync($"/dead-letters?state=replaying&eventId={e}&subscriptionId={subscription}"))
+            .Is(200).Ids);
         Assert.Empty((await tenant.Client.GetAsync("/dead-letters?state=open")).Is(200).Ids);
     }
 

@@ -79,7 +79,8 @@ public sealed class EventsTests(ApiFixture api) : IClassFixture<ApiFixture>
         var tenant = await api.NewTenantAsync();
         await tenant.Client.PublishAsync("order.created", more: ",\"externalId\":\"a\",\"source\":\"shop\"");
         await tenant.Client.PublishAsync("order.paid", more: ",\"externalId\":\"b\",\"subject\":\"orders/2\"");
-        (await tenant.Client.PostAsync("/events", """{"type":"invoice","data":1,"externalId":"c"}""", ("X-Correlation-ID", "third"))).Is(202);
+        (await tenant.Client.PostAsync("/events", """{"type":"invoice","data":1,"externalId":"c"}""", ("X-Correlation-ID", "third")))
+            .Is(202);
 
         var found = (await tenant.Client.GetAsync($"/events?order=asc&{query}")).Is(200).Json["items"]!.AsArray();
 
@@ -147,7 +148,8 @@ public sealed class EventsTests(ApiFixture api) : IClassFixture<ApiFixture>
         var page = (await tenant.Client.GetAsync("/events?limit=200")).Is(200);
 
         Assert.InRange(page.Ids.Length, 8, 9);
-        Assert.Equal(Enumerable.Reverse(ids), [.. page.Ids, .. (await tenant.Client.GetAsync($"/events?limit=200&cursor={page.NextCursor}")).Is(200).Ids]);
+        Assert.Equal(Enumerable.Reverse(ids),
+            [.. page.Ids, .. (await tenant.Client.GetAsync($"/events?limit=200&cursor={page.NextCursor}")).Is(200).Ids]);
     }
 
     [Fact]
@@ -178,7 +180,9 @@ public sealed class EventsTests(ApiFixture api) : IClassFixture<ApiFixture>
     {
         var tenant = await api.NewTenantAsync();
 
-        foreach (var id in new[] { "evt_01jd0000000000000000000000", "evt_", "sub_01jd0000000000000000000000", "1", "evt_01JD0000000000000000000000", "%20" })
+        string[] ids =
+            ["evt_01jd0000000000000000000000", "evt_", "sub_01jd0000000000000000000000", "1", "evt_01JD0000000000000000000000", "%20"];
+        foreach (var id in ids)
         {
             (await tenant.Client.GetAsync($"/events/{id}")).IsProblem(404, "not_found");
             (await tenant.Client.GetAsync($"/events/{id}/deliveries")).IsProblem(404, "not_found");

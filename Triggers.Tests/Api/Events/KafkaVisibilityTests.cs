@@ -93,7 +93,8 @@ public sealed class KafkaVisibilityTests : IClassFixture<KafkaApiFixture>, IAsyn
         for (var i = 0; i < 5; i++)
             ids.Add(await tenant.Client.PublishAsync());
         await _api.CaughtUpAsync();
-        await Wait.UntilAsync("the first page is certain", async () => (await tenant.Client.GetAsync("/events?order=asc&limit=3")).Status == 200);
+        await Wait.UntilAsync(
+            "the first page is certain", async () => (await tenant.Client.GetAsync("/events?order=asc&limit=3")).Status == 200);
         await _api.StopDeliveryAsync();
         ids.Add(await tenant.Client.PublishAsync());
 
@@ -101,7 +102,8 @@ public sealed class KafkaVisibilityTests : IClassFixture<KafkaApiFixture>, IAsyn
 
         _api.StartDelivery();
         Answer? page = null;
-        await Wait.UntilAsync("the first page is certain again", async () => (page = await tenant.Client.GetAsync("/events?order=asc&limit=3")).Status == 200);
+        await Wait.UntilAsync("the first page is certain again", async () =>
+            (page = await tenant.Client.GetAsync("/events?order=asc&limit=3")).Status == 200);
         Assert.Equal(ids[..3], page!.Ids);
         var rest = (await tenant.Client.GetAsync($"/events?order=asc&limit=3&cursor={page.NextCursor}")).Is(200);
         Assert.Equal(ids[3..], rest.Ids);

@@ -77,10 +77,12 @@ public sealed class InboxTests(ApiFixture api) : IClassFixture<ApiFixture>
         await api.Rows.ProjectAsync();
         const string nobodys = "evt_01jd0000000000000000000000";
 
-        var answer = (await tenant.Client.PostAsync("/inbox/acknowledge", $$"""{"ids":["{{nobodys}}","{{mine}}","{{foreign}}","{{mine}}"]}""")).Is(200);
+        var answer = (await tenant.Client.PostAsync(
+            "/inbox/acknowledge", $$"""{"ids":["{{nobodys}}","{{mine}}","{{foreign}}","{{mine}}"]}""")).Is(200);
 
         Assert.Equal([nobodys, mine, foreign, mine], answer.Ids);
-        Assert.Equal(["not_found", "acknowledged", "not_found", "acknowledged"], answer.Json["items"]!.AsArray().Select(i => i!["status"]!.GetValue<string>()));
+        Assert.Equal(["not_found", "acknowledged", "not_found", "acknowledged"], answer.Json["items"]!.AsArray()
+            .Select(i => i!["status"]!.GetValue<string>()));
         Assert.Empty((await tenant.Client.GetAsync("/inbox")).Ids);
         Assert.Equal([foreign], (await other.Client.GetAsync("/inbox")).Ids);
     }

@@ -44,7 +44,8 @@ public sealed class BatchTests(ApiFixture api) : IClassFixture<ApiFixture>
         var holder = await tenant.Client.PublishAsync("a", "1", ",\"externalId\":\"x\"");
 
         var answer = (await tenant.Client.PostAsync("/events/batch",
-            """{"events":[{"type":"a","data":2,"externalId":"x"},{"type":"a","data":1,"externalId":"x"},{"type":"a","data":3}]}""")).Is(202);
+            """{"events":[{"type":"a","data":2,"externalId":"x"},{"type":"a","data":1,"externalId":"x"},{"type":"a","data":3}]}"""))
+                .Is(202);
 
         Assert.Equal(["refused", "accepted", "accepted"], Statuses(answer));
         Assert.Equal("external_id_conflict", Item(answer, 0)["code"]!.GetValue<string>());
@@ -106,7 +107,8 @@ public sealed class BatchTests(ApiFixture api) : IClassFixture<ApiFixture>
         var ids = answer.Json["items"]!.AsArray().Select(item => item!["id"]!.GetValue<string>()).ToArray();
         Assert.Equal(1_000, ids.Distinct().Count());
         Assert.Equal(ids.Order(StringComparer.Ordinal), ids);
-        Assert.Equal(1_000, await api.Rows.ScalarAsync<long>("SELECT count(*) FROM events WHERE tenant_id = @tenant", ("tenant", tenant.Key)));
+        Assert.Equal(
+            1_000, await api.Rows.ScalarAsync<long>("SELECT count(*) FROM events WHERE tenant_id = @tenant", ("tenant", tenant.Key)));
     }
 
     [Fact]
@@ -127,5 +129,6 @@ public sealed class BatchTests(ApiFixture api) : IClassFixture<ApiFixture>
 
     private static string Pointer(Answer answer, int index) => Item(answer, index)["errors"]![0]!["pointer"]!.GetValue<string>();
 
-    private static string[] Statuses(Answer answer) => [.. answer.Json["items"]!.AsArray().Select(item => item!["status"]!.GetValue<string>())];
+    private static string[] Statuses(Answer answer) =>
+        [.. answer.Json["items"]!.AsArray().Select(item => item!["status"]!.GetValue<string>())];
 }

@@ -13,7 +13,8 @@ public sealed class EventParserTests
     private static readonly Gen<string> s_json = Gen.Recursive<string>((depth, inner) => depth > 4
         ? Gen.OneOf(Gen.Const("null"), Gen.Int.Select(i => i.ToString()))
         : Gen.OneOf(
-            Gen.Const("true"), Gen.Const("1.50e-7"), Gen.Const("\"\\u0000\\ud800\""), Gen.String.Select(text => JsonSerializer.Serialize(text)),
+            Gen.Const("true"), Gen.Const("1.50e-7"), Gen.Const("\"\\u0000\\ud800\""),
+            Gen.String.Select(text => JsonSerializer.Serialize(text)),
             Gen.Select(s_space, inner.Array[0, 4]).Select((space, items) => $"[{space}{string.Join(space + "," + space, items)}{space}]"),
             Gen.Select(s_space, inner.Array[0, 4]).Select((space, items) =>
                 $"{{{space}{string.Join(",", items.Select((item, i) => $"\"m{i % 2}\"{space}:{space}{item}"))}{space}}}")));
@@ -24,7 +25,8 @@ public sealed class EventParserTests
         {
             var member = $"\"data\"{space}:{space}{data}{space}";
             const string type = "\"type\":\"a\"";
-            var parsed = EventParser.ReadOne(Encoding.UTF8.GetBytes($"{space}{{{(first ? member + "," + type : type + "," + member)}}}{space}"));
+            var parsed = EventParser.ReadOne(
+                Encoding.UTF8.GetBytes($"{space}{{{(first ? member + "," + type : type + "," + member)}}}{space}"));
             return parsed.Errors.Count == 0 && parsed.Type == "a" && Encoding.UTF8.GetString(parsed.Data.Span) == data;
         });
 

@@ -30,9 +30,12 @@ public abstract class IdempotencyTests(ApiFixture api)
         var tenant = await api.NewTenantAsync();
         (await tenant.Client.PostAsync("/events", """{"type":"a","data":1}""", ("Idempotency-Key", "k"))).Is(202);
 
-        (await tenant.Client.PostAsync("/events", """{"type":"a","data":2}""", ("Idempotency-Key", "k"))).IsProblem(422, "idempotency_key_reused");
-        (await tenant.Client.PostAsync("/events", """{"type":"a", "data":1}""", ("Idempotency-Key", "k"))).IsProblem(422, "idempotency_key_reused");
-        (await tenant.Client.PostAsync("/events/batch", """{"events":[{"type":"a","data":1}]}""", ("Idempotency-Key", "k"))).IsProblem(422, "idempotency_key_reused");
+        (await tenant.Client.PostAsync("/events", """{"type":"a","data":2}""", ("Idempotency-Key", "k")))
+            .IsProblem(422, "idempotency_key_reused");
+        (await tenant.Client.PostAsync("/events", """{"type":"a", "data":1}""", ("Idempotency-Key", "k")))
+            .IsProblem(422, "idempotency_key_reused");
+        (await tenant.Client.PostAsync("/events/batch", """{"events":[{"type":"a","data":1}]}""", ("Idempotency-Key", "k")))
+            .IsProblem(422, "idempotency_key_reused");
         Assert.Single((await ListAsync(tenant, "/events")));
     }
 
@@ -42,8 +45,10 @@ public abstract class IdempotencyTests(ApiFixture api)
         var one = await api.NewTenantAsync();
         var other = await api.NewTenantAsync();
 
-        var first = (await one.Client.PostAsync("/events", """{"type":"a","data":1,"externalId":"x"}""", ("Idempotency-Key", "k"))).Is(202);
-        var second = (await other.Client.PostAsync("/events", """{"type":"a","data":2,"externalId":"x"}""", ("Idempotency-Key", "k"))).Is(202);
+        var first = (await one.Client.PostAsync("/events", """{"type":"a","data":1,"externalId":"x"}""", ("Idempotency-Key", "k")))
+            .Is(202);
+        var second = (await other.Client.PostAsync("/events", """{"type":"a","data":2,"externalId":"x"}""", ("Idempotency-Key", "k")))
+            .Is(202);
 
         Assert.NotEqual(first.Id, second.Id);
     }
@@ -53,9 +58,11 @@ public abstract class IdempotencyTests(ApiFixture api)
     {
         var tenant = await api.NewTenantAsync();
         var first = (await tenant.Client.PostAsync("/events", """{"type":"a","data":1}""", ("Idempotency-Key", "k"))).Is(202);
-        var kept = await api.Rows.ScalarAsync<TimeSpan>("SELECT expires_at - created_at FROM request_keys WHERE tenant_id = @tenant", ("tenant", tenant.Key));
+        var kept = await api.Rows.ScalarAsync<TimeSpan>(
+            "SELECT expires_at - created_at FROM request_keys WHERE tenant_id = @tenant", ("tenant", tenant.Key));
         Assert.Equal(TimeSpan.FromHours(24), kept);
-        await api.Rows.ExecuteAsync("UPDATE request_keys SET expires_at = now() - interval '1 second' WHERE tenant_id = @tenant", ("tenant", tenant.Key));
+        await api.Rows.ExecuteAsync(
+            "UPDATE request_keys SET expires_at = now() - interval '1 second' WHERE tenant_id = @tenant", ("tenant", tenant.Key));
 
         var second = (await tenant.Client.PostAsync("/events", """{"type":"a","data":2}""", ("Idempotency-Key", "k"))).Is(202);
 
@@ -78,10 +85,13 @@ public abstract class IdempotencyTests(ApiFixture api)
         var tenant = await api.NewTenantAsync();
         (await tenant.Client.PostAsync("/events", """{"type":"a","data":1}""", ("Idempotency-Key", "k"))).Is(202);
         await Wait.UntilAsync("the key is settled", async () =>
-            await api.Rows.ScalarAsync<long>("SELECT count(*) FROM request_keys WHERE tenant_id = @tenant AND busy_until IS NULL", ("tenant", tenant.Key)) == 1);
-        await api.Rows.ExecuteAsync("UPDATE request_keys SET busy_until = now() + interval '1 hour' WHERE tenant_id = @tenant", ("tenant", tenant.Key));
+            await api.Rows.ScalarAsync<long>(
+                "SELECT count(*) FROM request_keys WHERE tenant_id = @tenant AND busy_until IS NULL", ("tenant", tenant.Key)) == 1);
+        await api.Rows.ExecuteAsync(
+            "UPDATE request_keys SET busy_until = now() + interval '1 hour' WHERE tenant_id = @tenant", ("tenant", tenant.Key));
 
-        var answer = (await tenant.Client.PostAsync("/events", """{"type":"a","data":1}""", ("Idempotency-Key", "k"))).IsProblem(409, "idempotency_in_progress");
+        var answer = (await tenant.Client.PostAsync("/events", """{"type":"a","data":1}""", ("Idempotency-Key", "k")))
+            .IsProblem(409, "idempotency_in_progress");
 
         Assert.Equal("1", answer.Headers["Retry-After"]);
     }
@@ -176,7 +186,8 @@ public abstract class IdempotencyTests(ApiFixture api)
         var answer = await tenant.Client.PostAsync("/events", """{"type":"a","data":1}""", ("Idempotency-Key", key));
 
         Assert.Equal(["Idempotency-Key"], answer.IsProblem(400, "invalid_request").Pointers);
-        (await tenant.Client.PostAsync("/events", """{"type":"a","data":1}""", ("Idempotency-Key", new string('k', 256)))).IsProblem(400, "invalid_request");
+        (await tenant.Client.PostAsync("/events", """{"type":"a","data":1}""", ("Idempotency-Key", new string('k', 256))))
+            .IsProblem(400, "invalid_request");
     }
 
     [Fact]

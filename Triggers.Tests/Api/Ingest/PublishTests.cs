@@ -87,12 +87,16 @@ public sealed class PublishTests(ApiFixture api) : IClassFixture<ApiFixture>
     {
         var tenant = await api.NewTenantAsync();
 
-        Assert.Equal(["/type"], (await tenant.Client.PostAsync("/events", """{"type":"triggers.test","data":1}""")).IsProblem(400, "reserved_event_type").Pointers);
-        Assert.Equal(["/type", "/data"], (await tenant.Client.PostAsync("/events", """{"type":"triggers.test"}""")).IsProblem(400, "invalid_request").Pointers);
-        var batch = (await tenant.Client.PostAsync("/events/batch", """{"events":[{"type":"triggers.x.y","data":1},{"type":"triggers","data":1}]}""")).Is(202);
+        Assert.Equal(["/type"], (await tenant.Client.PostAsync("/events", """{"type":"triggers.test","data":1}"""))
+            .IsProblem(400, "reserved_event_type").Pointers);
+        Assert.Equal(["/type", "/data"], (await tenant.Client.PostAsync("/events", """{"type":"triggers.test"}"""))
+            .IsProblem(400, "invalid_request").Pointers);
+        var batch = (await tenant.Client.PostAsync(
+            "/events/batch", """{"events":[{"type":"triggers.x.y","data":1},{"type":"triggers","data":1}]}""")).Is(202);
         Assert.Equal("reserved_event_type", batch.Json["items"]![0]!["code"]!.GetValue<string>());
         Assert.Equal("accepted", batch.Json["items"]![1]!["status"]!.GetValue<string>());
-        Assert.Equal(["triggers"], (await tenant.Client.GetAsync("/events")).Json["items"]!.AsArray().Select(e => e!["type"]!.GetValue<string>()));
+        Assert.Equal(
+            ["triggers"], (await tenant.Client.GetAsync("/events")).Json["items"]!.AsArray().Select(e => e!["type"]!.GetValue<string>()));
     }
 
     [Fact]
@@ -100,7 +104,8 @@ public sealed class PublishTests(ApiFixture api) : IClassFixture<ApiFixture>
     {
         var tenant = await api.NewTenantAsync();
 
-        var answer = (await tenant.Client.PostAsync("/events", """{"type":"no way","time":"soon","zzz":1}""")).IsProblem(400, "invalid_request");
+        var answer = (await tenant.Client.PostAsync("/events", """{"type":"no way","time":"soon","zzz":1}"""))
+            .IsProblem(400, "invalid_request");
 
         Assert.Equal(["/type", "/time", "/zzz", "/data"], answer.Pointers);
     }

@@ -20,7 +20,8 @@ public sealed class ApiKeysTests(ApiFixture api) : IClassFixture<ApiFixture>
         var read = (await admin.GetAsync($"/api-keys/{made.Id}")).Is(200);
         Assert.DoesNotContain(secret, read.Text + (await admin.GetAsync("/api-keys")).Text);
         Assert.Equal(7, read.Json["burst"]!.GetValue<int>());
-        Assert.Equal(0L, await api.Rows.ScalarAsync<long>("SELECT count(*) FROM api_keys k WHERE k::text LIKE '%' || @secret || '%'", ("secret", secret)));
+        Assert.Equal(0L, await api.Rows.ScalarAsync<long>(
+            "SELECT count(*) FROM api_keys k WHERE k::text LIKE '%' || @secret || '%'", ("secret", secret)));
         using var client = api.Host.Client(secret);
         (await client.PostAsync("/events", """{"type":"a","data":1}""")).Is(202);
         (await client.GetAsync("/events")).IsProblem(403, "forbidden");
@@ -69,7 +70,8 @@ public sealed class ApiKeysTests(ApiFixture api) : IClassFixture<ApiFixture>
         (await admin.DeleteAsync($"/api-keys/{id}?tenantId={tenant.Id}")).Is(204);
 
         (await here.GetAsync("/events")).IsProblem(401, "unauthenticated");
-        await Wait.UntilAsync("the other process refuses it", async () => (await there.GetAsync("/events")).Status == 401, TimeSpan.FromSeconds(5));
+        await Wait.UntilAsync(
+            "the other process refuses it", async () => (await there.GetAsync("/events")).Status == 401, TimeSpan.FromSeconds(5));
         (await admin.DeleteAsync($"/api-keys/{id}?tenantId={tenant.Id}")).Is(204);
         Assert.NotNull((await admin.GetAsync($"/api-keys/{id}?tenantId={tenant.Id}")).Is(200)["revokedAt"]);
     }
@@ -79,7 +81,8 @@ public sealed class ApiKeysTests(ApiFixture api) : IClassFixture<ApiFixture>
     {
         var tenant = await api.NewTenantAsync();
         var key = await api.NewKeyAsync(tenant.Id);
-        await api.Rows.ExecuteAsync("UPDATE api_keys SET expires_at = now() - interval '1 second' WHERE tenant_id = @tenant", ("tenant", tenant.Key));
+        await api.Rows.ExecuteAsync(
+            "UPDATE api_keys SET expires_at = now() - interval '1 second' WHERE tenant_id = @tenant", ("tenant", tenant.Key));
         using var client = api.Host.Client(key);
 
         (await client.GetAsync("/events")).IsProblem(401, "unauthenticated");
@@ -139,7 +142,8 @@ public sealed class ApiKeysTests(ApiFixture api) : IClassFixture<ApiFixture>
         (await tenant.Client.GetAsync($"/api-keys?tenantId={other.Id}")).IsProblem(403, "forbidden");
         (await tenant.Client.GetAsync($"/api-keys/{id}?tenantId={other.Id}")).IsProblem(403, "forbidden");
         (await tenant.Client.DeleteAsync($"/api-keys/{id}?tenantId={other.Id}")).IsProblem(403, "forbidden");
-        (await tenant.Client.PostAsync("/api-keys", $$"""{"name":"k","scopes":["events:read"],"tenantId":"{{other.Id}}"}""")).IsProblem(403, "forbidden");
+        (await tenant.Client.PostAsync("/api-keys", $$"""{"name":"k","scopes":["events:read"],"tenantId":"{{other.Id}}"}"""))
+            .IsProblem(403, "forbidden");
         (await tenant.Client.GetAsync($"/api-keys/{id}")).IsProblem(404, "not_found");
         using var admin = api.Host.Client();
         (await admin.GetAsync($"/api-keys/{id}")).IsProblem(404, "not_found");

@@ -13,11 +13,13 @@ public sealed class KeyLimitsTests(ApiFixture api) : IClassFixture<ApiFixture>
     {
         var tenant = await api.NewTenantAsync();
         using var writer = api.Host.Client(await api.NewKeyAsync(tenant.Id, "keys:write", "events:read"));
-        var id = (await writer.PostAsync("/api-keys", $$"""{"name":"k","scopes":["events:read"],"requestsPerSecond":50,"burst":60,"expiresAt":"{{s_soon}}"}""")).Is(201).Id;
+        var id = (await writer.PostAsync("/api-keys",
+            $$"""{"name":"k","scopes":["events:read"],"requestsPerSecond":50,"burst":60,"expiresAt":"{{s_soon}}"}""")).Is(201).Id;
 
         foreach (var looser in new[]
             {
-                """{"requestsPerSecond":51}""", """{"requestsPerSecond":null}""", """{"burst":61}""", """{"burst":null}""", """{"expiresAt":null}""",
+                """{"requestsPerSecond":51}""", """{"requestsPerSecond":null}""",
+                """{"burst":61}""", """{"burst":null}""", """{"expiresAt":null}""",
                 $$"""{"expiresAt":"{{s_later}}"}""",
             })
         {
@@ -29,7 +31,8 @@ public sealed class KeyLimitsTests(ApiFixture api) : IClassFixture<ApiFixture>
         (await writer.PatchAsync($"/api-keys/{plain}", """{"burst":10}""")).Is(200);
         var tightened = (await writer.PatchAsync($"/api-keys/{id}", """{"requestsPerSecond":5,"burst":6}""")).Is(200);
         Assert.Equal(("5", "6"), (tightened["requestsPerSecond"], tightened["burst"]));
-        var loosened = (await tenant.Client.PatchAsync($"/api-keys/{id}", $$"""{"requestsPerSecond":500,"burst":null,"expiresAt":"{{s_later}}"}""")).Is(200);
+        var loosened = (await tenant.Client.PatchAsync(
+            $"/api-keys/{id}", $$"""{"requestsPerSecond":500,"burst":null,"expiresAt":"{{s_later}}"}""")).Is(200);
         Assert.Equal(("500", null), (loosened["requestsPerSecond"], loosened["burst"]));
     }
 
@@ -42,7 +45,8 @@ public sealed class KeyLimitsTests(ApiFixture api) : IClassFixture<ApiFixture>
         using var limited = api.Host.Client(own["secret"]);
 
         (await limited.PostAsync("/api-keys", """{"name":"k","scopes":["events:read"],"burst":9}""")).IsProblem(403, "forbidden");
-        (await limited.PostAsync("/api-keys", $$"""{"name":"k","scopes":["events:read"],"expiresAt":"{{s_later}}"}""")).IsProblem(403, "forbidden");
+        (await limited.PostAsync("/api-keys", $$"""{"name":"k","scopes":["events:read"],"expiresAt":"{{s_later}}"}"""))
+            .IsProblem(403, "forbidden");
         var made = (await limited.PostAsync("/api-keys", """{"name":"k","scopes":["events:read"]}""")).Is(201);
         var rotated = (await limited.PostAsync($"/api-keys/{own.Id}/rotate")).Is(201);
 
@@ -86,7 +90,8 @@ public sealed class KeyLimitsTests(ApiFixture api) : IClassFixture<ApiFixture>
         using var admin = api.Host.Client(await api.NewKeyAsync(tenant.Id, "tenant:admin"));
         using var platform = api.Host.Client();
 
-        foreach (var path in new[] { "/events", "/inbox", "/subscriptions", "/deliveries", "/dead-letters", "/api-keys", $"/tenants/{tenant.Id}", $"/tenants/{tenant.Id}/usage" })
+        foreach (var path in new[] { "/events", "/inbox", "/subscriptions", "/deliveries",
+            "/dead-letters", "/api-keys", $"/tenants/{tenant.Id}", $"/tenants/{tenant.Id}/usage" })
             (await admin.GetAsync(path)).Is(200);
         (await admin.GetAsync($"/tenants/{other.Id}")).IsProblem(404, "not_found");
         (await admin.GetAsync($"/tenants/{other.Id}/usage")).IsProblem(404, "not_found");
@@ -96,6 +101,7 @@ public sealed class KeyLimitsTests(ApiFixture api) : IClassFixture<ApiFixture>
         (await platform.GetAsync($"/tenants/{other.Id}/usage")).Is(200);
         // The platform's admin is made where that is, and nowhere else.
         Assert.Equal(["/scopes/1"], (await platform.PostAsync(
-            "/api-keys", $$"""{"name":"k","scopes":["events:read","admin"],"tenantId":"{{tenant.Id}}"}""")).IsProblem(400, "invalid_request").Pointers);
+            "/api-keys", $$"""{"name":"k","scopes":["events:read","admin"],"tenantId":"{{tenant.Id}}"}"""))
+                .IsProblem(400, "invalid_request").Pointers);
     }
 }

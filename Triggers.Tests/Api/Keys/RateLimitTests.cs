@@ -8,7 +8,8 @@ public sealed class RateLimitTests(ApiFixture api) : IClassFixture<ApiFixture>
     public async Task A_key_that_sends_too_much_is_told_so_and_no_other_is()
     {
         using var admin = api.Host.Client();
-        var made = (await admin.PostAsync("/api-keys", """{"name":"slow","scopes":["events:read"],"requestsPerSecond":1,"burst":3}""")).Is(201);
+        var made = (await admin.PostAsync("/api-keys", """{"name":"slow","scopes":["events:read"],"requestsPerSecond":1,"burst":3}"""))
+            .Is(201);
         using var client = api.Host.Client(made["secret"]);
 
         var answers = new List<Answer>();
@@ -29,7 +30,8 @@ public sealed class RateLimitTests(ApiFixture api) : IClassFixture<ApiFixture>
     public async Task Without_a_plan_a_tenant_has_the_limits_of_the_settings()
     {
         await using var host = new ApiHost(api.ConnectionString,
-            ("RateLimiting:RequestsPerSecond", "10"), ("RateLimiting:Burst", "25"), ("RateLimiting:EventsPerSecond", "50"), ("RateLimiting:BytesPerSecond", "0"));
+            ("RateLimiting:RequestsPerSecond", "10"), ("RateLimiting:Burst", "25"),
+            ("RateLimiting:EventsPerSecond", "50"), ("RateLimiting:BytesPerSecond", "0"));
         using var client = host.Client(await api.NewKeyAsync((await api.NewTenantAsync()).Id));
 
         Assert.Equal("\"default\";q=25;w=3, \"events\";q=50;w=1", (await client.GetAsync("/events")).Is(200).Headers["RateLimit-Policy"]);
@@ -39,7 +41,8 @@ public sealed class RateLimitTests(ApiFixture api) : IClassFixture<ApiFixture>
     public async Task What_is_refused_counts_too()
     {
         using var admin = api.Host.Client();
-        var made = (await admin.PostAsync("/api-keys", """{"name":"slow","scopes":["events:read"],"requestsPerSecond":1,"burst":2}""")).Is(201);
+        var made = (await admin.PostAsync("/api-keys", """{"name":"slow","scopes":["events:read"],"requestsPerSecond":1,"burst":2}"""))
+            .Is(201);
         using var client = api.Host.Client(made["secret"]);
 
         var statuses = new List<int>();

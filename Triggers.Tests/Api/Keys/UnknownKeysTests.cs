@@ -35,7 +35,8 @@ public sealed class UnknownKeysTests(ApiFixture api) : IClassFixture<ApiFixture>
     [Fact]
     public async Task Behind_a_trusted_proxy_the_address_is_the_clients()
     {
-        await using var host = new ApiHost(api.ConnectionString, ("Auth:UnknownKeysPerSecond", "1"), ("Auth:TrustedProxies", "127.0.0.0/8,::1/128"));
+        await using var host = new ApiHost(
+            api.ConnectionString, ("Auth:UnknownKeysPerSecond", "1"), ("Auth:TrustedProxies", "127.0.0.0/8,::1/128"));
         using (var client = host.Client())
             await client.WaitUntilReadyAsync();
         for (var i = 0; i < 12; i++)

@@ -9,21 +9,26 @@ public sealed class UsagePlansTests(ApiFixture api, PostgresServer postgres) : I
     {
         using var admin = api.Host.Client();
 
-        var made = (await admin.PostAsync("/usage-plans", """{"name":"starter","requestsPerSecond":5,"burst":10,"eventsPerDay":100}""")).Is(201);
+        var made = (await admin.PostAsync("/usage-plans", """{"name":"starter","requestsPerSecond":5,"burst":10,"eventsPerDay":100}"""))
+            .Is(201);
         Assert.StartsWith("pln_", made.Id);
         Assert.Equal($"/usage-plans/{made.Id}", made.Headers["Location"]);
         Assert.Equal(made.Text, (await admin.GetAsync($"/usage-plans/{made.Id}")).Is(200).Text);
-        Assert.Equal(["/name"], (await admin.PostAsync("/usage-plans", """{"name":"starter","requestsPerSecond":5,"burst":10}""")).IsProblem(409, "name_taken").Pointers);
+        Assert.Equal(["/name"], (await admin.PostAsync("/usage-plans", """{"name":"starter","requestsPerSecond":5,"burst":10}"""))
+            .IsProblem(409, "name_taken").Pointers);
         var second = (await admin.PostAsync("/usage-plans", """{"name":"unlimited","requestsPerSecond":5,"burst":10}""")).Is(201);
         Assert.Null(second["eventsPerDay"]);
-        Assert.Equal(["/name"], (await admin.PatchAsync($"/usage-plans/{second.Id}", """{"name":"starter"}""")).IsProblem(409, "name_taken").Pointers);
+        Assert.Equal(["/name"], (await admin.PatchAsync($"/usage-plans/{second.Id}", """{"name":"starter"}"""))
+            .IsProblem(409, "name_taken").Pointers);
 
-        Assert.Equal([second.Id, made.Id], (await admin.GetAsync("/usage-plans")).Is(200).Ids.Where(id => id == made.Id || id == second.Id));
+        Assert.Equal(
+            [second.Id, made.Id], (await admin.GetAsync("/usage-plans")).Is(200).Ids.Where(id => id == made.Id || id == second.Id));
         var page = (await admin.GetAsync("/usage-plans?limit=1&order=asc")).Is(200);
         Assert.NotEqual(page.Ids, (await admin.GetAsync($"/usage-plans?limit=1&order=asc&cursor={page.NextCursor}")).Is(200).Ids);
 
         var changed = (await admin.PatchAsync($"/usage-plans/{made.Id}", """{"burst":20}""")).Is(200);
-        Assert.Equal(("starter", "5", "20", "100"), (changed["name"], changed["requestsPerSecond"], changed["burst"], changed["eventsPerDay"]));
+        Assert.Equal(
+            ("starter", "5", "20", "100"), (changed["name"], changed["requestsPerSecond"], changed["burst"], changed["eventsPerDay"]));
         Assert.Null((await admin.PatchAsync($"/usage-plans/{made.Id}", """{"eventsPerDay":null}""")).Is(200)["eventsPerDay"]);
 
         (await admin.DeleteAsync($"/usage-plans/{made.Id}")).Is(204);
@@ -53,7 +58,8 @@ public sealed class UsagePlansTests(ApiFixture api, PostgresServer postgres) : I
         var plan = await NewPlanAsync(admin, 1, 1);
 
         Assert.Equal(["/name", "/requestsPerSecond", "/burst"], (await admin.PatchAsync(
-            $"/usage-plans/{plan}", """{"name":null,"requestsPerSecond":null,"burst":null}""")).IsProblem(400, "invalid_request").Pointers);
+            $"/usage-plans/{plan}", """{"name":null,"requestsPerSecond":null,"burst":null}"""))
+                .IsProblem(400, "invalid_request").Pointers);
     }
 
     [Fact]
@@ -80,15 +86,18 @@ public sealed class UsagePlansTests(ApiFixture api, PostgresServer postgres) : I
         using var client = api.Host.Client(key["secret"]);
 
         (await admin.PatchAsync($"/tenants/{tenant.Id}", $$"""{"usagePlanId":"{{plan}}"}""")).Is(200);
-        Assert.Equal("\"default\";q=10;w=2, \"events\";q=20;w=1, \"bytes\";q=4096;w=1, \"events-per-day\";q=30;w=86400", await PolicyAsync());
+        Assert.Equal(
+            "\"default\";q=10;w=2, \"events\";q=20;w=1, \"bytes\";q=4096;w=1, \"events-per-day\";q=30;w=86400", await PolicyAsync());
         (await tenant.Client.PatchAsync($"/api-keys/{key.Id}", """{"requestsPerSecond":2}""")).Is(200);
         Assert.StartsWith("\"default\";q=10;w=2, \"key\";q=4;w=2,", await PolicyAsync());
-        (await admin.PatchAsync($"/usage-plans/{plan}", """{"requestsPerSecond":100,"burst":50,"eventsPerSecond":null,"bytesPerSecond":null,"eventsPerDay":null}""")).Is(200);
+        (await admin.PatchAsync($"/usage-plans/{plan}",
+            """{"requestsPerSecond":100,"burst":50,"eventsPerSecond":null,"bytesPerSecond":null,"eventsPerDay":null}""")).Is(200);
         Assert.Equal("\"default\";q=50;w=1, \"key\";q=4;w=2", await PolicyAsync());
         var renamed = (await admin.PatchAsync($"/tenants/{tenant.Id}", $$"""{"name":"renamed-{{tenant.Id}}"}""")).Is(200);
         Assert.Equal(plan, renamed["usagePlanId"]);
         var usage = (await tenant.Client.GetAsync($"/tenants/{tenant.Id}/usage")).Is(200);
-        Assert.Equal((plan, "100", null, null), (usage["usagePlanId"], usage["requestsPerSecond"], usage["eventsPerSecond"], usage["eventsPerDay"]));
+        Assert.Equal((
+            plan, "100", null, null), (usage["usagePlanId"], usage["requestsPerSecond"], usage["eventsPerSecond"], usage["eventsPerDay"]));
 
         async Task<string> PolicyAsync() => (await client.GetAsync("/events")).Is(200).Headers["RateLimit-Policy"];
     }
@@ -119,11 +128,14 @@ public sealed class UsagePlansTests(ApiFixture api, PostgresServer postgres) : I
         {
             Assert.Equal(["/usagePlanId"], (await admin.PostAsync("/tenants",
                 $$"""{"name":"{{Guid.NewGuid()}}","usagePlanId":"{{plan}}"}""")).IsProblem(400, "invalid_request").Pointers);
-            Assert.Equal(["/usagePlanId"], (await admin.PatchAsync($"/tenants/{tenant.Id}", $$"""{"usagePlanId":"{{plan}}"}""")).IsProblem(400, "invalid_request").Pointers);
+            Assert.Equal(["/usagePlanId"], (await admin.PatchAsync($"/tenants/{tenant.Id}", $$"""{"usagePlanId":"{{plan}}"}"""))
+                .IsProblem(400, "invalid_request").Pointers);
         }
         (await admin.PatchAsync("/tenants/ten_01jd0000000000000000000000", """{"name":"nobody"}""")).IsProblem(404, "not_found");
-        Assert.Equal(["/name"], (await admin.PatchAsync($"/tenants/{tenant.Id}", """{"name":"default"}""")).IsProblem(409, "name_taken").Pointers);
-        Assert.Equal(["/name"], (await admin.PatchAsync($"/tenants/{tenant.Id}", """{"name":null}""")).IsProblem(400, "invalid_request").Pointers);
+        Assert.Equal(
+            ["/name"], (await admin.PatchAsync($"/tenants/{tenant.Id}", """{"name":"default"}""")).IsProblem(409, "name_taken").Pointers);
+        Assert.Equal(
+            ["/name"], (await admin.PatchAsync($"/tenants/{tenant.Id}", """{"name":null}""")).IsProblem(400, "invalid_request").Pointers);
     }
 
     [Fact]
@@ -134,7 +146,8 @@ public sealed class UsagePlansTests(ApiFixture api, PostgresServer postgres) : I
         {
             var plan = await NewPlanAsync(admin, 5, 10);
 
-            var tenants = Enumerable.Range(0, 4).Select(_ => admin.PostAsync("/tenants", $$"""{"name":"{{Guid.NewGuid()}}","usagePlanId":"{{plan}}"}""")).ToArray();
+            var tenants = Enumerable.Range(0, 4)
+                .Select(_ => admin.PostAsync("/tenants", $$"""{"name":"{{Guid.NewGuid()}}","usagePlanId":"{{plan}}"}""")).ToArray();
             var deleted = await admin.DeleteAsync($"/usage-plans/{plan}");
 
             var made = await Task.WhenAll(tenants);
@@ -162,11 +175,13 @@ public sealed class UsagePlansTests(ApiFixture api, PostgresServer postgres) : I
         // What is refused costs nothing.
         (await tenant.Client.PostAsync("/events/evt_01jd0000000000000000000000/replay")).IsProblem(404, "not_found");
         await ExpectUsedAsync(2);
-        (await tenant.Client.PostAsync("/events/batch", """{"events":[{"type":"a","data":1},{"type":"a","data":1},{"type":"a","data":1}]}""")).Is(202);
+        (await tenant.Client.PostAsync(
+            "/events/batch", """{"events":[{"type":"a","data":1},{"type":"a","data":1},{"type":"a","data":1}]}""")).Is(202);
         await ExpectUsedAsync(5);
         foreach (var path in new[]
             {
-                $"/events/{e}/replay", $"/deliveries/{delivery}/replay", $"/dead-letters/{delivery}/replay", $"/deliveries/{delivery}/send-now",
+                $"/events/{e}/replay", $"/deliveries/{delivery}/replay",
+                $"/dead-letters/{delivery}/replay", $"/deliveries/{delivery}/send-now",
                 $"/subscriptions/{subscription}/test",
             })
         {

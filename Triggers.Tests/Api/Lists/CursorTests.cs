@@ -10,7 +10,8 @@ public sealed class CursorTests
         Gen.Select(Gen.String, Gen.Guid).Sample((filters, id) =>
         {
             var text = Cursor.Write(filters, id);
-            return Cursor.TryRead(text, filters, out var read) && read == id && text.All(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '_');
+            return Cursor.TryRead(text, filters, out var read) && read == id
+                && text.All(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '_');
         });
 
     [Fact]

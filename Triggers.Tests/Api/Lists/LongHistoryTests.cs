@@ -14,8 +14,8 @@ public sealed class LongHistoryTests(ApiFixture api) : IClassFixture<ApiFixture>
     private static readonly Guid s_frequent = TypeId.NewGuid(), s_seldom = TypeId.NewGuid();
     private TestTenant _tenant = null!;
 
-    // Every 1,000th is of a rare type and source; those of subject 7 are every 100th. Deliveries: the newer half is in the queue, the older in the
-    // history, where every 10,000th was cancelled; every 1,000th has a dead letter, of which every 10,000th is open.
+    // Every 1,000th is of a rare type and source; those of subject 7 are every 100th. Deliveries: the newer half is in the queue, the
+    // older in the history, where every 10,000th was cancelled; every 1,000th has a dead letter, of which every 10,000th is open.
     public async ValueTask InitializeAsync()
     {
         _tenant = await api.NewTenantAsync();
@@ -55,11 +55,16 @@ public sealed class LongHistoryTests(ApiFixture api) : IClassFixture<ApiFixture>
         {
             foreach (var (list, expected) in new[]
                 {
-                    ("/events?type=rare.*", 60), ("/events?type=rare.kind", 60), ("/events?source=rare", 60), ("/events?subject=subject-7", 600),
-                    ("/events?correlationId=c7", 1), ("/events?externalId=x8", 1), ("/events?source=rare&type=rare.*", 0), ("/events?status=dead_lettered", 3),
-                    ("/events?status=pending&type=rare.*", 30), ("/events?status=delivered&type=rare.*", 30), ("/events?subject=subject-7&status=dead_lettered", 3),
-                    ("/deliveries?status=cancelled", 3), ("/deliveries?status=dead_lettered", 30), ($"/deliveries?subscriptionId={Subscription(s_seldom)}", 60),
-                    ($"/deliveries?subscriptionId={Subscription(s_seldom)}&status=pending", 30), ($"/deliveries?subscriptionId={Subscription(s_seldom)}&status=succeeded", 30),
+                    ("/events?type=rare.*", 60), ("/events?type=rare.kind", 60),
+                    ("/events?source=rare", 60), ("/events?subject=subject-7", 600),
+                    ("/events?correlationId=c7", 1), ("/events?externalId=x8", 1),
+                    ("/events?source=rare&type=rare.*", 0), ("/events?status=dead_lettered", 3),
+                    ("/events?status=pending&type=rare.*", 30), ("/events?status=delivered&type=rare.*", 30),
+                    ("/events?subject=subject-7&status=dead_lettered", 3),
+                    ("/deliveries?status=cancelled", 3), ("/deliveries?status=dead_lettered", 30),
+                    ($"/deliveries?subscriptionId={Subscription(s_seldom)}", 60),
+                    ($"/deliveries?subscriptionId={Subscription(s_seldom)}&status=pending", 30),
+                    ($"/deliveries?subscriptionId={Subscription(s_seldom)}&status=succeeded", 30),
                     ($"/deliveries?subscriptionId={Subscription(s_frequent)}&status=cancelled", 3),
                     ("/dead-letters?state=open", 3), ("/dead-letters?state=resolved", 27), ("/dead-letters?state=discarded", 0),
                 })
@@ -84,7 +89,8 @@ public sealed class LongHistoryTests(ApiFixture api) : IClassFixture<ApiFixture>
 
         var all = await WalkAsync($"/deliveries?{range}&order={order}&limit=200");
         var ofThe = await WalkAsync($"/deliveries?subscriptionId={Subscription(s_frequent)}&{range}&order={order}&limit=70");
-        var first = (await _tenant.Client.GetAsync($"/deliveries?subscriptionId={Subscription(s_frequent)}&order={order}&limit=70")).Is(200).Ids;
+        var first = (await _tenant.Client.GetAsync($"/deliveries?subscriptionId={Subscription(s_frequent)}&order={order}&limit=70"))
+            .Is(200).Ids;
         var newest = (await _tenant.Client.GetAsync($"/deliveries?order={order}&limit=70")).Is(200).Ids;
 
         Assert.Equal(800, all.Count);
@@ -105,7 +111,8 @@ public sealed class LongHistoryTests(ApiFixture api) : IClassFixture<ApiFixture>
                 await using var command = api.DataSource.CreateCommand();
                 new EventPageQuery(filter, null).WriteTo(command, null, 51, 8 << 20, 64);
                 command.CommandText = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + command.CommandText;
-                var plan = JsonNode.Parse((string)(await command.ExecuteScalarAsync(TestContext.Current.CancellationToken))!)![0]!["Plan"]!;
+                var plan =
+                    JsonNode.Parse((string)(await command.ExecuteScalarAsync(TestContext.Current.CancellationToken))!)![0]!["Plan"]!;
                 var blocks = plan["Shared Hit Blocks"]!.GetValue<long>() + plan["Shared Read Blocks"]!.GetValue<long>();
                 // 64 events, and for each a few looks into small tables; the events alone are more than 1,000 blocks.
                 Assert.True(blocks < 3_000, $"{filter} reads {blocks} blocks: {plan}");
@@ -116,8 +123,10 @@ public sealed class LongHistoryTests(ApiFixture api) : IClassFixture<ApiFixture>
 
     private static IEnumerable<EventFilter> Filters(EventFilter all) =>
     [
-        all, all with { Status = EventStatus.Pending }, all with { Status = EventStatus.Delivered }, all with { Status = EventStatus.DeadLettered },
-        all with { InboxOnly = true }, all with { Type = "order.created" }, all with { Type = "rare.*" }, all with { Source = "shop" }, all with { Source = "none" },
+        all, all with { Status = EventStatus.Pending },
+        all with { Status = EventStatus.Delivered }, all with { Status = EventStatus.DeadLettered },
+        all with { InboxOnly = true }, all with { Type = "order.created" },
+        all with { Type = "rare.*" }, all with { Source = "shop" }, all with { Source = "none" },
         all with { Subject = "subject-7" }, all with { CorrelationId = "constant" }, all with { CorrelationId = "none" },
         all with { Source = "rare", Type = "rare.*", Status = EventStatus.Delivered }, all with { InboxOnly = true, Type = "none.*" },
     ];

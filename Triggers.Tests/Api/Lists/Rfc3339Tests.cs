@@ -40,7 +40,8 @@ public sealed class Rfc3339Tests
     public void What_we_write_we_read() =>
         Gen.DateTimeOffset.Sample(moment =>
         {
-            var text = System.Text.Json.JsonSerializer.Deserialize<string>(System.Text.Json.JsonSerializer.Serialize(moment, Triggers.Api.Http.Json.Options))!;
+            var text = System.Text.Json.JsonSerializer.Deserialize<string>(
+                System.Text.Json.JsonSerializer.Serialize(moment, Triggers.Api.Http.Json.Options))!;
             return Rfc3339.TryParse(text, out var read) && Math.Abs((read - moment).Ticks) < TimeSpan.TicksPerMicrosecond;
         });
 }

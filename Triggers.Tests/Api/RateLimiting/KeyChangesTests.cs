@@ -2,7 +2,9 @@ using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.RateLimiting;
 
-/// <summary>What one process changes of a key, the others know at once. Keys are kept for minutes here: asking the database explains nothing.</summary>
+/// <summary>
+/// What one process changes of a key, the others know at once. Keys are kept for minutes here: asking the database explains nothing.
+/// </summary>
 public sealed class KeyChangesTests(ApiFixture api, RedisServer redis) : IClassFixture<ApiFixture>
 {
     private static readonly TimeSpan s_promised = TimeSpan.FromSeconds(1);

@@ -37,10 +37,12 @@ public sealed class LocalLimitsTests
 
         Assert.Equal(Verdict.Allowed, local.Take(limits, new Cost(1, 6, 0)).Verdict);
         var refused = local.Take(limits, new Cost(1, 6, 0));
-        Assert.Equal((Verdict.QuotaExceeded, 1L, 6L, 2L), (refused.Verdict, refused.RequestsLeft, refused.EventsToday, refused.RequestsToday));
+        Assert.Equal(
+            (Verdict.QuotaExceeded, 1L, 6L, 2L), (refused.Verdict, refused.RequestsLeft, refused.EventsToday, refused.RequestsToday));
         Assert.Equal(Verdict.Allowed, local.Take(limits, new Cost(1, 0, 0)).Verdict);
         refused = local.Take(limits, new Cost(1, 1, 0));
-        Assert.Equal((Verdict.Limited, 1, 0L, 6L, 3L), (refused.Verdict, refused.WaitSeconds, refused.RequestsLeft, refused.EventsToday, refused.RequestsToday));
+        Assert.Equal((Verdict.Limited, 1, 0L, 6L, 3L), (
+            refused.Verdict, refused.WaitSeconds, refused.RequestsLeft, refused.EventsToday, refused.RequestsToday));
     }
 
     [Fact]

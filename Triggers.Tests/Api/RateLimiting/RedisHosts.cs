@@ -48,7 +48,8 @@ internal static class RedisHostExtensions
     });
 
     /// <summary>A usage plan, a tenant that has it, and a key of that tenant.</summary>
-    public static async Task<PlannedKey> NewKeyAsync(this ApiHost host, int perSecond, int burst, int? eventsPerDay = null, string more = "")
+    public static async Task<PlannedKey> NewKeyAsync(
+        this ApiHost host, int perSecond, int burst, int? eventsPerDay = null, string more = "")
     {
         using var admin = host.Client();
         if (eventsPerDay is { } events)
@@ -71,10 +72,12 @@ internal static class RedisHostExtensions
     }
 
     /// <summary>What the key's tenant has used.</summary>
-    public static async Task<Answer> UsageAsync(this ApiClient admin, PlannedKey key) => (await admin.GetAsync($"/tenants/{key.TenantId}/usage")).Is(200);
+    public static async Task<Answer> UsageAsync(this ApiClient admin, PlannedKey key) =>
+        (await admin.GetAsync($"/tenants/{key.TenantId}/usage")).Is(200);
 
     /// <summary>Publishes an event, whatever the answer.</summary>
-    public static Task<Answer> TryPublishAsync(this ApiClient client, string more = "") => client.PostAsync("/events", $$"""{"type":"a","data":1{{more}}}""");
+    public static Task<Answer> TryPublishAsync(this ApiClient client, string more = "") =>
+        client.PostAsync("/events", $$"""{"type":"a","data":1{{more}}}""");
 
     /// <summary>Publishes a batch, whatever the answer.</summary>
     public static Task<Answer> TryPublishAsync(this ApiClient client, int events) => client.PostAsync(

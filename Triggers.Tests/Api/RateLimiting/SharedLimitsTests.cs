@@ -23,12 +23,14 @@ public sealed class SharedLimitsTests(ApiFixture api, RedisServer redis) : IClas
         var seconds = int.Parse(Environment.GetEnvironmentVariable("RATE_SECONDS") ?? "10");
         var watch = Stopwatch.StartNew();
 
-        var statuses = (await Task.WhenAll(Enumerable.Range(0, 8).Select(i => HammerAsync(i % 2 == 0 ? _hosts.First : _hosts.Second)))).SelectMany(s => s).ToList();
+        var statuses = (await Task.WhenAll(Enumerable.Range(0, 8).Select(i => HammerAsync(i % 2 == 0 ? _hosts.First : _hosts.Second))))
+            .SelectMany(s => s).ToList();
 
         var allowed = burst + perSecond * watch.Elapsed.TotalSeconds;
         var admitted = statuses.Count(s => s == 200);
         TestContext.Current.SendDiagnosticMessage(
-            $"{watch.Elapsed.TotalSeconds:0.0} s: {statuses.Count} requests, {admitted} admitted, {allowed:0} allowed ({admitted / allowed:0.000})");
+            $"{watch.Elapsed.TotalSeconds:0.0} s: {statuses.Count} requests, {admitted} admitted, {allowed:0} allowed "
+                + $"({admitted / allowed:0.000})");
         Assert.Equal(statuses.Count, admitted + statuses.Count(s => s == 429));
         Assert.True(statuses.Count > 1.5 * admitted, $"{statuses.Count} requests are too few to find out");
         Assert.InRange(admitted, 0.9 * allowed, 1.05 * allowed);
@@ -43,7 +45,9 @@ public sealed class SharedLimitsTests(ApiFixture api, RedisServer redis) : IClas
         }
     }
 
-    /// <summary>A store that runs two scripts on one key at once (Garnet without --lua-transaction-mode) lets through more than there is.</summary>
+    /// <summary>
+    /// A store that runs two scripts on one key at once (Garnet without --lua-transaction-mode) lets through more than there is.
+    /// </summary>
     [Fact]
     public async Task Requests_that_come_at_once_never_take_the_same_token()
     {
@@ -107,7 +111,8 @@ public sealed class SharedLimitsTests(ApiFixture api, RedisServer redis) : IClas
         (await here.GetAsync("/events")).Is(200);
         using var admin = _hosts.Second.Client();
         var usage = await admin.UsageAsync(key);
-        Assert.Equal(("all_processes", "10", "0", "10"), (usage["source"], usage["eventsToday"], usage["eventsLeft"], usage["eventsPerDay"]));
+        Assert.Equal(
+            ("all_processes", "10", "0", "10"), (usage["source"], usage["eventsToday"], usage["eventsLeft"], usage["eventsPerDay"]));
         Assert.Equal("21", usage["requestsToday"]);
         Assert.Equal(DateTimeOffset.Parse(usage["resetsAt"]!).TimeOfDay, TimeSpan.Zero);
         Assert.Equal((key.PlanId, "1000"), (usage["usagePlanId"], usage["burst"]));
@@ -126,7 +131,8 @@ public sealed class SharedLimitsTests(ApiFixture api, RedisServer redis) : IClas
         await ExpectUsedAsync(1);
         (await client.TryPublishAsync(",\"nonsense\":1")).IsProblem(400, "invalid_request");
         await ExpectUsedAsync(1);
-        (await client.PostAsync("/events/batch", """{"events":[{"type":"a","data":1},{"type":"not a type","data":1},{"type":"a","data":1,"externalId":"quota-1"}]}""")).Is(202);
+        (await client.PostAsync("/events/batch",
+            """{"events":[{"type":"a","data":1},{"type":"not a type","data":1},{"type":"a","data":1,"externalId":"quota-1"}]}""")).Is(202);
         await ExpectUsedAsync(2);
         (await client.TryPublishAsync()).Is(202);
         (await client.TryPublishAsync()).IsProblem(429, "quota_exceeded");
@@ -163,7 +169,8 @@ public sealed class SharedLimitsTests(ApiFixture api, RedisServer redis) : IClas
         (await client.TryPublishAsync($",\"subject\":\"{new string('x', 200)}\"")).Is(202);
         (await client.PostAsync("/events", $$"""{"type":"a","data":"{{new string('x', 3_000)}}"}""")).IsProblem(429, "rate_limited");
         await Wait.UntilAsync("the bucket is full", async () =>
-            (await client.PostAsync("/events", $$"""{"type":"a","data":"{{new string('x', 3_000)}}"}""")).Status == 202, TimeSpan.FromSeconds(5));
+            (await client.PostAsync("/events", $$"""{"type":"a","data":"{{new string('x', 3_000)}}"}""")).Status == 202,
+            TimeSpan.FromSeconds(5));
         var refused = (await client.TryPublishAsync()).IsProblem(429, "rate_limited");
 
         Assert.Contains("1024 bytes a second", refused["detail"]);
@@ -180,7 +187,8 @@ public sealed class SharedLimitsTests(ApiFixture api, RedisServer redis) : IClas
         var local = new LocalLimits(TimeProvider.System);
         Cost[] costs =
         [
-            new(1, 400, 300), new(1, 400, 0), new(1, 400, 0), new(0, 200, 400), new(400, 0, 0), new(1, 0, 400), new(1, 0, 5_000), new(200, 0, 0), new(1, 2_000, 0), default,
+            new(1, 400, 300), new(1, 400, 0), new(1, 400, 0), new(0, 200, 400), new(400, 0, 0),
+            new(1, 0, 400), new(1, 0, 5_000), new(200, 0, 0), new(1, 2_000, 0), default,
         ];
 
         foreach (var cost in costs)
@@ -199,7 +207,8 @@ public sealed class SharedLimitsTests(ApiFixture api, RedisServer redis) : IClas
             }
         }
 
-        static (Verdict, long, long, long, long) Counts(Standing s) => (s.Verdict, s.EventsToday, s.RequestsToday, s.KeyEventsToday, s.KeyRequestsToday);
+        static (Verdict, long, long, long, long) Counts(Standing s) =>
+            (s.Verdict, s.EventsToday, s.RequestsToday, s.KeyEventsToday, s.KeyRequestsToday);
     }
 
     [Fact]
@@ -207,7 +216,8 @@ public sealed class SharedLimitsTests(ApiFixture api, RedisServer redis) : IClas
     {
         var key = await _hosts.First.NewKeyAsync(1_000, 1_000, eventsPerDay: 3);
         using var client = _hosts.First.Client(key.Secret);
-        const string one = """{"type":"a","data":1}""", many = """{"events":[{"type":"a","data":1},{"type":"a","data":2,"externalId":"twice"}]}""";
+        const string one = """{"type":"a","data":1}""",
+        many = """{"events":[{"type":"a","data":1},{"type":"a","data":2,"externalId":"twice"}]}""";
         var single = (await client.PostAsync("/events", one, ("Idempotency-Key", "single"))).Is(202);
         var batch = (await client.PostAsync("/events/batch", many, ("Idempotency-Key", "batch"))).Is(202);
         (await client.PostAsync("/events", one)).IsProblem(429, "quota_exceeded");
@@ -220,10 +230,12 @@ public sealed class SharedLimitsTests(ApiFixture api, RedisServer redis) : IClas
         Assert.Equal((batch.Text, "true"), (batchAgain.Text, batchAgain.Headers["Idempotency-Replayed"]));
         Assert.Equal(batch.Json["items"]![1]!["id"]!.ToString(), external.Id);
         (await client.PostAsync("/events", """{"type":"a","data":3,"externalId":"twice"}""")).IsProblem(409, "external_id_conflict");
-        (await client.PostAsync("/events", """{"type":"b","data":1}""", ("Idempotency-Key", "single"))).IsProblem(422, "idempotency_key_reused");
+        (await client.PostAsync("/events", """{"type":"b","data":1}""", ("Idempotency-Key", "single")))
+            .IsProblem(422, "idempotency_key_reused");
         (await client.PostAsync("/events", one, ("Idempotency-Key", "new"))).IsProblem(429, "quota_exceeded");
         // One of which a part is new is not a repetition.
-        (await client.PostAsync("/events/batch", """{"events":[{"type":"a","data":2,"externalId":"twice"},{"type":"a","data":9}]}""")).IsProblem(429, "quota_exceeded");
+        (await client.PostAsync("/events/batch", """{"events":[{"type":"a","data":2,"externalId":"twice"},{"type":"a","data":9}]}"""))
+            .IsProblem(429, "quota_exceeded");
         Assert.Equal("3", (await AdminUsageAsync(key))["eventsToday"]);
     }
 

@@ -53,7 +53,8 @@ public sealed class ReplayJobsTests(ApiFixture api) : IClassFixture<ApiFixture>
         var tenant = await api.NewTenantAsync();
         var subscription = await tenant.Client.SubscribeAsync();
 
-        var answers = await Task.WhenAll(Enumerable.Range(0, 4).Select(_ => tenant.Client.PostAsync("/replays", Body(subscription), ("Idempotency-Key", "k"))));
+        var answers = await Task.WhenAll(
+            Enumerable.Range(0, 4).Select(_ => tenant.Client.PostAsync("/replays", Body(subscription), ("Idempotency-Key", "k"))));
 
         Assert.All(answers, a => a.Is(202));
         Assert.Single(answers.Select(a => a.Text).Distinct());
@@ -68,25 +69,30 @@ public sealed class ReplayJobsTests(ApiFixture api) : IClassFixture<ApiFixture>
             $$"""{"name":"{{Guid.NewGuid()}}","requestsPerSecond":1000,"burst":1000,"eventsPerSecond":1,"eventsPerDay":20}""")).Is(201).Id;
         var tenant = await api.NewTenantAsync();
         (await admin.PatchAsync($"/tenants/{tenant.Id}", $$"""{"usagePlanId":"{{plan}}"}""")).Is(200);
-        var job = Rows.Uuid((await tenant.Client.PostAsync("/replays", Body(await tenant.Client.SubscribeAsync()), ("Idempotency-Key", "k"))).Is(202).Id);
+        var job = Rows.Uuid(
+            (await tenant.Client.PostAsync("/replays", Body(await tenant.Client.SubscribeAsync()), ("Idempotency-Key", "k"))).Is(202).Id);
         await ExpectUsedAsync(1);
 
         await MakeAsync(15);
         await ExpectUsedAsync(15);
         // More than are left: nothing of it is charged, and nothing more is made meanwhile.
         await MakeAsync(30);
-        await Wait.UntilAsync("it is held up", async () => await api.Rows.ScalarAsync<bool>("SELECT charge_at > now() FROM replay_jobs WHERE id = @id", ("id", job)));
+        await Wait.UntilAsync("it is held up", async () =>
+            await api.Rows.ScalarAsync<bool>("SELECT charge_at > now() FROM replay_jobs WHERE id = @id", ("id", job)));
         await ExpectUsedAsync(15);
-        (await tenant.Client.PostAsync("/events/batch", $$"""{"events":[{{string.Join(",", Enumerable.Repeat("""{"type":"a","data":1}""", 5))}}]}""")).Is(202);
+        (await tenant.Client.PostAsync(
+            "/events/batch", $$"""{"events":[{{string.Join(",", Enumerable.Repeat("""{"type":"a","data":1}""", 5))}}]}""")).Is(202);
         (await tenant.Client.PostAsync("/replays", Body(await tenant.Client.SubscribeAsync()))).IsProblem(429, "quota_exceeded");
         // Its first answer all the same.
-        var again = await tenant.Client.PostAsync("/replays", Body((await tenant.Client.GetAsync($"/subscriptions?order=asc")).Ids[0]), ("Idempotency-Key", "k"));
+        var again = await tenant.Client.PostAsync(
+            "/replays", Body((await tenant.Client.GetAsync($"/subscriptions?order=asc")).Ids[0]), ("Idempotency-Key", "k"));
         Assert.Equal(job, Rows.Uuid(again.Is(202).Id));
 
         (await admin.PatchAsync($"/usage-plans/{plan}", """{"eventsPerDay":null}""")).Is(200);
         await ExpectUsedAsync(35);
 
-        Task MakeAsync(int deliveries) => api.Rows.ExecuteAsync("UPDATE replay_jobs SET deliveries = @made WHERE id = @id", ("made", deliveries), ("id", job));
+        Task MakeAsync(int deliveries) =>
+            api.Rows.ExecuteAsync("UPDATE replay_jobs SET deliveries = @made WHERE id = @id", ("made", deliveries), ("id", job));
         Task ExpectUsedAsync(int events) => Wait.UntilAsync($"{events} events are counted", async () =>
             (await admin.GetAsync($"/tenants/{tenant.Id}/usage")).Is(200)["eventsToday"] == events.ToString(), TimeSpan.FromSeconds(15));
     }
@@ -106,7 +112,8 @@ public sealed class ReplayJobsTests(ApiFixture api) : IClassFixture<ApiFixture>
         var tenant = await api.NewTenantAsync();
         var subscription = await tenant.Client.SubscribeAsync();
 
-        Assert.Equal([place], (await tenant.Client.PostAsync("/replays", body.Replace("SUB", subscription))).IsProblem(400, "invalid_request").Pointers);
+        Assert.Equal([place], (await tenant.Client.PostAsync("/replays", body.Replace("SUB", subscription)))
+            .IsProblem(400, "invalid_request").Pointers);
         Assert.Empty((await tenant.Client.GetAsync("/replays")).Is(200).Ids);
     }
 
@@ -116,7 +123,8 @@ public sealed class ReplayJobsTests(ApiFixture api) : IClassFixture<ApiFixture>
         var tenant = await api.NewTenantAsync();
 
         (await tenant.Client.PostAsync("/replays", Body(await tenant.Client.SubscribeAsync()).Replace("2026", "0001"))).Is(202);
-        (await tenant.Client.PostAsync("/replays", Body(await tenant.Client.SubscribeAsync()).Replace("}", ",\"to\":\"1931-01-01T00:00:00Z\"}").Replace("2026", "1930"))).Is(202);
+        (await tenant.Client.PostAsync("/replays", Body(await tenant.Client.SubscribeAsync())
+            .Replace("}", ",\"to\":\"1931-01-01T00:00:00Z\"}").Replace("2026", "1930"))).Is(202);
     }
 
     [Fact]

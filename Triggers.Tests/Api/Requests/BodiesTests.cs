@@ -37,7 +37,8 @@ public sealed class BodiesTests(ApiFixture api) : IClassFixture<ApiFixture>
         var tenant = await api.NewTenantAsync();
         var bad = $"{{{string.Join(",", Enumerable.Repeat("\"\":1", 100))}}}";
 
-        var answer = (await tenant.Client.PostAsync("/events/batch", $"{{\"events\":[{string.Join(",", Enumerable.Repeat(bad, 1_000))}]}}"))
+        var answer = (
+            await tenant.Client.PostAsync("/events/batch", $"{{\"events\":[{string.Join(",", Enumerable.Repeat(bad, 1_000))}]}}"))
             .IsProblem(400, "batch_refused");
 
         var counts = answer.Json["items"]!.AsArray().Select(item => item!["errors"]!.AsArray().Count).ToList();
@@ -76,7 +77,8 @@ public sealed class BodiesTests(ApiFixture api) : IClassFixture<ApiFixture>
     public async Task What_the_bodies_of_a_tenant_hold_is_bounded_and_others_are_let_in()
     {
         const long Limit = 8 * Mebibyte;
-        await using var host = new ApiHost(api.ConnectionString, ("Requests:BodyTimeout", "00:00:20"), ("Requests:MaxBodyBytesPerTenant", $"{Limit}"));
+        await using var host = new ApiHost(
+            api.ConnectionString, ("Requests:BodyTimeout", "00:00:20"), ("Requests:MaxBodyBytesPerTenant", $"{Limit}"));
         var (loud, quiet) = (await api.NewTenantAsync(), await api.NewTenantAsync());
         var keys = new[] { await api.NewKeyAsync(loud.Id), await api.NewKeyAsync(loud.Id) };
         using var other = host.Client(await api.NewKeyAsync(quiet.Id));
@@ -101,7 +103,8 @@ public sealed class BodiesTests(ApiFixture api) : IClassFixture<ApiFixture>
         Assert.InRange(clients.Count(c => !c.Answer.IsCompleted), 20, 40);
         Assert.Equal(202, (await other.PostAsync("/events", """{"type":"a","data":1}""")).Status);
         using var loudClient = host.Client(keys[0]);
-        var refused = (await loudClient.PostAsync("/events", $$"""{"type":"a","data":"{{new string('x', 900_000)}}"}""")).IsProblem(429, "too_many_bytes");
+        var refused = (await loudClient.PostAsync("/events", $$"""{"type":"a","data":"{{new string('x', 900_000)}}"}"""))
+            .IsProblem(429, "too_many_bytes");
         Assert.Equal("1", refused.Headers["Retry-After"]);
 
         foreach (var (client, _) in clients)

@@ -35,7 +35,8 @@ public sealed class CapsTests(ApiFixture api) : IClassFixture<ApiFixture>
         await client.WaitUntilReadyAsync();
 
         // The tenant has two.
-        var answers = await Task.WhenAll(Enumerable.Range(0, 12).Select(i => client.PostAsync("/api-keys", """{"name":"k","scopes":["events:read"]}""")));
+        var answers = await Task.WhenAll(
+            Enumerable.Range(0, 12).Select(i => client.PostAsync("/api-keys", """{"name":"k","scopes":["events:read"]}""")));
 
         var made = answers.Where(a => a.Status == 201).ToArray();
         Assert.Equal(2, made.Length);
@@ -58,7 +59,8 @@ public sealed class CapsTests(ApiFixture api) : IClassFixture<ApiFixture>
         using var client = host.Client();
         await client.WaitUntilReadyAsync();
 
-        var answers = await Task.WhenAll(Enumerable.Range(0, 12).Select(_ => client.PostAsync("/tenants", $$"""{"name":"{{Guid.NewGuid()}}"}""")));
+        var answers = await Task.WhenAll(
+            Enumerable.Range(0, 12).Select(_ => client.PostAsync("/tenants", $$"""{"name":"{{Guid.NewGuid()}}"}""")));
 
         Assert.Equal(2, answers.Count(a => a.Status == 201));
         Assert.All(answers.Where(a => a.Status != 201), a => a.IsProblem(409, "limit_reached"));
@@ -67,7 +69,8 @@ public sealed class CapsTests(ApiFixture api) : IClassFixture<ApiFixture>
     [Fact]
     public async Task A_subscription_has_as_many_patterns_and_headers_as_it_may()
     {
-        await using var host = new ApiHost(api.ConnectionString, ("Limits:EventTypesPerSubscription", "2"), ("Limits:HeadersPerSubscription", "1"));
+        await using var host = new ApiHost(
+            api.ConnectionString, ("Limits:EventTypesPerSubscription", "2"), ("Limits:HeadersPerSubscription", "1"));
         using var client = host.Client(await api.NewKeyAsync((await api.NewTenantAsync()).Id));
         await client.WaitUntilReadyAsync();
         const string url = "\"url\":\"https://receiver.example/\"";
@@ -76,8 +79,10 @@ public sealed class CapsTests(ApiFixture api) : IClassFixture<ApiFixture>
         Assert.Equal(["/eventTypes"], (await client.PostAsync(
             "/subscriptions", $$"""{{{url}},"eventTypes":["a","b","c"]}""")).IsProblem(400, "invalid_request").Pointers);
         Assert.Equal(["/headers"], (await client.PostAsync(
-            "/subscriptions", $$$"""{{{{url}}},"eventTypes":["a"],"headers":{"x-a":"1","x-b":"2"}}""")).IsProblem(400, "invalid_request").Pointers);
-        Assert.Equal(["/eventTypes"], (await client.PatchAsync($"/subscriptions/{id}", """{"eventTypes":["a","b","c"]}""")).IsProblem(400, "invalid_request").Pointers);
+            "/subscriptions", $$$"""{{{{url}}},"eventTypes":["a"],"headers":{"x-a":"1","x-b":"2"}}"""))
+                .IsProblem(400, "invalid_request").Pointers);
+        Assert.Equal(["/eventTypes"], (await client.PatchAsync($"/subscriptions/{id}", """{"eventTypes":["a","b","c"]}"""))
+            .IsProblem(400, "invalid_request").Pointers);
         Assert.Equal(["/headers"], (await client.PatchAsync(
             $"/subscriptions/{id}", """{"headers":{"x-a":"1","x-b":"2"}}""")).IsProblem(400, "invalid_request").Pointers);
     }

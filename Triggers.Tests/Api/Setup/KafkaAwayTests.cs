@@ -17,7 +17,8 @@ public sealed class KafkaAwayTests(PostgresServer postgres, KafkaServer shared)
         await using var host = new ApiHost(engine.ConnectionString, engine.Settings);
         using var client = host.Client();
         await engine.StartDeliveryAsync();
-        await Wait.UntilAsync("events are accepted", async () => (await client.PostAsync("/events", """{"type":"a","data":1}""")).Status == 202);
+        await Wait.UntilAsync(
+            "events are accepted", async () => (await client.PostAsync("/events", """{"type":"a","data":1}""")).Status == 202);
 
         await kafka.StopImmediateAsync();
         var watch = Stopwatch.StartNew();
@@ -29,7 +30,8 @@ public sealed class KafkaAwayTests(PostgresServer postgres, KafkaServer shared)
         keyed.IsProblem(503, "log_unavailable");
         var health = (await client.GetAsync("/health/ready")).Is(200);
         Assert.Equal("degraded", health["status"]);
-        Assert.Equal("unhealthy", health.Json["parts"]!.AsArray().Single(p => p!["name"]!.GetValue<string>() == "kafka")!["status"]!.GetValue<string>());
+        Assert.Equal("unhealthy", health.Json["parts"]!.AsArray()
+            .Single(p => p!["name"]!.GetValue<string>() == "kafka")!["status"]!.GetValue<string>());
 
         // What waits for brokers is bounded: of one tenant, past 16 MiB nobody is made to wait.
         var data = $"\"{new string('x', 1_500)}\"";
@@ -39,7 +41,8 @@ public sealed class KafkaAwayTests(PostgresServer postgres, KafkaServer shared)
 
         await kafka.StartAsync();
         Answer? again = null;
-        await Wait.UntilAsync("the same request is accepted", async () => (again = await client.PostAsync("/events", """{"type":"a","data":2}""", ("Idempotency-Key", "k"))).Status == 202, TimeSpan.FromMinutes(1));
+        await Wait.UntilAsync("the same request is accepted", async () => (again = await client.PostAsync(
+            "/events", """{"type":"a","data":2}""", ("Idempotency-Key", "k"))).Status == 202, TimeSpan.FromMinutes(1));
         await Wait.UntilAsync("it can be read", async () => (await client.GetAsync($"/events/{again!.Id}")).Status == 200);
         await Wait.UntilAsync("Kafka is well", async () => (await client.GetAsync("/health/ready"))["status"] == "healthy");
         Assert.Equal(1, await engine.ScalarAsync<long>("SELECT count(*) FROM events WHERE convert_from(data, 'UTF8') = '2'"));
@@ -57,16 +60,19 @@ public sealed class KafkaAwayTests(PostgresServer postgres, KafkaServer shared)
             {
                 Name = "unfit.events",
                 NumPartitions = 1,
-                Configs = new() { ["cleanup.policy"] = "compact", ["retention.ms"] = "1000", ["max.message.bytes"] = "1000", ["retention.bytes"] = "1000" },
+                Configs = new() { ["cleanup.policy"] = "compact", ["retention.ms"] = "1000",
+                    ["max.message.bytes"] = "1000", ["retention.bytes"] = "1000" },
             },
         ]);
 
         var (exitCode, said) = await ApiProcess.RunAsync(
             [], ("ConnectionStrings__triggersdb", engine.ConnectionString), ("ConnectionStrings__kafka", kafka),
-            ("Kafka__TopicPrefix", "unfit."), ("Kafka__MinInSyncReplicas", "2"), ("Kafka__ReplicationFactor", "1"), ("Shutdown__Delay", "00:00:00"));
+            ("Kafka__TopicPrefix", "unfit."), ("Kafka__MinInSyncReplicas", "2"),
+            ("Kafka__ReplicationFactor", "1"), ("Shutdown__Delay", "00:00:00"));
 
         Assert.True(exitCode == 1, $"{exitCode}: {said}");
-        foreach (var setting in new[] { "cleanup.policy is compact", "retention.ms is 1000", "max.message.bytes is 1000", "retention.bytes is 1000", "min.insync.replicas is 1, needed is 2" })
+        foreach (var setting in new[] { "cleanup.policy is compact", "retention.ms is 1000",
+            "max.message.bytes is 1000", "retention.bytes is 1000", "min.insync.replicas is 1, needed is 2" })
             Assert.Contains(setting, said, StringComparison.Ordinal);
     }
 
@@ -76,16 +82,20 @@ public sealed class KafkaAwayTests(PostgresServer postgres, KafkaServer shared)
         KafkaServer.SkipIfMissing();
         await using var engine = await Engine.CreateAsync(postgres, await shared.ConnectionStringAsync());
         await using var log = await KafkaLog.StartAsync(engine.DataSource,
-            [.. KafkaLog.Settings(await shared.ConnectionStringAsync()), ("Kafka:Partitions", "5"), ("Kafka:ReplicationFactor", "1"), ("Kafka:MinInSyncReplicas", "1"), ("Kafka:Retention", "3.00:00:00")]);
+            [.. KafkaLog.Settings(await shared.ConnectionStringAsync()), ("Kafka:Partitions", "5"), (
+                "Kafka:ReplicationFactor", "1"), ("Kafka:MinInSyncReplicas", "1"), ("Kafka:Retention", "3.00:00:00")]);
 
         var topic = log.Admin.GetMetadata(log.Options.EventsTopic, Wait.Long).Topics.Single();
         Assert.Equal(5, topic.Partitions.Count);
         Assert.All(topic.Partitions, p => Assert.Single(p.Replicas));
-        var entries = (await log.Admin.DescribeConfigsAsync([new ConfigResource { Type = ResourceType.Topic, Name = log.Options.EventsTopic }])).Single().Entries;
+        var entries = (await log.Admin.DescribeConfigsAsync(
+            [new ConfigResource { Type = ResourceType.Topic, Name = log.Options.EventsTopic }])).Single().Entries;
         Assert.Equal(
             ("259200000", "1", "5242880", "delete", "false"),
-            (entries["retention.ms"].Value, entries["min.insync.replicas"].Value, entries["max.message.bytes"].Value, entries["cleanup.policy"].Value, entries["unclean.leader.election.enable"].Value));
-        Assert.All(new[] { log.Options.DeadLettersTopic, log.Options.InvalidTopic }, name => Assert.Equal(ErrorCode.NoError, log.Admin.GetMetadata(name, Wait.Long).Topics.Single().Error.Code));
+            (entries["retention.ms"].Value, entries["min.insync.replicas"].Value, entries["max.message.bytes"].Value,
+                entries["cleanup.policy"].Value, entries["unclean.leader.election.enable"].Value));
+        Assert.All(new[] { log.Options.DeadLettersTopic, log.Options.InvalidTopic }, name =>
+            Assert.Equal(ErrorCode.NoError, log.Admin.GetMetadata(name, Wait.Long).Topics.Single().Error.Code));
     }
 
     [Fact]

@@ -11,7 +11,8 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
     [Fact]
     public async Task Any_number_of_processes_start_at_once_and_the_first_tenant_and_key_are_there_once()
     {
-        var hosts = await Task.WhenAll(Enumerable.Range(0, 4).Select(_ => Task.Run(() => new ApiHost(api.ConnectionString, ("Auth:BootstrapAdminKey", "a-second-admin-key")))));
+        var hosts = await Task.WhenAll(Enumerable.Range(0, 4)
+            .Select(_ => Task.Run(() => new ApiHost(api.ConnectionString, ("Auth:BootstrapAdminKey", "a-second-admin-key")))));
         foreach (var host in hosts)
         {
             using var client = host.Client("a-second-admin-key");
@@ -40,7 +41,8 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
         await client.WaitUntilReadyAsync();
 
         (await client.GetAsync("/tenants")).IsProblem(401, "unauthenticated");
-        Assert.Contains(logs.Lines, line => line.Level == LogLevel.Warning && line.Message.StartsWith("Auth:BootstrapAdminKey was revoked", StringComparison.Ordinal));
+        Assert.Contains(logs.Lines, line =>
+            line.Level == LogLevel.Warning && line.Message.StartsWith("Auth:BootstrapAdminKey was revoked", StringComparison.Ordinal));
     }
 
     [Fact]
@@ -97,28 +99,32 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
         var redis = free.LocalEndpoint.ToString();
         free.Stop();
         var logs = new CapturedLogs();
-        await using var host = new ApiHost(await postgres.CreateDatabaseAsync(), logs, ("ConnectionStrings:redis", $"{redis},connectTimeout=500"));
+        await using var host = new ApiHost(
+            await postgres.CreateDatabaseAsync(), logs, ("ConnectionStrings:redis", $"{redis},connectTimeout=500"));
 
         await Wait.UntilAsync("both are waited for", () =>
             logs.Lines.Any(line => line.Message.StartsWith("The database does not have", StringComparison.Ordinal))
             && logs.Lines.Any(line => line.Message.StartsWith("Waits, and is tried again", StringComparison.Ordinal)));
 
         Assert.DoesNotContain(logs.Lines, line => line.Level > LogLevel.Information);
-        Assert.Equal([LogLevel.Information, LogLevel.Warning], new[] { 14, 15 }.Select(seconds => Readiness.LevelOfWaiting(TimeSpan.FromSeconds(seconds))));
+        Assert.Equal([LogLevel.Information, LogLevel.Warning], new[] { 14, 15 }.Select(
+            seconds => Readiness.LevelOfWaiting(TimeSpan.FromSeconds(seconds))));
     }
 
     [Fact]
     public async Task Every_mistake_in_the_settings_is_named_at_once_with_its_key()
     {
         var (exitCode, said) = await ApiProcess.RunAsync([],
-            ("ConnectionStrings__triggersdb", "Host="), ("Auth__BootstrapAdminKey", "short"), ("RateLimiting__Burst", "0"), ("Shutdown__GracePeriod", "00:00:00"),
+            ("ConnectionStrings__triggersdb", "Host="), ("Auth__BootstrapAdminKey", "short"),
+            ("RateLimiting__Burst", "0"), ("Shutdown__GracePeriod", "00:00:00"),
             ("ConnectionStrings__redis", "password=short"), ("Auth__KeepKeys", "00:00:00"), ("Telemetry__SampleRatio", "1.5"),
             ("Auth__TrustedProxies", "10.0.0.0/8,nowhere"), ("Limits__KeysPerTenant", "0"), ("Requests__BodyTimeOt", "00:00:01"));
 
         Assert.Equal(1, exitCode);
         foreach (var key in new[]
             {
-                "ConnectionStrings:triggersdb", "Auth:BootstrapAdminKey", "RateLimiting:Burst", "Shutdown:GracePeriod", "ConnectionStrings:redis", "Auth:KeepKeys",
+                "ConnectionStrings:triggersdb", "Auth:BootstrapAdminKey", "RateLimiting:Burst",
+                "Shutdown:GracePeriod", "ConnectionStrings:redis", "Auth:KeepKeys",
                 "Telemetry:SampleRatio", "Auth:TrustedProxies", "Limits:KeysPerTenant", "Requests:BodyTimeOt is not a setting",
             })
             Assert.Contains(key, said);
@@ -131,7 +137,8 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
     {
         var database = await postgres.ReserveDatabaseAsync();
 
-        var ended = await Task.WhenAll(Enumerable.Range(0, 3).Select(_ => ApiProcess.RunAsync(["--migrate"], ("ConnectionStrings__triggersdb", database))));
+        var ended = await Task.WhenAll(
+            Enumerable.Range(0, 3).Select(_ => ApiProcess.RunAsync(["--migrate"], ("ConnectionStrings__triggersdb", database))));
 
         Assert.All(ended, e => Assert.True(e.ExitCode == 0, e.Said));
         await using var host = new ApiHost(database);

@@ -29,10 +29,14 @@ public sealed class StorageAwayTests(ApiFixture api) : IClassFixture<ApiFixture>
         await server.StopImmediateAsync();
 
         await ExpectRefusalAsync(() => client.PostAsync("/events", """{"type":"a","data":1}"""));
-        await ExpectRefusalAsync(() => client.PostAsync("/events/batch", """{"events":[{"type":"a","data":1}]}""", ("Idempotency-Key", "k")));
-        foreach (var path in new[] { "/events", $"/events/{accepted}", "/inbox?wait=10", "/subscriptions", "/deliveries", "/dead-letters", "/api-keys" })
+        await ExpectRefusalAsync(
+            () => client.PostAsync("/events/batch", """{"events":[{"type":"a","data":1}]}""", ("Idempotency-Key", "k")));
+        string[] paths =
+            ["/events", $"/events/{accepted}", "/inbox?wait=10", "/subscriptions", "/deliveries", "/dead-letters", "/api-keys"];
+        foreach (var path in paths)
             await ExpectRefusalAsync(() => client.GetAsync(path));
-        await Task.WhenAll(Enumerable.Range(0, 100).Select(_ => ExpectRefusalAsync(() => client.PostAsync("/events", """{"type":"a","data":1}"""))));
+        await Task.WhenAll(
+            Enumerable.Range(0, 100).Select(_ => ExpectRefusalAsync(() => client.PostAsync("/events", """{"type":"a","data":1}"""))));
         using (var stranger = host.Client(null))
         {
             var health = (await stranger.GetAsync("/health")).Is(200);

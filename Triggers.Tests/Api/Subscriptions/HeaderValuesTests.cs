@@ -8,7 +8,8 @@ public sealed class HeaderValuesTests(ApiFixture api) : IClassFixture<ApiFixture
     public async Task Readers_see_which_headers_there_are_and_writers_what_they_say()
     {
         var tenant = await api.NewTenantAsync();
-        const string body = """{"url":"https://receiver.example/","eventTypes":["*"],"headers":{"Authorization":"Bearer hush","x-team":"a"}}""";
+        const string body =
+            """{"url":"https://receiver.example/","eventTypes":["*"],"headers":{"Authorization":"Bearer hush","x-team":"a"}}""";
         var made = (await tenant.Client.PostAsync("/subscriptions", body)).Is(201);
         using var reader = api.Host.Client(await api.NewKeyAsync(tenant.Id, "subscriptions:read"));
         using var writer = api.Host.Client(await api.NewKeyAsync(tenant.Id, "subscriptions:read", "subscriptions:write"));

@@ -31,7 +31,8 @@ public sealed class RetriedRequestsTests(ApiFixture api) : IClassFixture<ApiFixt
     {
         var tenant = await api.NewTenantAsync();
 
-        var answers = await Task.WhenAll(Enumerable.Range(0, 8).Select(_ => tenant.Client.PostAsync("/subscriptions", Body, ("Idempotency-Key", "k"))));
+        var answers = await Task.WhenAll(
+            Enumerable.Range(0, 8).Select(_ => tenant.Client.PostAsync("/subscriptions", Body, ("Idempotency-Key", "k"))));
 
         Assert.All(answers, a => a.Is(201));
         Assert.Single(answers.Select(a => a.Text).Distinct());
@@ -45,7 +46,8 @@ public sealed class RetriedRequestsTests(ApiFixture api) : IClassFixture<ApiFixt
         var (tenant, other) = (await api.NewTenantAsync(), await api.NewTenantAsync());
         var first = (await tenant.Client.PostAsync("/subscriptions", Body, ("Idempotency-Key", "k"))).Is(201);
 
-        (await tenant.Client.PostAsync("/subscriptions", Body.Replace("a.example", "b.example"), ("Idempotency-Key", "k"))).IsProblem(422, "idempotency_key_reused");
+        (await tenant.Client.PostAsync("/subscriptions", Body.Replace("a.example", "b.example"), ("Idempotency-Key", "k")))
+            .IsProblem(422, "idempotency_key_reused");
         Assert.NotEqual(first.Id, (await other.Client.PostAsync("/subscriptions", Body, ("Idempotency-Key", "k"))).Is(201).Id);
         // What was refused is not kept.
         (await tenant.Client.PostAsync("/subscriptions", "{}", ("Idempotency-Key", "l"))).IsProblem(400, "invalid_request");
@@ -62,15 +64,18 @@ public sealed class RetriedRequestsTests(ApiFixture api) : IClassFixture<ApiFixt
     {
         var tenant = await api.NewTenantAsync();
         var made = (await tenant.Client.PostAsync("/subscriptions", Body, ("Idempotency-Key", "k"))).Is(201);
-        var kept = await api.Rows.ScalarAsync<byte[]>("SELECT answer FROM first_answers WHERE tenant_id = @tenant", ("tenant", tenant.Key));
+        var kept = await api.Rows.ScalarAsync<byte[]>(
+            "SELECT answer FROM first_answers WHERE tenant_id = @tenant", ("tenant", tenant.Key));
         var text = System.Text.Encoding.Latin1.GetString(kept);
         Assert.DoesNotContain(made["secret"]!["whsec_".Length..], text, StringComparison.Ordinal);
         Assert.DoesNotContain("a.example", text, StringComparison.Ordinal);
 
-        await api.Rows.ExecuteAsync("UPDATE first_answers SET expires_at = now() - interval '1 second' WHERE tenant_id = @tenant", ("tenant", tenant.Key));
+        await api.Rows.ExecuteAsync(
+            "UPDATE first_answers SET expires_at = now() - interval '1 second' WHERE tenant_id = @tenant", ("tenant", tenant.Key));
         await Housekeeping.KeepAsync(api.DataSource, TestContext.Current.CancellationToken);
 
-        Assert.Equal(0, await api.Rows.ScalarAsync<long>("SELECT count(*) FROM first_answers WHERE tenant_id = @tenant", ("tenant", tenant.Key)));
+        Assert.Equal(
+            0, await api.Rows.ScalarAsync<long>("SELECT count(*) FROM first_answers WHERE tenant_id = @tenant", ("tenant", tenant.Key)));
     }
 
     [Fact]

@@ -78,16 +78,20 @@ public sealed class SubscriptionsTests(ApiFixture api) : IClassFixture<ApiFixtur
         Assert.Equal("""["a"]""", url.Json["eventTypes"]!.ToJsonString());
         Assert.Equal("""{"x":"1"}""", url.Json["headers"]!.ToJsonString());
 
-        var rest = (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"eventTypes":["b","c.*"],"description":null,"headers":{"y":"2"}}""")).Is(200);
+        var rest = (await tenant.Client.PatchAsync(
+            $"/subscriptions/{id}", """{"eventTypes":["b","c.*"],"description":null,"headers":{"y":"2"}}""")).Is(200);
         Assert.Equal("https://b.example", rest["url"]);
         Assert.Null(rest.Json["description"]);
         Assert.Equal("""["b","c.*"]""", rest.Json["eventTypes"]!.ToJsonString());
         Assert.Equal("""{"x":"1","y":"2"}""", rest.Json["headers"]!.ToJsonString());
 
-        Assert.Equal("{}", (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"headers":null}""")).Is(200).Json["headers"]!.ToJsonString());
+        Assert.Equal("{}", (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"headers":null}"""))
+            .Is(200).Json["headers"]!.ToJsonString());
         Assert.Equal(["/url", "/eventTypes", "/enabled"],
-            (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"url":null,"eventTypes":null,"enabled":null}""")).IsProblem(400, "invalid_request").Pointers);
-        Assert.Equal(["/id"], (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"id":"x"}""")).IsProblem(400, "invalid_request").Pointers);
+            (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"url":null,"eventTypes":null,"enabled":null}"""))
+                .IsProblem(400, "invalid_request").Pointers);
+        Assert.Equal(["/id"], (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"id":"x"}"""))
+            .IsProblem(400, "invalid_request").Pointers);
     }
 
     [Theory]
@@ -117,7 +121,8 @@ public sealed class SubscriptionsTests(ApiFixture api) : IClassFixture<ApiFixtur
             $$"""{"url":"https://a.example","eventTypes":["a"],"headers":{{Headers(0, 15)}}}""")).Is(201).Id;
 
         Assert.Equal(["/headers"],
-            (await tenant.Client.PatchAsync($"/subscriptions/{id}", $$"""{"url":"https://b.example","headers":{{Headers(15, 6)}}}""")).IsProblem(400, "invalid_request").Pointers);
+            (await tenant.Client.PatchAsync($"/subscriptions/{id}", $$"""{"url":"https://b.example","headers":{{Headers(15, 6)}}}"""))
+                .IsProblem(400, "invalid_request").Pointers);
         Assert.Equal("https://a.example", (await tenant.Client.GetAsync($"/subscriptions/{id}"))["url"]);
         (await tenant.Client.PatchAsync($"/subscriptions/{id}", $$"""{"headers":{{Headers(10, 10)}}}""")).Is(200);
     }
@@ -129,8 +134,10 @@ public sealed class SubscriptionsTests(ApiFixture api) : IClassFixture<ApiFixtur
         var id = await tenant.Client.SubscribeAsync();
 
         Assert.Equal(["/headers/Last-Modified"],
-            (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"headers":{"Last-Modified":"x"}}""")).IsProblem(400, "invalid_request").Pointers);
-        Assert.Equal(["/url"], (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"url":"https://a.example:0/"}""")).IsProblem(400, "invalid_request").Pointers);
+            (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"headers":{"Last-Modified":"x"}}"""))
+                .IsProblem(400, "invalid_request").Pointers);
+        Assert.Equal(["/url"], (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"url":"https://a.example:0/"}"""))
+            .IsProblem(400, "invalid_request").Pointers);
     }
 
     [Theory]
@@ -156,7 +163,8 @@ public sealed class SubscriptionsTests(ApiFixture api) : IClassFixture<ApiFixtur
         var tenant = await api.NewTenantAsync();
 
         Assert.Contains("punycode",
-            (await tenant.Client.PostAsync("/subscriptions", $$"""{"url":"{{url}}","eventTypes":["*"]}""")).IsProblem(400, "invalid_request").Text, StringComparison.Ordinal);
+            (await tenant.Client.PostAsync("/subscriptions", $$"""{"url":"{{url}}","eventTypes":["*"]}""")).IsProblem(
+                400, "invalid_request").Text, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -165,7 +173,8 @@ public sealed class SubscriptionsTests(ApiFixture api) : IClassFixture<ApiFixtur
         var tenant = await api.NewTenantAsync();
         var id = await tenant.Client.SubscribeAsync();
 
-        Assert.Equal("requested", (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"enabled":false}""")).Is(200)["disabledReason"]);
+        Assert.Equal(
+            "requested", (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"enabled":false}""")).Is(200)["disabledReason"]);
         await api.Rows.ExecuteAsync("UPDATE subscriptions SET disabled_reason = 'gone' WHERE id = @id", ("id", Rows.Uuid(id)));
         // Gone stays gone, until somebody enables it.
         Assert.Equal("gone", (await tenant.Client.PatchAsync($"/subscriptions/{id}", """{"enabled":false}""")).Is(200)["disabledReason"]);
@@ -270,10 +279,12 @@ public sealed class SubscriptionsTests(ApiFixture api) : IClassFixture<ApiFixtur
         const string First = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3";
         const string Second = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
         var tenant = await api.NewTenantAsync();
-        var made = (await tenant.Client.PostAsync("/subscriptions", $$"""{"url":"https://a.example","eventTypes":["*"],"secret":"{{First}}"}""")).Is(201);
+        var made = (await tenant.Client.PostAsync(
+            "/subscriptions", $$"""{"url":"https://a.example","eventTypes":["*"],"secret":"{{First}}"}""")).Is(201);
         Assert.Equal(First, made["secret"]);
 
-        Assert.Equal(Second, (await tenant.Client.PostAsync($"/subscriptions/{made.Id}/secret/rotate", $$"""{"secret":"{{Second}}"}""")).Is(200)["secret"]);
+        Assert.Equal(Second, (await tenant.Client.PostAsync($"/subscriptions/{made.Id}/secret/rotate", $$"""{"secret":"{{Second}}"}"""))
+            .Is(200)["secret"]);
 
         Assert.Equal([Second, First], (await SecretsAsync(made.Id)).Select(s => s.Secret));
         // One that signs already is there once, as the newest.
@@ -290,14 +301,17 @@ public sealed class SubscriptionsTests(ApiFixture api) : IClassFixture<ApiFixtur
     [InlineData("""{"secret":"whsec_c2hvcnQ="}""", "/secret")]
     [InlineData("""{"secret":"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"}""", "/secret")]
     [InlineData("""{"secret":"whsec_MDEyMzQ1Njc4OWFi Y2RlZjAxMjM0NTY3"}""", "/secret")]
-    [InlineData("""{"secret":"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWZnaGlqa2xtbm9wcXJzdHV2d3h5ekFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFla"}""", "/secret")]
+    [InlineData(
+        """{"secret":"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWZnaGlqa2xtbm9wcXJzdHV2d3h5ekFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFla"}""",
+        "/secret")]
     [InlineData("""{"all":true}""", "/all")]
     public async Task A_mistake_in_a_rotation_is_named_and_nothing_is_rotated(string body, string place)
     {
         var tenant = await api.NewTenantAsync();
         var made = (await tenant.Client.PostAsync("/subscriptions", """{"url":"https://a.example","eventTypes":["*"]}""")).Is(201);
 
-        Assert.Equal([place], (await tenant.Client.PostAsync($"/subscriptions/{made.Id}/secret/rotate", body)).IsProblem(400, "invalid_request").Pointers);
+        Assert.Equal([place], (await tenant.Client.PostAsync($"/subscriptions/{made.Id}/secret/rotate", body))
+            .IsProblem(400, "invalid_request").Pointers);
 
         Assert.Equal(made["secret"], Assert.Single(await SecretsAsync(made.Id)).Secret);
     }
@@ -310,7 +324,8 @@ public sealed class SubscriptionsTests(ApiFixture api) : IClassFixture<ApiFixtur
 
         var testing = tenant.Client.PostAsync($"/subscriptions/{id}/test");
         await Wait.UntilAsync("the delivery is due", async () => await api.Rows.ScalarAsync<long>(
-            "SELECT count(*) FROM delivery_queue WHERE subscription_id = @id AND test AND next_attempt_at <= now()", ("id", Rows.Uuid(id))) == 1);
+            "SELECT count(*) FROM delivery_queue WHERE subscription_id = @id AND test AND next_attempt_at <= now()",
+            ("id", Rows.Uuid(id))) == 1);
         var delivery = (await tenant.Client.GetAsync($"/deliveries?subscriptionId={id}")).Ids.Single();
         await api.Rows.SucceedAsync(delivery);
         var answer = (await testing).Is(200);

@@ -37,11 +37,14 @@ public sealed class QueueMigrationTests(PostgresServer postgres) : IAsyncLifetim
         var other = await _engine.SubscribeAsync(_receiver.Url + "/other", "other");
         var pending = await AddEventAsync("pending", open: 1);
         var first = await AddDeliveryAsync(pending, subscription, "pending");
-        var leased = await AddDeliveryAsync(await AddEventAsync("leased", open: 1), subscription, "pending", claim: 1, claimedBy: 99, due: "-1 second");
-        var failed = await AddDeliveryAsync(await AddEventAsync("failed", open: 1), subscription, "pending", claim: 3, retries: 2, due: "1 hour", outcome: "http_status");
+        var leased = await AddDeliveryAsync(
+            await AddEventAsync("leased", open: 1), subscription, "pending", claim: 1, claimedBy: 99, due: "-1 second");
+        var failed = await AddDeliveryAsync(
+            await AddEventAsync("failed", open: 1), subscription, "pending", claim: 3, retries: 2, due: "1 hour", outcome: "http_status");
         await AddAttemptAsync(failed, 1, body: null);
         await AddAttemptAsync(failed, 2, body: new string('b', 4096));
-        var dead = await AddDeliveryAsync(await AddEventAsync("dead", dead: 1), subscription, "dead_lettered", claim: 2, retries: 2, outcome: "http_status");
+        var dead = await AddDeliveryAsync(
+            await AddEventAsync("dead", dead: 1), subscription, "dead_lettered", claim: 2, retries: 2, outcome: "http_status");
         await AddAttemptAsync(dead, 1, body: "no");
         await AddDeadLetterAsync(dead, "dead", subscription, "open");
         var repeated = await AddDeliveryAsync(await AddEventAsync("replaying", open: 1, dead: 1), subscription, "dead_lettered");
@@ -60,7 +63,8 @@ public sealed class QueueMigrationTests(PostgresServer postgres) : IAsyncLifetim
         await AddDeliveryAsync(await AddEventAsync("acknowledged", open: 1, acknowledged: true), subscription, "pending", due: "1 hour");
         await AddDeliveryAsync(await AddEventAsync("half", open: 1, done: 1), subscription, "succeeded");
         await AddDeliveryAsync(_events["half"], other, "pending", due: "1 hour");
-        await AddDeliveryAsync(await AddEventAsync("test", open: 1, acknowledged: true), subscription, "pending", test: true, due: "1 hour");
+        await AddDeliveryAsync(
+            await AddEventAsync("test", open: 1, acknowledged: true), subscription, "pending", test: true, due: "1 hour");
         var orphan = await AddDeliveryAsync(TypeId.NewGuid(), subscription, "pending", due: "1 hour");
         var old = await AddDeliveryAsync(await AddEventAsync("old", open: 1, days: 60), subscription, "pending", days: 59, due: "1 hour");
         await AddDeliveryAsync(await AddEventAsync("old and delivered", days: 60), subscription, "succeeded", days: 60);
@@ -77,7 +81,8 @@ public sealed class QueueMigrationTests(PostgresServer postgres) : IAsyncLifetim
             SELECT concat_ws(',', id, event_id, subscription_id, status, claim, claimed_by, retry_count, next_attempt_at, last_outcome, replay_of, test, finalized_at)
             """;
         var deliveries = await ListAsync($"{Deliveries} FROM deliveries");
-        var attempts = await ListAsync("SELECT concat_ws(',', delivery_id, claim, id, number, started_at, outcome, status_code, md5(response_body)) FROM attempts");
+        var attempts = await ListAsync(
+            "SELECT concat_ws(',', delivery_id, claim, id, number, started_at, outcome, status_code, md5(response_body)) FROM attempts");
 
         await _engine.MigrateAsync();
 
@@ -88,15 +93,19 @@ public sealed class QueueMigrationTests(PostgresServer postgres) : IAsyncLifetim
             WHERE e.id IN ({EventState.OpenEvents(_ => "", "ASC", 1000).Replace("@tenant", $"'{_engine.Tenant}'")}) AND {EventState.IsInInbox}
             """));
         Assert.Equal(deliveries, await ListAsync($"{Deliveries} FROM all_deliveries"));
-        Assert.Equal(attempts, await ListAsync("SELECT concat_ws(',', delivery_id, claim, id, number, started_at, outcome, status_code, md5(response_body)) FROM all_attempts"));
+        Assert.Equal(attempts, await ListAsync(
+            "SELECT concat_ws(',', delivery_id, claim, id, number, started_at, outcome, status_code, md5(response_body)) FROM "
+                + "all_attempts"));
         Assert.Equal(0, await _engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'pending'"));
         Assert.Equal(0, await _engine.ScalarAsync<int>($"SELECT data_bytes FROM delivery_queue WHERE id = '{orphan}'"));
-        Assert.Equal("old", await _engine.ScalarAsync<string>($"SELECT e.type FROM delivery_queue q JOIN events e ON e.id = q.event_id WHERE q.id = '{old}' AND q.data_bytes = 2"));
+        Assert.Equal("old", await _engine.ScalarAsync<string>(
+            $"SELECT e.type FROM delivery_queue q JOIN events e ON e.id = q.event_id WHERE q.id = '{old}' AND q.data_bytes = 2"));
 
         // What was due goes out, and with it what a worker had that is no more.
         await _engine.StartDeliveryAsync();
         foreach (var id in new[] { first, leased })
-            await Wait.UntilAsync("it is delivered", async () => await _engine.ScalarAsync<long>($"SELECT count(*) FROM deliveries WHERE id = '{id}' AND status = 'succeeded'") == 1);
+            await Wait.UntilAsync("it is delivered", async () =>
+                await _engine.ScalarAsync<long>($"SELECT count(*) FROM deliveries WHERE id = '{id}' AND status = 'succeeded'") == 1);
         Assert.Equal("delivered", await _engine.StatusAsync(pending));
         await _engine.WaitForStatusAsync(_events["unprojected"], DeliveryStatus.Succeeded);
     }
@@ -156,7 +165,8 @@ public sealed class QueueMigrationTests(PostgresServer postgres) : IAsyncLifetim
     }
 
     private async Task<Guid> AddDeliveryAsync(
-        Guid e, Guid subscription, string status, int claim = 0, int? claimedBy = null, int retries = 0, string due = "0 seconds", string? outcome = null,
+        Guid e, Guid subscription, string status, int claim = 0, int? claimedBy = null,
+        int retries = 0, string due = "0 seconds", string? outcome = null,
         Guid? replayOf = null, bool test = false, int days = 0)
     {
         var id = TypeId.Add(TypeId.At(DateTimeOffset.UtcNow.AddDays(-days)), Random.Shared.Next());
@@ -177,7 +187,8 @@ public sealed class QueueMigrationTests(PostgresServer postgres) : IAsyncLifetim
         VALUES ('{delivery}', {claim}, '{_engine.Tenant}', uuidv7(), {claim}, now(), 1, 'http_status', 500, {(body is null ? "NULL" : $"'{body}'")})
         """);
 
-    private Task<int> AddDeadLetterAsync(Guid delivery, string name, Guid subscription, string state, Guid? replay = null) => _engine.ExecuteAsync(
+    private Task<int> AddDeadLetterAsync(Guid delivery, string name, Guid subscription, string state, Guid? replay = null) =>
+        _engine.ExecuteAsync(
         $"""
         INSERT INTO dead_letters (tenant_id, delivery_id, event_id, subscription_id, state, reason, attempts, replay_delivery_id)
         VALUES ('{_engine.Tenant}', '{delivery}', '{_events[name]}', '{subscription}', '{state}', 'exhausted', 2, {(replay is null ? "NULL" : $"'{replay}'")})
@@ -185,7 +196,8 @@ public sealed class QueueMigrationTests(PostgresServer postgres) : IAsyncLifetim
 
     /// <summary>Types and statuses of all events. The old form asks <c>o</c>, a row of <c>open_events</c>.</summary>
     private Task<string[]> StatusesAsync(string status) => ListAsync(
-        $"SELECT e.type || ': ' || {status} FROM events e {(status.Contains("o.dead") ? "LEFT JOIN open_events o ON o.tenant_id = e.tenant_id AND o.event_id = e.id" : "")}");
+        $"SELECT e.type || ': ' || {status} FROM events e "
+            + $"{(status.Contains("o.dead") ? "LEFT JOIN open_events o ON o.tenant_id = e.tenant_id AND o.event_id = e.id" : "")}");
 
     private async Task<string[]> ListAsync(string sql) =>
         await _engine.ScalarAsync<string[]>($"SELECT coalesce(array_agg(x::text ORDER BY x::text), '{{}}') FROM ({sql}) AS t (x)");

@@ -22,7 +22,8 @@ public class HistoryTests(PostgresServer postgres) : EngineTests(postgres)
 
         foreach (var change in new[] { "status = 'succeeded'", "status = 'cancelled'", "retry_count = 2", "finalized_at = now()" })
         {
-            var refused = await Assert.ThrowsAsync<PostgresException>(() => Engine.ExecuteAsync($"UPDATE deliveries SET {change} WHERE id = '{id}'"));
+            var refused = await Assert.ThrowsAsync<PostgresException>(
+                () => Engine.ExecuteAsync($"UPDATE deliveries SET {change} WHERE id = '{id}'"));
             Assert.Equal(PostgresErrorCodes.RestrictViolation, refused.SqlState);
         }
     }
@@ -35,7 +36,8 @@ public class HistoryTests(PostgresServer postgres) : EngineTests(postgres)
     [InlineData("'succeeded', now()", ", attempt_id, attempt_number")]
     public async Task History_holds_only_what_is_final_and_attempts_that_are_whole(string statusAndEnd, string columns)
     {
-        var values = columns.Replace(", attempt_id", ", gen_random_uuid()", StringComparison.Ordinal).Replace(", attempt_number", ", 1", StringComparison.Ordinal);
+        var values = columns.Replace(", attempt_id", ", gen_random_uuid()", StringComparison.Ordinal)
+            .Replace(", attempt_number", ", 1", StringComparison.Ordinal);
 
         var refused = await Assert.ThrowsAsync<PostgresException>(() => Engine.ExecuteAsync(
             $"""

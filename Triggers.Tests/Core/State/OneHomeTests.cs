@@ -7,10 +7,14 @@ public sealed partial class OneHomeTests
 {
     private const string Home = "Triggers.Core/State/";
 
-    /// <summary>Tests that write what no statement of ours would: what constraints refuse, an older schema, many rows at once, another process' claim.</summary>
+    /// <summary>
+    /// Tests that write what no statement of ours would: what constraints refuse, an older schema, many rows at once, another process'
+    /// claim.
+    /// </summary>
     private static readonly string[] s_own =
     [
-        "Triggers.Tests/Core/State/HistoryTests.cs", "Triggers.Tests/Core/Schema/QueueMigrationTests.cs", "Triggers.Tests/Api/Lists/LongHistoryTests.cs",
+        "Triggers.Tests/Core/State/HistoryTests.cs", "Triggers.Tests/Core/Schema/QueueMigrationTests.cs",
+        "Triggers.Tests/Api/Lists/LongHistoryTests.cs",
         "Triggers.Tests/Delivery/WorkersTests.cs", "Triggers.Tests/Core/State/OneHomeTests.cs",
     ];
 
@@ -28,14 +32,18 @@ public sealed partial class OneHomeTests
     [Fact]
     public void Rules_are_written_once()
     {
-        foreach (var rule in new[] { "state IN ('open', 'replaying')", "log = 'postgres' AND partition = 0 FOR UPDATE", "seq >= (SELECT next", "NOT q.is_replay" })
+        foreach (var rule in new[] { "state IN ('open', 'replaying')",
+            "log = 'postgres' AND partition = 0 FOR UPDATE", "seq >= (SELECT next", "NOT q.is_replay" })
         {
             Assert.DoesNotContain(Sources(), s =>
-                !s.Path.StartsWith(Home, StringComparison.Ordinal) && !s_own.Contains(s.Path) && s.Text.Contains(rule, StringComparison.Ordinal));
+                !s.Path.StartsWith(Home, StringComparison.Ordinal) && !s_own.Contains(s.Path)
+                    && s.Text.Contains(rule, StringComparison.Ordinal));
         }
     }
 
-    [GeneratedRegex(@"\b(INSERT\s+INTO|UPDATE|DELETE\s+FROM|TRUNCATE|COPY)\s+(events|deliveries|delivery_queue|fan_outs|inbox|acknowledgements|attempts|dead_letters)\b")]
+    [GeneratedRegex(
+        @"\b(INSERT\s+INTO|UPDATE|DELETE\s+FROM|TRUNCATE|COPY)\s+"
+        + @"(events|deliveries|delivery_queue|fan_outs|inbox|acknowledgements|attempts|dead_letters)\b")]
     private static partial Regex Writes();
 
     private static IEnumerable<(string Path, string Text)> Sources()

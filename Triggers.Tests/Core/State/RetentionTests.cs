@@ -16,18 +16,21 @@ public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgr
         var subscription = await Engine.SubscribeAsync(Receiver.Url, "nothing");
         // The first two have partitions, the others are in the default one.
         var (over, queued) = (await AddAsync(40, subscription, partition: true), await AddAsync(41, subscription, partition: true));
-        var (dead, unprojected, late, young) = (await AddAsync(42, subscription), await AddAsync(43, subscription, logged: true), await AddAsync(44, subscription), await AddAsync(29, subscription));
+        var (dead, unprojected, late, young) = (await AddAsync(42, subscription), await AddAsync(
+            43, subscription, logged: true), await AddAsync(44, subscription), await AddAsync(29, subscription));
         await Engine.Rows.ExecuteAsync(DeliveryQueue.Enqueue([new NewDelivery(Engine.Tenant, TypeId.NewGuid(), queued, subscription)]));
         var letter = await DieAsync(dead, subscription);
         await Engine.ExecuteAsync([DeadLetterChanges.Discard(Engine.Tenant, [await DieAsync(over, subscription)])]);
         await using var api = new ApiHost(Engine.ConnectionString, Engine.Settings);
         using var client = api.Client();
         await client.WaitUntilReadyAsync();
-        (await client.PostAsync("/events", $$"""{"type":"a.b","externalId":"of {{over}}","data":1}""")).IsProblem(409, "external_id_conflict");
+        (await client.PostAsync("/events", $$"""{"type":"a.b","externalId":"of {{over}}","data":1}"""))
+            .IsProblem(409, "external_id_conflict");
 
         var dropped = await DropAsync();
 
-        string[] expected = ["acknowledgements 40", "attempts 40", "attempts 44", "deliveries 40", "deliveries 44", "events 40", "events 44"];
+        string[] expected =
+            ["acknowledgements 40", "attempts 40", "attempts 44", "deliveries 40", "deliveries 44", "events 40", "events 44"];
         Assert.Equal(expected, dropped.Select(d => $"{d.Table} {Day(0).DayNumber - d.Day.DayNumber}").Order(StringComparer.Ordinal));
         Assert.All(dropped, d => Assert.Equal(1, d.Rows));
         foreach (var gone in new[] { over, late })
@@ -35,7 +38,8 @@ public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgr
         foreach (var kept in new[] { queued, dead, unprojected, young })
             (await client.GetAsync($"/events/{TypeId.Format(TypeId.Event, kept)}")).Is(200);
         (await client.PostAsync("/events", $$"""{"type":"a.b","externalId":"of {{over}}","data":1}""")).Is(202);
-        (await client.PostAsync("/events", $$"""{"type":"a.b","externalId":"of {{young}}","data":1}""")).IsProblem(409, "external_id_conflict");
+        (await client.PostAsync("/events", $$"""{"type":"a.b","externalId":"of {{young}}","data":1}"""))
+            .IsProblem(409, "external_id_conflict");
         Assert.Equal(1, await Engine.ScalarAsync<long>("SELECT count(*) FROM dead_letters"));
         Assert.Equal(0, await Engine.ScalarAsync<long>($"SELECT count(*) FROM inbox WHERE event_id = '{late}'"));
         Assert.Empty(await DropAsync());
@@ -97,7 +101,8 @@ public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgr
                     l.EnableMeasurementEvents(instrument);
             },
         };
-        listener.SetMeasurementEventCallback<long>((_, rows, tags, _) => Interlocked.Add(ref dropped, Equals(tags[0].Value, "events") ? rows : 100));
+        listener.SetMeasurementEventCallback<long>(
+            (_, rows, tags, _) => Interlocked.Add(ref dropped, Equals(tags[0].Value, "events") ? rows : 100));
         listener.Start();
 
         await Engine.StartDeliveryAsync(("Retention:Events", "10.00:00:00"), ("Retention:Deliveries", "20.00:00:00"));
@@ -116,7 +121,8 @@ public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgr
             DeliveryQueue.Enqueue([delivery]),
             .. DeliveryResults.Apply(
             [
-                new DeliveryResult(Engine.Tenant, delivery.Id, id, subscription, 0, DeliveryStatus.DeadLettered, Rows.Attempt(AttemptOutcome.Timeout, 200))
+                new DeliveryResult(Engine.Tenant, delivery.Id, id, subscription, 0, DeliveryStatus.DeadLettered, Rows.Attempt(
+                    AttemptOutcome.Timeout, 200))
                 {
                     Reason = "exhausted",
                 },
@@ -133,7 +139,9 @@ public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgr
         return await Retention.DropAsync(connection, _ => 30, TestContext.Current.CancellationToken);
     }
 
-    /// <summary>An event of so many days ago with an external id, delivered at the second attempt; acknowledged, or else in the inbox.</summary>
+    /// <summary>
+    /// An event of so many days ago with an external id, delivered at the second attempt; acknowledged, or else in the inbox.
+    /// </summary>
     private async Task<Guid> AddAsync(int days, Guid subscription, bool partition = false, bool logged = false)
     {
         if (partition)

@@ -7,7 +7,8 @@ namespace Triggers.Tests.Delivery.Attempts;
 
 public sealed class PayloadsTests
 {
-    private readonly EventToSend _event = new(TypeId.NewGuid(), "order.created", null, null, null, null, "c", null, Encoding.UTF8.GetBytes("[1]"));
+    private readonly EventToSend _event =
+        new(TypeId.NewGuid(), "order.created", null, null, null, null, "c", null, Encoding.UTF8.GetBytes("[1]"));
     private readonly TaskCompletionSource _database = new();
     private readonly Payloads _payloads;
     private int _reads;

@@ -73,8 +73,10 @@ internal sealed class RealSender : IAsyncDisposable
             [new SigningSecret { Secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=" }], Enabled: true);
         var delivery = new DueDelivery(subscriber.TenantId, TypeId.NewGuid(), e.Id, subscriber.Id, 1, 0, null, false, 0, data.Length);
         // Read anew each time, as from the database.
-        var share = new Payloads((_, _) => Task.FromResult<IReadOnlyCollection<EventToSend>>([e])).Hold(subscriber.TenantId, e.Id, data.Length);
-        return _services.GetRequiredService<WebhookSender>().SendAsync(delivery, share, () => { }, () => { }, subscriber, 1, null, cancellationToken);
+        var share = new Payloads((_, _) => Task.FromResult<IReadOnlyCollection<EventToSend>>([e]))
+            .Hold(subscriber.TenantId, e.Id, data.Length);
+        return _services.GetRequiredService<WebhookSender>()
+            .SendAsync(delivery, share, () => { }, () => { }, subscriber, 1, null, cancellationToken);
     }
 
     public async ValueTask DisposeAsync()

@@ -65,7 +65,8 @@ public sealed class WebhookSenderTests
     [InlineData("http://168.63.129.16/machine", "the address is not one that webhooks may be sent to")]
     [InlineData("http://localhost:8080/", "the address is not one that webhooks may be sent to")]
     [InlineData("http://127.0.0.1:25/", "webhooks may not be sent to port 25")]
-    public async Task What_the_guard_refuses_names_neither_addresses_nor_settings_to_the_tenant_and_both_in_the_log(string url, string said)
+    public async Task What_the_guard_refuses_names_neither_addresses_nor_settings_to_the_tenant_and_both_in_the_log(
+        string url, string said)
     {
         await using var sender = new RealSender(options => options.AllowedNetworks = "");
 
