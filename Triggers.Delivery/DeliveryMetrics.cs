@@ -39,7 +39,8 @@ internal sealed class DeliveryMetrics
         _batchDuration = meter.CreateHistogram("triggers.projection.batch.duration", "s",
             "From reading a batch to the commit of what follows from it, by `log`.", advice: Short);
         _setAside = meter.CreateCounter<long>("triggers.projection.set_aside", "{record}",
-            "Records of the log that could not be projected and are in the topic of invalid records.");
+            "Records of the log that could not be projected: those of Kafka are in the topic of invalid records, those of Postgres in the "
+                + "inbox.");
         meter.CreateObservableGauge("triggers.log.lag.events", () => _lags.Select(lag => Lag(lag.Key, lag.Value.Events)), "{event}",
             "Events in the log that are not projected yet, by `log` and `partition`.");
         meter.CreateObservableGauge("triggers.log.lag.duration", () => _lags.Select(lag => Lag(lag.Key, lag.Value.Seconds)), "s",

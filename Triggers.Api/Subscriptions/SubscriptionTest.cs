@@ -47,7 +47,7 @@ internal static class SubscriptionTest
             deadline.Pause();
             await Task.Delay(pause, time, context.RequestAborted);
             deadline.Restart();
-            var attempt = await db.Attempts.Where(a => a.DeliveryId == deliveryId).OrderBy(a => a.Number)
+            var attempt = await db.Attempts.Where(a => a.TenantId == caller.TenantId && a.DeliveryId == deliveryId).OrderBy(a => a.Number)
                 .FirstOrDefaultAsync(context.RequestAborted);
             if (attempt is not null)
             {

@@ -1,4 +1,5 @@
 using Npgsql;
+using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Delivery.Attempts;
 using Triggers.Delivery.Waking;
@@ -12,9 +13,10 @@ namespace Triggers.Delivery.Projection;
 /// forms: where events are logged in Kafka now, it projects what was accepted before. Any process may do it; the lock on the position
 /// lets one at a time.
 /// </summary>
-internal sealed class PostgresProjector(
+internal sealed partial class PostgresProjector(
     EngineDataSource dataSource,
     Projection projection,
+    DeliveryMetrics metrics,
     WorkerRegistration worker,
     Wakeups wakeups,
     Readiness readiness,
@@ -30,6 +32,10 @@ internal sealed class PostgresProjector(
 
     private static readonly TimeSpan LookInterval = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan SomebodyElseReads = TimeSpan.FromMilliseconds(500);
+
+    private int _limit = BatchSize;
+    private Guid _first;
+    private (Guid Event, string Reason)? _refusal;
 
     private enum Outcome
     {
@@ -49,8 +55,23 @@ internal sealed class PostgresProjector(
         await using var connection = await dataSource.Pool.OpenConnectionAsync(stoppingToken);
         while (true)
         {
-            var outcome = await ProjectAsync(connection, stoppingToken);
+            Outcome outcome;
+            try
+            {
+                outcome = await ProjectAsync(connection, stoppingToken);
+            }
+            catch (PostgresException e) when (Storage.IsRefusal(e) && _refusal is null)
+            {
+                // What follows from one of the events can't be stored. Halving finds it in a few steps, and all others go on. On a fresh
+                // connection, which the next round has.
+                dataSource.Refused();
+                if (_limit == 1)
+                    _refusal = (_first, $"{e.SqlState} {e.MessageText}");
+                _limit = Math.Max(1, _limit / 2);
+                return;
+            }
             Recovered();
+            _limit = Math.Min(BatchSize, _limit * 2);
             if (outcome == Outcome.More)
                 continue;
             // Nobody rang: one cheap question now and then, in case a notification was lost.
@@ -66,20 +87,44 @@ internal sealed class PostgresProjector(
         var claimedAt = Time.GetTimestamp();
         // Of the newest partitions first. They have all there is if no number is missing from the position on; where one is, which is when
         // an append was rolled back, or an id is older, every partition is asked, however many there are.
-        var (events, lastSeq, version, locked, complete) = await ReadAsync(connection, Recently, cancellationToken);
+        var (events, lastSeq, version, locked, complete) = await ReadAsync(connection, Recently, _limit, cancellationToken);
         if (locked && !complete)
-            (events, lastSeq, version, locked, _) = await ReadAsync(connection, "", cancellationToken);
+            (events, lastSeq, version, locked, _) = await ReadAsync(connection, "", _limit, cancellationToken);
         if (!locked)
             return Outcome.Busy;
         if (events.Count == 0)
             return Outcome.Empty;
 
-        await projection.WriteAsync("postgres", connection, transaction, events, version, claimedAt, new(
-            "UPDATE log_positions SET next = @next WHERE log = 'postgres' AND partition = 0")
+        var advance = new NpgsqlBatchCommand("UPDATE log_positions SET next = @next WHERE log = 'postgres' AND partition = 0")
         {
             Parameters = { new("next", lastSeq + 1) },
-        }, cancellationToken);
-        return events.Count == BatchSize ? Outcome.More : Outcome.Empty;
+        };
+        _first = events[0].Event.Id;
+        // Unless another process has dealt with it meanwhile.
+        if (_refusal is { } refusal && refusal.Event == _first)
+        {
+            await SetAsideAsync(connection, transaction, events.Single(), refusal.Reason, advance, cancellationToken);
+            _refusal = null;
+            return Outcome.More;
+        }
+        _refusal = null;
+        await projection.WriteAsync("postgres", connection, transaction, events, version, claimedAt, advance, cancellationToken);
+        return events.Count == _limit ? Outcome.More : Outcome.Empty;
+    }
+
+    /// <summary>Nobody gets it but who looks into the inbox, where it can be replayed from. It is in the log still.</summary>
+    private async Task SetAsideAsync(
+        NpgsqlConnection connection, NpgsqlTransaction transaction, ProjectedEvent refused, string reason, NpgsqlBatchCommand advance,
+        CancellationToken cancellationToken)
+    {
+        await using var batch = new NpgsqlBatch(connection)
+        {
+            BatchCommands = { EventState.Receive([(refused.TenantId, refused.Event.Id)]), advance },
+        };
+        await batch.ExecuteNonQueryAsync(cancellationToken);
+        await transaction.CommitAsync(cancellationToken);
+        metrics.SetAside();
+        Log.SetAside(Logger, TypeId.Format(TypeId.Event, refused.Event.Id), reason);
     }
 
     private static async Task<bool> IsBehindAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
@@ -90,7 +135,7 @@ internal sealed class PostgresProjector(
     }
 
     private static async Task<(List<ProjectedEvent> Events, long LastSeq, long Version, bool Locked, bool Complete)> ReadAsync(
-        NpgsqlConnection connection, string bounds, CancellationToken cancellationToken)
+        NpgsqlConnection connection, string bounds, int limit, CancellationToken cancellationToken)
     {
         await using var batch = new NpgsqlBatch(connection)
         {
@@ -104,7 +149,7 @@ internal sealed class PostgresProjector(
                     SELECT p.next, e.*
                     FROM position p LEFT JOIN LATERAL (
                         SELECT e.seq, e.tenant_id, {EventRow.ColumnsUpTo(ProjectedEvent.MaxCarriedBytes)}, octet_length(e.data)
-                        FROM events e WHERE e.seq >= p.next {bounds} ORDER BY e.seq LIMIT {BatchSize}
+                        FROM events e WHERE e.seq >= p.next {bounds} ORDER BY e.seq LIMIT {limit}
                     ) e ON true
                     ORDER BY e.seq
                     """),
@@ -129,5 +174,12 @@ internal sealed class PostgresProjector(
         await reader.ReadAsync(cancellationToken);
         var version = reader.GetInt64(0);
         return (events, lastSeq, version, locked, events.Count > 0 && lastSeq - first + 1 == events.Count);
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventId = 1, Level = LogLevel.Error,
+            Message = "Event {EventId} was set aside, since Postgres refuses its deliveries: {Reason}. It is in the inbox.")]
+        public static partial void SetAside(ILogger logger, string eventId, string reason);
     }
 }

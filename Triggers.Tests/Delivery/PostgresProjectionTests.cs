@@ -36,6 +36,33 @@ public sealed class PostgresProjectionTests(PostgresServer postgres) : EngineTes
     }
 
     [Fact]
+    public async Task An_event_whose_deliveries_Postgres_refuses_is_set_aside_and_all_others_go_on()
+    {
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.ExecuteAsync(
+            """
+            CREATE FUNCTION refuse_bad() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                IF (SELECT type FROM events WHERE tenant_id = NEW.tenant_id AND id = NEW.event_id) = 'a.bad' THEN
+                    RAISE EXCEPTION 'not this one' USING ERRCODE = 'invalid_parameter_value';
+                END IF;
+                RETURN NEW;
+            END $$;
+            CREATE TRIGGER refuse_bad BEFORE INSERT ON delivery_queue FOR EACH ROW EXECUTE FUNCTION refuse_bad()
+            """);
+        var good = (await Engine.AppendAsync("a.good", 100)).ToList();
+        var bad = (await Engine.AppendAsync("a.bad"))[0];
+        good.AddRange(await Engine.AppendAsync("a.good", 60));
+
+        await Engine.StartDeliveryAsync();
+
+        await Wait.UntilAsync("all others are delivered", () => Receiver.Received.Count >= good.Count);
+        Assert.Equal(good.Select(id => TypeId.Format(TypeId.Event, id)).ToHashSet(), Receiver.Received.Select(w => w.EventId).ToHashSet());
+        Assert.Equal(bad, await Engine.ScalarAsync<Guid>("SELECT event_id FROM inbox"));
+        Assert.Equal(0, await Engine.ScalarAsync<long>($"SELECT count(*) FROM all_deliveries WHERE event_id = '{bad}'"));
+    }
+
+    [Fact]
     public async Task While_another_process_has_the_position_no_events_are_read()
     {
         await using var connection = await Engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
