@@ -31,9 +31,12 @@ try
     builder.Services.AddSingleton(settings).AddSingleton<Supervision>().TryAddSingleton(TimeProvider.System);
     builder.OnBeforeStart(async (start, _) =>
     {
-        if (containers is not null)
-            await containers.PrepareAsync(settings.Is("reset"));
-        start.Services.GetRequiredService<Supervision>().Begin();
+        var supervision = start.Services.GetRequiredService<Supervision>();
+        if (containers is { Answers: false })
+            supervision.Fail($"--Stores=containers needs Docker or Podman: {containers.Why}.");
+        else if (containers is not null && settings.Is("reset"))
+            await containers.DropVolumesAsync();
+        supervision.Begin();
     });
     await using var app = builder.Build();
     await app.RunAsync();

@@ -118,13 +118,10 @@ internal sealed record ContainerRuntime(string Name, bool Answers, string Why)
         return containers ? runtime : null;
     }
 
-    public async Task PrepareAsync(bool reset)
+    public Task DropVolumesAsync()
     {
-        if (!Answers)
-            throw new DistributedApplicationException($"--Stores=containers needs Docker or Podman: {Why}.");
-        if (reset)
-            await Tool.RunAsync(Name, ["volume", "rm", "--force", "triggers-postgres", "triggers-redis", "triggers-kafka"],
-                ".", NullLogger.Instance, default);
+        string[] command = ["volume", "rm", "--force", "triggers-postgres", "triggers-redis", "triggers-kafka"];
+        return Tool.RunAsync(Name, command, ".", NullLogger.Instance, default);
     }
 
     /// <summary>Asks Aspire's own orchestrator, which will start the containers and knows Docker and Podman.</summary>
