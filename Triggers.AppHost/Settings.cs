@@ -55,6 +55,7 @@ internal sealed class Settings
             "deploy", "AppHost", "DcpPublisher", "Parameters", "Pipeline", "Publishing"];
 
     private readonly IConfiguration _configuration;
+    private readonly Lock _kept = new();
 
     /// <param name="configuration">Environment and arguments.</param>
     /// <param name="arguments">The arguments alone.</param>
@@ -138,14 +139,18 @@ internal sealed class Settings
     public string Kept(string file, Func<string> generate)
     {
         var path = Path.Combine(DataDirectory, file);
-        if (new FileInfo(path) is not { Exists: true, Length: > 0 })
+        // The brokers of a cluster ask at the same time, and must have the same answer.
+        lock (_kept)
         {
-            File.WriteAllText(path, "");
-            if (!OperatingSystem.IsWindows())
-                File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
-            File.WriteAllText(path, generate());
+            if (new FileInfo(path) is not { Exists: true, Length: > 0 })
+            {
+                File.WriteAllText(path, "");
+                if (!OperatingSystem.IsWindows())
+                    File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+                File.WriteAllText(path, generate());
+            }
+            return File.ReadAllText(path);
         }
-        return File.ReadAllText(path);
     }
 
     /// <summary>The arguments as pairs: bare flags are true, and a value may be a word of its own.</summary>

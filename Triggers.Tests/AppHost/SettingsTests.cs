@@ -4,6 +4,7 @@ using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Options;
 using Triggers.AppHost;
+using Triggers.AppHost.Stores;
 using Triggers.Delivery;
 using Triggers.EventLog.Kafka;
 using Triggers.ServiceDefaults;
@@ -147,6 +148,23 @@ public sealed partial class SettingsTests
                 Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(Path.Combine(directory, "admin-key")));
             Directory.Delete(directory, recursive: true);
         });
+    }
+
+    [Fact]
+    public async Task What_is_generated_once_is_the_same_for_all_who_ask_at_the_same_time()
+    {
+        var directory = TestDirectory.New();
+        PackageCache.CreateReadable(directory);
+        var settings = Read($"--Data:Directory={directory}");
+        using var together = new Barrier(8);
+
+        var answers = await Task.WhenAll(Enumerable.Range(0, 8).Select(_ => Task.Factory.StartNew(() =>
+        {
+            together.SignalAndWait(TestContext.Current.CancellationToken);
+            return settings.Kept("generated", () => Guid.NewGuid().ToString());
+        }, TestContext.Current.CancellationToken, TaskCreationOptions.LongRunning, TaskScheduler.Default)));
+
+        Assert.Single(answers.Distinct());
     }
 
     private static Settings Read(params string[] arguments)
