@@ -149,7 +149,10 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
         await Wait.UntilAsync("the worker waits for the event", async () => await Engine.ScalarAsync<long>(Waiting) == 1);
         await Engine.ScalarAsync<bool>(Waiting.Replace("count(*)", "bool_and(pg_terminate_backend(pid))"));
         await Wait.UntilAsync("it tries again", async () => await Engine.ScalarAsync<long>(Waiting) == 1);
-        Assert.Equal(("running", "0"), await ProgressAsync(client, job.Id));
+        // What it had charged by then it may have made; nothing from the locked one on.
+        var (status, made) = await ProgressAsync(client, job.Id);
+        Assert.Equal("running", status);
+        Assert.InRange(int.Parse(made!), 0, 2);
         await transaction.RollbackAsync(TestContext.Current.CancellationToken);
 
         await Wait.UntilAsync("the job is completed", async () => await ProgressAsync(client, job.Id) == ("completed", "5"));
