@@ -117,15 +117,13 @@ public sealed class DrillTests
         await system.ArrivedAsync();
         await using var database = Triggers.Core.Storage.Builder(await system.ConnectionStringAsync("triggersdb"), "tests").Build();
         const string reserved = "SELECT event_id FROM request_keys WHERE kind = 0 AND busy_until IS NOT NULL";
-        async Task<Guid?> ReservedAsync() => await database.CreateCommand(reserved).ExecuteScalarAsync() as Guid?;
 
         // The broker stands still: what is reserved can't be appended.
         var broker = system.ProcessOf("kafka");
         using (var stop = Process.Start("kill", ["-STOP", $"{broker}"]))
             await stop.WaitForExitAsync(TestContext.Current.CancellationToken);
         var first = system.PublishAsync(system.Apis[0], "the key");
-        await Wait.UntilAsync("the key is reserved", async () => await ReservedAsync() is not null);
-        var id = await ReservedAsync();
+        await Wait.UntilAsync("the key is reserved", async () => await database.CreateCommand(reserved).ExecuteScalarAsync() is not null);
         await system.KillAsync("api-1");
         using (var go = Process.Start("kill", ["-CONT", $"{broker}"]))
             await go.WaitForExitAsync(TestContext.Current.CancellationToken);
@@ -134,7 +132,7 @@ public sealed class DrillTests
         string? retried = null;
         await Wait.UntilAsync("the retry is accepted", async () =>
             (retried = await system.PublishAsync(system.Apis[1], "the key")) is not null, TimeSpan.FromMinutes(1));
-        Assert.Equal(Triggers.Core.TypeId.Format("evt", id!.Value), retried);
+        // Under the reserved id if it came into the log after all, and otherwise under a new one: once, whichever it is.
         await system.StartAsync("api-1");
         Assert.Equal(retried, await system.PublishAsync(system.Apis[0], "the key"));
         Assert.Equal(2, await system.StoredAsync());
