@@ -165,5 +165,6 @@ internal static class IngestApi
             };
 
     private static string ConflictDetail(AppendedEvent holder) =>
-        $"The event {TypeId.Format(TypeId.Event, holder.Id)} has this externalId, and says something else.";
+        $"The event {TypeId.Format(TypeId.Event, holder.Id)} has this externalId, and says something else. \"data\" is compared byte "
+        + "for byte, with its white space and the order of its members.";
 }

@@ -123,7 +123,14 @@ internal static class ApiServices
     /// <summary>Browsers of other origins are let in only where <c>Cors:Origins</c> names them.</summary>
     public static void AddOrigins(this WebApplicationBuilder builder)
     {
-        if (builder.Configuration.GetSection("Cors:Origins").Get<string[]>() is { Length: > 0 } origins)
+        // One text with commas, as an environment variable has it, or a list, as appsettings.json has it.
+        var section = builder.Configuration.GetSection("Cors:Origins");
+        var given = section.Value is { Length: > 0 } text
+            ? text.Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries)
+            : section.Get<string[]>() ?? [];
+        // Copied from an address bar it ends with a slash, which no browser sends.
+        string[] origins = [.. given.Select(origin => origin.TrimEnd('/'))];
+        if (origins.Length > 0)
         {
             builder.Services.AddCors(cors => cors.AddDefaultPolicy(policy => policy
                 .WithOrigins(origins).AllowAnyHeader().AllowAnyMethod()

@@ -157,6 +157,18 @@ public abstract class IdempotencyTests(ApiFixture api)
     }
 
     [Fact]
+    public async Task Data_in_another_order_is_other_content_and_the_conflict_says_so()
+    {
+        var tenant = await api.NewTenantAsync();
+        await tenant.Client.PublishAsync("a", """{"a":1,"b":2}""", ",\"externalId\":\"x\"");
+
+        var answer = (await tenant.Client.PostAsync("/events", """{"type":"a","data":{"b":2,"a":1},"externalId":"x"}"""))
+            .IsProblem(409, "external_id_conflict");
+
+        Assert.Contains("byte for byte", answer["detail"]);
+    }
+
+    [Fact]
     public async Task Key_and_external_id_together_hold_together()
     {
         var tenant = await api.NewTenantAsync();
