@@ -56,11 +56,14 @@ internal static class PartitionedIndexes
         await using var command = new NpgsqlCommand(
             """
             SELECT p.parent, p.name,
-                regexp_replace(p.definition, '^CREATE INDEX \S+ ON ONLY \S+', format('CREATE INDEX CONCURRENTLY IF NOT EXISTS %s ON %s', p.name, p.leaf)),
+                regexp_replace(p.definition, '^CREATE INDEX \S+ ON ONLY \S+',
+                    format('CREATE INDEX CONCURRENTLY IF NOT EXISTS %s ON %s', p.name, p.leaf)),
                 coalesce((SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(p.name)), false)
             FROM (
-                SELECT i.indexrelid::regclass::text AS parent, pg_get_indexdef(i.indexrelid) AS definition, h.inhrelid::regclass::text AS leaf,
-                    quote_ident(i.indexrelid::regclass::text || replace(h.inhrelid::regclass::text, i.indrelid::regclass::text, '')) AS name
+                SELECT i.indexrelid::regclass::text AS parent, pg_get_indexdef(i.indexrelid) AS definition,
+                    h.inhrelid::regclass::text AS leaf,
+                    quote_ident(i.indexrelid::regclass::text || replace(h.inhrelid::regclass::text, i.indrelid::regclass::text,
+                        '')) AS name
                 FROM pg_index i
                 JOIN pg_class c ON c.oid = i.indexrelid AND c.relkind = 'I'
                 JOIN pg_inherits h ON h.inhparent = i.indrelid

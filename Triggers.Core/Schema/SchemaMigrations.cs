@@ -112,6 +112,15 @@ public sealed class FanOutsInPortions : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0011_fan_outs.sql"));
 }
 
+/// <summary>0012_reservations.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0012_reservations")]
+public sealed class Reservations : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0012_reservations.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

@@ -143,7 +143,8 @@ internal enum HolderState
 /// <param name="EventId">The first id of the request, or the id of the event.</param>
 /// <param name="CorrelationId">Of that request.</param>
 /// <param name="State">How far it is.</param>
-internal sealed record Holder(byte[] Fingerprint, Guid EventId, string CorrelationId, HolderState State)
+/// <param name="ReservedBy">The log that it appends to, if it reserved the key first; null also for one of a version before.</param>
+internal sealed record Holder(byte[] Fingerprint, Guid EventId, string CorrelationId, HolderState State, string? ReservedBy = null)
 {
     /// <summary>Whether the content is the same.</summary>
     public bool Says(RequestKey key) => Fingerprint.AsSpan().SequenceEqual(key.Fingerprint);

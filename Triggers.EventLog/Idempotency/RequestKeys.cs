@@ -13,15 +13,16 @@ namespace Triggers.EventLog.Idempotency;
 /// by whoever finds it: what is not in the log is free again, whoever wants it.
 /// </summary>
 /// <param name="dataSource">Where the table is.</param>
+/// <param name="log">The log's name, as in <c>request_keys.reserved_by</c>.</param>
 /// <param name="isVisible">
-/// Waits until the events of a tenant with these ids are in the table <c>events</c>, or it is certain that they are not in the log; false
-/// when that took too long.
+/// Waits until the events of a tenant that dead owners had reserved are in the table <c>events</c>, or it is certain that they are in no
+/// log; false when that can't be known, or took too long.
 /// </param>
 /// <param name="time">The clock.</param>
 /// <param name="logger">The log's.</param>
 internal sealed partial class RequestKeys(
-    NpgsqlDataSource dataSource, Func<Guid, IReadOnlyCollection<Guid>,
-    CancellationToken, Task<bool>> isVisible, TimeProvider time, ILogger logger)
+    NpgsqlDataSource dataSource, string log, Func<Guid, IReadOnlyCollection<Holder>, CancellationToken, Task<bool>> isVisible,
+    TimeProvider time, ILogger logger)
 {
     /// <summary>A request that waits for another says so this long before its own time is over.</summary>
     private static readonly TimeSpan s_reserve = TimeSpan.FromSeconds(0.6);
@@ -214,8 +215,10 @@ internal sealed partial class RequestKeys(
         {
             await using var command = new NpgsqlCommand(
                 """
-                INSERT INTO request_keys AS k (tenant_id, kind, key_hash, fingerprint, event_id, correlation_id, busy_until, expires_at)
-                SELECT DISTINCT ON (key_hash) @tenant, @kind, key_hash, fingerprint, event_id, @correlation, clock_timestamp() + interval '10 seconds',
+                INSERT INTO request_keys AS k
+                    (tenant_id, kind, key_hash, fingerprint, event_id, correlation_id, reserved_by, busy_until, expires_at)
+                SELECT DISTINCT ON (key_hash) @tenant, @kind, key_hash, fingerprint, event_id, @correlation, @log,
+                    clock_timestamp() + interval '10 seconds',
                     CASE @kind WHEN 0 THEN now() + interval '24 hours' ELSE 'infinity' END
                 FROM unnest(@hashes, @fingerprints, @events) WITH ORDINALITY AS u (key_hash, fingerprint, event_id, ord)
                 ORDER BY key_hash, ord
@@ -225,13 +228,16 @@ internal sealed partial class RequestKeys(
                     event_id = CASE WHEN k.expires_at <= now() THEN excluded.event_id ELSE k.event_id END,
                     correlation_id = CASE WHEN k.expires_at <= now() THEN excluded.correlation_id ELSE k.correlation_id END,
                     created_at = CASE WHEN k.expires_at <= now() THEN now() ELSE k.created_at END,
+                    reserved_by = CASE WHEN k.expires_at <= now() THEN excluded.reserved_by ELSE k.reserved_by END,
                     expires_at = CASE WHEN k.expires_at <= now() THEN excluded.expires_at ELSE k.expires_at END
-                    WHERE k.expires_at <= now() OR k.key_hash = ANY (@adopt) AND k.fingerprint = excluded.fingerprint AND k.busy_until <= clock_timestamp()
+                    WHERE k.expires_at <= now() OR k.key_hash = ANY (@adopt) AND k.fingerprint = excluded.fingerprint
+                        AND k.busy_until <= clock_timestamp()
                 RETURNING key_hash, event_id, correlation_id
                 """, connection);
             command.Parameters.AddWithValue("tenant", tenantId);
             command.Parameters.AddWithValue("kind", NpgsqlDbType.Smallint, (short)kind);
             command.Parameters.AddWithValue("correlation", correlationId);
+            command.Parameters.AddWithValue("log", log);
             command.Parameters.Add(Column(
                 "adopt", NpgsqlDbType.Bytea, adopt.Where(k => k.Kind == kind).Select(k => Convert.FromHexString(k.Hash)).ToArray()));
             command.Parameters.Add(Column("hashes", NpgsqlDbType.Bytea, keys.Select(k => k.Key.KeyHash).ToArray()));
@@ -258,7 +264,7 @@ internal sealed partial class RequestKeys(
         using var timeout = new CancellationTokenSource(limit.Left / 2, time);
         try
         {
-            if (!await isVisible(request.TenantId, found.ConvertAll(h => h.Value.EventId), timeout.Token))
+            if (!await isVisible(request.TenantId, found.ConvertAll(h => h.Value), timeout.Token))
                 return false;
         }
         catch (OperationCanceledException)
@@ -273,7 +279,8 @@ internal sealed partial class RequestKeys(
                     SELECT k.tenant_id, k.kind, k.key_hash,
                         EXISTS (SELECT FROM events e WHERE e.tenant_id = k.tenant_id AND e.id BETWEEN u.event_id AND u.last) AS stored
                     FROM unnest(@tenants, @kinds, @hashes, @events, @lasts) AS u (tenant_id, kind, key_hash, event_id, last)
-                    JOIN request_keys k ON k.tenant_id = u.tenant_id AND k.kind = u.kind AND k.key_hash = u.key_hash AND k.event_id = u.event_id
+                    JOIN request_keys k ON k.tenant_id = u.tenant_id AND k.kind = u.kind AND k.key_hash = u.key_hash
+                        AND k.event_id = u.event_id
                     WHERE k.busy_until <= clock_timestamp()
                     ORDER BY k.tenant_id, k.kind, k.key_hash FOR UPDATE OF k
                 ), settled AS (
@@ -326,7 +333,7 @@ internal sealed partial class RequestKeys(
         await using var command = new NpgsqlCommand(
             """
             SELECT k.tenant_id, k.kind, k.key_hash, k.fingerprint, k.event_id, k.correlation_id,
-                CASE WHEN k.busy_until IS NULL THEN 0 WHEN k.busy_until > clock_timestamp() THEN 1 ELSE 2 END
+                CASE WHEN k.busy_until IS NULL THEN 0 WHEN k.busy_until > clock_timestamp() THEN 1 ELSE 2 END, k.reserved_by
             FROM request_keys k
             WHERE (k.tenant_id, k.kind, k.key_hash) IN (SELECT * FROM unnest(@tenants, @kinds, @hashes)) AND k.expires_at > now()
             """, connection);
@@ -336,7 +343,9 @@ internal sealed partial class RequestKeys(
         while (await reader.ReadAsync(cancellationToken))
         {
             holders[new KeyId(reader.GetGuid(0), (KeyKind)reader.GetInt16(1), Convert.ToHexString(reader.GetFieldValue<byte[]>(2)))] =
-                new Holder(reader.GetFieldValue<byte[]>(3), reader.GetGuid(4), reader.GetString(5), (HolderState)reader.GetInt32(6));
+                new Holder(
+                    reader.GetFieldValue<byte[]>(3), reader.GetGuid(4), reader.GetString(5), (HolderState)reader.GetInt32(6),
+                    reader.IsDBNull(7) ? null : reader.GetString(7));
         }
         return holders;
     }

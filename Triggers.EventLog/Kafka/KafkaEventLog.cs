@@ -24,7 +24,10 @@ public sealed partial class KafkaEventLog(
     private const int MaxInFlightEvents = 20_000;
     private const long MaxInFlightBytes = 4 * 1024 * 1024;
 
-    private readonly RequestKeys _keys = new(dataSource, progress.WaitForAsync, time, logger);
+    private readonly RequestKeys _keys = new(
+        dataSource, "kafka",
+        (tenant, holders, cancellationToken) => progress.WaitForAsync(tenant, [.. holders.Select(h => h.EventId)], cancellationToken),
+        time, logger);
 
     private readonly TenantQueues<PendingProduce> _queues = new();
 

@@ -23,9 +23,13 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     private const int MaxGroupEvents = 1_000;
     private const long MaxGroupBytes = 1024 * 1024;
 
+    private const string LogName = "postgres";
+
     private readonly TenantQueues<PendingAppend> _queues = new();
-    // The table is the log: what is not in it now does not come any more when the time of its reservation is over.
-    private readonly RequestKeys _keys = new(dataSource, (_, _, _) => Task.FromResult(true), time, logger);
+    // The table is the log: what is not in it now does not come any more when the time of its reservation is over. Of one that another
+    // log was meant for nobody knows here: it may be in that log, and come when it is projected.
+    private readonly RequestKeys _keys = new(
+        dataSource, LogName, (_, holders, _) => Task.FromResult(holders.All(h => h.ReservedBy == LogName)), time, logger);
 
     /// <inheritdoc />
     public async Task<AppendResult> AppendAsync(AppendRequest request, CancellationToken cancellationToken)

@@ -43,11 +43,13 @@ public abstract class EventLogTests : IAsyncLifetime
         var quiet = TypeId.NewGuid();
         var data = Encoding.UTF8.GetBytes($"\"{new string('x', 900_000)}\"");
         var stop = false;
-        var (accepted, refused) = (0, 0);
-        var flood = Enumerable.Range(0, 20).Select(_ => Task.Run(async () =>
+        const int Clients = 20;
+        var (accepted, refused, waiting) = (0, 0, 0);
+        var flood = Enumerable.Range(0, Clients).Select(_ => Task.Run(async () =>
         {
             while (!Volatile.Read(ref stop))
             {
+                var before = Volatile.Read(ref accepted);
                 try
                 {
                     await Engine.Log.AppendAsync(Request(loud, 4, data), TestContext.Current.CancellationToken);
@@ -56,8 +58,10 @@ public abstract class EventLogTests : IAsyncLifetime
                 catch (EventLogUnavailableException)
                 {
                     Interlocked.Increment(ref refused);
-                    // A client of its own would wait a second.
-                    await Task.Delay(TimeSpan.FromMilliseconds(100), TestContext.Current.CancellationToken);
+                    Interlocked.Increment(ref waiting);
+                    await Wait.UntilAsync("there may be room again", () =>
+                        Volatile.Read(ref accepted) > before || Volatile.Read(ref waiting) == Clients || Volatile.Read(ref stop));
+                    Interlocked.Decrement(ref waiting);
                 }
             }
         })).ToList();
@@ -339,7 +343,8 @@ public abstract class EventLogTests : IAsyncLifetime
             command.CommandText =
                 $"""
                 INSERT INTO request_keys (tenant_id, kind, key_hash, fingerprint, event_id, correlation_id, expires_at)
-                VALUES ('{Engine.Tenant}', 1, '\x{Convert.ToHexString(External("ext", "content").Key.KeyHash)}', '\x{new string('0', 64)}', '{TypeId.NewGuid()}', 'c', 'infinity')
+                VALUES ('{Engine.Tenant}', 1, '\x{Convert.ToHexString(External("ext", "content").Key.KeyHash)}',
+                    '\x{new string('0', 64)}', '{TypeId.NewGuid()}', 'c', 'infinity')
                 """;
             await command.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
             await Assert.ThrowsAsync<EventLogUnavailableException>(() =>
@@ -355,16 +360,22 @@ public abstract class EventLogTests : IAsyncLifetime
     }
 
     /// <summary>What a process leaves that dies between reserving the keys of a request and appending its events.</summary>
-    private protected Task<int> ReserveAndDieAsync(AppendRequest request, string busyUntil = "now() - interval '1 second'")
+    /// <param name="request">With its keys.</param>
+    /// <param name="busyUntil">SQL: when its time is over.</param>
+    /// <param name="log">Which log it was to append to; null for the engine's.</param>
+    private protected Task<int> ReserveAndDieAsync(
+        AppendRequest request, string busyUntil = "now() - interval '1 second'", string? log = null)
     {
+        log ??= Engine.Kafka is null ? "postgres" : "kafka";
         string Row(short kind, RequestKey key, Guid id) =>
             $"('{request.TenantId}', {kind}, '\\x{Convert.ToHexString(key.KeyHash)}', '\\x{Convert.ToHexString(key.Fingerprint)}', "
-                + $"'{id}', 'dead', {busyUntil}, 'infinity')";
+                + $"'{id}', 'dead', '{log}', {busyUntil}, 'infinity')";
         var rows = request.Events.Where(e => e.ExternalKey is not null).Select(e => Row(1, e.ExternalKey!, e.Id)).ToList();
         if (request.IdempotencyKey is { } key)
             rows.Add(Row(0, key, request.FirstId));
         return Engine.ExecuteAsync(
-            "INSERT INTO request_keys (tenant_id, kind, key_hash, fingerprint, event_id, correlation_id, busy_until, expires_at) "
+            "INSERT INTO request_keys "
+                + "(tenant_id, kind, key_hash, fingerprint, event_id, correlation_id, reserved_by, busy_until, expires_at) "
                 + $"VALUES {string.Join(", ", rows)}");
     }
 
@@ -412,7 +423,8 @@ public sealed class KeysOnThePostgresLogTests(PostgresServer postgres) : EventLo
         await Engine.Log.AppendAsync(Request(null, 1, External("ext", "content")), TestContext.Current.CancellationToken);
         await Engine.ExecuteAsync(
             """
-            CREATE FUNCTION hide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ALTER TABLE request_keys RENAME TO hidden; RETURN NULL; END $$;
+            CREATE FUNCTION hide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ALTER TABLE request_keys RENAME TO hidden; RETURN NULL;
+                END $$;
             CREATE CONSTRAINT TRIGGER hide AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
                 FOR EACH ROW WHEN (NEW.external_id = 'last') EXECUTE FUNCTION hide()
             """);
@@ -439,6 +451,22 @@ public sealed class KeysOnThePostgresLogTests(PostgresServer postgres) : EventLo
         Assert.All(await Task.WhenAll(durable), r => Assert.Equal(AppendOutcome.Appended, r.Outcome));
         await Assert.ThrowsAsync<EventLogUnavailableException>(() => repeated);
         Assert.Equal(4, await CountAsync());
+    }
+
+    [Fact]
+    public async Task What_a_dead_owner_on_another_log_left_nobody_can_tell_so_only_the_same_request_goes_on_and_under_the_ids_of_then()
+    {
+        var dead = Request(Key("key", "body"), 1, External("ext", "content"));
+        await ReserveAndDieAsync(dead, log: "kafka");
+
+        var other = await Engine.Log.AppendAsync(
+            Request(null, 1, External("ext", "other content")), TestContext.Current.CancellationToken);
+        var same = await Engine.Log.AppendAsync(
+            Request(Key("key", "body"), 1, External("ext", "content")), TestContext.Current.CancellationToken);
+
+        Assert.Equal(AppendOutcome.InProgress, other.Outcome);
+        Assert.Equal((AppendOutcome.Appended, dead.FirstId), (same.Outcome, same.Events[0].Id));
+        Assert.Equal(1, await CountAsync());
     }
 
     private protected override Task<Engine> CreateAsync() => Engine.CreateAsync(postgres);
