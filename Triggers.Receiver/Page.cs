@@ -41,7 +41,8 @@ internal static class Page
             const details = element('details'), summary = element('summary');
             const type = (() => { try { return JSON.parse(item.body).type; } catch { return null; } })();
             summary.append(
-              element('span', new Date(item.receivedAt).toLocaleTimeString([], { hour12: false, hour: '2-digit', minute: '2-digit', second: '2-digit', fractionalSecondDigits: 3 })),
+              element('span', new Date(item.receivedAt).toLocaleTimeString([],
+                  { hour12: false, hour: '2-digit', minute: '2-digit', second: '2-digit', fractionalSecondDigits: 3 })),
               element('span', signature[item.verified], String(item.verified)),
               element('span', item.status),
               element('span', (type ? type + '  ' : '') + item.path));
@@ -58,7 +59,8 @@ internal static class Page
                 const open = list.querySelectorAll('details[open]').length;
                 if (open === 0 || answer.total === 0) {
                   shown = now;
-                  list.replaceChildren(...(answer.items.length ? answer.items.map(row) : [element('p', 'Nothing yet. Send webhooks to ' + location.origin + '/hook', 'empty')]));
+                  list.replaceChildren(...(answer.items.length ? answer.items.map(row) : [element('p',
+                      'Nothing yet. Send webhooks to ' + location.origin + '/hook', 'empty')]));
                 } else {
                   state.textContent += ' · close the open one to see the newer';
                 }

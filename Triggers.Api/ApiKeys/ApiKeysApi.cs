@@ -102,7 +102,8 @@ internal static class ApiKeysApi
             UPDATE api_keys SET
                 name = coalesce({body.Name}::text, name),
                 expires_at = CASE WHEN {body.Members.Contains("expiresAt")} THEN {body.ExpiresAt}::timestamptz ELSE expires_at END,
-                requests_per_second = CASE WHEN {body.Members.Contains("requestsPerSecond")} THEN {body.RequestsPerSecond}::int ELSE requests_per_second END,
+                requests_per_second = CASE WHEN {body.Members.Contains("requestsPerSecond")} THEN {body.RequestsPerSecond}::int
+                    ELSE requests_per_second END,
                 burst = CASE WHEN {body.Members.Contains("burst")} THEN {body.Burst}::int ELSE burst END
             WHERE id = {key.Id} AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
             RETURNING *

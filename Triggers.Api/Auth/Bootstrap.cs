@@ -85,7 +85,8 @@ internal sealed partial class Bootstrap(
                 """
                 INSERT INTO api_keys AS k (id, tenant_id, name, prefix, hash, scopes, bootstrap)
                 SELECT @id, t.id, 'bootstrap', @prefix, @hash, ARRAY[@admin], 'current' FROM tenants t WHERE t.name = @tenant
-                ON CONFLICT (hash) DO UPDATE SET bootstrap = 'current', expires_at = NULL WHERE k.bootstrap = 'replaced' AND k.revoked_at IS NULL
+                ON CONFLICT (hash) DO UPDATE SET bootstrap = 'current', expires_at = NULL WHERE k.bootstrap = 'replaced'
+                    AND k.revoked_at IS NULL
                 """)
             {
                 Parameters =
@@ -100,7 +101,8 @@ internal sealed partial class Bootstrap(
             batch.BatchCommands.Add(new NpgsqlBatchCommand(
                 """
                 UPDATE api_keys k SET bootstrap = 'replaced', expires_at = least(k.expires_at, now() + interval '1 day')
-                FROM api_keys c WHERE c.hash = @hash AND c.bootstrap = 'current' AND c.revoked_at IS NULL AND k.bootstrap = 'current' AND k.hash <> @hash
+                FROM api_keys c WHERE c.hash = @hash AND c.bootstrap = 'current' AND c.revoked_at IS NULL AND k.bootstrap = 'current'
+                    AND k.hash <> @hash
                 RETURNING k.prefix
                 """)
             {
@@ -109,7 +111,8 @@ internal sealed partial class Bootstrap(
             batch.BatchCommands.Add(new NpgsqlBatchCommand(
                 """
                 SELECT FROM api_keys k JOIN tenants t ON t.id = k.tenant_id
-                WHERE k.hash = @hash AND t.name = @tenant AND @admin = ANY (k.scopes) AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
+                WHERE k.hash = @hash AND t.name = @tenant AND @admin = ANY (k.scopes) AND k.revoked_at IS NULL
+                    AND (k.expires_at IS NULL OR k.expires_at > now())
                 """)
             {
                 Parameters = { new("hash", KeySecret.Hash(secret)), new("admin", Scopes.Admin), new("tenant", Tenant.DefaultName) },

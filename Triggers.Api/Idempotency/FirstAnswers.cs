@@ -86,7 +86,8 @@ internal sealed class FirstAnswers(TriggersDbContext db, IDataProtectionProvider
             $"""
             INSERT INTO first_answers (tenant_id, key_hash, fingerprint, answer, expires_at)
             VALUES ({tenantId}, {key.KeyHash}, {key.Fingerprint}, {bytes}, now() + {Life})
-            ON CONFLICT (tenant_id, key_hash) DO UPDATE SET fingerprint = excluded.fingerprint, answer = excluded.answer, expires_at = excluded.expires_at
+            ON CONFLICT (tenant_id, key_hash) DO UPDATE SET fingerprint = excluded.fingerprint, answer = excluded.answer,
+                expires_at = excluded.expires_at
             WHERE first_answers.expires_at <= now()
             """, cancellationToken) == 1;
     }

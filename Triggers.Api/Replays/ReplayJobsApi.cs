@@ -148,12 +148,14 @@ internal static class ReplayJobsApi
             var made = await db.ReplayJobs.FromSql(
                 $"""
                 WITH made AS (
-                    INSERT INTO replay_jobs (tenant_id, id, subscription_id, starts_at, ends_at, event_types, include, next_event, end_event, charged)
+                    INSERT INTO replay_jobs (tenant_id, id, subscription_id, starts_at, ends_at, event_types, include, next_event,
+                        end_event, charged)
                     SELECT {caller.TenantId}, {TypeId.NewGuid()}, {body.SubscriptionId}, {body.From.ToUniversalTime()}, e.at,
                         {body.EventTypes}::text[],
                         {SnakeCase<ReplayInclude>.Of(body.Include ?? ReplayInclude.Undelivered)}, uuid_at(greatest({body.From.ToUniversalTime()}, 'epoch')),
                         uuid_at(greatest(e.at, 'epoch')), 1
-                    FROM (SELECT least({body.To?.ToUniversalTime()}::timestamptz, date_trunc('milliseconds', clock_timestamp()) + interval '1 millisecond') AS at) e
+                    FROM (SELECT least({body.To?.ToUniversalTime()}::timestamptz,
+                        date_trunc('milliseconds', clock_timestamp()) + interval '1 millisecond') AS at) e
                     WHERE e.at > {body.From.ToUniversalTime()}
                     RETURNING *
                 ),

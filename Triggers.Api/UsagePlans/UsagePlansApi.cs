@@ -168,7 +168,8 @@ internal static class UsagePlansApi
         var made = await db.UsagePlans.FromSql(
             $"""
             INSERT INTO usage_plans (id, name, requests_per_second, burst, events_per_second, bytes_per_second, events_per_day)
-            VALUES ({TypeId.NewGuid()}, {body.Name}, {body.RequestsPerSecond}, {body.Burst}, {body.EventsPerSecond}, {body.BytesPerSecond}, {body.EventsPerDay})
+            VALUES ({TypeId.NewGuid()}, {body.Name}, {body.RequestsPerSecond}, {body.Burst}, {body.EventsPerSecond},
+                {body.BytesPerSecond}, {body.EventsPerDay})
             ON CONFLICT (name) DO NOTHING RETURNING *
             """).ToListAsync(cancellationToken);
         var view = UsagePlanView.Of(made.SingleOrDefault() ?? throw NameTaken());
@@ -204,9 +205,12 @@ internal static class UsagePlansApi
                     name = coalesce({body.Name}::text, name),
                     requests_per_second = coalesce({body.RequestsPerSecond}::int, requests_per_second),
                     burst = coalesce({body.Burst}::int, burst),
-                    events_per_second = CASE WHEN {body.Members.Contains("eventsPerSecond")} THEN {body.EventsPerSecond}::int ELSE events_per_second END,
-                    bytes_per_second = CASE WHEN {body.Members.Contains("bytesPerSecond")} THEN {body.BytesPerSecond}::int ELSE bytes_per_second END,
-                    events_per_day = CASE WHEN {body.Members.Contains("eventsPerDay")} THEN {body.EventsPerDay}::int ELSE events_per_day END
+                    events_per_second = CASE WHEN {body.Members.Contains("eventsPerSecond")} THEN {body.EventsPerSecond}::int
+                        ELSE events_per_second END,
+                    bytes_per_second = CASE WHEN {body.Members.Contains("bytesPerSecond")} THEN {body.BytesPerSecond}::int
+                        ELSE bytes_per_second END,
+                    events_per_day = CASE WHEN {body.Members.Contains("eventsPerDay")} THEN {body.EventsPerDay}::int
+                        ELSE events_per_day END
                 WHERE id = {key}
                 RETURNING *
                 """).ToListAsync(cancellationToken);

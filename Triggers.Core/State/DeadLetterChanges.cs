@@ -16,7 +16,8 @@ public static class DeadLetterChanges
             """
             UPDATE dead_letters l SET state = 'replaying', replay_delivery_id = r.id
             FROM unnest(@tenants, @ids, @events, @subscriptions) AS r (tenant_id, id, event_id, subscription_id)
-            WHERE l.tenant_id = r.tenant_id AND l.event_id = r.event_id AND l.subscription_id = r.subscription_id AND l.state IN ('open', 'replaying')
+            WHERE l.tenant_id = r.tenant_id AND l.event_id = r.event_id AND l.subscription_id = r.subscription_id
+                AND l.state IN ('open', 'replaying')
             """);
         command.Parameters.AddColumn("tenants", NpgsqlDbType.Uuid, replays, r => r.TenantId);
         command.Parameters.AddColumn("ids", NpgsqlDbType.Uuid, replays, r => r.Id);

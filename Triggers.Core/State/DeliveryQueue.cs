@@ -40,7 +40,8 @@ public static class DeliveryQueue
     {
         var command = new NpgsqlBatchCommand(
             """
-            INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, claim, claimed_by, next_attempt_at, data_bytes, is_replay, replay_of, test)
+            INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, claim, claimed_by, next_attempt_at, data_bytes,
+                is_replay, replay_of, test)
             SELECT tenant_id, id, event_id, subscription_id, claimed::int, CASE WHEN claimed THEN @worker END,
                 clock_timestamp() + CASE WHEN claimed THEN @lease ELSE interval '0' END,
                 coalesce(data_bytes, (SELECT octet_length(e.data) FROM events e WHERE e.tenant_id = d.tenant_id AND e.id = d.event_id), 0),
@@ -134,7 +135,8 @@ public static class DeliveryQueue
         )
         SELECT * FROM claimed
         UNION ALL
-        SELECT DISTINCT NULL::uuid, NULL::uuid, NULL::uuid, lane, NULL::int, NULL::int, NULL::boolean, NULL::uuid, NULL::boolean, NULL, NULL::int,
+        SELECT DISTINCT NULL::uuid, NULL::uuid, NULL::uuid, lane, NULL::int, NULL::int, NULL::boolean, NULL::uuid, NULL::boolean, NULL,
+            NULL::int,
             NULL::boolean
         FROM due WHERE NOT fits
         """;
@@ -207,7 +209,8 @@ public static class DeliveryQueue
                 LIMIT @max) x),
             coalesce((SELECT extract(epoch FROM now() - min(next_attempt_at))::float8 FROM due), 0),
             (SELECT count(*) FROM (SELECT FROM dead_letters WHERE state IN ('open', 'replaying') LIMIT @max) x),
-            greatest(coalesce((SELECT seq FROM events WHERE seq IS NOT NULL ORDER BY seq DESC LIMIT 1), 0) + 1 - (SELECT next FROM behind), 0),
+            greatest(coalesce((SELECT seq FROM events WHERE seq IS NOT NULL ORDER BY seq DESC LIMIT 1), 0) + 1 - (SELECT next
+                FROM behind), 0),
             clock_timestamp(),
             (SELECT id FROM events WHERE seq >= (SELECT next FROM behind) ORDER BY seq LIMIT 1)
         """;

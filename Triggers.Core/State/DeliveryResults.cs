@@ -103,7 +103,8 @@ public static class DeliveryResults
         """
         WITH c AS MATERIALIZED (
             SELECT c.*, c.status <> 'succeeded' AND s.deleted_at IS NULL AND coalesce(s.revision <> c.revision, false) AS stale
-            FROM unnest(@tenants, @ids, @subscriptions, @revisions, @claims, @statuses, @delays, @failures, @reasons, @attempts, @numbers, @ages,
+            FROM unnest(@tenants, @ids, @subscriptions, @revisions, @claims, @statuses, @delays, @failures, @reasons, @attempts,
+                @numbers, @ages,
                 @durations, @outcomes, @errors, @codes, @headers, @bodies, @traces)
                 AS c (tenant_id, id, subscription_id, revision, claim, status, delay, failures, reason, attempt_id, number, age,
                     duration, outcome, error, code, headers, body, trace)
@@ -111,15 +112,19 @@ public static class DeliveryResults
         ),
         ended AS (
             DELETE FROM delivery_queue q USING c
-            WHERE q.tenant_id = c.tenant_id AND q.id = c.id AND c.status <> 'pending' AND NOT c.stale AND (c.status = 'succeeded' OR q.claim = c.claim)
-            RETURNING q.tenant_id, q.id, q.event_id, q.subscription_id, q.is_replay, q.replay_of, q.test, q.retry_count + c.failures AS retry_count,
+            WHERE q.tenant_id = c.tenant_id AND q.id = c.id AND c.status <> 'pending' AND NOT c.stale
+                AND (c.status = 'succeeded' OR q.claim = c.claim)
+            RETURNING q.tenant_id, q.id, q.event_id, q.subscription_id, q.is_replay, q.replay_of, q.test,
+                q.retry_count + c.failures AS retry_count,
                 CASE WHEN c.outcome IS NULL THEN q.last_outcome ELSE c.outcome END AS outcome,
                 CASE WHEN c.outcome IS NULL THEN q.last_status_code ELSE c.code END AS code,
                 c.claim, c.status, c.reason, c.attempt_id, c.number, c.age, c.duration, c.error, c.headers, c.body
         ),
         history AS (
-            INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, status, claim, retry_count, last_outcome, last_status_code, replay_of, test,
-                finalized_at, attempt_id, attempt_number, attempt_started_at, attempt_duration_ms, attempt_error, response_headers, response_body)
+            INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, status, claim, retry_count, last_outcome,
+                last_status_code, replay_of, test,
+                finalized_at, attempt_id, attempt_number, attempt_started_at, attempt_duration_ms, attempt_error, response_headers,
+                    response_body)
             SELECT tenant_id, id, event_id, subscription_id, status, claim, retry_count, outcome, code, replay_of, test,
                 clock_timestamp(), attempt_id, CASE WHEN attempt_id IS NOT NULL THEN number END,
                 CASE WHEN attempt_id IS NOT NULL THEN clock_timestamp() - age END, CASE WHEN attempt_id IS NOT NULL THEN duration END,
@@ -127,7 +132,8 @@ public static class DeliveryResults
             FROM ended
         ),
         recorded AS (
-            INSERT INTO attempts (delivery_id, claim, tenant_id, id, number, started_at, duration_ms, outcome, error, status_code, response_headers, response_body)
+            INSERT INTO attempts (delivery_id, claim, tenant_id, id, number, started_at, duration_ms, outcome, error, status_code,
+                response_headers, response_body)
             SELECT id, claim, tenant_id, attempt_id, number, clock_timestamp() - age, duration, outcome, error, code, headers::jsonb, body
             FROM c WHERE attempt_id IS NOT NULL AND NOT EXISTS (SELECT FROM ended e WHERE e.id = c.id)
             ON CONFLICT DO NOTHING

@@ -62,7 +62,8 @@ public static class FanOuts
             done AS (
                 DELETE FROM fan_outs f USING e WHERE f.tenant_id = e.tenant_id AND f.event_id = e.event_id AND e.after IS NULL
             )
-            UPDATE fan_outs f SET after = e.after FROM e WHERE f.tenant_id = e.tenant_id AND f.event_id = e.event_id AND e.after IS NOT NULL
+            UPDATE fan_outs f SET after = e.after FROM e WHERE f.tenant_id = e.tenant_id AND f.event_id = e.event_id
+                AND e.after IS NOT NULL
             """);
         command.Parameters.AddColumn("tenants", NpgsqlDbType.Uuid, events, e => e.Event.TenantId);
         command.Parameters.AddColumn("events", NpgsqlDbType.Uuid, events, e => e.Event.EventId);

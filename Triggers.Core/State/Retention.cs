@@ -30,7 +30,8 @@ public static class Retention
                 WHERE event_id >= @first AND event_id < @next OR id >= @first AND id < @next)
             OR EXISTS (
                 SELECT FROM dead_letters
-                WHERE state IN ('open', 'replaying') AND (event_id >= @first AND event_id < @next OR delivery_id >= @first AND delivery_id < @next))
+                WHERE state IN ('open', 'replaying')
+                    AND (event_id >= @first AND event_id < @next OR delivery_id >= @first AND delivery_id < @next))
             OR EXISTS (SELECT FROM fan_outs WHERE event_id >= @first AND event_id < @next)
             OR EXISTS (SELECT FROM events WHERE id >= @first AND id < @next AND seq >= {EventState.Position})
         """;
@@ -71,10 +72,12 @@ public static class Retention
         await using var command = new NpgsqlCommand(
             $"""
             SELECT to_date(right(relname, 8), 'YYYYMMDD') AS day FROM pg_class
-            WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) AND relkind = 'r' AND relname ~ '^{table}_[0-9]{"{8}"}$'
+            WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) AND relkind = 'r'
+                AND relname ~ '^{table}_[0-9]{"{8}"}$'
                 AND to_date(right(relname, 8), 'YYYYMMDD') < @before
             UNION
-            SELECT DISTINCT (to_timestamp(('x' || left(replace({Partitions.Key(table)}::text, '-', ''), 12))::bit(48)::bigint / 1000) AT TIME ZONE 'UTC')::date
+            SELECT DISTINCT (to_timestamp(('x' || left(replace({Partitions.Key(table)}::text, '-', ''),
+                12))::bit(48)::bigint / 1000) AT TIME ZONE 'UTC')::date
             FROM {table}_default WHERE {Partitions.Key(table)} < uuid_at(@before::timestamp AT TIME ZONE 'UTC')
             ORDER BY day
             """, connection);
@@ -122,7 +125,8 @@ public static class Retention
             $"""
             WITH caught AS (
                 DELETE FROM {table}_default WHERE ctid = ANY (ARRAY(
-                    SELECT ctid FROM {table}_default WHERE {Partitions.Key(table)} >= @first AND {Partitions.Key(table)} < @next LIMIT {Portion}))
+                    SELECT ctid FROM {table}_default WHERE {Partitions.Key(table)} >= @first
+                        AND {Partitions.Key(table)} < @next LIMIT {Portion}))
                 RETURNING *
             )
             INSERT INTO {child} SELECT * FROM caught
@@ -146,7 +150,8 @@ public static class Retention
                 $"""
                 DELETE FROM request_keys WHERE ctid = ANY (ARRAY(
                     SELECT k.ctid FROM {child} e
-                    JOIN request_keys k ON k.tenant_id = e.tenant_id AND k.kind = 1 AND k.key_hash = sha256(convert_to(e.external_id, 'UTF8')) AND k.event_id = e.id
+                    JOIN request_keys k ON k.tenant_id = e.tenant_id AND k.kind = 1
+                        AND k.key_hash = sha256(convert_to(e.external_id, 'UTF8')) AND k.event_id = e.id
                     WHERE e.external_id IS NOT NULL LIMIT {Portion}))
                 """, day, cancellationToken);
             await InPortionsAsync(connection,
@@ -156,7 +161,8 @@ public static class Retention
             await InPortionsAsync(connection,
                 $"""
                 DELETE FROM dead_letters WHERE ctid = ANY (ARRAY(
-                    SELECT ctid FROM dead_letters WHERE event_id >= @first AND event_id < @next AND state IN ('resolved', 'discarded') LIMIT {Portion}))
+                    SELECT ctid FROM dead_letters WHERE event_id >= @first AND event_id < @next
+                        AND state IN ('resolved', 'discarded') LIMIT {Portion}))
                 """, day, cancellationToken);
         }
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);

@@ -83,8 +83,10 @@ internal sealed class DeadLetterPublisher(
             SELECT l.tenant_id, l.delivery_id, l.reason, l.attempts, l.created_at, l.subscription_id, s.url, s.description, s.event_types,
                 (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.number)::text FROM (
                     SELECT number, started_at, duration_ms, outcome, error, status_code, response_headers
-                    FROM all_attempts WHERE tenant_id = l.tenant_id AND delivery_id = l.delivery_id ORDER BY claim DESC LIMIT {MaxAttempts}) a),
-                (SELECT response_body FROM all_attempts WHERE tenant_id = l.tenant_id AND delivery_id = l.delivery_id ORDER BY claim DESC LIMIT 1),
+                    FROM all_attempts WHERE tenant_id = l.tenant_id AND delivery_id = l.delivery_id
+                        ORDER BY claim DESC LIMIT {MaxAttempts}) a),
+                (SELECT response_body FROM all_attempts WHERE tenant_id = l.tenant_id AND delivery_id = l.delivery_id
+                    ORDER BY claim DESC LIMIT 1),
                 {EventRow.Columns}
             FROM dead_letters l
             LEFT JOIN subscriptions s ON s.id = l.subscription_id

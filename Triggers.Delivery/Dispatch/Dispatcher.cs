@@ -22,7 +22,6 @@ internal sealed class Dispatcher(
     Attempter attempter,
     Completions completions,
     DeliveryMetrics metrics,
-    Readiness readiness,
     IOptions<DeliveryOptions> options,
     TimeProvider time,
     ILogger<Dispatcher> logger) : BackgroundLoop(time, logger)
@@ -45,11 +44,7 @@ internal sealed class Dispatcher(
     /// </summary>
     private readonly Lanes _tests = new(TestConcurrency, time);
 
-    protected override async Task PrepareAsync(CancellationToken stoppingToken)
-    {
-        await readiness.SchemaIsThere.WaitAsync(stoppingToken);
-        await worker.Registered.WaitAsync(stoppingToken);
-    }
+    protected override Task PrepareAsync(CancellationToken stoppingToken) => worker.Registered.WaitAsync(stoppingToken);
 
     protected override async Task RunAsync(CancellationToken stoppingToken)
     {

@@ -13,17 +13,12 @@ internal sealed class FanOutLoop(
     Projection projection,
     WorkerRegistration worker,
     Wakeups wakeups,
-    Readiness readiness,
     TimeProvider time,
     ILogger<FanOutLoop> logger) : BackgroundLoop(time, logger)
 {
     private static readonly TimeSpan LookInterval = TimeSpan.FromSeconds(5);
 
-    protected override async Task PrepareAsync(CancellationToken stoppingToken)
-    {
-        await readiness.SchemaIsThere.WaitAsync(stoppingToken);
-        await worker.Registered.WaitAsync(stoppingToken);
-    }
+    protected override Task PrepareAsync(CancellationToken stoppingToken) => worker.Registered.WaitAsync(stoppingToken);
 
     protected override async Task RunAsync(CancellationToken stoppingToken)
     {

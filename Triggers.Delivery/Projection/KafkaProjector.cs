@@ -23,7 +23,6 @@ internal sealed partial class KafkaProjector(
     Projection projection,
     WorkerRegistration worker,
     DeliveryMetrics metrics,
-    Readiness readiness,
     KafkaTopics topics,
     InvalidRecords invalid,
     IOptions<KafkaOptions> options,
@@ -57,7 +56,6 @@ internal sealed partial class KafkaProjector(
 
     protected override async Task PrepareAsync(CancellationToken stoppingToken)
     {
-        await readiness.SchemaIsThere.WaitAsync(stoppingToken);
         await worker.Registered.WaitAsync(stoppingToken);
         await topics.Ready.WaitAsync(stoppingToken);
     }
@@ -153,7 +151,8 @@ internal sealed partial class KafkaProjector(
         using var connection = dataSource.Pool.OpenConnection();
         using var command = new NpgsqlCommand(
             """
-            INSERT INTO log_positions (log, partition, next) SELECT @log, p, 0 FROM unnest(@partitions) p ORDER BY p ON CONFLICT DO NOTHING;
+            INSERT INTO log_positions (log, partition, next) SELECT @log, p, 0 FROM unnest(@partitions) p ORDER BY p
+                ON CONFLICT DO NOTHING;
             SELECT partition, next FROM log_positions WHERE log = @log AND partition = ANY (@partitions)
             """, connection);
         command.Parameters.AddWithValue("log", log.Log);
@@ -318,8 +317,10 @@ internal sealed partial class KafkaProjector(
         var store = new NpgsqlBatchCommand(StoredEvents.Store(
             """
             SELECT tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data
-            FROM unnest(@partitions, @offsets, @tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds, @traceParents, @data)
-                WITH ORDINALITY AS i (partition, "offset", tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data, ord)
+            FROM unnest(@partitions, @offsets, @tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds,
+                @traceParents, @data)
+                WITH ORDINALITY AS i (partition, "offset", tenant_id, id, external_id, type, source, subject, time, correlation_id,
+                    trace_parent, data, ord)
             WHERE i."offset" >= (SELECT next FROM log_positions p WHERE p.log = @log AND p.partition = i.partition)
             ORDER BY ord
             """) + " RETURNING tenant_id, id");

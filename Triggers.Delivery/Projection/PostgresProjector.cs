@@ -19,7 +19,6 @@ internal sealed partial class PostgresProjector(
     DeliveryMetrics metrics,
     WorkerRegistration worker,
     Wakeups wakeups,
-    Readiness readiness,
     TimeProvider time,
     ILogger<PostgresProjector> logger) : BackgroundLoop(time, logger)
 {
@@ -44,11 +43,7 @@ internal sealed partial class PostgresProjector(
         Busy,
     }
 
-    protected override async Task PrepareAsync(CancellationToken stoppingToken)
-    {
-        await readiness.SchemaIsThere.WaitAsync(stoppingToken);
-        await worker.Registered.WaitAsync(stoppingToken);
-    }
+    protected override Task PrepareAsync(CancellationToken stoppingToken) => worker.Registered.WaitAsync(stoppingToken);
 
     protected override async Task RunAsync(CancellationToken stoppingToken)
     {

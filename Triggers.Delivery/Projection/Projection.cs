@@ -18,9 +18,6 @@ internal sealed record ProjectedEvent(Guid TenantId, EventToSend Event, int Data
 {
     /// <summary>Larger data is not carried through the projection: it is read when its turn comes.</summary>
     public const int MaxCarriedBytes = 64 * 1024;
-
-    /// <summary>Whether its data is not here.</summary>
-    public bool DataLeftOut => DataBytes > MaxCarriedBytes;
 }
 
 /// <summary>

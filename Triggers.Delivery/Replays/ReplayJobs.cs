@@ -107,7 +107,8 @@ internal sealed partial class ReplayJobs(
                 new("SELECT EXISTS (SELECT FROM replay_jobs WHERE status = 'running')"),
                 new(
                     $"""
-                    SELECT j.tenant_id, j.id, j.subscription_id, j.next_event, j.end_event, coalesce(j.event_types, s.event_types), j.include = 'all'
+                    SELECT j.tenant_id, j.id, j.subscription_id, j.next_event, j.end_event, coalesce(j.event_types, s.event_types),
+                        j.include = 'all'
                     FROM replay_jobs j JOIN subscriptions s ON s.id = j.subscription_id
                     WHERE j.status = 'running' AND j.next_step_at <= now() AND s.enabled AND s.deleted_at IS NULL
                         AND j.deliveries - j.charged < {MaxUncharged}

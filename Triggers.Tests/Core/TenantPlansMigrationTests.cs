@@ -23,11 +23,14 @@ public sealed class TenantPlansMigrationTests(PostgresServer postgres)
         await MigrateToVersionBeforeAsync(db, rows);
         await rows.ExecuteAsync(
             """
-            INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'default'), (gen_random_uuid(), 'acme'), (gen_random_uuid(), 'unplanned');
+            INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'default'), (gen_random_uuid(), 'acme'),
+                (gen_random_uuid(), 'unplanned');
             INSERT INTO usage_plans (id, name, requests_per_second, burst, events_per_day)
-            VALUES (gen_random_uuid(), 'small', 5, 10, 100), (gen_random_uuid(), 'large', 50, 100, 1000), (gen_random_uuid(), 'endless', 1, 1, NULL);
+            VALUES (gen_random_uuid(), 'small', 5, 10, 100), (gen_random_uuid(), 'large', 50, 100, 1000),
+                (gen_random_uuid(), 'endless', 1, 1, NULL);
             INSERT INTO api_keys (id, tenant_id, name, prefix, hash, scopes, usage_plan_id, burst, revoked_at)
-            SELECT gen_random_uuid(), t.id, k.name, 'trg_', sha256(convert_to(k.name, 'UTF8')), k.scopes, p.id, k.burst, CASE WHEN k.name = 'revoked' THEN now() END
+            SELECT gen_random_uuid(), t.id, k.name, 'trg_', sha256(convert_to(k.name, 'UTF8')), k.scopes, p.id, k.burst,
+                CASE WHEN k.name = 'revoked' THEN now() END
             FROM (VALUES
                 ('default', 'bootstrap', '{admin}'::text[], NULL, NULL::int),
                 ('acme', 'administers', '{admin}', NULL, NULL),

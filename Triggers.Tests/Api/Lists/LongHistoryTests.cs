@@ -22,14 +22,17 @@ public sealed class LongHistoryTests(ApiFixture api) : IClassFixture<ApiFixture>
         await api.Rows.ExecuteAsync(
             $"""
             CREATE TEMPORARY TABLE made ON COMMIT DROP AS
-            SELECT i, (lpad(to_hex(floor(extract(epoch FROM now() - interval '2 minutes') * 1000)::bigint + i), 12, '0') || '7000' || '8000' || lpad(to_hex(i), 12, '0'))::uuid AS id
+            SELECT i, (lpad(to_hex(floor(extract(epoch FROM now() - interval '2 minutes') * 1000)::bigint + i), 12,
+                '0') || '7000' || '8000' || lpad(to_hex(i), 12, '0'))::uuid AS id
             FROM generate_series(1, {Count}) i;
             INSERT INTO events (tenant_id, id, seq, type, source, subject, correlation_id, external_id, data)
             SELECT '{_tenant.Key}', id, nextval('events_seq'), CASE WHEN i % 1000 = 0 THEN 'rare.kind' ELSE 'order.created' END,
-                CASE WHEN i % 1000 = 1 THEN 'rare' ELSE 'shop' END, 'subject-' || i % 100, CASE WHEN i % 2 = 0 THEN 'constant' ELSE 'c' || i END, 'x' || i, '1'
+                CASE WHEN i % 1000 = 1 THEN 'rare' ELSE 'shop' END, 'subject-' || i % 100, CASE WHEN i % 2 = 0 THEN 'constant'
+                    ELSE 'c' || i END, 'x' || i, '1'
             FROM made;
             INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, next_attempt_at)
-            SELECT '{_tenant.Key}', id, id, CASE WHEN i % 1000 = 3 THEN '{s_seldom}'::uuid ELSE '{s_frequent}' END, now() + interval '1 hour'
+            SELECT '{_tenant.Key}', id, id, CASE WHEN i % 1000 = 3 THEN '{s_seldom}'::uuid ELSE '{s_frequent}' END,
+                now() + interval '1 hour'
             FROM made WHERE i > {Count / 2};
             INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, status, finalized_at)
             SELECT '{_tenant.Key}', id, id, CASE WHEN i % 1000 = 3 THEN '{s_seldom}'::uuid ELSE '{s_frequent}' END,

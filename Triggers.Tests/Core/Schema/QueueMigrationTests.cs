@@ -73,12 +73,14 @@ public sealed class QueueMigrationTests(PostgresServer postgres) : IAsyncLifetim
         var statuses = await StatusesAsync(
             """
             CASE WHEN o.dead > 0 THEN 'dead_lettered'
-                WHEN o.event_id IS NOT NULL OR e.seq >= (SELECT next FROM log_positions WHERE log = 'postgres') THEN 'pending' ELSE 'delivered' END
+                WHEN o.event_id IS NOT NULL OR e.seq >= (SELECT next FROM log_positions WHERE log = 'postgres') THEN 'pending'
+                    ELSE 'delivered' END
             """);
         var inbox = await ListAsync("SELECT event_id FROM open_events WHERE acknowledged_at IS NULL AND dead = 0");
         const string Deliveries =
             """
-            SELECT concat_ws(',', id, event_id, subscription_id, status, claim, claimed_by, retry_count, next_attempt_at, last_outcome, replay_of, test, finalized_at)
+            SELECT concat_ws(',', id, event_id, subscription_id, status, claim, claimed_by, retry_count, next_attempt_at, last_outcome,
+                replay_of, test, finalized_at)
             """;
         var deliveries = await ListAsync($"{Deliveries} FROM deliveries");
         var attempts = await ListAsync(
@@ -118,7 +120,8 @@ public sealed class QueueMigrationTests(PostgresServer postgres) : IAsyncLifetim
         await _engine.ExecuteAsync(
             $"""
             INSERT INTO events (tenant_id, id, seq, type, correlation_id, data)
-            SELECT '{_engine.Tenant}', uuidv7(), nextval('events_seq'), 'many', 'c', convert_to(repeat('x', 800), 'UTF8') FROM generate_series(1, 60000);
+            SELECT '{_engine.Tenant}', uuidv7(), nextval('events_seq'), 'many', 'c', convert_to(repeat('x', 800), 'UTF8')
+                FROM generate_series(1, 60000);
             INSERT INTO open_events (tenant_id, event_id, open) SELECT tenant_id, id, 1 FROM events;
             INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, next_attempt_at)
             SELECT tenant_id, uuidv7(), id, '{subscription}', now() + interval '1 day' FROM events;
@@ -151,7 +154,8 @@ public sealed class QueueMigrationTests(PostgresServer postgres) : IAsyncLifetim
         await _engine.ExecuteAsync(
             $"""
             SELECT ensure_partitions_between((now() - interval '{days} days')::date, (now() - interval '{days} days')::date);
-            INSERT INTO events (tenant_id, id, seq, type, correlation_id, data) VALUES ('{_engine.Tenant}', '{id}', nextval('events_seq'), '{name}', 'c', '12')
+            INSERT INTO events (tenant_id, id, seq, type, correlation_id, data) VALUES ('{_engine.Tenant}', '{id}',
+                nextval('events_seq'), '{name}', 'c', '12')
             """);
         if (projected && (open is not null || done + dead > 0 || acknowledged))
         {
@@ -174,9 +178,11 @@ public sealed class QueueMigrationTests(PostgresServer postgres) : IAsyncLifetim
         await _engine.ExecuteAsync(
             $"""
             SELECT ensure_partitions_between((now() - interval '{days} days')::date, (now() - interval '{days} days')::date);
-            INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, status, claim, claimed_by, retry_count, next_attempt_at, last_outcome, replay_of, test, finalized_at)
+            INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, status, claim, claimed_by, retry_count, next_attempt_at,
+                last_outcome, replay_of, test, finalized_at)
             VALUES ('{_engine.Tenant}', '{id}', '{e}', '{subscription}', '{status}', {claim}, {Or(claimedBy)}, {retries},
-                {(status == "pending" ? $"now() + interval '{due}'" : "NULL")}, {Or(outcome)}, {Or(replayOf)}, {test}, {(status == "pending" ? "NULL" : "now()")})
+                {(status == "pending" ? $"now() + interval '{due}'" : "NULL")}, {Or(outcome)}, {Or(replayOf)}, {test},
+                    {(status == "pending" ? "NULL" : "now()")})
             """);
         return id;
     }
@@ -184,14 +190,16 @@ public sealed class QueueMigrationTests(PostgresServer postgres) : IAsyncLifetim
     private Task<int> AddAttemptAsync(Guid delivery, int claim, string? body) => _engine.ExecuteAsync(
         $"""
         INSERT INTO attempts (delivery_id, claim, tenant_id, id, number, started_at, duration_ms, outcome, status_code, response_body)
-        VALUES ('{delivery}', {claim}, '{_engine.Tenant}', uuidv7(), {claim}, now(), 1, 'http_status', 500, {(body is null ? "NULL" : $"'{body}'")})
+        VALUES ('{delivery}', {claim}, '{_engine.Tenant}', uuidv7(), {claim}, now(), 1, 'http_status', 500,
+            {(body is null ? "NULL" : $"'{body}'")})
         """);
 
     private Task<int> AddDeadLetterAsync(Guid delivery, string name, Guid subscription, string state, Guid? replay = null) =>
         _engine.ExecuteAsync(
         $"""
         INSERT INTO dead_letters (tenant_id, delivery_id, event_id, subscription_id, state, reason, attempts, replay_delivery_id)
-        VALUES ('{_engine.Tenant}', '{delivery}', '{_events[name]}', '{subscription}', '{state}', 'exhausted', 2, {(replay is null ? "NULL" : $"'{replay}'")})
+        VALUES ('{_engine.Tenant}', '{delivery}', '{_events[name]}', '{subscription}', '{state}', 'exhausted', 2,
+            {(replay is null ? "NULL" : $"'{replay}'")})
         """);
 
     /// <summary>Types and statuses of all events. The old form asks <c>o</c>, a row of <c>open_events</c>.</summary>
