@@ -36,13 +36,13 @@ public static class HealthEndpoints
 
     /// <summary>Asks the dependencies, and not whether work may be sent here.</summary>
     public static async Task<ServiceHealth> CheckDependenciesAsync(this HealthCheckService checks, CancellationToken cancellationToken) =>
-        ServiceHealth.Of(await checks.CheckHealthAsync(check => check.Name != Ready, cancellationToken));
+        ServiceHealth.Of(await checks.CheckHealthAsync(check => check.Name != Ready, cancellationToken), withExceptions: true);
 
     private static void MapHealth(this WebApplication app, string path, Func<HealthCheckRegistration, bool> predicate) =>
         app.MapHealthChecks(path, new HealthCheckOptions
         {
             Predicate = predicate,
-            ResponseWriter = (context, report) => context.Response.WriteAsJsonAsync(ServiceHealth.Of(report)),
+            ResponseWriter = (context, report) => context.Response.WriteAsJsonAsync(ServiceHealth.Of(report, withExceptions: false)),
         }).WithMetadata(new HttpMethodMetadata([HttpMethods.Get])).ExcludeFromDescription().AllowAnonymous().DisableHttpMetrics();
 }
 
@@ -51,7 +51,9 @@ public static class HealthEndpoints
 /// <param name="Parts">One for each dependency.</param>
 public sealed record ServiceHealth(string Status, IReadOnlyList<PartHealth> Parts)
 {
-    internal static ServiceHealth Of(HealthReport report)
+    /// <param name="report">Of all parts.</param>
+    /// <param name="withExceptions">Whether to tell what exceptions say, which names addresses: not to everybody.</param>
+    internal static ServiceHealth Of(HealthReport report, bool withExceptions)
     {
         static string Name(HealthStatus status) => status == HealthStatus.Healthy ? "healthy" : "unhealthy";
 
@@ -60,7 +62,8 @@ public sealed record ServiceHealth(string Status, IReadOnlyList<PartHealth> Part
         var parts = report.Entries.Where(entry => entry.Key != HealthEndpoints.Ready);
         return new ServiceHealth(
             itself ?? (report.Status == HealthStatus.Healthy ? "healthy" : "degraded"),
-            [.. parts.Select(part => new PartHealth(part.Key, Name(part.Value.Status), part.Value.Description))]);
+            [.. parts.Select(part => new PartHealth(
+                part.Key, Name(part.Value.Status), withExceptions || part.Value.Exception is null ? part.Value.Description : null))]);
     }
 }
 

@@ -182,7 +182,7 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
         }
         catch (Exception e) when (RedisConnection.MeansAway(e))
         {
-            return HealthCheckResult.Degraded(e.Message + meanwhile);
+            return HealthCheckResult.Degraded(e.Message + meanwhile, e);
         }
     }
 

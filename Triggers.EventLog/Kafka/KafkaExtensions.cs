@@ -100,7 +100,7 @@ internal sealed class KafkaHealth(IAdminClient admin, KafkaTopics topics, IOptio
             return HealthCheckResult.Degraded("the topics are not there yet");
         var topic = admin.GetMetadata(topics.Ready.Result.Topic, TimeSpan.FromMilliseconds(900)).Topics.Single();
         if (topic.Error.IsError)
-            return HealthCheckResult.Degraded(topic.Error.Reason);
+            throw new KafkaException(topic.Error);
         var closed = topic.Partitions.Count(p => p.Leader < 0 || p.InSyncReplicas.Length < (options.Value.MinInSyncReplicas ?? 1));
         return closed == 0 ? HealthCheckResult.Healthy()
             : HealthCheckResult.Degraded($"{closed} of {topic.Partitions.Count} partitions have no leader, or too few replicas in sync");
