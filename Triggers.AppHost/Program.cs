@@ -31,12 +31,9 @@ try
     builder.Services.AddSingleton(settings).AddSingleton<Supervision>().TryAddSingleton(TimeProvider.System);
     builder.OnBeforeStart(async (start, _) =>
     {
-        var supervision = start.Services.GetRequiredService<Supervision>();
-        if (containers is { Answers: false })
-            supervision.Fail($"--Stores=containers needs Docker or Podman: {containers.Why}.");
-        else if (containers is not null && settings.Is("reset"))
+        if (containers is not null && settings.Is("reset"))
             await containers.DropVolumesAsync();
-        supervision.Begin();
+        start.Services.GetRequiredService<Supervision>().Begin();
     });
     await using var app = builder.Build();
     await app.RunAsync();

@@ -105,6 +105,7 @@ internal static class StoreExtensions
 internal sealed record ContainerRuntime(string Name, bool Answers, string Why)
 {
     /// <summary>Null when the stores are processes. Says so, and why: it is the first line that a start prints.</summary>
+    /// <exception cref="DistributedApplicationException">Containers were asked for, and nothing would run them.</exception>
     public static async Task<ContainerRuntime?> ChooseAsync(Settings settings)
     {
         var asked = settings["Stores"];
@@ -115,6 +116,8 @@ internal sealed record ContainerRuntime(string Name, bool Answers, string Why)
         Console.WriteLine(
             $"Stores: {(containers ? "containers" : "processes")} ({runtime.Why}; --Stores={(containers ? "local" : "containers")} "
                 + $"overrides), data {data}");
+        if (containers && !runtime.Answers)
+            throw new DistributedApplicationException($"--Stores=containers needs Docker or Podman: {runtime.Why}.");
         return containers ? runtime : null;
     }
 

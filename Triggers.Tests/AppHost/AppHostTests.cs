@@ -132,6 +132,21 @@ public sealed class AppHostTests : IDisposable
     }
 
     [Fact]
+    public async Task Containers_without_a_runtime_end_the_start_before_anything_is_started()
+    {
+        var nobodyAnswers = new Dictionary<string, string>
+        {
+            ["ASPIRE_CONTAINER_RUNTIME"] = "docker",
+            ["DOCKER_HOST"] = "tcp://127.0.0.1:1",
+        };
+        await using var host = RunningAppHost.Start(_directory, nobodyAnswers, "--Stores=containers");
+
+        Assert.Equal(1, await host.ExitCodeAsync());
+        Assert.Contains("--Stores=containers needs Docker or Podman: docker ", host.Said);
+        Assert.False(Directory.Exists(_directory));
+    }
+
+    [Fact]
     public async Task A_Postgres_that_was_named_is_used_and_left_running()
     {
         await using var server = await PostgresServer.StartOwnAsync();

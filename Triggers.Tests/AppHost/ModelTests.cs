@@ -1,6 +1,5 @@
 using Aspire.Hosting;
 using Aspire.Hosting.ApplicationModel;
-using Aspire.Hosting.Testing;
 using Microsoft.Extensions.DependencyInjection;
 using Triggers.AppHost;
 using Triggers.AppHost.Stores;
@@ -16,24 +15,24 @@ public sealed class ModelTests
     private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
 
     [Theory]
-    [InlineData("local")]
-    [InlineData("containers")]
-    public async Task Everything_is_there_in_both_forms(string stores)
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Everything_is_there_in_both_forms(bool containers)
     {
         KafkaServer.SkipIfMissing();
-        await using var app = await BuildAsync($"--Stores={stores}", $"--Kafka:Home={KafkaServer.Home}");
+        await using var app = Build(containers, $"--Kafka:Home={KafkaServer.Home}");
 
         Assert.Superset(
             new HashSet<string> { "postgres", "triggersdb", "redis", "kafka", "migrations", "receiver", "api", "delivery", "admin-key" },
             Model(app).Resources.Select(resource => resource.Name).ToHashSet());
         foreach (var store in new[] { "postgres", "redis", "kafka" })
-            Assert.Equal(stores == "containers", Resource(app, store).IsContainer());
+            Assert.Equal(containers, Resource(app, store).IsContainer());
     }
 
     [Fact]
     public async Task Services_wait_for_their_stores_and_the_migrations()
     {
-        await using var app = await BuildAsync();
+        await using var app = Build(containers: false);
 
         Assert.Superset(Set("migrations", "redis"), Waits(app, "api"));
         Assert.Superset(Set("migrations"), Waits(app, "delivery"));
@@ -46,7 +45,7 @@ public sealed class ModelTests
     [Fact]
     public async Task What_runs_on_is_asked_for_its_health()
     {
-        await using var app = await BuildAsync();
+        await using var app = Build(containers: false);
 
         foreach (var service in s_services)
             Assert.NotEmpty(Resource(app, service).Annotations.OfType<HealthCheckAnnotation>());
@@ -56,17 +55,18 @@ public sealed class ModelTests
     [Fact]
     public async Task The_data_of_containers_is_on_named_volumes_unless_it_is_temporary()
     {
-        await using var app = await BuildAsync("--Stores=containers", "--Data:Temporary=false");
+        await using var app = Build(containers: true, "--Data:Temporary=false");
         Assert.Equal(["triggers-kafka", "triggers-postgres", "triggers-redis"], Volumes(app));
 
-        await using var temporary = await BuildAsync("--Stores=containers");
+        await using var temporary = Build(containers: true);
         Assert.Empty(Volumes(temporary));
     }
 
     [Fact]
     public async Task A_store_that_was_named_is_used_and_never_reset()
     {
-        await using var app = await BuildAsync("--ConnectionStrings:redis=redis.example", "--ConnectionStrings:kafka=kafka.example");
+        await using var app = Build(
+            containers: false, "--ConnectionStrings:redis=redis.example", "--ConnectionStrings:kafka=kafka.example");
 
         Assert.DoesNotContain(Model(app).Resources, resource => resource is LocalStore { Name: "redis" or "kafka" });
         Assert.Equal(
@@ -78,7 +78,7 @@ public sealed class ModelTests
     [Fact]
     public async Task The_dashboard_has_its_buttons()
     {
-        await using var app = await BuildAsync();
+        await using var app = Build(containers: false);
 
         Assert.Superset(new HashSet<string> { Commands.SampleEvent, Commands.Redrive }, CommandNames(app, "api").ToHashSet());
         Assert.Contains(Commands.Reset, CommandNames(app, "triggersdb"));
@@ -87,21 +87,29 @@ public sealed class ModelTests
     [Fact]
     public async Task Replicas_are_for_the_API_and_for_Delivery()
     {
-        await using var app = await BuildAsync("--replicas=2");
+        await using var app = Build(containers: false, "--replicas=2");
 
         Assert.Equal(2, Resource(app, "api").GetReplicaCount());
         Assert.Equal(2, Resource(app, "delivery").GetReplicaCount());
         Assert.Equal(1, Resource(app, "receiver").GetReplicaCount());
     }
 
-    private static async Task<DistributedApplication> BuildAsync(params string[] arguments)
+    /// <summary>Without the program around it, which would go on to start it, and end it where there is no container runtime.</summary>
+    private static DistributedApplication Build(bool containers, params string[] arguments)
     {
-        var builder = await DistributedApplicationTestingBuilder.CreateAsync<Projects.Triggers_AppHost>(
+        var given = Settings.Parse(
         [
-            $"--Data:Directory={TestDirectory.New()}", "--Data:Temporary=true", "--Stores=local", "--Kafka:Home=",
-            "--Dashboard:Enabled=false", "--Ports:api=0", "--Ports:receiver=0", "--Ports:kafka=0", .. arguments,
-        ], Cancellation);
-        return await builder.BuildAsync(Cancellation);
+            $"--Data:Directory={TestDirectory.New()}", "--Data:Temporary=true", "--Kafka:Home=",
+            "--Ports:api=0", "--Ports:receiver=0", "--Ports:kafka=0", .. arguments,
+        ]);
+        var builder = DistributedApplication.CreateBuilder(new DistributedApplicationOptions
+        {
+            Args = Settings.Complete(given),
+            AssemblyName = typeof(Settings).Assembly.GetName().Name,
+            DisableDashboard = true,
+        });
+        builder.AddTriggers(new Settings(builder.Configuration, given, builder.AppHostDirectory), containers);
+        return builder.Build();
     }
 
     private static DistributedApplicationModel Model(DistributedApplication app) =>
