@@ -46,6 +46,15 @@ public sealed record DeliveryResult(
     /// </summary>
     public int? Revision { get; init; }
 
+    /// <summary>
+    /// Whether it is not in the queue, because its first attempt was made as it was read from the log: it comes into the history, or into
+    /// the queue, now.
+    /// </summary>
+    public bool IsNew { get; init; }
+
+    /// <summary>Length of the event's data, of what is new.</summary>
+    public int DataBytes { get; init; }
+
     /// <summary>Whether the receiver said that it is gone for good, so that its subscription is disabled.</summary>
     public bool SubscriptionIsGone { get; init; }
 
@@ -103,22 +112,36 @@ public static class DeliveryResults
         """
         WITH c AS MATERIALIZED (
             SELECT c.*, c.status <> 'succeeded' AND s.deleted_at IS NULL AND coalesce(s.revision <> c.revision, false) AS stale
-            FROM unnest(@tenants, @ids, @subscriptions, @revisions, @claims, @statuses, @delays, @failures, @reasons, @attempts,
-                @numbers, @ages,
-                @durations, @outcomes, @errors, @codes, @headers, @bodies, @traces)
-                AS c (tenant_id, id, subscription_id, revision, claim, status, delay, failures, reason, attempt_id, number, age,
-                    duration, outcome, error, code, headers, body, trace)
+            FROM unnest(@tenants, @ids, @events, @subscriptions, @new, @data_bytes, @revisions, @claims, @statuses, @delays, @failures,
+                @reasons, @attempts, @numbers, @ages, @durations, @outcomes, @errors, @codes, @headers, @bodies, @traces)
+                AS c (tenant_id, id, event_id, subscription_id, is_new, data_bytes, revision, claim, status, delay, failures,
+                    reason, attempt_id, number, age, duration, outcome, error, code, headers, body, trace)
             JOIN subscriptions s ON s.id = c.subscription_id
         ),
-        ended AS (
+        taken AS (
             DELETE FROM delivery_queue q USING c
-            WHERE q.tenant_id = c.tenant_id AND q.id = c.id AND c.status <> 'pending' AND NOT c.stale
+            WHERE q.tenant_id = c.tenant_id AND q.id = c.id AND NOT c.is_new AND c.status <> 'pending' AND NOT c.stale
                 AND (c.status = 'succeeded' OR q.claim = c.claim)
             RETURNING q.tenant_id, q.id, q.event_id, q.subscription_id, q.is_replay, q.replay_of, q.test,
                 q.retry_count + c.failures AS retry_count,
                 CASE WHEN c.outcome IS NULL THEN q.last_outcome ELSE c.outcome END AS outcome,
                 CASE WHEN c.outcome IS NULL THEN q.last_status_code ELSE c.code END AS code,
                 c.claim, c.status, c.reason, c.attempt_id, c.number, c.age, c.duration, c.error, c.headers, c.body
+        ),
+        ended AS (
+            SELECT * FROM taken
+            UNION ALL
+            SELECT tenant_id, id, event_id, subscription_id, false, NULL, false, failures, outcome, code,
+                claim, status, reason, attempt_id, number, age, duration, error, headers, body
+            FROM c WHERE is_new AND status <> 'pending' AND NOT stale
+        ),
+        put AS (
+            INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, claim, retry_count, next_attempt_at, data_bytes,
+                last_outcome, last_status_code, last_trace_parent)
+            SELECT tenant_id, id, event_id, subscription_id, claim, CASE WHEN stale THEN 0 ELSE failures END,
+                clock_timestamp() + CASE WHEN stale THEN interval '0' ELSE delay END, data_bytes, outcome, code, trace
+            FROM c WHERE is_new AND (status = 'pending' OR stale)
+            RETURNING 1
         ),
         history AS (
             INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, status, claim, retry_count, last_outcome,
@@ -146,7 +169,8 @@ public static class DeliveryResults
                 last_outcome = coalesce(c.outcome, q.last_outcome),
                 last_status_code = CASE WHEN c.outcome IS NULL THEN q.last_status_code ELSE c.code END,
                 last_trace_parent = coalesce(c.trace, q.last_trace_parent)
-            FROM c WHERE q.tenant_id = c.tenant_id AND q.id = c.id AND (c.status = 'pending' OR c.stale) AND q.claim = c.claim
+            FROM c WHERE q.tenant_id = c.tenant_id AND q.id = c.id AND NOT c.is_new AND (c.status = 'pending' OR c.stale)
+                AND q.claim = c.claim
             RETURNING c.stale
         ),
         died AS (
@@ -166,7 +190,8 @@ public static class DeliveryResults
             DELETE FROM inbox i USING ended e WHERE e.status = 'succeeded' AND i.tenant_id = e.tenant_id AND i.event_id = e.event_id
         )
         SELECT status, reason, count(*) FROM ended GROUP BY status, reason
-        UNION ALL SELECT 'pending', NULL, count(*) FROM put_off WHERE stale HAVING count(*) > 0
+        UNION ALL SELECT 'pending', NULL, count(*) FROM (
+            SELECT FROM put_off WHERE stale UNION ALL SELECT FROM c WHERE is_new AND stale) s HAVING count(*) > 0
         """;
 
     private static NpgsqlBatchCommand Write(IReadOnlyList<DeliveryResult> results)
@@ -175,7 +200,10 @@ public static class DeliveryResults
         var parameters = command.Parameters;
         parameters.AddColumn("tenants", NpgsqlDbType.Uuid, results, r => r.TenantId);
         parameters.AddColumn("ids", NpgsqlDbType.Uuid, results, r => r.Id);
+        parameters.AddColumn("events", NpgsqlDbType.Uuid, results, r => r.EventId);
         parameters.AddColumn("subscriptions", NpgsqlDbType.Uuid, results, r => r.SubscriptionId);
+        parameters.AddColumn("new", NpgsqlDbType.Boolean, results, r => r.IsNew);
+        parameters.AddColumn("data_bytes", NpgsqlDbType.Integer, results, r => r.DataBytes);
         parameters.AddColumn("revisions", NpgsqlDbType.Integer, results, r => r.Revision);
         parameters.AddColumn("claims", NpgsqlDbType.Integer, results, r => r.Claim);
         parameters.AddColumn("statuses", NpgsqlDbType.Text, results, r => SnakeCase<DeliveryStatus>.Of(r.Status));

@@ -73,7 +73,7 @@ internal sealed partial class Attempter(
         try
         {
             if (await MakeAsync(delivery, share, LetGo) is { } completed)
-                await completions.AddAsync(completed);
+                await completions.AddAsync(completed, delivery.First);
         }
         catch (Exception e)
         {

@@ -1,3 +1,5 @@
+using Triggers.Delivery.Completion;
+
 namespace Triggers.Delivery.Attempts;
 
 /// <summary>A delivery this process has claimed.</summary>
@@ -17,6 +19,9 @@ internal sealed record DueDelivery(
 {
     /// <summary>Whether somebody asked for it, of a delivery that was made or of none.</summary>
     public bool IsReplay { get; init; }
+
+    /// <summary>Where its result goes while it is not written yet; null when it is.</summary>
+    public FirstAttempts? First { get; init; }
 
     /// <summary>W3C trace context of the attempt that failed last, when that was traced.</summary>
     public string? LastTraceParent { get; init; }

@@ -13,8 +13,15 @@ namespace Triggers.Delivery.Completion;
 /// <param name="StartedAt">When the attempt began, a timestamp of the TimeProvider.</param>
 internal sealed record Completed(DeliveryResult Result, long StartedAt);
 
+/// <summary>Deliveries that ended the same way.</summary>
+/// <param name="Status">Their state; pending for what a changed subscription sent back.</param>
+/// <param name="Reason">Of dead letters.</param>
+/// <param name="Count">How many.</param>
+internal sealed record Ended(string Status, string? Reason, long Count);
+
 /// <summary>
-/// Writes what became of deliveries, many in one statement. While Postgres is away they wait here; a full buffer stops the claiming.
+/// Writes what became of deliveries, many in one statement: nobody waits for it, so that results wait a moment for each other. While
+/// Postgres is away they wait here; a full buffer stops the claiming.
 /// </summary>
 internal sealed partial class Completions(
     EngineDataSource dataSource, Lanes lanes, Wakeups wakeups, DeliveryMetrics metrics, TimeProvider time, ILogger<Completions> logger)
@@ -22,16 +29,76 @@ internal sealed partial class Completions(
 {
     private const int Capacity = 4_096;
     private const int MaxBatch = 500;
+    private static readonly TimeSpan s_gather = TimeSpan.FromMilliseconds(25);
     private static readonly string Pending = SnakeCase<DeliveryStatus>.Of(DeliveryStatus.Pending);
 
     private readonly Channel<Completed> _queue =
         Channel.CreateBounded<Completed>(new BoundedChannelOptions(Capacity) { SingleReader = true });
 
+    private readonly Signal _hurry = new();
+
     /// <summary>Whether to claim no more for now.</summary>
     public bool IsFull => _queue.Reader.Count >= Capacity / 2;
 
     /// <summary>Takes it, when there is room.</summary>
-    public ValueTask AddAsync(Completed completed) => _queue.Writer.WriteAsync(completed);
+    /// <param name="completed">What became of it.</param>
+    /// <param name="first">Where it belongs if its delivery is not written yet.</param>
+    public async ValueTask AddAsync(Completed completed, FirstAttempts? first = null)
+    {
+        if (first is not null && (first.TryAdd(completed) || !await first.Written))
+            return;
+        await _queue.Writer.WriteAsync(completed);
+        // What is due again sooner is not kept back.
+        if (_queue.Reader.Count >= MaxBatch || completed.Result is { Status: DeliveryStatus.Pending } again && again.Delay < s_gather)
+            _hurry.Set();
+    }
+
+    /// <summary>The statements that write results, the last of a transaction to touch deliveries.</summary>
+    /// <param name="results">At least one, of different deliveries.</param>
+    public IEnumerable<NpgsqlBatchCommand> Write(List<Completed> results)
+    {
+        // In the order in which everybody locks rows, so that two who write about the same deliveries don't wait for each other in a
+        // circle.
+        results.Sort((a, b) =>
+            a.Result.TenantId.CompareTo(b.Result.TenantId) is var byTenant and not 0 ? byTenant : a.Result.Id.CompareTo(b.Result.Id));
+        return DeliveryResults.Apply(results.ConvertAll(WithAge));
+    }
+
+    /// <summary>Reads what these statements say has ended.</summary>
+    public static async Task<List<Ended>> ReadAsync(NpgsqlBatch commands, CancellationToken cancellationToken)
+    {
+        var ended = new List<Ended>();
+        await using var reader = await commands.ExecuteReaderAsync(cancellationToken);
+        do
+        {
+            while (reader.FieldCount == 3 && await reader.ReadAsync(cancellationToken))
+                ended.Add(new Ended(reader.GetString(0), reader.IsDBNull(1) ? null : reader.GetString(1), reader.GetInt64(2)));
+        }
+        while (await reader.NextResultAsync(cancellationToken));
+        return ended;
+    }
+
+    /// <summary>Tells who has to know that results are written.</summary>
+    public void Written(List<Completed> results, List<Ended> ended)
+    {
+        var stale = ended.Exists(e => e.Status == Pending);
+        foreach (var (status, reason, count) in ended.Where(e => e.Status != Pending))
+        {
+            metrics.Finished(status, count);
+            if (reason is not null)
+                metrics.DeadLettered(reason, count);
+        }
+        if (ended.Exists(e => e.Reason is not null))
+            wakeups.DeadLetters.Set();
+
+        // Only now: a claim made before the row says so would find nothing, and the lane would wait for the sweep.
+        foreach (var again in results.Where(c => c.Result.Status == DeliveryStatus.Pending))
+            lanes.DueIn(again.Result.SubscriptionId, again.Result.Delay);
+        if (stale)
+            wakeups.Sweep();
+        else
+            wakeups.Dispatch.Set();
+    }
 
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
@@ -39,6 +106,7 @@ internal sealed partial class Completions(
         var batch = new List<Completed>();
         while (await _queue.Reader.WaitToReadAsync(CancellationToken.None))
         {
+            await _hurry.WaitAsync(_queue.Reader.Count >= MaxBatch ? TimeSpan.Zero : s_gather, CancellationToken.None);
             Take(batch);
             await WriteUntilDoneAsync(batch, stoppingToken);
         }
@@ -47,6 +115,7 @@ internal sealed partial class Completions(
     public override async Task StopAsync(CancellationToken cancellationToken)
     {
         _queue.Writer.TryComplete();
+        _hurry.Set();
         if (ExecuteTask is { } loop)
             await loop.WaitAsync(cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         await base.StopAsync(cancellationToken);
@@ -62,10 +131,6 @@ internal sealed partial class Completions(
             _queue.Reader.TryRead(out _);
             batch.Add(next);
         }
-        // In the order in which everybody locks rows, so that two who write about the same deliveries don't wait for each other in a
-        // circle.
-        batch.Sort((a, b) =>
-            a.Result.TenantId.CompareTo(b.Result.TenantId) is var byTenant and not 0 ? byTenant : a.Result.Id.CompareTo(b.Result.Id));
     }
 
     private async Task WriteUntilDoneAsync(List<Completed> batch, CancellationToken stoppingToken)
@@ -107,35 +172,9 @@ internal sealed partial class Completions(
     {
         await using var connection = await dataSource.Pool.OpenConnectionAsync();
         await using var commands = new NpgsqlBatch(connection);
-        foreach (var command in DeliveryResults.Apply(batch.ConvertAll(WithAge)))
+        foreach (var command in Write(batch))
             commands.BatchCommands.Add(command);
-        var finished = new List<(string Status, string? Reason, long Count)>();
-        await using (var reader = await commands.ExecuteReaderAsync())
-        {
-            do
-            {
-                while (reader.FieldCount == 3 && await reader.ReadAsync())
-                    finished.Add((reader.GetString(0), reader.IsDBNull(1) ? null : reader.GetString(1), reader.GetInt64(2)));
-            }
-            while (await reader.NextResultAsync());
-        }
-        var stale = finished.Exists(f => f.Status == Pending);
-        foreach (var (status, reason, count) in finished.Where(f => f.Status != Pending))
-        {
-            metrics.Finished(status, count);
-            if (reason is not null)
-                metrics.DeadLettered(reason, count);
-        }
-        if (finished.Exists(f => f.Reason is not null))
-            wakeups.DeadLetters.Set();
-
-        // Only now: a claim made before the row says so would find nothing, and the lane would wait for the sweep.
-        foreach (var again in batch.Where(c => c.Result.Status == DeliveryStatus.Pending))
-            lanes.DueIn(again.Result.SubscriptionId, again.Result.Delay);
-        if (stale)
-            wakeups.Sweep();
-        else
-            wakeups.Dispatch.Set();
+        Written(batch, await ReadAsync(commands, CancellationToken.None));
     }
 
     private DeliveryResult WithAge(Completed completed) => completed.Result.Attempt is { } attempt
