@@ -25,7 +25,11 @@ internal interface IEventSource
     /// <returns>Null when there is nothing, or when another process has the position.</returns>
     Task<EventBatch?> ReadAsync(NpgsqlConnection connection, int limit, CancellationToken cancellationToken);
 
-    /// <summary>The batch that was read last is committed.</summary>
+    /// <summary>Waits, in the transaction, for more to read.</summary>
+    /// <returns>Whether there may be more for this transaction.</returns>
+    Task<bool> MoreAsync(TimeSpan atMost, CancellationToken cancellationToken);
+
+    /// <summary>What was read last, in one transaction, is committed.</summary>
     void Passed();
 
     /// <summary>
@@ -44,7 +48,7 @@ internal interface IEventSource
 /// <param name="Events">Those that were not projected before, in the order of the log.</param>
 /// <param name="SubscriptionsVersion">As it was after the events were accepted.</param>
 /// <param name="SetAside">How many of the records say nothing, and are kept elsewhere.</param>
-/// <param name="Advance">The last statements of the transaction: the position passes all records of the batch.</param>
+/// <param name="Advance">The last statements of the transaction: the position passes all that it has read.</param>
 internal sealed record EventBatch(
     IReadOnlyList<LoggedEvent> Events, long SubscriptionsVersion, int SetAside, params IReadOnlyList<NpgsqlBatchCommand> Advance);
 

@@ -12,8 +12,8 @@ namespace Triggers.Delivery.Projection;
 /// does not wait behind it. Any number of processes may do it at once.
 /// </summary>
 internal sealed class FanOutLoop(
-    EngineDataSource dataSource, Projection projection, Subscribers subscribers, Lanes lanes, WorkerRegistration worker,
-    Wakeups wakeups, TimeProvider time, ILogger<FanOutLoop> logger)
+    EngineDataSource dataSource, Projection projection, Subscribers subscribers, WorkerRegistration worker, Wakeups wakeups,
+    TimeProvider time, ILogger<FanOutLoop> logger)
     : BackgroundLoop(time, logger)
 {
     private static readonly TimeSpan LookInterval = TimeSpan.FromSeconds(5);
@@ -33,17 +33,16 @@ internal sealed class FanOutLoop(
         }
     }
 
-    /// <summary>Makes a portion of the deliveries that were deferred, and starts them.</summary>
+    /// <summary>Makes a portion of the deliveries that were deferred.</summary>
     /// <returns>Whether there may be more.</returns>
     private async Task<bool> FanOutAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
-        var claimedAt = Time.GetTimestamp();
         var (taken, version) = await TakeAsync(connection, cancellationToken);
         if (taken.Count == 0)
             return false;
         await subscribers.RefreshAsync(connection, version, cancellationToken);
-        var matches = new Matches(lanes, claimedAt);
+        var matches = new Matches();
         var advanced = new List<(FanOut Event, Guid? After)>();
         foreach (var (e, type) in taken)
         {
@@ -54,14 +53,13 @@ internal sealed class FanOutLoop(
                 .OrderBy(s => s.Id).ToList();
             // Left to the claims, which take tenants in turn.
             foreach (var subscriber in waiting.Take(room))
-                matches.Add(e.TenantId, e.EventId, subscriber.Id, e.DataBytes, known: null);
+                matches.Add(e.TenantId, e.EventId, subscriber.Id, e.DataBytes, starts: false);
             advanced.Add((e, waiting.Count > room ? waiting[room - 1].Id : null));
             // Whoever subscribed to it has gone meanwhile.
             if (type is not null && waiting.Count == 0 && e.After == Guid.Empty)
                 matches.Unmatched.Add((e.TenantId, e.EventId));
         }
         await projection.CommitAsync(transaction, matches, [FanOuts.Advance(advanced)], cancellationToken);
-        projection.Start(matches);
         return true;
     }
 

@@ -3,6 +3,7 @@ using Npgsql;
 using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Delivery.Attempts;
+using Triggers.Delivery.Completion;
 using Triggers.Delivery.Subscriptions;
 using Triggers.Delivery.Waking;
 using Triggers.Delivery.Workers;
@@ -12,21 +13,17 @@ namespace Triggers.Delivery.Projection;
 
 /// <summary>
 /// What follows from accepted events, whichever log they are in: a delivery for each subscription that wants it, or else a place in the
-/// inbox. What finds a free place in its lane starts here, without going through the claim.
+/// inbox. What finds a free place in its lane is attempted at once, before anything is written.
 /// </summary>
 internal sealed class Projection(
-    Subscribers subscribers, Attempter attempter, Lanes lanes, WorkerRegistration worker, Wakeups wakeups,
-    IOptions<DeliveryOptions> options)
+    Subscribers subscribers, Attempter attempter, Completions completions, Lanes lanes, WorkerRegistration worker, Wakeups wakeups,
+    IOptions<DeliveryOptions> options, TimeProvider time)
 {
-    /// <summary>
-    /// Decides what follows, in the transaction that read the events, and takes the places in lanes for it. Leases begin after
-    /// <paramref name="claimedAt"/>, a timestamp from before the transaction.
-    /// </summary>
-    public async Task<Matches> MatchAsync(
-        NpgsqlConnection connection, EventBatch batch, long claimedAt, CancellationToken cancellationToken)
+    /// <summary>Decides what follows, in the transaction that read the events, and starts what has a place in its lane.</summary>
+    public async Task MatchAsync(
+        NpgsqlConnection connection, EventBatch batch, Matches matches, CancellationToken cancellationToken)
     {
         await subscribers.RefreshAsync(connection, batch.SubscriptionsVersion, cancellationToken);
-        var matches = new Matches(lanes, claimedAt);
         foreach (var (tenantId, e, dataBytes, _) in batch.Events)
         {
             var matching = subscribers.Matching(tenantId, e.Type).ToList();
@@ -35,47 +32,50 @@ internal sealed class Projection(
             else if (matches.IsFullWith(tenantId, matching.Count))
                 matches.Deferred.Add(new FanOut(tenantId, e.Id, dataBytes, Guid.Empty));
             else
-                matching.ForEach(subscriber =>
-                    matches.Add(tenantId, e.Id, subscriber.Id, dataBytes, dataBytes > LoggedEvent.MaxCarriedBytes ? null : e));
+                matching.ForEach(subscriber => Add(subscriber, e, dataBytes));
+
+            void Add(Subscriber subscriber, StoredEvent e, int dataBytes)
+            {
+                var starts = matches.First is not null && dataBytes <= LoggedEvent.MaxCarriedBytes
+                    && lanes.TryReserve(subscriber.Id, dataBytes);
+                var delivery = matches.Add(tenantId, e.Id, subscriber.Id, dataBytes, starts);
+                if (starts)
+                {
+                    attempter.Start(
+                        new DueDelivery(tenantId, delivery, e.Id, subscriber.Id, Claim: 1, RetryCount: 0,
+                            ReplayOf: null, Test: false, time.GetTimestamp(), dataBytes) { First = matches.First }, lanes, e);
+                }
+            }
         }
-        return matches;
     }
 
-    /// <summary>Writes what follows, and that it is written, and commits; or gives the places back.</summary>
+    /// <summary>
+    /// Writes what follows, and that it is written, and commits. Attempts that have ended by then leave nothing in the queue; the others
+    /// are claimed.
+    /// </summary>
     public async Task CommitAsync(
         NpgsqlTransaction transaction, Matches matches, IReadOnlyList<NpgsqlBatchCommand> advance, CancellationToken cancellationToken)
     {
-        try
-        {
-            await using var batch = new NpgsqlBatch(transaction.Connection);
-            if (matches.Unmatched.Count > 0)
-                batch.BatchCommands.Add(EventState.Receive(matches.Unmatched));
-            if (matches.Deliveries.Count > 0)
-                batch.BatchCommands.Add(DeliveryQueue.Enqueue(matches.Deliveries, worker.Number, options.Value.Lease));
-            if (matches.Deferred.Count > 0)
-                batch.BatchCommands.Add(FanOuts.Defer(matches.Deferred));
-            foreach (var command in advance)
-                batch.BatchCommands.Add(command);
-            await batch.ExecuteNonQueryAsync(cancellationToken);
-            await transaction.CommitAsync(cancellationToken);
-        }
-        catch
-        {
-            // It may be committed all the same. Then the lease brings back what was to be handed over.
-            foreach (var (delivery, _) in matches.HandedOver)
-            {
-                lanes.ReleaseBytes(delivery.SubscriptionId, delivery.DataBytes);
-                lanes.Release(delivery.SubscriptionId);
-            }
-            throw;
-        }
-    }
+        var results = matches.First?.Close() ?? [];
+        var settled = matches.Deliveries.Where(d => results.ContainsKey(d.Id)).Select(d => AsNew(d, results[d.Id])).ToList();
+        var queued = matches.Deliveries.Where(d => !results.ContainsKey(d.Id)).ToList();
+        await using var batch = new NpgsqlBatch(transaction.Connection);
+        foreach (var command in settled.Count > 0 ? completions.Write(settled) : [])
+            batch.BatchCommands.Add(command);
+        if (matches.Unmatched.Count > 0)
+            batch.BatchCommands.Add(EventState.Receive(matches.Unmatched));
+        if (queued.Count > 0)
+            batch.BatchCommands.Add(DeliveryQueue.Enqueue(queued, worker.Number, options.Value.Lease));
+        if (matches.Deferred.Count > 0)
+            batch.BatchCommands.Add(FanOuts.Defer(matches.Deferred));
+        foreach (var command in advance)
+            batch.BatchCommands.Add(command);
+        var ended = await Completions.ReadAsync(batch, cancellationToken);
+        await transaction.CommitAsync(cancellationToken);
 
-    /// <summary>Starts what was handed over, and wakes who makes the rest. It is committed.</summary>
-    public void Start(Matches matches)
-    {
-        foreach (var (delivery, e) in matches.HandedOver)
-            attempter.Start(delivery, lanes, e);
+        matches.First?.End(written: true);
+        if (settled.Count > 0)
+            completions.Written(settled, ended);
         foreach (var lane in matches.LeftDue)
             lanes.DueIn(lane, TimeSpan.Zero);
         if (matches.LeftDue.Count > 0)
@@ -83,10 +83,14 @@ internal sealed class Projection(
         if (matches.Deferred.Count > 0)
             wakeups.FanOuts.Set();
     }
+
+    private static Completed AsNew(NewDelivery delivery, Completed completed) =>
+        completed with { Result = completed.Result with { IsNew = true, DataBytes = delivery.DataBytes ?? 0 } };
 }
 
-/// <summary>What follows from a batch of events.</summary>
-internal sealed class Matches(Lanes lanes, long claimedAt)
+/// <summary>What follows from the events of a transaction.</summary>
+/// <param name="first">Takes the results of attempts that are made before the transaction ends; null: none are made.</param>
+internal sealed class Matches(FirstAttempts? first = null)
 {
     /// <summary>
     /// Deliveries made by one transaction. What an event that many subscribe to has beyond that is made in portions of as many.
@@ -98,6 +102,8 @@ internal sealed class Matches(Lanes lanes, long claimedAt)
 
     private readonly Dictionary<Guid, int> _ofTenants = [];
 
+    public FirstAttempts? First { get; } = first;
+
     /// <summary>Events that nobody wants.</summary>
     public List<(Guid TenantId, Guid EventId)> Unmatched { get; } = [];
 
@@ -106,30 +112,20 @@ internal sealed class Matches(Lanes lanes, long claimedAt)
 
     public List<NewDelivery> Deliveries { get; } = [];
 
-    /// <summary>Those of them that start here, without going through the claim.</summary>
-    public List<(DueDelivery Delivery, StoredEvent Event)> HandedOver { get; } = [];
-
     public HashSet<Guid> LeftDue { get; } = [];
 
     /// <summary>Whether so many more are too many. A tenant that has few so far always has room for a few.</summary>
     public bool IsFullWith(Guid tenantId, int more) =>
         Deliveries.Count + more > MaxDeliveries && _ofTenants.GetValueOrDefault(tenantId) + more > MaxOfTenantBeyond;
 
-    public void Add(Guid tenantId, Guid eventId, Guid subscriptionId, int dataBytes, StoredEvent? known)
+    /// <returns>The delivery's id.</returns>
+    public Guid Add(Guid tenantId, Guid eventId, Guid subscriptionId, int dataBytes, bool starts)
     {
         var id = TypeId.NewGuid();
-        var handOver = known is not null && lanes.TryReserve(subscriptionId, dataBytes);
-        Deliveries.Add(new NewDelivery(tenantId, id, eventId, subscriptionId) { DataBytes = dataBytes, Claimed = handOver });
+        Deliveries.Add(new NewDelivery(tenantId, id, eventId, subscriptionId) { DataBytes = dataBytes, Claimed = starts });
         _ofTenants[tenantId] = _ofTenants.GetValueOrDefault(tenantId) + 1;
-        if (handOver)
-        {
-            HandedOver.Add((
-                new DueDelivery(tenantId, id, eventId, subscriptionId, Claim: 1, RetryCount: 0,
-                    ReplayOf: null, Test: false, claimedAt, dataBytes), known!));
-        }
-        else
-        {
+        if (!starts)
             LeftDue.Add(subscriptionId);
-        }
+        return id;
     }
 }

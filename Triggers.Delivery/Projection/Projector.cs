@@ -1,5 +1,6 @@
 using Npgsql;
 using Triggers.Core;
+using Triggers.Delivery.Completion;
 using Triggers.Delivery.Workers;
 using Triggers.EventLog;
 using Triggers.ServiceDefaults;
@@ -16,6 +17,12 @@ internal sealed class Projector<TSource>(
     : BackgroundLoop(time, logger) where TSource : IEventSource
 {
     private const int MaxRecords = 500;
+
+    /// <summary>
+    /// How long a transaction waits for what it has started, and for more: what ends by then costs one insertion, and no place in the
+    /// queue.
+    /// </summary>
+    private static readonly TimeSpan s_gather = TimeSpan.FromMilliseconds(25);
 
     private int _limit = MaxRecords;
 
@@ -52,22 +59,65 @@ internal sealed class Projector<TSource>(
         source.Leave();
     }
 
-    private async Task ProjectAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    private async Task ProjectAsync(NpgsqlConnection connection, CancellationToken stoppingToken)
     {
-        await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
-        var claimedAt = Time.GetTimestamp();
-        if (await source.ReadAsync(connection, _limit, cancellationToken) is not { } batch)
-            return;
-        var matches = await projection.MatchAsync(connection, batch, claimedAt, cancellationToken);
-        await projection.CommitAsync(transaction, matches, batch.Advance, cancellationToken);
+        var first = new FirstAttempts();
+        try
+        {
+            await using var transaction = await connection.BeginTransactionAsync(stoppingToken);
+            await ProjectAsync(transaction, first, stoppingToken);
+        }
+        finally
+        {
+            first.End(written: false);
+        }
+    }
 
+    private async Task ProjectAsync(NpgsqlTransaction transaction, FirstAttempts first, CancellationToken stoppingToken)
+    {
+        // What was refused just now is not sent before it is written.
+        var matches = new Matches(_limit == MaxRecords ? first : null);
+        EventBatch? last = null;
+        var (events, setAside, worked) = (0, 0, TimeSpan.Zero);
+        var openedAt = Time.GetTimestamp();
+        do
+        {
+            var startedAt = Time.GetTimestamp();
+            // What has been sent is written also when this process is to end.
+            var token = last is null ? stoppingToken : CancellationToken.None;
+            if (await source.ReadAsync(transaction.Connection!, _limit, token) is { } batch)
+            {
+                await projection.MatchAsync(transaction.Connection!, batch, matches, token);
+                last = batch;
+                events += batch.Events.Count;
+                setAside += batch.SetAside;
+                DeliveryTraces.Projected(source.Name, batch.Events, Time.GetElapsedTime(startedAt), Time.GetUtcNow());
+            }
+            worked += Time.GetElapsedTime(startedAt);
+        }
+        while (last is not null && matches is { First: not null, LeftDue.Count: 0, Deferred.Count: 0 } && events < MaxRecords
+            && await MoreAsync(s_gather - Time.GetElapsedTime(openedAt), stoppingToken));
+        if (last is null)
+            return;
+
+        var endedAt = Time.GetTimestamp();
+        await projection.CommitAsync(transaction, matches, last.Advance, CancellationToken.None);
         source.Passed();
         _limit = Math.Min(MaxRecords, _limit * 2);
-        var duration = Time.GetElapsedTime(claimedAt);
-        metrics.Projected(source.Name, batch.Events.Count, duration);
-        if (batch.SetAside > 0)
-            metrics.SetAside(batch.SetAside);
-        DeliveryTraces.Projected(source.Name, batch.Events, duration, Time.GetUtcNow());
-        projection.Start(matches);
+        metrics.Projected(source.Name, events, worked + Time.GetElapsedTime(endedAt));
+        if (setAside > 0)
+            metrics.SetAside(setAside);
+    }
+
+    private async Task<bool> MoreAsync(TimeSpan atMost, CancellationToken stoppingToken)
+    {
+        try
+        {
+            return atMost > TimeSpan.Zero && await source.MoreAsync(atMost, stoppingToken);
+        }
+        catch (OperationCanceledException)
+        {
+            return false;
+        }
     }
 }

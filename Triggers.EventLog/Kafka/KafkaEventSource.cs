@@ -39,7 +39,11 @@ internal sealed partial class KafkaEventSource(
 
     private readonly HashSet<DateOnly> _daysWithPartitions = [];
     private IConsumer<byte[], byte[]>? _consumer;
+
+    /// <summary>How many of the items the transaction has read, and the new events among them.</summary>
     private int _read;
+    private readonly List<LoggedEvent> _events = [];
+
     private long _measuredAt;
 
     public string Name => "kafka";
@@ -53,13 +57,15 @@ internal sealed partial class KafkaEventSource(
     public async Task WaitAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
         var log = await topics.Ready.WaitAsync(cancellationToken);
+        _read = 0;
+        _events.Clear();
         try
         {
             _consumer ??= Join(log);
             while (_items.Count == 0)
             {
                 cancellationToken.ThrowIfCancellationRequested();
-                Consume(_consumer);
+                Consume(_consumer, s_look);
                 MeasureLag(_consumer, log);
             }
         }
@@ -78,10 +84,25 @@ internal sealed partial class KafkaEventSource(
         await EnsurePartitionsAsync(connection, cancellationToken);
     }
 
+    public Task<bool> MoreAsync(TimeSpan atMost, CancellationToken cancellationToken)
+    {
+        try
+        {
+            if (_items.Count == _read && _consumer is { } consumer)
+                Consume(consumer, atMost);
+        }
+        catch (KafkaException)
+        {
+            // It will be said again, when the transaction has ended.
+        }
+        // What needs to be set aside first, or a partition, is not for this transaction.
+        return Task.FromResult(_items.Count > _read && _items[_read..].TrueForAll(i => i.Invalid is null) && !DaysWithout().Any());
+    }
+
     public async Task<EventBatch?> ReadAsync(NpgsqlConnection connection, int limit, CancellationToken cancellationToken)
     {
         var log = await topics.Ready;
-        var items = _items[..(_read = Math.Min(limit, _items.Count))];
+        var items = _items[_read..Math.Min(_read + limit, _items.Count)];
         await using var batch = new NpgsqlBatch(connection)
         {
             // The last is a statement of its own, so that it sees the positions as they are now that they are locked.
@@ -96,6 +117,7 @@ internal sealed partial class KafkaEventSource(
         while (await reader.ReadAsync(cancellationToken))
             isNew.Add((reader.GetGuid(0), reader.GetGuid(1)));
 
+        _read += items.Count;
         var events = new List<LoggedEvent>();
         foreach (var (record, e, _) in items)
         {
@@ -107,7 +129,8 @@ internal sealed partial class KafkaEventSource(
                 new StoredEvent(e.Id, e.Type, e.ExternalId, e.Source, e.Subject, e.Time, e.CorrelationId, e.TraceParent, data),
                 e.Data.Length, record.Partition.Value));
         }
-        return new EventBatch(events, version, items.Count(i => i.Event is null), Advance(log, items, events));
+        _events.AddRange(events);
+        return new EventBatch(events, version, items.Count(i => i.Event is null), Advance(log, _items[.._read], _events));
     }
 
     public void Passed()
@@ -160,15 +183,15 @@ internal sealed partial class KafkaEventSource(
     }
 
     /// <summary>What has come already, or else waits for the first record a moment.</summary>
-    private void Consume(IConsumer<byte[], byte[]> consumer)
+    private void Consume(IConsumer<byte[], byte[]> consumer, TimeSpan atMost)
     {
-        var bytes = 0;
-        while (_items.Count < MaxRecords && bytes < MaxBytes)
+        var (bytes, known) = (0, _items.Count);
+        while (_items.Count < known + MaxRecords && bytes < MaxBytes)
         {
             ConsumeResult<byte[], byte[]>? record;
             try
             {
-                record = consumer.Consume(_items.Count == 0 ? s_look : TimeSpan.Zero);
+                record = consumer.Consume(_items.Count == known ? atMost : TimeSpan.Zero);
             }
             catch (ConsumeException e) when (e.Error.Code == ErrorCode.Local_AutoOffsetReset)
             {
@@ -178,7 +201,7 @@ internal sealed partial class KafkaEventSource(
                 Log.PositionIsGone(logger, e.ConsumerRecord.Partition.Value, e.Error.Reason);
                 continue;
             }
-            catch (ConsumeException e) when (_items.Count > 0)
+            catch (ConsumeException e) when (_items.Count > known)
             {
                 // It will be said again; first what has been read.
                 Log.Interrupted(logger, e);
@@ -283,15 +306,17 @@ internal sealed partial class KafkaEventSource(
 
     private async Task EnsurePartitionsAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
-        // Today's for the deliveries. After a long outage housekeeping may not have come to it yet.
-        var days = _items.Where(i => i.Event is not null).Select(i => TypeId.CreatedAt(i.Event!.Id)).Append(time.GetUtcNow())
-            .Select(at => DateOnly.FromDateTime(at.UtcDateTime)).Distinct().Except(_daysWithPartitions).ToList();
-        foreach (var day in days)
+        foreach (var day in DaysWithout().ToList())
         {
             await Partitions.MakeAsync(connection, day, day, cancellationToken);
             _daysWithPartitions.Add(day);
         }
     }
+
+    /// <summary>Today's for the deliveries. After a long outage housekeeping may not have come to it yet.</summary>
+    private IEnumerable<DateOnly> DaysWithout() =>
+        _items.Where(i => i.Event is not null).Select(i => TypeId.CreatedAt(i.Event!.Id)).Append(time.GetUtcNow())
+            .Select(at => DateOnly.FromDateTime(at.UtcDateTime)).Distinct().Except(_daysWithPartitions);
 
     private static NpgsqlBatchCommand LockPositions(KafkaLogName log, List<Item> items) => new(
         "SELECT partition FROM log_positions WHERE log = @log AND partition = ANY (@partitions) ORDER BY partition FOR UPDATE")

@@ -23,6 +23,10 @@ internal sealed partial class PostgresEventSource(
 
     private TimeSpan _pause = TimeSpan.Zero;
     private bool _isBehind;
+
+    /// <summary>What comes next in the transaction; 0 where that is at the position.</summary>
+    private long _from;
+
     private (Guid TenantId, Guid Id) _first;
     private (Guid TenantId, Guid Id)? _refused;
     private string _reason = "";
@@ -34,8 +38,11 @@ internal sealed partial class PostgresEventSource(
         // Nobody notified us: one cheap question now and then, in case a notification was lost.
         while (_pause > TimeSpan.Zero && !await heard(_pause, cancellationToken) && !await IsBehindAsync(connection, cancellationToken))
             _pause = s_look;
-        _pause = TimeSpan.Zero;
+        (_pause, _from) = (TimeSpan.Zero, 0);
     }
+
+    public async Task<bool> MoreAsync(TimeSpan atMost, CancellationToken cancellationToken) =>
+        _isBehind || await heard(atMost, cancellationToken);
 
     public async Task<EventBatch?> ReadAsync(NpgsqlConnection connection, int limit, CancellationToken cancellationToken)
     {
@@ -47,11 +54,14 @@ internal sealed partial class PostgresEventSource(
         if (read is not var (events, last, version, _) || events.Count == 0)
         {
             _pause = read is null ? s_somebodyElseReads : s_look;
+            _isBehind = false;
             return null;
         }
 
         _isBehind = events.Count == limit;
-        _first = (events[0].TenantId, events[0].Event.Id);
+        if (_from == 0)
+            _first = (events[0].TenantId, events[0].Event.Id);
+        _from = last + 1;
         var advance = new NpgsqlBatchCommand("UPDATE log_positions SET next = @next WHERE log = 'postgres' AND partition = 0")
         {
             Parameters = { new("next", last + 1) },
@@ -95,7 +105,7 @@ internal sealed partial class PostgresEventSource(
     }
 
     /// <returns>Null when another process has the position. Complete is what misses no number up to the last.</returns>
-    private static async Task<(List<LoggedEvent> Events, long Last, long Version, bool IsComplete)?> SelectAsync(
+    private async Task<(List<LoggedEvent> Events, long Last, long Version, bool IsComplete)?> SelectAsync(
         NpgsqlConnection connection, string bounds, int limit, CancellationToken cancellationToken)
     {
         await using var batch = new NpgsqlBatch(connection)
@@ -107,13 +117,16 @@ internal sealed partial class PostgresEventSource(
                     WITH position AS MATERIALIZED (
                         {EventState.LockPosition}
                     )
-                    SELECT p.next, e.*
+                    SELECT greatest(p.next, @from), e.*
                     FROM position p LEFT JOIN LATERAL (
                         SELECT e.seq, e.tenant_id, octet_length(e.data), {StoredEvent.ColumnsUpTo(LoggedEvent.MaxCarriedBytes)}
-                        FROM events e WHERE e.seq >= p.next {bounds} ORDER BY e.seq LIMIT {limit}
+                        FROM events e WHERE e.seq >= greatest(p.next, @from) {bounds} ORDER BY e.seq LIMIT {limit}
                     ) e ON true
                     ORDER BY e.seq
-                    """),
+                    """)
+                {
+                    Parameters = { new("from", _from) },
+                },
                 // After the events: what was subscribed before one of them was accepted is in this version.
                 new("SELECT version FROM subscriptions_version"),
             },
