@@ -53,17 +53,17 @@ internal static class DeliveriesApi
         if (subscriptionId is { } subscription)
         {
             var past = history.Where(d => d.SubscriptionId == subscription);
-            return await AnswerAsync(list, status switch
+            return await AnswerAsync(list, PageAsync, cancellationToken);
+
+            async Task<(List<Delivery> Rows, Guid? NextAfter)> PageAsync()
             {
-                null => async () =>
-                {
-                    // In this order: what ends meanwhile is found twice, and nothing is missed.
-                    var queued = await QueuedAsync(list, queue, subscription, cancellationToken);
-                    return list.Merge(queued, await list.Page(past, d => d.Id).ToListAsync(cancellationToken), d => d.Id);
-                },
-                DeliveryStatus.Pending => () => QueuedAsync(list, queue, subscription, cancellationToken),
-                _ => () => list.ScanAsync(past, d => d.Status == status, d => d.Id, cancellationToken),
-            }, cancellationToken);
+                if (status is not null and not DeliveryStatus.Pending)
+                    return await list.ScanAsync(past, d => d.Status == status, d => d.Id, cancellationToken);
+                var queued = await QueuedAsync(list, queue, subscription, cancellationToken);
+                // In this order: what ends meanwhile is found twice, and nothing is missed.
+                return status is DeliveryStatus.Pending ? queued
+                    : list.Merge(queued, await list.Page(past, d => d.Id).ToListAsync(cancellationToken), d => d.Id);
+            }
         }
         return status switch
         {

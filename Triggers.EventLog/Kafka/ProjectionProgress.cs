@@ -41,7 +41,7 @@ public sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics, N
         {
             var (next, passedAt) = positions.GetValueOrDefault(partition.Key);
             return next >= partition.Value ? now - RequestBudget.IdToKafka
-                : (passedAt ?? DateTimeOffset.UnixEpoch) - RequestBudget.IdToKafka - RequestBudget.Clocks;
+                : passedAt - RequestBudget.IdToKafka - RequestBudget.Clocks ?? DateTimeOffset.UnixEpoch;
         });
     }
 

@@ -35,16 +35,18 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
     }
 
     /// <summary>They are no events of the subscription, so that nothing but the replay brings them.</summary>
-    [Fact]
-    public async Task A_replay_waits_for_the_projection_of_what_was_accepted_in_its_range()
+    [Theory]
+    [InlineData("passed_at - interval '1 minute'")]
+    [InlineData("NULL")]
+    public async Task A_replay_waits_for_the_projection_of_what_was_accepted_in_its_range(string passedAt)
     {
         var subscription = await Engine.SubscribeAsync($"{Receiver.Url}/hook", "other");
         await Engine.StartDeliveryAsync();
         await Engine.AppendAsync("order.created", 4);
         await Wait.UntilAsync("they are projected", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM events") == 4);
         await using var connection = await Engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
-        // What was projected came long before.
-        await Engine.ExecuteAsync("UPDATE log_positions SET passed_at = passed_at - interval '1 minute' WHERE log <> 'postgres'");
+        // What was projected came long before, or there was nothing.
+        await Engine.ExecuteAsync($"UPDATE log_positions SET passed_at = {passedAt} WHERE log <> 'postgres'");
         await using var held = await connection.BeginTransactionAsync(TestContext.Current.CancellationToken);
         await using var hold = new Npgsql.NpgsqlCommand("SELECT FROM log_positions WHERE log <> 'postgres' FOR UPDATE", connection);
         await hold.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
