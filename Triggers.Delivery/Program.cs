@@ -50,6 +50,7 @@ services.AddHostedSingleton<BacklogWatch>();
 if (builder.Configuration.HasKafka())
 {
     builder.AddKafka();
+    services.AddSingleton<ProjectionProgress>();
     services.AddSingleton<KafkaEventSource>();
     services.AddHostedSingleton<Projector<KafkaEventSource>>();
     services.AddDependencyCheck<KafkaEventSource>("projection");

@@ -9,6 +9,7 @@ using Triggers.Core.Tables;
 using Triggers.Delivery;
 using Triggers.Delivery.Attempts;
 using Triggers.Delivery.Subscriptions;
+using Triggers.EventLog;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Delivery.Attempts;
@@ -30,6 +31,7 @@ internal sealed class RealSender : IAsyncDisposable
         services.AddSingleton(TimeProvider.System);
         services.AddSingleton(new Lanes(1, TimeProvider.System));
         services.AddSingleton<Subscribers>();
+        services.AddSingleton<LogLags>();
         services.AddSingleton<DeliveryMetrics>();
         services.AddOptions<DeliveryOptions>().Configure(options =>
         {
