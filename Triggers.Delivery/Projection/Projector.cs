@@ -61,13 +61,13 @@ internal sealed class Projector<TSource>(
         var matches = await projection.MatchAsync(connection, batch, claimedAt, cancellationToken);
         await projection.CommitAsync(transaction, matches, batch.Advance, cancellationToken);
 
+        var duration = Time.GetElapsedTime(claimedAt);
+        projection.Start(matches);
         source.Passed();
         _limit = Math.Min(MaxRecords, _limit * 2);
-        var duration = Time.GetElapsedTime(claimedAt);
         metrics.Projected(source.Name, batch.Events.Count, duration);
         if (batch.SetAside > 0)
             metrics.SetAside(batch.SetAside);
         DeliveryTraces.Projected(source.Name, batch.Events, duration, Time.GetUtcNow());
-        projection.Start(matches);
     }
 }
