@@ -146,7 +146,7 @@ internal sealed class LoadedSystem : IAsyncDisposable
         }
         catch (TimeoutException e) when (Ledger.Missing() is { Count: > 0 } missing)
         {
-            Triggers.Core.TypeId.TryParse(Triggers.Core.TypeId.Event, missing.First(), out var id);
+            Triggers.Core.TypeId.TryParse(Triggers.Core.TypeId.Event, missing[0], out var id);
             await using var database = Triggers.Core.Storage.Builder(await ConnectionStringAsync("triggersdb"), "tests").Build();
             await using var read = database.CreateCommand(
                 "SELECT (SELECT json_agg(e.id) FROM events e WHERE id = $1), (SELECT json_agg(q) FROM delivery_queue q WHERE event_id = $1), "
