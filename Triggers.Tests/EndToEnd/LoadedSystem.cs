@@ -138,7 +138,24 @@ internal sealed class LoadedSystem : IAsyncDisposable
     }
 
     /// <summary>Waits until everything accepted so far has arrived.</summary>
-    public Task ArrivedAsync() => Wait.UntilAsync("everything accepted has arrived", () => Ledger.Missing().Count == 0, Patience);
+    public async Task ArrivedAsync()
+    {
+        try
+        {
+            await Wait.UntilAsync("everything accepted has arrived", () => Ledger.Missing().Count == 0, Patience);
+        }
+        catch (TimeoutException e) when (Ledger.Missing() is { Count: > 0 } missing)
+        {
+            Triggers.Core.TypeId.TryParse(Triggers.Core.TypeId.Event, missing[0], out var id);
+            await using var database = Triggers.Core.Storage.Builder(await ConnectionStringAsync("triggersdb"), "tests").Build();
+            await using var read = database.CreateCommand(
+                "SELECT (SELECT json_agg(e.id) FROM events e WHERE id = $1), (SELECT json_agg(q) FROM delivery_queue q WHERE event_id = $1), "
+                    + "(SELECT json_agg(w) FROM workers w), (SELECT json_agg(p) FROM log_positions p)");
+            read.CommandText = $"SELECT row_to_json(x)::text FROM ({read.CommandText}) AS x (events, queue, workers, positions)";
+            read.Parameters.Add(new() { Value = id });
+            throw new TimeoutException($"{missing.Count} have not arrived; the first: {await read.ExecuteScalarAsync()}", e);
+        }
+    }
 
     /// <summary>Ends the load, waits for the last webhook, and reconciles: nothing is lost, and what came twice has a reason.</summary>
     public async Task ReconcileAsync(string name)
