@@ -13,6 +13,7 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
 
     private readonly bool _quick = options.Has("--quick");
     private readonly bool _long = options.Has("--long");
+    private readonly bool _profiles = options.Has("--profile");
     private SystemUnderTest _system = null!;
     private NpgsqlDataSource _database = null!;
     private HttpClient _client = null!;
@@ -38,6 +39,8 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
         {
             if (IsAsked("cold"))
                 await ColdAsync();
+            if (_profiles)
+                await _system.CountStatementsAsync();
             await WarmUpAsync();
             (string Name, Func<Task> Measure)[] others =
             [
@@ -139,9 +142,11 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
         await ExecuteAsync("CHECKPOINT");
         // What a connection did that then fell idle is counted up to ten seconds later.
         await Task.Delay(TimeSpan.FromSeconds(11));
+        await ForgetStatementsAsync();
         var (transactions, cpu, started) = (await CountAsync(Transactions), _system.Cpu(), Stopwatch.GetTimestamp());
         await Task.Delay(Seconds(30, 10));
         var (elapsed, used) = (Stopwatch.GetElapsedTime(started).TotalSeconds, Since(cpu));
+        await TellStatementsAsync((int)elapsed);
         transactions = await CountAsync(Transactions) - transactions;
         results.Add(log, "idle: transactions", $"{transactions / elapsed:0.0}/s");
         results.Add(log, "idle: CPU of one core",
@@ -219,6 +224,7 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
     private async Task<Phase> MeasureAsync(Func<Publisher, Task<LoadResult>> load, bool isSubscribed = true)
     {
         await using var publisher = await Publisher.StartAsync(_client, isSubscribed: isSubscribed);
+        await ForgetStatementsAsync();
         var (cpu, own, started) = (_system.Cpu(), Environment.CpuUsage.TotalTime, Stopwatch.GetTimestamp());
         var result = await load(publisher);
         var accepted = publisher.Ledger.AcceptedCount;
@@ -227,6 +233,7 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
         var records = Records(publisher, isSubscribed);
         await Until.TrueAsync(async () => await CountAsync($"SELECT count(*) FROM ({records}) r") >= accepted, s_settling);
         var (elapsed, used) = (Stopwatch.GetElapsedTime(started), Since(cpu));
+        await TellStatementsAsync(accepted);
         var recorded = await RecordedAsync(publisher, isSubscribed);
         _accepted += accepted;
         _lost += publisher.Ledger.AcceptedIds.Count(id =>
@@ -298,6 +305,28 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
     {
         await using var command = _database.CreateCommand(sql);
         await command.ExecuteNonQueryAsync();
+    }
+
+    private async Task ForgetStatementsAsync()
+    {
+        if (_profiles)
+            await ExecuteAsync("SELECT pg_stat_statements_reset()");
+    }
+
+    /// <summary>Says which statements took most time: microseconds, calls and rows, of an event (or, when idle, of a second).</summary>
+    private async Task TellStatementsAsync(int per)
+    {
+        if (!_profiles)
+            return;
+        await using var command = _database.CreateCommand(
+            $"""
+            SELECT format('%s µs %s calls %s rows: %s', round(total_exec_time * 1000 / {per}), round(calls::numeric / {per}, 3),
+                round(rows::numeric / {per}, 3), left(regexp_replace(query, '\s+', ' ', 'g'), 110))
+            FROM pg_stat_statements ORDER BY total_exec_time DESC LIMIT 12
+            """);
+        await using var reader = await command.ExecuteReaderAsync();
+        while (await reader.ReadAsync())
+            Console.Error.WriteLine($"{log,-9}     {reader.GetString(0)}");
     }
 
     private async Task<Guid> TenantAsync()

@@ -89,6 +89,30 @@ internal sealed partial class SystemUnderTest : IAsyncDisposable
         }
     }
 
+    /// <summary>Has Postgres count its statements from now on, which takes a start of it; the AppHost gives it one.</summary>
+    public async Task CountStatementsAsync()
+    {
+        await ExecuteAsync("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'");
+        using (var kill = Process.Start("kill", ["-INT", $"{Parts()["postgres"]}"]))
+            await kill.WaitForExitAsync();
+        var before = _postmaster;
+        await Until.TrueAsync(async () =>
+        {
+            _parts = null;
+            return Parts().TryGetValue("postgres", out var now) && now != before && await IsPostgresUpAsync();
+        }, s_patience);
+        NpgsqlConnection.ClearAllPools();
+        await ExecuteAsync("CREATE EXTENSION pg_stat_statements");
+
+        async Task ExecuteAsync(string sql)
+        {
+            await using var connection = new NpgsqlConnection(ConnectionString + ";Pooling=false");
+            await connection.OpenAsync();
+            await using var command = new NpgsqlCommand(sql, connection);
+            await command.ExecuteNonQueryAsync();
+        }
+    }
+
     /// <summary>Seconds of processor time that each part has used so far, by its name.</summary>
     public Dictionary<string, double> Cpu()
     {
@@ -142,7 +166,7 @@ internal sealed partial class SystemUnderTest : IAsyncDisposable
                 && Read(process, "environ").Contains($"{Mark}={_mark}", StringComparison.Ordinal))
                 _parts[match.Groups.Cast<Group>().Skip(1).First(g => g.Success).Name] = process;
         }
-        _postmaster = _parts["postgres"];
+        _postmaster = _parts.GetValueOrDefault("postgres");
         return _parts;
     }
 
