@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
+using System.Runtime.InteropServices;
 using System.Text;
 using System.Text.RegularExpressions;
 using Npgsql;
@@ -22,6 +23,8 @@ internal sealed partial class SystemUnderTest : IAsyncDisposable
     private readonly TaskCompletionSource _started = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly int _port = FreePort();
     private readonly Process _appHost;
+    private readonly IDisposable[] _signals;
+    private readonly Lazy<Task> _end;
     private Dictionary<string, int>? _parts;
     private int _postmaster;
 
@@ -45,6 +48,17 @@ internal sealed partial class SystemUnderTest : IAsyncDisposable
         _appHost.Exited += (_, _) => _started.TrySetException(new InvalidOperationException($"The start failed:\n{_output}"));
         _appHost.OutputDataReceived += (_, e) => Note(e.Data);
         _appHost.ErrorDataReceived += (_, e) => Note(e.Data);
+        _end = new Lazy<Task>(EndAsync);
+        // Whoever ends the benchmark ends what it started.
+        _signals = [.. new[] { PosixSignal.SIGINT, PosixSignal.SIGTERM }.Select(signal => PosixSignalRegistration.Create(signal, context =>
+        {
+            context.Cancel = true;
+            Task.Run(async () =>
+            {
+                await DisposeAsync();
+                Environment.Exit(130);
+            });
+        }))];
     }
 
     /// <summary>The API, on 127.0.0.1.</summary>
@@ -139,8 +153,13 @@ internal sealed partial class SystemUnderTest : IAsyncDisposable
             File.WriteAllText($"/proc/{process}/clear_refs", "5");
     }
 
-    public async ValueTask DisposeAsync()
+    /// <summary>Stops everything and deletes its data, once, whoever asks.</summary>
+    public ValueTask DisposeAsync() => new(_end.Value);
+
+    private async Task EndAsync()
     {
+        foreach (var signal in _signals)
+            signal.Dispose();
         NpgsqlConnection.ClearAllPools();
         if (!_appHost.HasExited)
         {
