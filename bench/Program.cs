@@ -4,6 +4,9 @@ using System.Text;
 using System.Text.Json;
 using Triggers.Bench;
 
+if (args is ["neighbours", .. var rest])
+    return await Neighbours.RunAsync(rest);
+
 if (args.Contains("--help") || args.Length == 0)
 {
     Console.WriteLine(

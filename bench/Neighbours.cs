@@ -1,0 +1,382 @@
+using System.Collections.Concurrent;
+using System.Diagnostics;
+using System.Net;
+using System.Net.Http.Json;
+using System.Net.Sockets;
+using System.Security.Cryptography;
+using System.Text;
+using System.Text.Json;
+using Triggers.Core;
+
+namespace Triggers.Bench;
+
+/// <summary>
+/// What a quiet tenant notices of a loud one: the same few events a second, first alone and then beside it. The loud one's clients and
+/// receivers are a process of their own, so that the one that measures has nothing else to do.
+/// </summary>
+internal static class Neighbours
+{
+    private const string Help =
+        """
+        dotnet run -c Release --project bench -- neighbours --key KEY [options]; bench/neighbours.sh starts a system for it
+          --api URL          the API                                        http://localhost:8080
+          --key KEY          an API key with the scope admin
+          --scenario NAME    hanging, deaf, fanout, large or none           hanging
+          --rate N           the quiet tenant's events a second             20
+          --alone N          seconds without a neighbour                    20
+          --beside N         seconds beside it, at most                     40
+          --pids NAME=PID    processes whose peak memory to tell, separated by commas
+        hanging: 60 subscriptions, of which each has 40 events of 1 MB; their receivers read and never answer
+        deaf:    the same, and they do not even read
+        fanout:  300 subscriptions and one batch of 200 events, 60,000 deliveries, while they are on their way
+        large:   20 clients that post batches of 4 events of 900 kB as fast as they are answered
+        Holds each of the quiet tenant's events against its webhook. Exits 1 if one is lost.
+        """;
+
+    private static readonly string[] s_scopes = ["events:write", "subscriptions:write"];
+    private static readonly string[] s_everything = ["*"];
+    private static readonly DateTimeOffset ClockAt = TimeProvider.System.GetUtcNow();
+    private static readonly long Clock = Stopwatch.GetTimestamp();
+
+    public static async Task<int> RunAsync(string[] args)
+    {
+        if (args.Contains("--help"))
+        {
+            Console.WriteLine(Help);
+            return 0;
+        }
+        var options = new Arguments(args);
+        var scenario = options["--scenario", "hanging"];
+        if (options["--as-the-loud-one", ""] == "yes")
+            return await Loud.RunAsync(scenario, options);
+
+        using var admin = Client(options["--api", "http://localhost:8080"], options["--key", ""]);
+        var (quietKey, loudKey) = (await TenantAsync(admin, "quiet"), await TenantAsync(admin, "loud"));
+        using var client = Client(options["--api", "http://localhost:8080"], quietKey);
+        await using var quiet = await Quiet.StartAsync(client, double.Parse(options["--rate", "20"]));
+        await quiet.SendAsync(TimeSpan.FromSeconds(5));
+        quiet.Forget();
+
+        var processes = options["--pids", ""].Split(',', StringSplitOptions.RemoveEmptyEntries).Select(p => p.Split('='))
+            .ToDictionary(p => p[0], p => int.Parse(p[1]));
+        foreach (var pid in processes.Values)
+            ForgetPeak(pid);
+        await quiet.SendAsync(TimeSpan.FromSeconds(double.Parse(options["--alone", "20"])));
+        var lost = await quiet.ReportAsync("alone", processes);
+
+        if (scenario != "none")
+        {
+            foreach (var pid in processes.Values)
+                ForgetPeak(pid);
+            using var neighbour = Process.Start(new ProcessStartInfo(
+                Environment.ProcessPath!,
+                [.. Own(), "neighbours", .. args, "--key", loudKey, "--as-the-loud-one", "yes"]) { RedirectStandardOutput = true })!;
+            // It has subscribed, and begins.
+            Console.WriteLine(await neighbour.StandardOutput.ReadLineAsync());
+            using var over = new CancellationTokenSource();
+            var ended = neighbour.StandardOutput.ReadToEndAsync();
+            _ = ended.ContinueWith(_ => over.Cancel(), TaskScheduler.Default);
+            await quiet.SendAsync(TimeSpan.FromSeconds(double.Parse(options["--beside", "40"])), over.Token);
+            lost += await quiet.ReportAsync($"beside {scenario}", processes);
+            Console.Write(await ended);
+            await neighbour.WaitForExitAsync();
+        }
+        return lost == 0 ? 0 : 1;
+    }
+
+    /// <summary>The arguments that come before the program's own when it is started by <c>dotnet</c>.</summary>
+    private static string[] Own() =>
+        Path.GetFileNameWithoutExtension(Environment.ProcessPath) == "dotnet" ? [typeof(Neighbours).Assembly.Location] : [];
+
+    private static HttpClient Client(string api, string key) => new(new SocketsHttpHandler { UseProxy = false })
+    {
+        BaseAddress = new Uri(api),
+        Timeout = TimeSpan.FromSeconds(30),
+        DefaultRequestHeaders = { { "X-API-Key", key } },
+    };
+
+    private static async Task<string> TenantAsync(HttpClient admin, string name)
+    {
+        var tenant = await PostAsync(admin, "/tenants", new { name = $"{name}-{Guid.CreateVersion7()}" });
+        var key = await PostAsync(
+            admin, "/api-keys",
+            new { name, tenantId = tenant.GetProperty("id").GetString(), scopes = s_scopes });
+        return key.GetProperty("secret").GetString()!;
+    }
+
+    private static Task<JsonElement> SubscribeAsync(HttpClient client, string url) =>
+        PostAsync(client, "/subscriptions", new { url, eventTypes = s_everything });
+
+    private static async Task<JsonElement> PostAsync(HttpClient client, string path, object body)
+    {
+        using var response = await client.PostAsJsonAsync(path, body);
+        var answer = await response.Content.ReadAsStringAsync();
+        return response.IsSuccessStatusCode ? JsonSerializer.Deserialize<JsonElement>(answer)
+            : throw new InvalidOperationException($"POST {path} answered {(int)response.StatusCode}: {answer}");
+    }
+
+    /// <summary>By the clock that doesn't jump.</summary>
+    private static DateTimeOffset At(long timestamp) => ClockAt + Stopwatch.GetElapsedTime(Clock, timestamp);
+
+    private static void ForgetPeak(int pid)
+    {
+        if (OperatingSystem.IsLinux())
+            File.WriteAllText($"/proc/{pid}/clear_refs", "5");
+    }
+
+    private static string Peak(int pid) => OperatingSystem.IsLinux()
+        && File.ReadLines($"/proc/{pid}/status").FirstOrDefault(l => l.StartsWith("VmHWM:", StringComparison.Ordinal)) is { } line
+            ? $"{long.Parse(line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[^2]) / 1024} MB" : "unknown";
+
+    private sealed class Arguments(string[] args)
+    {
+        // The last one counts.
+        public string this[string name, string otherwise] =>
+            Array.LastIndexOf(args, name) is >= 0 and var at && at + 1 < args.Length ? args[at + 1] : otherwise;
+    }
+
+    /// <summary>The tenant that is measured, with its one receiver.</summary>
+    private sealed class Quiet : IAsyncDisposable
+    {
+        private readonly ConcurrentDictionary<string, Sent> _sent = new();
+        private readonly ConcurrentDictionary<string, (string Delivery, DateTimeOffset At)> _arrived = new();
+        private readonly ConcurrentDictionary<string, int> _refused = new();
+        private readonly HttpClient _client;
+        private readonly double _rate;
+        private WebhookReceiver? _receiver;
+        private int _duplicates;
+
+        private Quiet(HttpClient client, double rate) => (_client, _rate) = (client, rate);
+
+        private readonly record struct Sent(DateTimeOffset Due, DateTimeOffset Answered);
+
+        public static async Task<Quiet> StartAsync(HttpClient client, double rate)
+        {
+            var quiet = new Quiet(client, rate);
+            quiet._receiver = await WebhookReceiver.StartAsync(new Ledger(), respond: context =>
+            {
+                var headers = context.Request.Headers;
+                if (!quiet._arrived.TryAdd(
+                    headers["webhook-id"].ToString(), (headers["triggers-delivery-id"].ToString(), At(Stopwatch.GetTimestamp()))))
+                    Interlocked.Increment(ref quiet._duplicates);
+                return Task.CompletedTask;
+            });
+            await SubscribeAsync(client, $"{quiet._receiver.Url}/hook");
+            return quiet;
+        }
+
+        /// <summary>Open loop: an event's times count from when it was due.</summary>
+        public async Task SendAsync(TimeSpan duration, CancellationToken enough = default)
+        {
+            var start = Stopwatch.GetTimestamp();
+            var sending = new List<Task>();
+            for (var i = 0; i < _rate * duration.TotalSeconds && !enough.IsCancellationRequested; i++)
+            {
+                var due = start + (long)(i / _rate * Stopwatch.Frequency);
+                while (Stopwatch.GetTimestamp() < due)
+                    await Task.Delay(1, CancellationToken.None);
+                sending.Add(SendAsync(due));
+            }
+            await Task.WhenAll(sending);
+        }
+
+        public void Forget()
+        {
+            _sent.Clear();
+            _arrived.Clear();
+            _refused.Clear();
+        }
+
+        /// <summary>Waits for what is still on its way, and tells.</summary>
+        /// <returns>How many events were accepted and have not come.</returns>
+        public async Task<int> ReportAsync(string name, Dictionary<string, int> processes)
+        {
+            var waited = Stopwatch.StartNew();
+            while (_sent.Keys.Any(id => !_arrived.ContainsKey(id)) && waited.Elapsed < TimeSpan.FromSeconds(30))
+                await Task.Delay(50);
+            var lost = _sent.Keys.Count(id => !_arrived.ContainsKey(id));
+            var stages = _sent.Where(s => _arrived.ContainsKey(s.Key)).Select(s => Stages.Of(s.Key, s.Value, _arrived[s.Key])).ToList();
+            var refused = string.Join(' ', _refused.Select(r => $"{r.Key}:{r.Value}"));
+            Console.WriteLine($"{name}: {_sent.Count} accepted, {stages.Count} delivered, {lost} lost, {_duplicates} duplicates, "
+                + $"{_refused.Values.Sum()} refused {refused}; peak memory {string.Join(' ', processes.Select(p => $"{p.Key} {Peak(p.Value)}"))}");
+            Tell("accept", stages.Select(s => s.Accept));
+            Tell("accept to webhook", stages.Select(s => s.Whole));
+            Tell("  to projected", stages.Select(s => s.ToProjected));
+            Tell("  to arrived", stages.Select(s => s.ToArrived));
+            foreach (var (accept, whole, projected, arrived, due) in stages.OrderByDescending(s => s.Whole).Take(3))
+                Console.WriteLine($"    {due:HH:mm:ss.fff}: accept {accept:0} ms, then projected {projected:0}, arrived {arrived:0}");
+            Forget();
+            return lost;
+
+            static void Tell(string what, IEnumerable<double> values)
+            {
+                var p = Percentiles.Of(values);
+                Console.WriteLine($"  {what,-20} ms  p50 {p.P50,9:0.0}  p95 {p.P95,9:0.0}  p99 {p.P99,9:0.0}  max {p.Max,9:0.0}");
+            }
+        }
+
+        public ValueTask DisposeAsync() => _receiver!.DisposeAsync();
+
+        private async Task SendAsync(long due)
+        {
+            try
+            {
+                using var response = await _client.PostAsJsonAsync("/events", new { type = "quiet", data = new { text = "hello" } });
+                var answered = At(Stopwatch.GetTimestamp());
+                if (response.StatusCode != HttpStatusCode.Accepted)
+                {
+                    _refused.AddOrUpdate(((int)response.StatusCode).ToString(), 1, (_, n) => n + 1);
+                    return;
+                }
+                var id = (await response.Content.ReadFromJsonAsync<JsonElement>()).GetProperty("id").GetString()!;
+                _sent[id] = new Sent(At(due), answered);
+            }
+            catch (Exception e) when (e is HttpRequestException or TaskCanceledException)
+            {
+                _refused.AddOrUpdate(e.GetType().Name, 1, (_, n) => n + 1);
+            }
+        }
+
+        /// <summary>
+        /// Where the time went. The id of an event is made when it is appended, that of its delivery when it is projected.
+        /// </summary>
+        private sealed record Stages(double Accept, double Whole, double ToProjected, double ToArrived, DateTimeOffset Due)
+        {
+            public static Stages Of(string id, Sent sent, (string Delivery, DateTimeOffset At) arrived)
+            {
+                var appended = TypeId.TryParse(TypeId.Event, id, out var e) ? TypeId.CreatedAt(e) : sent.Due;
+                var projected = TypeId.TryParse(TypeId.Delivery, arrived.Delivery, out var d) ? TypeId.CreatedAt(d) : appended;
+                return new(
+                    (sent.Answered - sent.Due).TotalMilliseconds, (arrived.At - appended).TotalMilliseconds,
+                    (projected - appended).TotalMilliseconds, (arrived.At - projected).TotalMilliseconds, sent.Due);
+            }
+        }
+    }
+
+    /// <summary>The neighbour: says <c>ready</c>, begins, and ends when it has no more to do.</summary>
+    private static class Loud
+    {
+        public static async Task<int> RunAsync(string scenario, Arguments options)
+        {
+            using var client = Client(options["--api", "http://localhost:8080"], options["--key", ""]);
+            var atMost = TimeSpan.FromSeconds(double.Parse(options["--beside", "40"]));
+            await (scenario switch
+            {
+                "hanging" => HangAsync(client, reads: true, atMost),
+                "deaf" => HangAsync(client, reads: false, atMost),
+                "fanout" => FanOutAsync(client, atMost),
+                "large" => LargeAsync(client, atMost),
+                _ => throw new ArgumentException($"There is no scenario {scenario}."),
+            });
+            return 0;
+        }
+
+        private static async Task HangAsync(HttpClient client, bool reads, TimeSpan atMost)
+        {
+            using var listener = new TcpListener(IPAddress.Loopback, 0);
+            listener.Start(512);
+            long read = 0;
+            var requests = 0;
+            var accepting = AcceptAsync();
+            for (var i = 0; i < 60; i++)
+                await SubscribeAsync(client, $"http://127.0.0.1:{((IPEndPoint)listener.LocalEndpoint).Port}/{i}");
+            var began = Begin();
+            for (var i = 0; i < 40; i++)
+                await SendAsync(client, "/events", EventOf(1_000_000));
+            var posted = began.Elapsed;
+            await Task.Delay(atMost > began.Elapsed ? atMost - began.Elapsed : TimeSpan.Zero);
+            Console.WriteLine($"the neighbour: 40 events posted in {posted.TotalSeconds:0.0} s, {requests} connections, "
+                + $"{Interlocked.Read(ref read) / 1_000_000} MB read");
+
+            async Task AcceptAsync()
+            {
+                while (true)
+                {
+                    var socket = await listener.AcceptSocketAsync();
+                    Interlocked.Increment(ref requests);
+                    _ = KeepAsync(socket);
+                }
+            }
+
+            async Task KeepAsync(Socket socket)
+            {
+                var buffer = new byte[reads ? 65_536 : 0];
+                try
+                {
+                    // Nothing to read into: that waits until there is something, and then leaves it there.
+                    for (int bytes; reads && (bytes = await socket.ReceiveAsync(buffer)) > 0;)
+                        Interlocked.Add(ref read, bytes);
+                    if (!reads)
+                        await Task.Delay(Timeout.Infinite);
+                }
+                catch (SocketException)
+                {
+                }
+                socket.Dispose();
+            }
+        }
+
+        private static async Task FanOutAsync(HttpClient client, TimeSpan atMost)
+        {
+            const int Subscriptions = 300;
+            const int Events = 200;
+            var arrived = 0;
+            var all = new TaskCompletionSource();
+            await using var receiver = await WebhookReceiver.StartAsync(new Ledger(), respond: _ =>
+            {
+                if (Interlocked.Increment(ref arrived) == Subscriptions * Events)
+                    all.TrySetResult();
+                return Task.CompletedTask;
+            });
+            for (var i = 0; i < Subscriptions; i++)
+                await SubscribeAsync(client, $"{receiver.Url}/hook/{i}");
+            var began = Begin();
+            await SendAsync(client, "/events/batch", Batch(Events, 20));
+            await Task.WhenAny(all.Task, Task.Delay(atMost));
+            Console.WriteLine($"the neighbour: {arrived} of {Subscriptions * Events} deliveries in {began.Elapsed.TotalSeconds:0.0} s");
+        }
+
+        private static async Task LargeAsync(HttpClient client, TimeSpan atMost)
+        {
+            await using var receiver = await WebhookReceiver.StartAsync(new Ledger());
+            await SubscribeAsync(client, $"{receiver.Url}/hook");
+            var body = Batch(4, 900_000);
+            var answers = new ConcurrentDictionary<int, int>();
+            var began = Begin();
+            await Task.WhenAll(Enumerable.Range(0, 20).Select(async _ =>
+            {
+                while (began.Elapsed < atMost)
+                    answers.AddOrUpdate(await SendAsync(client, "/events/batch", body), 1, (_, n) => n + 1);
+            }));
+            Console.WriteLine($"the neighbour: batches of 3.6 MB answered {string.Join(", ", answers.Select(a => $"{a.Key}: {a.Value}"))}");
+        }
+
+        private static Stopwatch Begin()
+        {
+            Console.WriteLine("ready");
+            return Stopwatch.StartNew();
+        }
+
+        private static async Task<int> SendAsync(HttpClient client, string path, byte[] body)
+        {
+            try
+            {
+                using var content = new ByteArrayContent(body) { Headers = { ContentType = new("application/json") } };
+                using var response = await client.PostAsync(path, content);
+                return (int)response.StatusCode;
+            }
+            catch (Exception e) when (e is HttpRequestException or TaskCanceledException)
+            {
+                return 0;
+            }
+        }
+
+        // Random, so that nothing in between makes it smaller.
+        private static byte[] EventOf(int bytes) => Encoding.UTF8.GetBytes(
+            $$"""{"type":"loud","data":{"x":"{{Convert.ToBase64String(RandomNumberGenerator.GetBytes(bytes * 3 / 4))}}"} }""");
+
+        private static byte[] Batch(int events, int bytes) =>
+            [.. "{\"events\":["u8, .. EventOf(bytes), .. Enumerable.Range(1, events - 1).SelectMany(_ => (byte[])[(byte)',', .. EventOf(bytes)]),
+                .. "]}"u8];
+    }
+}
