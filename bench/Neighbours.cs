@@ -21,13 +21,14 @@ internal static class Neighbours
         dotnet run -c Release --project bench -- neighbours --key KEY [options]; bench/neighbours.sh starts a system for it
           --api URL          the API                                        http://localhost:8080
           --key KEY          an API key with the scope admin
-          --scenario NAME    hanging, deaf, fanout, large or none           hanging
+          --scenario NAME    hanging, deaf, bytes, fanout, large or none    hanging
           --rate N           the quiet tenant's events a second             20
           --alone N          seconds without a neighbour                    20
           --beside N         seconds beside it, at most                     40
           --pids NAME=PID    processes whose peak memory to tell, separated by commas
         hanging: 60 subscriptions, of which each has 40 events of 1 MB; their receivers read and never answer
         deaf:    the same, and they do not even read
+        bytes:   what those 60 are sent at first, signed and sent without Triggers: what the machine itself makes of it
         fanout:  300 subscriptions and one batch of 200 events, 60,000 deliveries, while they are on their way
         large:   20 clients that post batches of 4 events of 900 kB as fast as they are answered
         Holds each of the quiet tenant's events against its webhook. Exits 1 if one is lost.
@@ -264,6 +265,7 @@ internal static class Neighbours
             {
                 "hanging" => HangAsync(client, reads: true, atMost),
                 "deaf" => HangAsync(client, reads: false, atMost),
+                "bytes" => BytesAsync(atMost),
                 "fanout" => FanOutAsync(client, atMost),
                 "large" => LargeAsync(client, atMost),
                 _ => throw new ArgumentException($"There is no scenario {scenario}."),
@@ -273,47 +275,33 @@ internal static class Neighbours
 
         private static async Task HangAsync(HttpClient client, bool reads, TimeSpan atMost)
         {
-            using var listener = new TcpListener(IPAddress.Loopback, 0);
-            listener.Start(512);
-            long read = 0;
-            var requests = 0;
-            var accepting = AcceptAsync();
+            using var receiver = new HangingReceiver(reads);
             for (var i = 0; i < 60; i++)
-                await SubscribeAsync(client, $"http://127.0.0.1:{((IPEndPoint)listener.LocalEndpoint).Port}/{i}");
+                await SubscribeAsync(client, $"{receiver.Url}/{i}");
             var began = Begin();
             for (var i = 0; i < 40; i++)
                 await SendAsync(client, "/events", EventOf(1_000_000));
             var posted = began.Elapsed;
             await Task.Delay(atMost > began.Elapsed ? atMost - began.Elapsed : TimeSpan.Zero);
-            Console.WriteLine($"the neighbour: 40 events posted in {posted.TotalSeconds:0.0} s, {requests} connections, "
-                + $"{Interlocked.Read(ref read) / 1_000_000} MB read");
+            Console.WriteLine($"the neighbour: 40 events posted in {posted.TotalSeconds:0.0} s, {receiver.Counts}");
+        }
 
-            async Task AcceptAsync()
+        /// <summary>As many requests as 60 lanes have under way, in the 2 s that the engine takes for them.</summary>
+        private static async Task BytesAsync(TimeSpan atMost)
+        {
+            using var receiver = new HangingReceiver(reads: true);
+            using var client = new HttpClient(new SocketsHttpHandler { UseProxy = false });
+            using var over = new CancellationTokenSource(atMost);
+            var (body, secret) = (EventOf(1_000_000), RandomNumberGenerator.GetBytes(32));
+            var began = Begin();
+            await Task.WhenAll(Enumerable.Range(0, 60 * 32).Select(async i =>
             {
-                while (true)
-                {
-                    var socket = await listener.AcceptSocketAsync();
-                    Interlocked.Increment(ref requests);
-                    _ = KeepAsync(socket);
-                }
-            }
-
-            async Task KeepAsync(Socket socket)
-            {
-                var buffer = new byte[reads ? 65_536 : 0];
-                try
-                {
-                    // Nothing to read into: that waits until there is something, and then leaves it there.
-                    for (int bytes; reads && (bytes = await socket.ReceiveAsync(buffer)) > 0;)
-                        Interlocked.Add(ref read, bytes);
-                    if (!reads)
-                        await Task.Delay(Timeout.Infinite);
-                }
-                catch (SocketException)
-                {
-                }
-                socket.Dispose();
-            }
+                await Task.Delay(i, CancellationToken.None);
+                using var content = new ByteArrayContent(body);
+                content.Headers.Add("webhook-signature", Convert.ToBase64String(HMACSHA256.HashData(secret, body)));
+                await client.PostAsync(receiver.Url, content, over.Token).ContinueWith(_ => { }, TaskScheduler.Default);
+            }));
+            Console.WriteLine($"the neighbour: {receiver.Counts}");
         }
 
         private static async Task FanOutAsync(HttpClient client, TimeSpan atMost)
@@ -378,5 +366,53 @@ internal static class Neighbours
         private static byte[] Batch(int events, int bytes) =>
             [.. "{\"events\":["u8, .. EventOf(bytes), .. Enumerable.Range(1, events - 1).SelectMany(_ => (byte[])[(byte)',', .. EventOf(bytes)]),
                 .. "]}"u8];
+    }
+
+    /// <summary>Takes connections, and never answers.</summary>
+    private sealed class HangingReceiver : IDisposable
+    {
+        private readonly TcpListener _listener = new(IPAddress.Loopback, 0);
+        private readonly bool _reads;
+        private int _connections;
+        private long _read;
+
+        public HangingReceiver(bool reads)
+        {
+            _reads = reads;
+            _listener.Start(512);
+            _ = AcceptAsync();
+        }
+
+        public string Url => $"http://127.0.0.1:{((IPEndPoint)_listener.LocalEndpoint).Port}";
+
+        public string Counts => $"{_connections} connections, {Interlocked.Read(ref _read) / 1_000_000} MB read";
+
+        public void Dispose() => _listener.Dispose();
+
+        private async Task AcceptAsync()
+        {
+            while (true)
+            {
+                var socket = await _listener.AcceptSocketAsync();
+                Interlocked.Increment(ref _connections);
+                _ = KeepAsync(socket);
+            }
+        }
+
+        private async Task KeepAsync(Socket socket)
+        {
+            var buffer = new byte[65_536];
+            try
+            {
+                if (!_reads)
+                    await Task.Delay(Timeout.Infinite);
+                for (int bytes; (bytes = await socket.ReceiveAsync(buffer)) > 0;)
+                    Interlocked.Add(ref _read, bytes);
+            }
+            catch (SocketException)
+            {
+            }
+            socket.Dispose();
+        }
     }
 }
