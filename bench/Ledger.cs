@@ -19,6 +19,12 @@ public sealed class Ledger
     /// <summary>How many ids were accepted.</summary>
     public int AcceptedCount => _accepted.Count;
 
+    /// <summary>The ids that were accepted.</summary>
+    public ICollection<string> AcceptedIds => _accepted.Keys;
+
+    /// <summary>How many ids arrived, accepted or not.</summary>
+    public int ArrivedCount => _arrived.Count;
+
     /// <summary>Accepted, and not arrived so far.</summary>
     public IReadOnlyList<string> Missing() => [.. _accepted.Keys.Where(id => !_arrived.ContainsKey(id))];
 

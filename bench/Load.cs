@@ -17,6 +17,10 @@ public sealed class LoadResult
     /// <summary>Requests answered otherwise, or not at all, by status or exception.</summary>
     public IReadOnlyDictionary<string, int> Refused => _refused;
 
+    /// <summary>The same to be read, as in <c>3 (429: 1, 503: 2)</c>.</summary>
+    public string RefusedText => Refused.Count == 0 ? "0"
+        : $"{Refused.Values.Sum()} ({string.Join(", ", Refused.Select(r => $"{r.Key}: {r.Value}"))})";
+
     /// <summary>Milliseconds from when each accepted request was due to its answer.</summary>
     public IReadOnlyList<double> Latencies => _latencies;
 
@@ -96,7 +100,7 @@ public sealed class Load(HttpClient client, Func<int, byte[]> body, Action<strin
             using var response = await client.PostAsync(path, content, cancellationToken);
             var answer = await response.Content.ReadAsByteArrayAsync(cancellationToken);
             if (response.StatusCode == HttpStatusCode.Accepted)
-                accepted(ReadId(answer));
+                ReadIds(answer);
             else
                 refusal = ((int)response.StatusCode).ToString();
         }
@@ -108,11 +112,18 @@ public sealed class Load(HttpClient client, Func<int, byte[]> body, Action<strin
         result.Add(refusal, Stopwatch.GetElapsedTime(due).TotalMilliseconds);
     }
 
-    private static string ReadId(byte[] answer)
+    /// <summary>Of one event, or of each of a batch; the bare endpoint that is measured against answers nothing.</summary>
+    private void ReadIds(byte[] answer)
     {
         if (answer.Length == 0)
-            return "";
+            return;
         using var json = JsonDocument.Parse(answer);
-        return json.RootElement.GetProperty("id").GetString()!;
+        if (!json.RootElement.TryGetProperty("items", out var items))
+        {
+            accepted(json.RootElement.GetProperty("id").GetString()!);
+            return;
+        }
+        foreach (var item in items.EnumerateArray())
+            accepted(item.GetProperty("id").GetString()!);
     }
 }

@@ -16,22 +16,19 @@ namespace Triggers.Bench;
 /// </summary>
 internal static class Neighbours
 {
-    private const string Help =
+    public const string Help =
         """
-        dotnet run -c Release --project bench -- neighbours --key KEY [options]; bench/neighbours.sh starts a system for it
-          --api URL          the API                                        http://localhost:8080
-          --key KEY          an API key with the scope admin
+        neighbours: starts a system and tells what a quiet tenant notices of a loud one. Exits 1 if one of its events is lost.
           --scenario NAME    hanging, deaf, bytes, fanout, large or none    hanging
+          --log NAME         postgres or kafka, of KAFKA_HOME               postgres
           --rate N           the quiet tenant's events a second             20
           --alone N          seconds without a neighbour                    20
           --beside N         seconds beside it, at most                     40
-          --pids NAME=PID    processes whose peak memory to tell, separated by commas
         hanging: 60 subscriptions, of which each has 40 events of 1 MB; their receivers read and never answer
         deaf:    the same, and they do not even read
         bytes:   what those 60 are sent at first, signed and sent without Triggers: what the machine itself makes of it
         fanout:  300 subscriptions and one batch of 200 events, 60,000 deliveries, while they are on their way
         large:   20 clients that post batches of 4 events of 900 kB as fast as they are answered
-        Holds each of the quiet tenant's events against its webhook. Exits 1 if one is lost.
         """;
 
     private static readonly string[] s_scopes = ["events:write", "subscriptions:write"];
@@ -39,50 +36,54 @@ internal static class Neighbours
     private static readonly DateTimeOffset ClockAt = TimeProvider.System.GetUtcNow();
     private static readonly long Clock = Stopwatch.GetTimestamp();
 
-    public static async Task<int> RunAsync(string[] args)
+    public static async Task<int> RunAsync(Options options)
     {
-        if (args.Contains("--help"))
-        {
-            Console.WriteLine(Help);
-            return 0;
-        }
-        var options = new Arguments(args);
-        var scenario = options["--scenario", "hanging"];
-        if (options["--as-the-loud-one", ""] == "yes")
-            return await Loud.RunAsync(scenario, options);
+        var scenario = options.Of("--scenario", "hanging");
+        var beside = TimeSpan.FromSeconds(options.NumberOf("--beside", 40));
+        if (options.Of("--as-the-loud-one-of", "") is { Length: > 0 } api)
+            return await Loud.RunAsync(scenario, api, options.Of("--key", ""), beside);
 
-        using var admin = Client(options["--api", "http://localhost:8080"], options["--key", ""]);
+        var kafkaHome = options.Of("--log", "postgres") == "kafka" ? Environment.GetEnvironmentVariable("KAFKA_HOME")
+            ?? throw new InvalidOperationException("KAFKA_HOME names no Apache Kafka.") : null;
+        await using var system = await SystemUnderTest.StartAsync(kafkaHome);
+        using var admin = Client(system.Api, system.AdminKey);
         var (quietKey, loudKey) = (await TenantAsync(admin, "quiet"), await TenantAsync(admin, "loud"));
-        using var client = Client(options["--api", "http://localhost:8080"], quietKey);
-        await using var quiet = await Quiet.StartAsync(client, double.Parse(options["--rate", "20"]));
-        await quiet.SendAsync(TimeSpan.FromSeconds(5));
+        using var client = Client(system.Api, quietKey);
+        await using var quiet = await Quiet.StartAsync(client, options.NumberOf("--rate", 20));
+        // While code is being compiled nobody is measured.
+        await quiet.SendAsync(TimeSpan.FromSeconds(10));
         quiet.Forget();
 
-        var processes = options["--pids", ""].Split(',', StringSplitOptions.RemoveEmptyEntries).Select(p => p.Split('='))
-            .ToDictionary(p => p[0], p => int.Parse(p[1]));
-        foreach (var pid in processes.Values)
-            ForgetPeak(pid);
-        await quiet.SendAsync(TimeSpan.FromSeconds(double.Parse(options["--alone", "20"])));
-        var lost = await quiet.ReportAsync("alone", processes);
+        system.ForgetPeaks();
+        await quiet.SendAsync(TimeSpan.FromSeconds(options.NumberOf("--alone", 20)));
+        var lost = await quiet.ReportAsync("alone", system);
+        if (scenario == "none")
+            return lost == 0 ? 0 : 1;
 
-        if (scenario != "none")
-        {
-            foreach (var pid in processes.Values)
-                ForgetPeak(pid);
-            using var neighbour = Process.Start(new ProcessStartInfo(
-                Environment.ProcessPath!,
-                [.. Own(), "neighbours", .. args, "--key", loudKey, "--as-the-loud-one", "yes"]) { RedirectStandardOutput = true })!;
-            // It has subscribed, and begins.
-            Console.WriteLine(await neighbour.StandardOutput.ReadLineAsync());
-            using var over = new CancellationTokenSource();
-            var ended = neighbour.StandardOutput.ReadToEndAsync();
-            _ = ended.ContinueWith(_ => over.Cancel(), TaskScheduler.Default);
-            await quiet.SendAsync(TimeSpan.FromSeconds(double.Parse(options["--beside", "40"])), over.Token);
-            lost += await quiet.ReportAsync($"beside {scenario}", processes);
-            Console.Write(await ended);
-            await neighbour.WaitForExitAsync();
-        }
+        system.ForgetPeaks();
+        string[] arguments =
+        [
+            .. Own(), "neighbours", "--scenario", scenario, "--beside", $"{beside.TotalSeconds}", "--as-the-loud-one-of", system.Api,
+            "--key", loudKey,
+        ];
+        var start = new ProcessStartInfo(Environment.ProcessPath!, arguments) { RedirectStandardOutput = true };
+        using var neighbour = Process.Start(start)!;
+        // It has subscribed, and begins.
+        await neighbour.StandardOutput.ReadLineAsync();
+        using var over = new CancellationTokenSource();
+        var told = ToldAsync();
+        await quiet.SendAsync(beside, over.Token);
+        lost += await quiet.ReportAsync($"beside {scenario}", system);
+        Console.Write(await told);
+        await neighbour.WaitForExitAsync();
         return lost == 0 ? 0 : 1;
+
+        async Task<string> ToldAsync()
+        {
+            var told = await neighbour.StandardOutput.ReadToEndAsync();
+            await over.CancelAsync();
+            return told;
+        }
     }
 
     /// <summary>The arguments that come before the program's own when it is started by <c>dotnet</c>.</summary>
@@ -118,23 +119,6 @@ internal static class Neighbours
 
     /// <summary>By the clock that doesn't jump.</summary>
     private static DateTimeOffset At(long timestamp) => ClockAt + Stopwatch.GetElapsedTime(Clock, timestamp);
-
-    private static void ForgetPeak(int pid)
-    {
-        if (OperatingSystem.IsLinux())
-            File.WriteAllText($"/proc/{pid}/clear_refs", "5");
-    }
-
-    private static string Peak(int pid) => OperatingSystem.IsLinux()
-        && File.ReadLines($"/proc/{pid}/status").FirstOrDefault(l => l.StartsWith("VmHWM:", StringComparison.Ordinal)) is { } line
-            ? $"{long.Parse(line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[^2]) / 1024} MB" : "unknown";
-
-    private sealed class Arguments(string[] args)
-    {
-        // The last one counts.
-        public string this[string name, string otherwise] =>
-            Array.LastIndexOf(args, name) is >= 0 and var at && at + 1 < args.Length ? args[at + 1] : otherwise;
-    }
 
     /// <summary>The tenant that is measured, with its one receiver.</summary>
     private sealed class Quiet : IAsyncDisposable
@@ -190,7 +174,7 @@ internal static class Neighbours
 
         /// <summary>Waits for what is still on its way, and tells.</summary>
         /// <returns>How many events were accepted and have not come.</returns>
-        public async Task<int> ReportAsync(string name, Dictionary<string, int> processes)
+        public async Task<int> ReportAsync(string name, SystemUnderTest system)
         {
             var waited = Stopwatch.StartNew();
             while (_sent.Keys.Any(id => !_arrived.ContainsKey(id)) && waited.Elapsed < TimeSpan.FromSeconds(30))
@@ -199,7 +183,7 @@ internal static class Neighbours
             var stages = _sent.Where(s => _arrived.ContainsKey(s.Key)).Select(s => Stages.Of(s.Key, s.Value, _arrived[s.Key])).ToList();
             var refused = string.Join(' ', _refused.Select(r => $"{r.Key}:{r.Value}"));
             Console.WriteLine($"{name}: {_sent.Count} accepted, {stages.Count} delivered, {lost} lost, {_duplicates} duplicates, "
-                + $"{_refused.Values.Sum()} refused {refused}; peak memory {string.Join(' ', processes.Select(p => $"{p.Key} {Peak(p.Value)}"))}");
+                + $"{_refused.Values.Sum()} refused {refused}; peak memory Delivery {Peak("delivery")} MB, API {Peak("api")} MB");
             Tell("accept", stages.Select(s => s.Accept));
             Tell("accept to webhook", stages.Select(s => s.Whole));
             Tell("  to projected", stages.Select(s => s.ToProjected));
@@ -208,6 +192,8 @@ internal static class Neighbours
                 Console.WriteLine($"    {due:HH:mm:ss.fff}: accept {accept:0} ms, then projected {projected:0}, arrived {arrived:0}");
             Forget();
             return lost;
+
+            long Peak(string part) => system.Memory(part).Peak >> 20;
 
             static void Tell(string what, IEnumerable<double> values)
             {
@@ -257,10 +243,9 @@ internal static class Neighbours
     /// <summary>The neighbour: says <c>ready</c>, begins, and ends when it has no more to do.</summary>
     private static class Loud
     {
-        public static async Task<int> RunAsync(string scenario, Arguments options)
+        public static async Task<int> RunAsync(string scenario, string api, string key, TimeSpan atMost)
         {
-            using var client = Client(options["--api", "http://localhost:8080"], options["--key", ""]);
-            var atMost = TimeSpan.FromSeconds(double.Parse(options["--beside", "40"]));
+            using var client = Client(api, key);
             await (scenario switch
             {
                 "hanging" => HangAsync(client, reads: true, atMost),
@@ -364,8 +349,8 @@ internal static class Neighbours
             $$"""{"type":"loud","data":{"x":"{{Convert.ToBase64String(RandomNumberGenerator.GetBytes(bytes * 3 / 4))}}"} }""");
 
         private static byte[] Batch(int events, int bytes) =>
-            [.. "{\"events\":["u8, .. EventOf(bytes), .. Enumerable.Range(1, events - 1).SelectMany(_ => (byte[])[(byte)',', .. EventOf(bytes)]),
-                .. "]}"u8];
+            [.. "{\"events\":["u8, .. EventOf(bytes),
+                .. Enumerable.Range(1, events - 1).SelectMany(_ => (byte[])[(byte)',', .. EventOf(bytes)]), .. "]}"u8];
     }
 
     /// <summary>Takes connections, and never answers.</summary>
