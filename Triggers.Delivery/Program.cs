@@ -45,6 +45,7 @@ services.AddHostedSingleton<BacklogWatch>();
 if (builder.Configuration.HasKafka())
 {
     builder.AddKafka();
+    services.AddSingleton<ProjectionProgress>();
     services.AddSingleton<InvalidRecords>();
     services.AddHostedSingleton<KafkaProjector>();
     services.AddDependencyCheck<KafkaProjector>("projection");
