@@ -68,6 +68,9 @@ internal sealed class DeliveryMetrics
 
         meter.CreateObservableGauge("triggers.delivery.pending", () => Of(b => b.Pending), "{delivery}",
             $"Deliveries without a final state, in the whole system; stops counting at {Backlog.MaxCounted}.");
+        meter.CreateObservableGauge("triggers.delivery.fan_outs", () => Of(b => b.FanOuts), "{event}",
+            "Events that so many subscribe to that deliveries of them are still to be made, in the whole system; stops counting at "
+            + $"{Backlog.MaxCounted}.");
         meter.CreateObservableGauge("triggers.delivery.due", () => Of(b => b.Due), "{delivery}",
             $"Deliveries that could start now and wait for a place, in the whole system; stops counting at {Backlog.MaxCounted}.");
         meter.CreateObservableGauge("triggers.delivery.oldest_due.age", () => Of(

@@ -63,8 +63,7 @@ internal static class ApiKeysApi
         list.EnsureValid();
         var tenantId = await TenantAsync(caller, db, tenant, "?tenantId", cancellationToken);
         var query = db.ApiKeys.Where(k => k.TenantId == tenantId);
-        var rows = await list.Page(query, k => k.Id).ToListAsync(cancellationToken);
-        return TypedResults.Ok(list.Answer(rows, ApiKeyView.Of, k => k.Id));
+        return TypedResults.Ok(await list.AnswerAsync(query, k => k.Id, ApiKeyView.Of, cancellationToken));
     }
 
     private static async Task<Ok<ApiKeyView>> GetAsync(

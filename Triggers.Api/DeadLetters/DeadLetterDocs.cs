@@ -16,7 +16,9 @@ internal static class DeadLetterDocs
         """{"id":"dlv_01jd0000000000000000000000","eventId":"evt_01jd0000000000000000000000","subscriptionId":"sub_01jd0000000000000000000000","state":"open","reason":"exhausted","attempts":8,"lastOutcome":"http_status","lastStatusCode":503,"createdAt":"2026-02-01T10:05:00Z","replayDeliveryId":null,"closedAt":null}""";
 
     public static readonly Operation List = new("listDeadLetters", Group, "List dead letters",
-        "Deliveries that failed for good. `open` and `replaying` ones are unresolved. " + ListParameters.ShortPages)
+        "Deliveries that failed for good. `open` and `replaying` ones are unresolved. In the order in which the deliveries were "
+        + "made: one that fails later may be before others, so a new look begins at an end of the list and not at an old cursor. "
+        + ListParameters.ShortPages)
     {
         Query =
         [

@@ -80,10 +80,12 @@ internal static class DeadLettersApi
         if (state is DeadLetterState.Open or DeadLetterState.Replaying)
             query = query.Where(d => d.State == DeadLetterState.Open || d.State == DeadLetterState.Replaying);
         if (state is not null)
-            return TypedResults.Ok(
-                list.Answer(await list.ScanAsync(query, d => d.State == state, d => d.DeliveryId, cancellationToken), DeadLetterView.Of));
-        var rows = await list.Page(query, d => d.DeliveryId).ToListAsync(cancellationToken);
-        return TypedResults.Ok(list.Answer(rows, DeadLetterView.Of, d => d.DeliveryId));
+        {
+            return TypedResults.Ok(await list.AnswerAsync(
+                () => list.ScanAsync(query, d => d.State == state, d => d.DeliveryId, cancellationToken), d => d.DeliveryId,
+                DeadLetterView.Of, cancellationToken));
+        }
+        return TypedResults.Ok(await list.AnswerAsync(query, d => d.DeliveryId, DeadLetterView.Of, cancellationToken));
     }
 
     private static async Task<Ok<DeadLetterView>> GetAsync(

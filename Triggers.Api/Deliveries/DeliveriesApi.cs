@@ -53,19 +53,24 @@ internal static class DeliveriesApi
         if (subscriptionId is { } subscription)
         {
             var past = history.Where(d => d.SubscriptionId == subscription);
-            if (status is DeliveryStatus.Pending)
-                return Answer(list, await QueuedAsync(list, queue, subscription, cancellationToken));
-            if (status is not null)
-                return Answer(list, await list.ScanAsync(past, d => d.Status == status, d => d.Id, cancellationToken));
-            // In this order: what ends meanwhile is found twice, and nothing is missed.
-            var queued = await QueuedAsync(list, queue, subscription, cancellationToken);
-            return Answer(list, list.Merge(queued, await list.Page(past, d => d.Id).ToListAsync(cancellationToken), d => d.Id));
+            return await AnswerAsync(list, PageAsync, cancellationToken);
+
+            async Task<(List<Delivery> Rows, Guid? NextAfter)> PageAsync()
+            {
+                if (status is not null and not DeliveryStatus.Pending)
+                    return await list.ScanAsync(past, d => d.Status == status, d => d.Id, cancellationToken);
+                var queued = await QueuedAsync(list, queue, subscription, cancellationToken);
+                // In this order: what ends meanwhile is found twice, and nothing is missed.
+                return status is DeliveryStatus.Pending ? queued
+                    : list.Merge(queued, await list.Page(past, d => d.Id).ToListAsync(cancellationToken), d => d.Id);
+            }
         }
         return status switch
         {
             null => await AnswerAsync(list, query, cancellationToken),
             DeliveryStatus.Pending => await AnswerAsync(list, queue, cancellationToken),
-            _ => Answer(list, await list.ScanAsync(history, d => d.Status == status, d => d.Id, cancellationToken)),
+            _ => await AnswerAsync(
+                list, () => list.ScanAsync(history, d => d.Status == status, d => d.Id, cancellationToken), cancellationToken),
         };
     }
 
@@ -117,13 +122,11 @@ internal static class DeliveriesApi
         return query.Where(d => d.EventId == eventId && d.Id >= floor);
     }
 
-    private static Ok<Page<DeliveryView>> Answer(ListRequest list, (List<Delivery> Rows, Guid? NextAfter) page) =>
-        TypedResults.Ok(list.Answer(page, DeliveryView.Of));
+    private static async Task<Ok<Page<DeliveryView>>> AnswerAsync(
+        ListRequest list, Func<Task<(List<Delivery> Rows, Guid? NextAfter)>> page, CancellationToken cancellationToken) =>
+        TypedResults.Ok(await list.AnswerAsync(page, d => d.Id, DeliveryView.Of, cancellationToken));
 
     private static async Task<Ok<Page<DeliveryView>>> AnswerAsync(
-        ListRequest list, IQueryable<Delivery> query, CancellationToken cancellationToken)
-    {
-        var rows = await list.Page(query, d => d.Id).ToListAsync(cancellationToken);
-        return TypedResults.Ok(list.Answer(rows, DeliveryView.Of, d => d.Id));
-    }
+        ListRequest list, IQueryable<Delivery> query, CancellationToken cancellationToken) =>
+        TypedResults.Ok(await list.AnswerAsync(query, d => d.Id, DeliveryView.Of, cancellationToken));
 }

@@ -19,6 +19,10 @@ internal sealed class ApiException(ErrorCode code, string detail, IReadOnlyList<
 
     /// <summary>The thing is not there, or it is another tenant's: nobody can tell which.</summary>
     public static ApiException NotFound(string what) => new(ErrorCodes.NotFound, $"There is no such {what}.");
+
+    /// <summary>What is asked for can't be told yet, and can in a moment.</summary>
+    public static ApiException NotYetVisible(string detail = "The event is accepted and kept; come again in a moment.") =>
+        new(ErrorCodes.EventNotYetVisible, detail) { RetryAfterSeconds = 1 };
 }
 
 /// <summary>What is wrong with one part of a request.</summary>

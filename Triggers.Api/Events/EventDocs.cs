@@ -21,9 +21,7 @@ internal static class EventDocs
         "order.created", EventTypePattern.MaxPatternLength, EventTypePattern.OfPatterns);
 
     public static readonly Operation List = new("listEvents", Group, "List events",
-        "Newest first unless `order=asc`. A page ends early when its events hold more than 8 MiB. " + ListParameters.ShortPages
-            + " With `order=asc`, a full page that "
-        + "would end less than a second ago waits until it doesn't, so that following `nextCursor` misses no event.")
+        "Newest first unless `order=asc`. A page ends early when its events hold more than 8 MiB. " + ListParameters.ShortPages)
     {
         Query =
         [
@@ -36,7 +34,6 @@ internal static class EventDocs
             ListParameters.CreatedAfter, ListParameters.CreatedBefore, ListParameters.Order, ListParameters.Limit, ListParameters.Cursor,
         ],
         AnswerExample = $$"""{"items":[{{Example}}],"nextCursor":null}""",
-        Errors = [ErrorCodes.EventNotYetVisible],
     };
 
     public static readonly Operation Get = new("getEvent", Group, "Get an event",

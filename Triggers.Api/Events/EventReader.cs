@@ -2,6 +2,7 @@ using System.Data.Common;
 using Npgsql;
 using Triggers.Api.Errors;
 using Triggers.Api.Http;
+using Triggers.Api.Lists;
 using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.EventLog.Kafka;
@@ -46,17 +47,10 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
     /// <summary>Events of a page hold at most this much data together, or the page ends early.</summary>
     private const int MaxPageBytes = 8 * 1024 * 1024;
 
-    /// <summary>Before looking again whether a page is complete; each time twice as long.</summary>
-    private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(150);
-
     /// <summary>How long to go on looking for what fits a filter that no index answers.</summary>
     private static readonly TimeSpan MaxScan = TimeSpan.FromMilliseconds(40);
 
     internal const string Columns = "e.id, e.type, e.correlation_id, e.external_id, e.source, e.subject, e.time, e.data";
-
-    /// <summary>The answer when the projection is behind for longer than a request waits.</summary>
-    public static ApiException NotYetVisible() =>
-        new(ErrorCodes.EventNotYetVisible, "The event is accepted and kept; come again in a moment.") { RetryAfterSeconds = 1 };
 
     /// <summary>One event; null when the tenant has none with this id. One that was accepted just now is waited for.</summary>
     public async Task<EventView?> FindAsync(Guid tenantId, Guid id, CancellationToken cancellationToken)
@@ -66,7 +60,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
         if (progress is null)
             return null;
         if (!await progress.WaitForAsync(tenantId, [id], cancellationToken))
-            throw NotYetVisible();
+            throw ApiException.NotYetVisible();
         return await FindStoredAsync(tenantId, id, cancellationToken);
     }
 
@@ -107,30 +101,12 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
         return new DeliverySummary(reader.GetInt32(0), reader.GetInt32(1), reader.GetInt32(2), reader.GetInt32(3));
     }
 
-    /// <summary>
-    /// A page of a list in the order of time, which ends where it is certain that nothing older is still on its way: ids are made before
-    /// they are appended, by several processes, and a cursor must not pass one that comes later.
-    /// </summary>
-    public async Task<(List<EventView> Events, Guid? Next)> ReadPageUpwardsAsync(EventFilter filter, CancellationToken cancellationToken)
-    {
-        if (progress is not null)
-            return await ReadPageUpwardsAsync(filter, progress, cancellationToken);
-        var started = time.GetTimestamp();
-        for (var pause = s_pause; ; pause *= 2)
-        {
-            // Read before the page: what it does not show is not below.
-            var complete = await ReadCompleteAsync(cancellationToken);
-            var (events, next) = await ReadPageAsync(filter, cancellationToken);
-            if (next is null || next.Value.CompareTo(complete) < 0)
-                return (events, next);
-            events.RemoveAll(e => e.Key.CompareTo(complete) >= 0);
-            if (events.Count > 0)
-                return (events, events[^1].Key);
-            if (time.GetElapsedTime(started) + pause > RequestBudget.Visibility)
-                throw NotYetVisible();
-            await Task.Delay(pause, time, cancellationToken);
-        }
-    }
+    /// <summary>A page of a list in the order of time, as far as it is complete.</summary>
+    public Task<(List<EventView> Events, Guid? Next)> ReadPageUpwardsAsync(HttpContext context, EventFilter filter) =>
+        progress is not null
+            ? ReadPageUpwardsAsync(filter, progress, context.RequestAborted)
+            : Upwards.ReadAsync(
+                context, () => ReadCompleteAsync(context.RequestAborted), () => ReadPageAsync(filter, context.RequestAborted), e => e.Key);
 
     private async Task<(List<EventView> Events, Guid? Next)> ReadPageUpwardsAsync(
         EventFilter filter, ProjectionProgress progress, CancellationToken cancellationToken)
@@ -141,7 +117,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
         var safe = time.GetUtcNow() - RequestBudget.IdToKafka;
         var last = TypeId.CreatedAt(next.Value) <= safe ? next : events.FindLast(e => e.CreatedAt <= safe)?.Key;
         if (last is null || !await progress.WaitForAsync(TypeId.CreatedAt(last.Value), cancellationToken))
-            throw NotYetVisible();
+            throw ApiException.NotYetVisible();
         // What was on its way then is there now.
         (events, _) = await ReadPageAsync(filter, cancellationToken);
         events.RemoveAll(e => e.Key.CompareTo(last.Value) > 0);

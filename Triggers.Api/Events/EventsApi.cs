@@ -54,7 +54,7 @@ internal static class EventsApi
 
         var (events, next) = filter.NewestFirst
             ? await reader.ReadPageAsync(filter, cancellationToken)
-            : await reader.ReadPageUpwardsAsync(filter, cancellationToken);
+            : await reader.ReadPageUpwardsAsync(context, filter);
         return TypedResults.Ok(list.Answer(events, next));
     }
 

@@ -101,7 +101,7 @@ internal static class InboxApi
         return result[key] switch
         {
             AcknowledgeStatus.NotFound => throw ApiException.NotFound("event"),
-            AcknowledgeStatus.NotYetVisible => throw EventReader.NotYetVisible(),
+            AcknowledgeStatus.NotYetVisible => throw ApiException.NotYetVisible(),
             _ => TypedResults.Ok(await reader.FindAsync(caller.TenantId, key, cancellationToken) ?? throw ApiException.NotFound("event")),
         };
     }

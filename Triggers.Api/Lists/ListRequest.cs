@@ -182,6 +182,38 @@ internal sealed class ListRequest
         return rows.Count > Limit ? (rows[..Limit], id(rows[Limit - 1])) : (rows, first.NextAfter);
     }
 
+    /// <summary>The answer of a list that an index has in its order.</summary>
+    /// <param name="rows">All rows of the list, in no order.</param>
+    /// <param name="id">What the list is in the order of.</param>
+    /// <param name="view">What clients see of a row.</param>
+    /// <param name="cancellationToken">Ends it.</param>
+    public Task<Page<TView>> AnswerAsync<TRow, TView>(
+        IQueryable<TRow> rows, Expression<Func<TRow, Guid>> id, Func<TRow, TView> view, CancellationToken cancellationToken)
+    {
+        var idOf = id.Compile();
+        return AnswerAsync(
+            async () =>
+            {
+                var found = await Page(rows, id).ToListAsync(cancellationToken);
+                return found.Count > Limit ? (found[..Limit], idOf(found[Limit - 1])) : (found, null);
+            },
+            idOf, view, cancellationToken);
+    }
+
+    /// <summary>The answer of a list, read upwards as far as it is complete.</summary>
+    /// <param name="page">Reads the page, and the id the next one begins after.</param>
+    /// <param name="id">What the list is in the order of.</param>
+    /// <param name="view">What clients see of a row.</param>
+    /// <param name="cancellationToken">Ends it.</param>
+    public async Task<Page<TView>> AnswerAsync<TRow, TView>(
+        Func<Task<(List<TRow> Rows, Guid? NextAfter)>> page, Func<TRow, Guid> id, Func<TRow, TView> view,
+        CancellationToken cancellationToken)
+    {
+        var (rows, nextAfter) = NewestFirst ? await page()
+            : await Upwards.ReadAsync(_context, () => Upwards.ReadCompleteAsync(_context, cancellationToken), page, id);
+        return Answer([.. rows.Select(view)], nextAfter);
+    }
+
     /// <summary>The page's body, with the link to the next in the headers.</summary>
     /// <param name="items">The items of the page.</param>
     /// <param name="nextAfter">The id the next page begins after; null at the end of the list.</param>
@@ -195,14 +227,6 @@ internal sealed class ListRequest
         _context.Response.Headers.Link = $"<{_context.Request.Path}{query}>; rel=\"next\"";
         return new Page<T>(items, cursor);
     }
-
-    /// <summary>The same for rows.</summary>
-    public Page<TView> Answer<TRow, TView>((List<TRow> Rows, Guid? NextAfter) page, Func<TRow, TView> view) =>
-        Answer([.. page.Rows.Select(view)], page.NextAfter);
-
-    /// <summary>The same for rows of which one more was read than asked for, to see whether there are more.</summary>
-    public Page<TView> Answer<TRow, TView>(List<TRow> rows, Func<TRow, TView> view, Func<TRow, Guid> id) =>
-        Answer([.. rows.Take(Limit).Select(view)], rows.Count > Limit ? id(rows[Limit - 1]) : null);
 
     // What comes twice has been refused as that.
     private string? Raw(string name) => _context.Request.Query.TryGetValue(name, out var values) && values is [{ } text] ? text : null;
@@ -229,7 +253,10 @@ internal static class ListParameters
     public static readonly Parameter Cursor = Parameter.Text(
         "cursor", "`nextCursor` of the page before. It belongs to the same filters.", "eyJmIjoiQUJDIn0", 1_024);
 
-    public static readonly Parameter Order = Parameter.OneOf("order", "`desc`, the newest first, unless `asc`.", "desc", ["desc", "asc"]);
+    public static readonly Parameter Order = Parameter.OneOf("order",
+        "`desc`, the newest first, unless `asc`. Upwards a page ends where nothing older can still come, and one that would end less than "
+        + "a second ago waits until it doesn't, or is 503 `event_not_yet_visible`: whoever follows `nextCursor` misses nothing.",
+        "desc", ["desc", "asc"]);
 
     /// <summary>What the description of a list says that has filters without an index.</summary>
     public const string ShortPages =

@@ -7,6 +7,7 @@ using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Http;
 using Triggers.Api.Idempotency;
+using Triggers.Api.Lists;
 using Triggers.Api.Operations;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
@@ -151,6 +152,8 @@ internal static class OpenApiSetup
         if (needsKey)
             errors = errors.Concat([ErrorCodes.InvalidRequest, ErrorCodes.Unauthenticated,
                 ErrorCodes.Forbidden, ErrorCodes.RateLimited, ErrorCodes.StorageUnavailable]);
+        if (about.Query.Contains(ListParameters.Order))
+            errors = errors.Append(ErrorCodes.EventNotYetVisible);
         if (about.Body is not null)
         {
             errors = errors.Concat(

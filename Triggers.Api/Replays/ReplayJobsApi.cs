@@ -183,8 +183,7 @@ internal static class ReplayJobsApi
             query = query.Where(j => j.Status == status);
         if (subscriptionId is not null)
             query = query.Where(j => j.SubscriptionId == subscriptionId);
-        var rows = await list.Page(query, j => j.Id).ToListAsync(cancellationToken);
-        return TypedResults.Ok(list.Answer(rows, ReplayJobView.Of, j => j.Id));
+        return TypedResults.Ok(await list.AnswerAsync(query, j => j.Id, ReplayJobView.Of, cancellationToken));
     }
 
     private static async Task<Ok<ReplayJobView>> GetAsync(

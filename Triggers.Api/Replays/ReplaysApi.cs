@@ -53,7 +53,7 @@ internal static class ReplaysApi
             await reader.IsProjectedAsync(caller.TenantId, key, context.RequestAborted) == false; pause *= 2)
         {
             if (time.GetElapsedTime(started) + pause > RequestBudget.Visibility)
-                throw EventReader.NotYetVisible();
+                throw ApiException.NotYetVisible();
             await Task.Delay(pause, time, context.RequestAborted);
         }
 

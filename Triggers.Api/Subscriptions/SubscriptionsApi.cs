@@ -86,8 +86,7 @@ internal static class SubscriptionsApi
         var list = ListRequest.Of(context);
         list.EnsureValid();
         var query = Living(db, caller);
-        var rows = await list.Page(query, s => s.Id).ToListAsync(cancellationToken);
-        return TypedResults.Ok(list.Answer(rows, s => SubscriptionView.Of(s, caller), s => s.Id));
+        return TypedResults.Ok(await list.AnswerAsync(query, s => s.Id, s => SubscriptionView.Of(s, caller), cancellationToken));
     }
 
     private static async Task<Ok<SubscriptionView>> GetAsync(

@@ -147,8 +147,7 @@ internal static class TenantsApi
     {
         var list = ListRequest.Of(context);
         list.EnsureValid();
-        var rows = await list.Page(db.Tenants, t => t.Id).ToListAsync(cancellationToken);
-        return TypedResults.Ok(list.Answer(rows, TenantView.Of, t => t.Id));
+        return TypedResults.Ok(await list.AnswerAsync(db.Tenants, t => t.Id, TenantView.Of, cancellationToken));
     }
 
     private static async Task<Ok<TenantView>> GetAsync(

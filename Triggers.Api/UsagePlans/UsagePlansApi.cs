@@ -181,8 +181,7 @@ internal static class UsagePlansApi
     {
         var list = ListRequest.Of(context);
         list.EnsureValid();
-        var rows = await list.Page(db.UsagePlans, p => p.Id).ToListAsync(cancellationToken);
-        return TypedResults.Ok(list.Answer(rows, UsagePlanView.Of, p => p.Id));
+        return TypedResults.Ok(await list.AnswerAsync(db.UsagePlans, p => p.Id, UsagePlanView.Of, cancellationToken));
     }
 
     private static async Task<Ok<UsagePlanView>> GetAsync(string id, TriggersDbContext db, CancellationToken cancellationToken)

@@ -212,7 +212,8 @@ public static class DeliveryQueue
             greatest(coalesce((SELECT seq FROM events WHERE seq IS NOT NULL ORDER BY seq DESC LIMIT 1), 0) + 1 - (SELECT next
                 FROM behind), 0),
             clock_timestamp(),
-            (SELECT id FROM events WHERE seq >= (SELECT next FROM behind) ORDER BY seq LIMIT 1)
+            (SELECT id FROM events WHERE seq >= (SELECT next FROM behind) ORDER BY seq LIMIT 1),
+            (SELECT count(*) FROM (SELECT FROM fan_outs LIMIT @max) x)
         """;
 
     /// <summary>

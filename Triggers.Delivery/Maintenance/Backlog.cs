@@ -14,8 +14,9 @@ namespace Triggers.Delivery.Maintenance;
 /// <param name="UnresolvedDeadLetters">Dead letters that are open or being replayed.</param>
 /// <param name="LogLagEvents">Events in the Postgres log that are not projected; numbers that were never used count.</param>
 /// <param name="LogLagSeconds">Age of the oldest of them; 0 when there is none.</param>
+/// <param name="FanOuts">Events of which deliveries are still to be made; these are not pending before that.</param>
 internal sealed record Backlog(
-    long Pending, long Due, double OldestDueSeconds, long UnresolvedDeadLetters, long LogLagEvents, double LogLagSeconds)
+    long Pending, long Due, double OldestDueSeconds, long UnresolvedDeadLetters, long LogLagEvents, double LogLagSeconds, long FanOuts)
 {
     /// <summary>
     /// No count goes further, so that no reading is long however much waits: past this, "a lot" is all there is to know.
@@ -32,7 +33,8 @@ internal sealed record Backlog(
         var lagSeconds = reader.IsDBNull(6) ? 0
             : (reader.GetFieldValue<DateTimeOffset>(5) - TypeId.CreatedAt(reader.GetGuid(6))).TotalSeconds;
         return new Backlog(
-            reader.GetInt64(0), reader.GetInt64(1), reader.GetDouble(2), reader.GetInt64(3), reader.GetInt64(4), Math.Max(lagSeconds, 0));
+            reader.GetInt64(0), reader.GetInt64(1), reader.GetDouble(2), reader.GetInt64(3), reader.GetInt64(4), Math.Max(lagSeconds, 0),
+            reader.GetInt64(7));
     }
 }
 

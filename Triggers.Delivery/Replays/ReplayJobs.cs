@@ -1,9 +1,12 @@
+using Confluent.Kafka;
 using Npgsql;
+using NpgsqlTypes;
 using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Waking;
+using Triggers.EventLog.Kafka;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.Replays;
@@ -13,7 +16,8 @@ namespace Triggers.Delivery.Replays;
 /// with one leaves nothing of it, and no event comes twice. Any process takes the next portion of any job.
 /// </summary>
 internal sealed partial class ReplayJobs(
-    EngineDataSource dataSource, Wakeups wakeups, Readiness readiness, TimeProvider time, ILogger<ReplayJobs> logger)
+    EngineDataSource dataSource, Wakeups wakeups, Readiness readiness, TimeProvider time, ILogger<ReplayJobs> logger,
+    ProjectionProgress? progress = null)
     : BackgroundLoop(time, logger)
 {
     /// <summary>Events looked at in one portion.</summary>
@@ -40,6 +44,8 @@ internal sealed partial class ReplayJobs(
     private sealed record Portion(List<Guid> Matching, Guid NextEvent, bool More, bool Ended);
 
     protected override Task PrepareAsync(CancellationToken stoppingToken) => readiness.SchemaIsThere.WaitAsync(stoppingToken);
+
+    protected override bool IsAway(Exception e) => e is KafkaException || base.IsAway(e);
 
     protected override async Task RunAsync(CancellationToken stoppingToken)
     {
@@ -133,13 +139,15 @@ internal sealed partial class ReplayJobs(
 
     /// <summary>
     /// An id below which no event is added any more, whichever log they are in; to be read by a statement before the one that reads
-    /// events.
+    /// events. What is in the Kafka log and not stored yet is added when it is projected, however long that takes.
     /// </summary>
-    private static async Task<Guid> ReadCompleteAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    private async Task<Guid> ReadCompleteAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
+        var storedUntil = progress is null ? (DateTimeOffset?)null : await progress.ReadStoredUntilAsync();
         await using var command = new NpgsqlCommand(
-            $"SELECT least({StoredEvents.Complete}, uuid_at(clock_timestamp() - @age))", connection);
+            $"SELECT least({StoredEvents.Complete}, uuid_at(clock_timestamp() - @age), uuid_at(@storedUntil))", connection);
         command.Parameters.AddWithValue("age", RequestBudget.IdToKafka);
+        command.Parameters.Add(new("storedUntil", NpgsqlDbType.TimestampTz) { Value = (object?)storedUntil ?? DBNull.Value });
         return (Guid)(await command.ExecuteScalarAsync(cancellationToken))!;
     }
 
@@ -147,7 +155,7 @@ internal sealed partial class ReplayJobs(
     /// The next events in the order of their ids, as far as nothing before them can still come, and the projection has made of them
     /// what it makes.
     /// </summary>
-    private static async Task<Portion> ReadAsync(NpgsqlConnection connection, Job job, CancellationToken cancellationToken)
+    private async Task<Portion> ReadAsync(NpgsqlConnection connection, Job job, CancellationToken cancellationToken)
     {
         await using var command = new NpgsqlCommand(
             $"""

@@ -29,6 +29,22 @@ public sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics, N
     public Task<bool> WaitForAsync(DateTimeOffset moment, CancellationToken cancellationToken) =>
         WaitAsync(new Waiter { Moment = moment }, cancellationToken);
 
+    /// <summary>
+    /// The moment up to which everything that was accepted is stored, whatever the projection still has before it.
+    /// </summary>
+    public async Task<DateTimeOffset> ReadStoredUntilAsync()
+    {
+        var now = time.GetUtcNow();
+        var end = await ReadLogEndAsync();
+        var positions = await ReadPositionsAsync();
+        return end.Min(partition =>
+        {
+            var (next, passedAt) = positions.GetValueOrDefault(partition.Key);
+            return next >= partition.Value ? now - RequestBudget.IdToKafka
+                : passedAt - RequestBudget.IdToKafka - RequestBudget.Clocks ?? DateTimeOffset.UnixEpoch;
+        });
+    }
+
     private async Task<bool> WaitAsync(Waiter waiter, CancellationToken cancellationToken)
     {
         lock (_lock)

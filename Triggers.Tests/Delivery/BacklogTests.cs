@@ -27,7 +27,7 @@ public sealed class BacklogTests(PostgresServer postgres) : IAsyncLifetime
     }
 
     [Fact]
-    public async Task Nothing_waits_in_an_empty_database() => Assert.Equal(new Backlog(0, 0, 0, 0, 0, 0), await ReadAsync());
+    public async Task Nothing_waits_in_an_empty_database() => Assert.Equal(new Backlog(0, 0, 0, 0, 0, 0, 0), await ReadAsync());
 
     [Fact]
     public async Task Due_is_what_could_start_now_and_pending_is_all()
@@ -45,6 +45,18 @@ public sealed class BacklogTests(PostgresServer postgres) : IAsyncLifetime
 
         Assert.Equal((15, 4), (backlog.Pending, backlog.Due));
         Assert.InRange(backlog.OldestDueSeconds, 90, 90 + Wait.Long.TotalSeconds);
+    }
+
+    [Fact]
+    public async Task An_event_with_deliveries_still_to_be_made_waits_too()
+    {
+        var events = Enumerable.Range(0, 3).Select(_ => new FanOut(_engine.Tenant, TypeId.NewGuid(), 1, Guid.Empty)).ToList();
+        await _engine.ExecuteAsync([FanOuts.Defer(events)]);
+        await _engine.ExecuteAsync([FanOuts.Advance([(events[0], null), (events[1], TypeId.NewGuid())])]);
+
+        var backlog = await ReadAsync();
+
+        Assert.Equal((2, 0), (backlog.FanOuts, backlog.Pending));
     }
 
     [Fact]

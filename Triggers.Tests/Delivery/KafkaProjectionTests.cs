@@ -34,6 +34,46 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
             others, id => Assert.EndsWith($"\"data\":{large}}}", bodies[TypeId.Format(TypeId.Event, id)], StringComparison.Ordinal));
     }
 
+    /// <summary>They are no events of the subscription, so that nothing but the replay brings them.</summary>
+    [Theory]
+    [InlineData("passed_at - interval '1 minute'")]
+    [InlineData("NULL")]
+    public async Task A_replay_waits_for_the_projection_of_what_was_accepted_in_its_range(string passedAt)
+    {
+        var subscription = await Engine.SubscribeAsync($"{Receiver.Url}/hook", "other");
+        await Engine.StartDeliveryAsync();
+        await Engine.AppendAsync("order.created", 4);
+        await Wait.UntilAsync("they are projected", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM events") == 4);
+        await using var connection = await Engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
+        // What was projected came long before, or there was nothing.
+        await Engine.ExecuteAsync($"UPDATE log_positions SET passed_at = {passedAt} WHERE log <> 'postgres'");
+        await using var held = await connection.BeginTransactionAsync(TestContext.Current.CancellationToken);
+        await using var hold = new Npgsql.NpgsqlCommand("SELECT FROM log_positions WHERE log <> 'postgres' FOR UPDATE", connection);
+        await hold.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+        // Accepted a while ago, by its id, and not stored yet.
+        var at = DateTimeOffset.UtcNow.AddSeconds(-20);
+        var late = TypeId.Add(TypeId.At(at), 1);
+        await Engine.Log.AppendAsync(
+            new AppendRequest(Engine.Tenant, late, "test", null, null,
+                [new NewEvent(late, "order.paid", null, null, null, null, null, "1"u8.ToArray())]), TestContext.Current.CancellationToken);
+        var job = TypeId.NewGuid();
+        await Engine.ExecuteAsync(
+            $"""
+            INSERT INTO replay_jobs (tenant_id, id, subscription_id, starts_at, ends_at, event_types, include, next_event, end_event)
+            VALUES ('{Engine.Tenant}', '{job}', '{subscription}', now(), now(), ARRAY['order.paid'], 'all',
+                '{TypeId.At(at.AddSeconds(-1))}', '{TypeId.At(at.AddSeconds(1))}')
+            """);
+
+        await Wait.UntilAsync("it was looked at", () => Engine.ScalarAsync<bool>("SELECT next_step_at > created_at FROM replay_jobs"));
+        Assert.Equal("running", await Engine.ScalarAsync<string>("SELECT status FROM replay_jobs"));
+        await held.RollbackAsync(TestContext.Current.CancellationToken);
+
+        await Wait.UntilAsync("it is delivered", () => Receiver.Received.Count == 1);
+        Assert.Equal(TypeId.Format(TypeId.Event, late), Receiver.Received.Single().EventId);
+        await Wait.UntilAsync(
+            "it is completed", async () => await Engine.ScalarAsync<string>("SELECT status FROM replay_jobs") == "completed");
+    }
+
     [Fact]
     public async Task Reading_everything_again_changes_nothing()
     {
