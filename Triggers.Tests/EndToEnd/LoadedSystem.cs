@@ -149,9 +149,12 @@ internal sealed class LoadedSystem : IAsyncDisposable
             Triggers.Core.TypeId.TryParse(Triggers.Core.TypeId.Event, missing[0], out var id);
             await using var database = Triggers.Core.Storage.Builder(await ConnectionStringAsync("triggersdb"), "tests").Build();
             await using var read = database.CreateCommand(
-                "SELECT (SELECT json_agg(e.id) FROM events e WHERE id = $1), (SELECT json_agg(q) FROM delivery_queue q WHERE event_id = $1), "
-                    + "(SELECT json_agg(w) FROM workers w), (SELECT json_agg(p) FROM log_positions p)");
-            read.CommandText = $"SELECT row_to_json(x)::text FROM ({read.CommandText}) AS x (events, queue, workers, positions)";
+                """
+                SELECT row_to_json(x)::text FROM (SELECT
+                    (SELECT count(*) FROM events WHERE id = $1) AS events,
+                    (SELECT json_agg(q) FROM delivery_queue q WHERE event_id = $1) AS queue,
+                    (SELECT json_agg(w) FROM workers w) AS workers, (SELECT json_agg(p) FROM log_positions p) AS positions) x
+                """);
             read.Parameters.Add(new() { Value = id });
             throw new TimeoutException($"{missing.Count} have not arrived; the first: {await read.ExecuteScalarAsync()}", e);
         }
