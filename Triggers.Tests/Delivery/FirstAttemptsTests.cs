@@ -1,0 +1,145 @@
+using Npgsql;
+using Triggers.Core.Tables;
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.Delivery;
+
+/// <summary>First attempts are made as events are read from the log, before anything of them is written.</summary>
+public abstract class FirstAttemptsTests(PostgresServer postgres, KafkaServer? kafka = null) : EngineTests(postgres, kafka)
+{
+    private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public async Task It_is_sent_before_anything_is_written()
+    {
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync();
+        await using var held = await HoldAsync("delivery_queue, deliveries");
+
+        var id = (await Engine.AppendAsync("order.created"))[0];
+        await Wait.UntilAsync("it is sent", () => Receiver.Received.Count == 1);
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM all_deliveries"));
+        await held.RollbackAsync(Cancellation);
+
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
+        Assert.Equal("delivered", await Engine.StatusAsync(id));
+        Assert.Single(Receiver.Received);
+    }
+
+    [Fact]
+    public async Task What_ends_at_once_was_never_in_the_queue()
+    {
+        await Engine.ExecuteAsync(
+            """
+            CREATE TABLE queued (event_id uuid);
+            CREATE FUNCTION note_queued() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                INSERT INTO queued VALUES (NEW.event_id);
+                RETURN NEW;
+            END $$;
+            CREATE TRIGGER note_queued BEFORE INSERT ON delivery_queue FOR EACH ROW EXECUTE FUNCTION note_queued()
+            """);
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync();
+
+        // On a busy machine some take longer.
+        await Wait.UntilAsync("one has ended in time", async () =>
+        {
+            var id = (await Engine.AppendAsync("order.created"))[0];
+            await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
+            return await Engine.ScalarAsync<long>($"SELECT count(*) FROM queued WHERE event_id = '{id}'") == 0;
+        });
+    }
+
+    [Fact]
+    public async Task What_takes_longer_is_claimed_in_the_queue_until_it_ends()
+    {
+        var answer = new TaskCompletionSource();
+        Receiver.Respond = (_, _) => answer.Task;
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync();
+
+        var id = (await Engine.AppendAsync("order.created"))[0];
+        await Wait.UntilAsync("it is in the queue, claimed", async () => await Engine.ScalarAsync<long>(
+            "SELECT count(*) FROM delivery_queue WHERE claim = 1 AND claimed_by IS NOT NULL AND next_attempt_at > now()") == 1);
+        Assert.Single(Receiver.Received);
+        answer.SetResult();
+
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
+        Assert.Single(Receiver.Received);
+    }
+
+    [Fact]
+    public async Task What_fails_is_put_off_and_the_attempt_recorded()
+    {
+        Receiver.Respond = (_, context) =>
+        {
+            context.Response.StatusCode = 500;
+            return Task.CompletedTask;
+        };
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync(("Delivery:Retry:BaseDelay", "01:00:00"));
+
+        await Engine.AppendAsync("order.created");
+
+        await Wait.UntilAsync("it is put off", async () => await Engine.ScalarAsync<long>(
+            """
+            SELECT count(*) FROM delivery_queue WHERE claim = 1 AND claimed_by IS NULL AND retry_count = 1 AND last_status_code = 500
+                AND next_attempt_at > now() + interval '59 minutes'
+            """) == 1);
+        Assert.Equal(1, await Engine.ScalarAsync<long>("SELECT count(*) FROM attempts WHERE status_code = 500 AND number = 1"));
+    }
+
+    [Fact]
+    public async Task What_is_given_up_is_a_dead_letter()
+    {
+        Receiver.Respond = (_, context) =>
+        {
+            context.Response.StatusCode = 500;
+            return Task.CompletedTask;
+        };
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync(("Delivery:Retry:MaxAttempts", "1"));
+
+        var id = (await Engine.AppendAsync("order.created"))[0];
+
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.DeadLettered);
+        Assert.Equal("dead_lettered", await Engine.StatusAsync(id));
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM delivery_queue"));
+    }
+
+    [Fact]
+    public async Task What_was_sent_when_the_service_is_stopped_is_written_and_not_sent_again()
+    {
+        await Engine.SubscribeAsync(Receiver.Url);
+        var first = await Engine.StartDeliveryAsync();
+        await using (var held = await HoldAsync("deliveries, delivery_queue"))
+        {
+            await Engine.AppendAsync("order.created", 20);
+            await Wait.UntilAsync("all are sent", () => Receiver.Received.Count == 20);
+            var stopping = first.DisposeAsync().AsTask();
+            await held.RollbackAsync(Cancellation);
+            await stopping;
+        }
+
+        await Engine.StartDeliveryAsync();
+        await Engine.WaitUntilSettledAsync();
+        Assert.Equal(20, Receiver.Received.Count);
+    }
+
+    /// <summary>Lets nobody write to tables until it is rolled back.</summary>
+    private async Task<NpgsqlTransaction> HoldAsync(string tables)
+    {
+        var connection = await Engine.DataSource.OpenConnectionAsync(Cancellation);
+        var transaction = await connection.BeginTransactionAsync(Cancellation);
+        await using var command = new NpgsqlCommand($"LOCK TABLE {tables} IN SHARE MODE", connection, transaction);
+        await command.ExecuteNonQueryAsync(Cancellation);
+        return transaction;
+    }
+}
+
+/// <summary>On the Postgres log.</summary>
+public sealed class FirstAttemptsOnPostgresTests(PostgresServer postgres) : FirstAttemptsTests(postgres);
+
+/// <summary>On the Kafka log.</summary>
+public sealed class FirstAttemptsOnKafkaTests(PostgresServer postgres, KafkaServer kafka) : FirstAttemptsTests(postgres, kafka);
