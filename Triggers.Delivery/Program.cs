@@ -50,16 +50,10 @@ services.AddHostedSingleton<BacklogWatch>();
 if (builder.Configuration.HasKafka())
 {
     builder.AddKafka();
-<<<<<<< HEAD
+    services.AddSingleton<ProjectionProgress>();
     services.AddSingleton<KafkaEventSource>();
     services.AddHostedSingleton<Projector<KafkaEventSource>>();
     services.AddDependencyCheck<KafkaEventSource>("projection");
-=======
-    services.AddSingleton<ProjectionProgress>();
-    services.AddSingleton<InvalidRecords>();
-    services.AddHostedSingleton<KafkaProjector>();
-    services.AddDependencyCheck<KafkaProjector>("projection");
->>>>>>> main
     services.AddHostedSingleton<DeadLetterPublisher>();
 }
 
