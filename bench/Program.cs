@@ -12,6 +12,7 @@ switch (options.Has("--help") ? "" : args.FirstOrDefault())
     case "table-costs":
         return await TableCosts.RunAsync(options);
     default:
-        Console.WriteLine(string.Join(Environment.NewLine, RunCommand.Help, "", LoadCommand.Help, "", Neighbours.Help, "", TableCosts.Help));
+        Console.WriteLine(string.Join(
+            Environment.NewLine, RunCommand.Help, "", LoadCommand.Help, "", Neighbours.Help, "", TableCosts.Help));
         return args.Length == 0 || options.Has("--help") ? 0 : 2;
 }
