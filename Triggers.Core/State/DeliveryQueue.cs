@@ -236,6 +236,31 @@ public static class DeliveryQueue
         return command;
     }
 
+    /// <summary>
+    /// What is claimed by a worker and is not worked on is due at once: of a claim, or a projection, that was committed and whose answer
+    /// was lost.
+    /// </summary>
+    /// <param name="worker">Its number.</param>
+    /// <param name="held">What it works on, with the claims.</param>
+    public static NpgsqlBatchCommand Free(int worker, IReadOnlyCollection<(Guid Id, int Claim)> held)
+    {
+        var command = new NpgsqlBatchCommand(
+            """
+            WITH lost AS MATERIALIZED (
+                SELECT q.tenant_id, q.id FROM delivery_queue q
+                WHERE q.claimed_by = @worker
+                    AND NOT EXISTS (SELECT FROM unnest(@ids, @claims) AS h (id, claim) WHERE h.id = q.id AND h.claim = q.claim)
+                FOR UPDATE SKIP LOCKED
+            )
+            UPDATE delivery_queue q SET next_attempt_at = clock_timestamp(), claimed_by = NULL
+            FROM lost WHERE q.tenant_id = lost.tenant_id AND q.id = lost.id
+            """);
+        command.Parameters.Add(new("worker", NpgsqlDbType.Integer) { Value = worker });
+        command.Parameters.AddColumn("ids", NpgsqlDbType.Uuid, [.. held], h => h.Id);
+        command.Parameters.AddColumn("claims", NpgsqlDbType.Integer, [.. held], h => h.Claim);
+        return command;
+    }
+
     private const string Lanes =
         """
         lanes AS (

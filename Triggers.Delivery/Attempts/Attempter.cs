@@ -42,6 +42,7 @@ internal sealed partial class Attempter(
     public void Start(DueDelivery delivery, Lanes lanes, StoredEvent? known = null)
     {
         Interlocked.Increment(ref _inFlight);
+        completions.Hold(delivery.Id, delivery.Claim);
         var share = known is null ? payloads.Hold(delivery.TenantId, delivery.EventId, delivery.DataBytes)
             : payloads.Hold(delivery.TenantId, known);
         _ = AttemptAsync(delivery, share, lanes);
@@ -74,9 +75,12 @@ internal sealed partial class Attempter(
         {
             if (await MakeAsync(delivery, share, LetGo) is { } completed)
                 await completions.AddAsync(completed, delivery.First);
+            else
+                completions.Forget(delivery.Id, delivery.Claim);
         }
         catch (Exception e)
         {
+            completions.Forget(delivery.Id, delivery.Claim);
             Log.Broken(logger, e, TypeId.Format(TypeId.Delivery, delivery.Id));
         }
         finally

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Threading.Channels;
 using Npgsql;
 using Triggers.Core;
@@ -37,16 +38,36 @@ internal sealed partial class Completions(
 
     private readonly Signal _hurry = new();
 
+    /// <summary>What this process works on, by delivery and claim, until its result is written or given up.</summary>
+    private readonly ConcurrentDictionary<(Guid Id, int Claim), byte> _held = [];
+
     /// <summary>Whether to claim no more for now.</summary>
     public bool IsFull => _queue.Reader.Count >= Capacity / 2;
+
+    /// <summary>Deliveries that this process works on, with their claims. What else is claimed in its name, nobody works on.</summary>
+    public IReadOnlyCollection<(Guid Id, int Claim)> Held => [.. _held.Keys];
+
+    /// <summary>A delivery is worked on.</summary>
+    public void Hold(Guid id, int claim) => _held[(id, claim)] = 0;
+
+    /// <summary>It is no longer, and has no result to be written.</summary>
+    public void Forget(Guid id, int claim) => _held.TryRemove((id, claim), out _);
+
+    /// <summary>The same, of one with a result.</summary>
+    public void Forget(Completed completed) => Forget(completed.Result.Id, completed.Result.Claim);
 
     /// <summary>Takes it, when there is room.</summary>
     /// <param name="completed">What became of it.</param>
     /// <param name="first">Where it belongs if its delivery is not written yet.</param>
     public async ValueTask AddAsync(Completed completed, FirstAttempts? first = null)
     {
-        if (first is not null && (first.TryAdd(completed) || !await first.Written))
+        if (first is not null && first.TryAdd(completed))
             return;
+        if (first is not null && !await first.Written)
+        {
+            Forget(completed);
+            return;
+        }
         await _queue.Writer.WriteAsync(completed);
         // What is due again sooner is not kept back.
         if (_queue.Reader.Count >= MaxBatch || completed.Result is { Status: DeliveryStatus.Pending } again && again.Delay < s_gather)
@@ -81,6 +102,7 @@ internal sealed partial class Completions(
     /// <summary>Tells who has to know that results are written.</summary>
     public void Written(List<Completed> results, List<Ended> ended)
     {
+        results.ForEach(Forget);
         var stale = ended.Exists(e => e.Status == Pending);
         foreach (var (status, reason, count) in ended.Where(e => e.Status != Pending))
         {
@@ -151,7 +173,10 @@ internal sealed partial class Completions(
                 // One of them can't be written. Alone it harms nobody else: its lease brings it back.
                 Log.Refused(logger, e, batch.Count);
                 if (batch.Count == 1)
+                {
+                    Forget(batch[0]);
                     return;
+                }
                 foreach (var completion in batch)
                     await WriteUntilDoneAsync([completion], stoppingToken);
                 return;

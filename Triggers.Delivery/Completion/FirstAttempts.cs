@@ -11,7 +11,10 @@ internal sealed class FirstAttempts
     private readonly TaskCompletionSource<bool> _written = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private Dictionary<Guid, Completed>? _results = [];
 
-    /// <summary>Ends with the transaction. False: nothing of it was written, and the events are read again.</summary>
+    /// <summary>
+    /// Ends with the transaction. False: nothing of it was written, and the events are read again. True also where nobody can tell: the
+    /// result of what is not there changes nothing.
+    /// </summary>
     public Task<bool> Written => _written.Task;
 
     /// <summary>Takes a result; false when it is too late.</summary>

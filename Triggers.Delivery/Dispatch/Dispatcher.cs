@@ -48,6 +48,7 @@ internal sealed class Dispatcher(
 
     protected override async Task RunAsync(CancellationToken stoppingToken)
     {
+        await FreeAsync(stoppingToken);
         // The first look of a round, the one after Postgres was away too, sweeps.
         var sweptAt = 0L;
         while (true)
@@ -94,6 +95,14 @@ internal sealed class Dispatcher(
         subscribers.Find(subscriptionId) is { Enabled: false } ? null : TestedTenant(subscriptionId);
 
     private Guid? TestedTenant(Guid subscriptionId) => subscribers.Find(subscriptionId)?.TenantId ?? Guid.Empty;
+
+    /// <summary>Before anything is claimed: after Postgres was away, what was claimed without our knowing is free again.</summary>
+    private async Task FreeAsync(CancellationToken cancellationToken)
+    {
+        await using var batch = dataSource.Pool.CreateBatch();
+        batch.BatchCommands.Add(DeliveryQueue.Free(worker.Number, completions.Held));
+        await batch.ExecuteNonQueryAsync(cancellationToken);
+    }
 
     private async Task SweepAsync(CancellationToken cancellationToken)
     {

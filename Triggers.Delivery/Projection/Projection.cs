@@ -70,12 +70,25 @@ internal sealed class Projection(
             batch.BatchCommands.Add(FanOuts.Defer(matches.Deferred));
         foreach (var command in advance)
             batch.BatchCommands.Add(command);
-        var ended = await Completions.ReadAsync(batch, cancellationToken);
-        await transaction.CommitAsync(cancellationToken);
-
-        matches.First?.End(written: true);
-        if (settled.Count > 0)
-            completions.Written(settled, ended);
+        var mayBeWritten = false;
+        try
+        {
+            var ended = await Completions.ReadAsync(batch, cancellationToken);
+            mayBeWritten = true;
+            await transaction.CommitAsync(cancellationToken);
+            if (settled.Count > 0)
+                completions.Written(settled, ended);
+        }
+        catch
+        {
+            // Either they are written, or the events are read again.
+            settled.ForEach(completions.Forget);
+            throw;
+        }
+        finally
+        {
+            matches.First?.End(mayBeWritten);
+        }
         foreach (var lane in matches.LeftDue)
             lanes.DueIn(lane, TimeSpan.Zero);
         if (matches.LeftDue.Count > 0)

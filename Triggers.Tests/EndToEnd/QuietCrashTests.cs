@@ -21,6 +21,7 @@ public sealed class QuietCrashTests
         for (var round = 1; round <= 4; round++)
         {
             await PublishAsync();
+            await Wait.UntilAsync($"the worker is there in round {round}", () => logs.Lines.Count(WorkerWorks) == round - 1);
             var heard = logs.Lines.Count(WorkerWaits);
             await postgres.StopImmediateAsync();
             await Wait.UntilAsync($"the worker has noticed in round {round}", () => logs.Lines.Count(WorkerWaits) > heard);
@@ -36,7 +37,9 @@ public sealed class QuietCrashTests
                 (await client.PostAsync("/events", """{"type":"order.created","data":1}""")).Status == 202);
             await Wait.UntilAsync("it is delivered", () => receiver.Received.Count > before);
         }
-        static bool WorkerWaits(LogLine line) => line.Category.EndsWith("WorkerRegistration", StringComparison.Ordinal)
-            && line.Message.StartsWith("Waits", StringComparison.Ordinal);
+        static bool WorkerWaits(LogLine line) => WorkerSays(line, "Waits");
+        static bool WorkerWorks(LogLine line) => WorkerSays(line, "Works again");
+        static bool WorkerSays(LogLine line, string text) => line.Category.EndsWith("WorkerRegistration", StringComparison.Ordinal)
+            && line.Message.StartsWith(text, StringComparison.Ordinal);
     }
 }
