@@ -45,6 +45,26 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
     }
 
     [Fact]
+    public async Task What_was_claimed_for_a_worker_that_was_never_told_is_sent_once_Postgres_answers_again()
+    {
+        var subscription = await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync(("Delivery:Lease", "00:10:00"));
+        var id = (await Engine.AppendAsync("order.created"))[0];
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
+
+        var worker = await Engine.ScalarAsync<int>("SELECT number FROM workers");
+        await Engine.ExecuteAsync([DeliveryQueue.Enqueue(
+            [new NewDelivery(Engine.Tenant, TypeId.NewGuid(), id, subscription) { Claimed = true }], worker, TimeSpan.FromMinutes(9))]);
+        await Engine.ScalarAsync<long>(
+            """
+            SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> 'tests'
+            """);
+
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded, 2);
+    }
+
+    [Fact]
     public async Task What_a_living_worker_has_claimed_is_left_to_it()
     {
         var subscription = await Engine.SubscribeAsync(Receiver.Url);
