@@ -36,7 +36,8 @@ internal sealed class DeliveryMetrics
         _batchSize = meter.CreateHistogram("triggers.projection.batch.size", "{event}",
             "Events of a batch read from the log and matched, by `log`; the sum counts events.", advice: Sizes);
         _batchDuration = meter.CreateHistogram("triggers.projection.batch.duration", "s",
-            "Reading what one transaction takes from the log, matching it, and committing what follows, without the wait for more, by `log`.", advice: Short);
+            "Reading what one transaction takes from the log, matching it, and committing what follows, without the wait for more, "
+                + "by `log`.", advice: Short);
         _setAside = meter.CreateCounter<long>("triggers.projection.set_aside", "{record}",
             "Records of the log that could not be projected: those of Kafka are in the topic of invalid records, those of Postgres in the "
                 + "inbox.");
