@@ -1,3 +1,4 @@
+using Npgsql;
 using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Core.Tables;
@@ -55,11 +56,18 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
         var worker = await Engine.ScalarAsync<int>("SELECT number FROM workers");
         await Engine.ExecuteAsync([DeliveryQueue.Enqueue(
             [new NewDelivery(Engine.Tenant, TypeId.NewGuid(), id, subscription) { Claimed = true }], worker, TimeSpan.FromMinutes(9))]);
-        await Engine.ScalarAsync<long>(
-            """
-            SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-            WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> 'tests'
-            """);
+        await using (var connection = await Engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken))
+        await using (await connection.BeginTransactionAsync(TestContext.Current.CancellationToken))
+        {
+            await using var hold = new NpgsqlCommand("LOCK TABLE delivery_queue IN ACCESS EXCLUSIVE MODE", connection);
+            await hold.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+            // The dispatcher looks every few seconds, and gets no answer.
+            await Wait.UntilAsync("a look at the queue is broken off", async () => await Engine.ScalarAsync<long>(
+                """
+                SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%FROM delivery_queue WHERE NOT test%'
+                """) > 0);
+        }
 
         await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded, 2);
     }
