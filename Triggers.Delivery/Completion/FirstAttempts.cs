@@ -24,12 +24,12 @@ internal sealed class FirstAttempts
             return _results?.TryAdd(completed.Result.Id, completed) ?? false;
     }
 
-    /// <summary>The results that came in time, by delivery. No more are taken.</summary>
+    /// <summary>The results that came in time, by delivery, once. No more are taken.</summary>
     public Dictionary<Guid, Completed> Close()
     {
         lock (_lock)
         {
-            var results = _results!;
+            var results = _results ?? [];
             _results = null;
             return results;
         }

@@ -97,6 +97,14 @@ internal sealed class Projection(
             wakeups.FanOuts.Set();
     }
 
+    /// <summary>The transaction has ended, whichever way.</summary>
+    public void End(FirstAttempts first)
+    {
+        foreach (var result in first.Close().Values)
+            completions.Forget(result);
+        first.End(written: false);
+    }
+
     private static Completed AsNew(NewDelivery delivery, Completed completed) =>
         completed with { Result = completed.Result with { IsNew = true, DataBytes = delivery.DataBytes ?? 0 } };
 }

@@ -69,7 +69,7 @@ internal sealed class Projector<TSource>(
         }
         finally
         {
-            first.End(written: false);
+            projection.End(first);
         }
     }
 
