@@ -13,8 +13,7 @@ internal sealed class Deadline : IDisposable
     private readonly CancellationToken _aborted;
     private readonly CancellationTokenSource _source;
     private readonly TimeProvider _time;
-    private long _runningSince;
-    private TimeSpan _left = RequestBudget.Request;
+    private TimeSpan _leftAtPause;
 
     private Deadline(HttpContext context)
     {
@@ -22,10 +21,13 @@ internal sealed class Deadline : IDisposable
         _time = context.RequestServices.GetRequiredService<TimeProvider>();
         _aborted = context.RequestAborted;
         _source = CancellationTokenSource.CreateLinkedTokenSource(_aborted);
-        Resume();
+        Limit = Begin(RequestBudget.Request);
         context.RequestAborted = _source.Token;
         context.Features.Set(this);
     }
+
+    /// <summary>What is left, to be handed to whoever waits. While the clock is stopped it is that of the moment before.</summary>
+    public TimeLimit Limit { get; private set; }
 
     /// <summary>Whether the time is over.</summary>
     public bool Passed => _source.IsCancellationRequested && !_aborted.IsCancellationRequested;
@@ -46,25 +48,26 @@ internal sealed class Deadline : IDisposable
     /// <summary>The deadline of a request that has begun.</summary>
     public static Deadline Of(HttpContext context) => context.Features.Get<Deadline>()!;
 
+    /// <summary>Handlers take it as a parameter.</summary>
+    public static ValueTask<Deadline> BindAsync(HttpContext context) => ValueTask.FromResult(Of(context));
+
     /// <summary>Stops the clock, while the request waits for something that is not the database.</summary>
     public void Pause()
     {
-        _left -= _time.GetElapsedTime(_runningSince);
+        _leftAtPause = Limit.Left;
         _source.CancelAfter(Timeout.InfiniteTimeSpan);
     }
 
     /// <summary>Lets the clock run on.</summary>
-    public void Resume()
-    {
-        _runningSince = _time.GetTimestamp();
-        _source.CancelAfter(_left > TimeSpan.Zero ? _left : TimeSpan.Zero);
-    }
+    public void Resume() => Limit = Begin(_leftAtPause);
 
     /// <summary>Begins anew, for a request that goes to the database again and again.</summary>
-    public void Restart()
+    public void Restart() => Limit = Begin(RequestBudget.Request);
+
+    private TimeLimit Begin(TimeSpan total)
     {
-        _left = RequestBudget.Request;
-        Resume();
+        _source.CancelAfter(total);
+        return new TimeLimit(_time, total);
     }
 
     /// <summary>The answer is known: from here on only the client's going ends the request.</summary>
