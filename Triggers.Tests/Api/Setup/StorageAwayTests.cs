@@ -94,6 +94,7 @@ public sealed class StorageAwayTests(ApiFixture api) : IClassFixture<ApiFixture>
         await RefusedAsync("log_unavailable", "POST", "/events", ("Idempotency-Key", "k"));
         foreach (var path in new[] { "/events", $"/events/{accepted}", "/subscriptions" })
             await RefusedAsync("storage_unavailable", "GET", path);
+        await Task.WhenAll(Enumerable.Range(0, 100).Select(_ => RefusedAsync("storage_unavailable", "GET", "/events")));
 
         network.Flow();
 
