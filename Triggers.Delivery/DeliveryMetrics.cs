@@ -1,10 +1,10 @@
-using System.Collections.Concurrent;
 using System.Diagnostics.Metrics;
 using Triggers.Core;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Attempts;
 using Triggers.Delivery.Maintenance;
 using Triggers.Delivery.Subscriptions;
+using Triggers.EventLog;
 
 namespace Triggers.Delivery;
 
@@ -23,14 +23,13 @@ internal sealed class DeliveryMetrics
     private static readonly InstrumentAdvice<int> Sizes =
         new() { HistogramBucketBoundaries = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000] };
 
-    private readonly ConcurrentDictionary<(string Log, int Partition), (long Events, double Seconds)> _lags = new();
     private readonly Histogram<int> _batchSize;
     private readonly Histogram<double> _batchDuration, _attemptDuration, _toFirstAttempt, _toDelivered;
     private readonly Counter<long> _staleConnections, _finished, _deadLetters, _leasesExpired, _setAside, _dropped;
     private readonly UpDownCounter<long> _active;
     private volatile Backlog? _backlog;
 
-    public DeliveryMetrics(IMeterFactory meters, Lanes lanes, Subscribers subscribers)
+    public DeliveryMetrics(IMeterFactory meters, Lanes lanes, Subscribers subscribers, LogLags lags)
     {
         var meter = meters.Create("Triggers.Delivery");
 
@@ -41,9 +40,9 @@ internal sealed class DeliveryMetrics
         _setAside = meter.CreateCounter<long>("triggers.projection.set_aside", "{record}",
             "Records of the log that could not be projected: those of Kafka are in the topic of invalid records, those of Postgres in the "
                 + "inbox.");
-        meter.CreateObservableGauge("triggers.log.lag.events", () => _lags.Select(lag => Lag(lag.Key, lag.Value.Events)), "{event}",
+        meter.CreateObservableGauge("triggers.log.lag.events", () => lags.Select(lag => Lag(lag.Key, lag.Value.Events)), "{event}",
             "Events in the log that are not projected yet, by `log` and `partition`.");
-        meter.CreateObservableGauge("triggers.log.lag.duration", () => _lags.Select(lag => Lag(lag.Key, lag.Value.Seconds)), "s",
+        meter.CreateObservableGauge("triggers.log.lag.duration", () => lags.Select(lag => Lag(lag.Key, lag.Value.Seconds)), "s",
             "Age of the oldest event that is not projected yet, by `log` and `partition`; 0 when there is none.");
 
         _active = meter.CreateUpDownCounter<long>(
@@ -95,18 +94,8 @@ internal sealed class DeliveryMetrics
         _batchDuration.Record(duration.TotalSeconds, tag);
     }
 
-    /// <summary>A record of the log could not be projected.</summary>
-    public void SetAside() => _setAside.Add(1);
-
-    /// <summary>How far the projection is behind. Reported as it is until the next call, or <see cref="LogLagUnknown"/>.</summary>
-    /// <param name="log">The log's name, <c>postgres</c> or <c>kafka</c>.</param>
-    /// <param name="partition">The log's partition; 0 where it has none.</param>
-    /// <param name="events">How many events are not projected.</param>
-    /// <param name="seconds">Age of the oldest of them; 0 when there is none.</param>
-    public void LogLag(string log, int partition, long events, double seconds) => _lags[(log, partition)] = (events, seconds);
-
-    /// <summary>This process reads that partition no more, or can't tell: nothing is reported.</summary>
-    public void LogLagUnknown(string log, int partition) => _lags.TryRemove((log, partition), out _);
+    /// <summary>So many records of the log could not be projected.</summary>
+    public void SetAside(int records) => _setAside.Add(records);
 
     /// <summary>What waits in the database; null when that can't be told, so that nothing is reported.</summary>
     public void Waiting(Backlog? backlog) => _backlog = backlog;

@@ -1,9 +1,10 @@
 using System.Diagnostics;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Attempts;
-using Triggers.Delivery.Projection;
+using Triggers.EventLog;
 
 namespace Triggers.Delivery;
 
@@ -23,7 +24,7 @@ internal static class DeliveryTraces
     /// <param name="events">The events that are new.</param>
     /// <param name="duration">From reading the batch to its commit.</param>
     /// <param name="now">The moment after the commit.</param>
-    public static void Projected(string log, IReadOnlyCollection<ProjectedEvent> events, TimeSpan duration, DateTimeOffset now)
+    public static void Projected(string log, IReadOnlyCollection<LoggedEvent> events, TimeSpan duration, DateTimeOffset now)
     {
         if (!Source.HasListeners())
             return;
@@ -55,7 +56,7 @@ internal static class DeliveryTraces
     /// <param name="e">Its event.</param>
     /// <param name="url">Where to.</param>
     /// <param name="number">1 for the first attempt.</param>
-    public static Activity? StartAttempt(DueDelivery delivery, EventToSend e, string url, int number)
+    public static Activity? StartAttempt(DueDelivery delivery, StoredEvent e, string url, int number)
     {
         ActivityContext.TryParse(e.TraceParent, null, isRemote: true, out var parent);
         ActivityLink[]? links = ActivityContext.TryParse(delivery.LastTraceParent, null, isRemote: true, out var last)

@@ -11,7 +11,9 @@ using Triggers.Delivery.Replays;
 using Triggers.Delivery.Subscriptions;
 using Triggers.Delivery.Waking;
 using Triggers.Delivery.Workers;
+using Triggers.EventLog;
 using Triggers.EventLog.Kafka;
+using Triggers.EventLog.Postgres;
 using Triggers.ServiceDefaults;
 
 var builder = WebApplication.CreateBuilder(args);
@@ -23,6 +25,7 @@ services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsValidato
 services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsRules>();
 services.AddSettings<RetentionOptions>("Retention").ValidateDataAnnotations();
 EngineDataSource.AddTo(builder);
+services.AddSingleton<LogLags>();
 services.AddSingleton<DeliveryMetrics>();
 services.AddSingleton<Subscribers>();
 services.AddSingleton<Wakeups>();
@@ -33,12 +36,14 @@ services.AddWebhookClient();
 // They stop in the reverse order: no new work, then the attempts in flight, then their results, then the worker's entry.
 services.AddHostedSingleton<WorkerRegistration>();
 services.AddHostedSingleton<Completions>();
-services.AddSingleton(provider => new Payloads(EventRow.ReadFrom(provider.GetRequiredService<NpgsqlDataSource>())));
+services.AddSingleton(provider => new Payloads(Payloads.ReadFrom(provider.GetRequiredService<NpgsqlDataSource>())));
 services.AddSingleton<Attempter>();
 services.AddHostedSingleton<Dispatcher>();
 services.AddSingleton<Projection>();
 services.AddHostedSingleton<FanOutLoop>();
-services.AddHostedSingleton<PostgresProjector>();
+services.AddSingleton(provider => new PostgresEventSource(
+    provider.GetRequiredService<Wakeups>().Projection.WaitAsync, provider.GetRequiredService<ILogger<PostgresEventSource>>()));
+services.AddHostedSingleton<Projector<PostgresEventSource>>();
 services.AddHostedSingleton<ReplayJobs>();
 services.AddHostedSingleton<Housekeeping>();
 services.AddHostedSingleton<BacklogWatch>();
@@ -46,9 +51,9 @@ if (builder.Configuration.HasKafka())
 {
     builder.AddKafka();
     services.AddSingleton<ProjectionProgress>();
-    services.AddSingleton<InvalidRecords>();
-    services.AddHostedSingleton<KafkaProjector>();
-    services.AddDependencyCheck<KafkaProjector>("projection");
+    services.AddSingleton<KafkaEventSource>();
+    services.AddHostedSingleton<Projector<KafkaEventSource>>();
+    services.AddDependencyCheck<KafkaEventSource>("projection");
     services.AddHostedSingleton<DeadLetterPublisher>();
 }
 

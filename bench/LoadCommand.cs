@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Text.Json;
 
 namespace Triggers.Bench;
 
@@ -44,27 +43,8 @@ internal static class LoadCommand
         var lost = ledger.Missing().Count;
         var acceptedPerSecond = result.Accepted / result.Elapsed.TotalSeconds;
         var deliveredPerSecond = ledger.Delivered() / (result.Elapsed + drain.Elapsed).TotalSeconds;
-        Console.WriteLine(JsonSerializer.Serialize(
-            new
-            {
-                rate,
-                seconds = result.Elapsed.TotalSeconds,
-                accepted = result.Accepted,
-                refused = result.Refused,
-                delivered = ledger.Delivered(),
-                lost,
-                duplicates = ledger.Duplicates(),
-                unconfirmed = ledger.Unconfirmed(),
-                acceptedPerSecond,
-                deliveredPerSecond,
-                drainSeconds = drain.Elapsed.TotalSeconds,
-                acceptMs = accept,
-                acceptToWebhookMs = webhook,
-            },
-            JsonSerializerOptions.Web));
         Console.WriteLine(
             $"""
-
             accepted    {result.Accepted,9}   {acceptedPerSecond,9:0.0}/s   refused {result.RefusedText}
             delivered   {ledger.Delivered(),9}   {deliveredPerSecond,9:0.0}/s   drained in {drain.Elapsed.TotalSeconds:0.00} s
             lost        {lost,9}   duplicates {ledger.Duplicates()}   unconfirmed {ledger.Unconfirmed()}

@@ -13,6 +13,7 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
 
     private readonly bool _quick = options.Has("--quick");
     private readonly bool _long = options.Has("--long");
+    private readonly bool _profiles = options.Has("--profile");
     private SystemUnderTest _system = null!;
     private NpgsqlDataSource _database = null!;
     private HttpClient _client = null!;
@@ -38,6 +39,8 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
         {
             if (IsAsked("cold"))
                 await ColdAsync();
+            if (_profiles)
+                await _system.CountStatementsAsync();
             await WarmUpAsync();
             (string Name, Func<Task> Measure)[] others =
             [
@@ -66,13 +69,13 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
         var (rate, by) = await Ceilings.SimpleUpdatesAsync(_system, Seconds(10, 5));
         _transactionsPerSecond = rate;
         results.Add(log, $"ceiling: {by}", $"{rate:n0}/s");
-        _copiedPerSecond = await Ceilings.CopyAsync(_system.ConnectionString, _quick ? 50_000 : 200_000);
+        _copiedPerSecond = await Ceilings.CopyAsync(_system.ConnectionString, _quick ? 30_000 : 200_000);
         results.Add(log, "ceiling: binary COPY of events, one connection", $"{_copiedPerSecond:n0} rows/s");
     }
 
     private async Task ColdAsync()
     {
-        var phase = await MeasureAsync(publisher => publisher.AtRateAsync(900, Seconds(10, 5)));
+        var phase = await MeasureAsync(publisher => publisher.AtRateAsync(900, Seconds(10, 3)));
         var webhooks = Percentiles.Of(phase.Ledger.AcceptToWebhook());
         results.Add(log, "900/s from a cold start: worst wait of a caller",
             $"{Percentiles.Of(phase.Load.Latencies).Max / 1000:0.00} s, {phase.Load.RefusedText} refused", "< 1 s");
@@ -81,8 +84,8 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
 
     private async Task WarmUpAsync()
     {
-        await MeasureAsync(publisher => publisher.AtRateAsync(500, Seconds(5, 3)));
-        await MeasureAsync(publisher => publisher.FlatOutAsync(Seconds(8, 4)));
+        await MeasureAsync(publisher => publisher.AtRateAsync(500, Seconds(5, 2)));
+        await MeasureAsync(publisher => publisher.FlatOutAsync(Seconds(8, 3)));
     }
 
     private async Task FlatOutAsync()
@@ -99,7 +102,7 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
 
     private async Task AtRateAsync(int rate)
     {
-        var phase = await MeasureAsync(publisher => publisher.AtRateAsync(rate, Seconds(20, 8)));
+        var phase = await MeasureAsync(publisher => publisher.AtRateAsync(rate, Seconds(20, 6)));
         AddCpu($"{rate}/s", phase, rate == 300 ? "≤ 1.9 ms" : "", rate == 300 ? "≤ 0.8 ms" : "");
         var (webhook, accept) = (Percentiles.Of(phase.Ledger.AcceptToWebhook()), Percentiles.Of(phase.Load.Latencies));
         results.Add(log, $"{rate}/s: accept → webhook, p50 / p99", $"{webhook.P50:0.0} / {webhook.P99:0.0} ms",
@@ -109,23 +112,23 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
 
     private async Task BatchAsync()
     {
-        var phase = await MeasureAsync(publisher => publisher.BatchesAsync(Seconds(10, 4), clients: 4), isSubscribed: false);
+        var phase = await MeasureAsync(publisher => publisher.BatchesAsync(Seconds(10, 3), clients: 4), isSubscribed: false);
         var rate = phase.Ledger.AcceptedCount / phase.Load.Elapsed.TotalSeconds;
         results.Add(log, "POST /events/batch of 100", $"{rate:n0} rows/s{RatioTo(rate, _copiedPerSecond, "COPY")}", "≥ 0.5 × COPY");
     }
 
     private async Task HeldAsync()
     {
-        var before = await MeasureAsync(publisher => publisher.AtRateAsync(500, Seconds(10, 5)));
+        var before = await MeasureAsync(publisher => publisher.AtRateAsync(500, Seconds(10, 4)));
         Phase during;
         await using (var connection = await _database.OpenConnectionAsync())
         await using (await connection.BeginTransactionAsync(System.Data.IsolationLevel.RepeatableRead))
         {
             await using var look = new NpgsqlCommand("SELECT count(*) FROM tenants", connection);
             await look.ExecuteScalarAsync();
-            during = await MeasureAsync(publisher => publisher.AtRateAsync(500, _long ? TimeSpan.FromMinutes(10) : Seconds(60, 10)));
+            during = await MeasureAsync(publisher => publisher.AtRateAsync(500, _long ? TimeSpan.FromMinutes(10) : Seconds(60, 8)));
         }
-        var after = await MeasureAsync(publisher => publisher.AtRateAsync(500, Seconds(10, 5)));
+        var after = await MeasureAsync(publisher => publisher.AtRateAsync(500, Seconds(10, 4)));
         var webhooks = new[] { before, during, after }.Select(p => $"{Percentiles.Of(p.Ledger.AcceptToWebhook()).P99:0.0}");
         var held = during.Load.Elapsed.TotalSeconds;
         results.Add(log, $"a transaction held open for {held:0} s at 500/s: webhook p99 before / during / after",
@@ -139,9 +142,11 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
         await ExecuteAsync("CHECKPOINT");
         // What a connection did that then fell idle is counted up to ten seconds later.
         await Task.Delay(TimeSpan.FromSeconds(11));
+        await ForgetStatementsAsync();
         var (transactions, cpu, started) = (await CountAsync(Transactions), _system.Cpu(), Stopwatch.GetTimestamp());
-        await Task.Delay(Seconds(30, 10));
+        await Task.Delay(Seconds(30, 6));
         var (elapsed, used) = (Stopwatch.GetElapsedTime(started).TotalSeconds, Since(cpu));
+        await TellStatementsAsync((int)elapsed);
         transactions = await CountAsync(Transactions) - transactions;
         results.Add(log, "idle: transactions", $"{transactions / elapsed:0.0}/s");
         results.Add(log, "idle: CPU of one core",
@@ -191,25 +196,29 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
         var before = _system.Memory("delivery").Now;
         var cpu = _system.Cpu();
         await EnqueueAsync(connection, tenant, publisher, events, "0");
+        await ForgetStatementsAsync();
         var started = Stopwatch.GetTimestamp();
         await ExecuteAsync($"SELECT pg_notify('{Notifications.Deliveries}', '')");
         // Of a million it is the rate that counts, unless there is time for all of them.
         await Until.TrueAsync(
-            () => Task.FromResult(publisher.Ledger.ArrivedCount >= due), _long ? TimeSpan.FromHours(1) : Seconds(40, 15));
+            () => Task.FromResult(publisher.Ledger.ArrivedCount >= due), _long ? TimeSpan.FromHours(1) : Seconds(40, 8));
         var (arrived, elapsed) = (publisher.Ledger.ArrivedCount, Stopwatch.GetElapsedTime(started));
         var (rate, peak, used) = (arrived / elapsed.TotalSeconds, _system.Memory("delivery").Peak, Since(cpu));
+        await TellStatementsAsync(arrived);
         results.Add(log, $"drain of {due:n0} due deliveries of one subscription",
             $"{rate:n0}/s in {elapsed.TotalSeconds:0} s{RatioTo(rate, _sustained, "flat out")}", "≥ 0.8 × flat out");
         results.Add(log, "drain: CPU per event", $"{used.Values.Sum() / arrived * 1000:0.00} ms");
         results.Add(log, "drain: memory of Delivery, before → peak", $"{Mega(before)} → {Mega(peak)} MB", "flat");
 
-        // The rest is taken back. What was begun ends; then all that was sent is recorded, and all that was recorded was sent.
-        await ExecuteAsync($"DELETE FROM delivery_queue WHERE subscription_id = '{IdOf(publisher)}' AND claimed_by IS NULL");
+        // The rest is taken back. What was begun ends; then all that was sent is recorded, all that was recorded was sent, and together
+        // with the rest it is everything.
+        var rest = await ExecuteAsync($"DELETE FROM delivery_queue WHERE subscription_id = '{IdOf(publisher)}' AND claimed_by IS NULL");
         await Until.TrueAsync(async () =>
             await CountAsync($"SELECT count(*) FROM delivery_queue WHERE subscription_id = '{IdOf(publisher)}'") == 0, s_settling);
         var recorded = await RecordedAsync(publisher);
         _accepted += recorded.Count;
-        _lost += recorded.Count(id => publisher.Ledger.FirstArrival(id) is null) + publisher.Ledger.ArrivedCount - recorded.Count;
+        _lost += publisher.Ledger.AcceptedIds.Count(id => recorded.Contains(id) == publisher.Ledger.FirstArrival(id) is null)
+            + Math.Abs(due - rest - recorded.Count);
         _duplicates += publisher.Ledger.Duplicates();
     }
 
@@ -219,6 +228,7 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
     private async Task<Phase> MeasureAsync(Func<Publisher, Task<LoadResult>> load, bool isSubscribed = true)
     {
         await using var publisher = await Publisher.StartAsync(_client, isSubscribed: isSubscribed);
+        await ForgetStatementsAsync();
         var (cpu, own, started) = (_system.Cpu(), Environment.CpuUsage.TotalTime, Stopwatch.GetTimestamp());
         var result = await load(publisher);
         var accepted = publisher.Ledger.AcceptedCount;
@@ -227,6 +237,7 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
         var records = Records(publisher, isSubscribed);
         await Until.TrueAsync(async () => await CountAsync($"SELECT count(*) FROM ({records}) r") >= accepted, s_settling);
         var (elapsed, used) = (Stopwatch.GetElapsedTime(started), Since(cpu));
+        await TellStatementsAsync(accepted);
         var recorded = await RecordedAsync(publisher, isSubscribed);
         _accepted += accepted;
         _lost += publisher.Ledger.AcceptedIds.Count(id =>
@@ -294,10 +305,32 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
         return (long)(await command.ExecuteScalarAsync())!;
     }
 
-    private async Task ExecuteAsync(string sql)
+    private async Task<int> ExecuteAsync(string sql)
     {
         await using var command = _database.CreateCommand(sql);
-        await command.ExecuteNonQueryAsync();
+        return await command.ExecuteNonQueryAsync();
+    }
+
+    private async Task ForgetStatementsAsync()
+    {
+        if (_profiles)
+            await ExecuteAsync("SELECT pg_stat_statements_reset()");
+    }
+
+    /// <summary>Says which statements took most time: microseconds, calls and rows, of an event (or, when idle, of a second).</summary>
+    private async Task TellStatementsAsync(int per)
+    {
+        if (!_profiles)
+            return;
+        await using var command = _database.CreateCommand(
+            $"""
+            SELECT format('%s µs %s calls %s rows: %s', round(total_exec_time * 1000 / {per}), round(calls::numeric / {per}, 3),
+                round(rows::numeric / {per}, 3), left(regexp_replace(query, '\s+', ' ', 'g'), 110))
+            FROM pg_stat_statements ORDER BY total_exec_time DESC LIMIT 12
+            """);
+        await using var reader = await command.ExecuteReaderAsync();
+        while (await reader.ReadAsync())
+            Console.Error.WriteLine($"{log,-9}     {reader.GetString(0)}");
     }
 
     private async Task<Guid> TenantAsync()

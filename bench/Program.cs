@@ -7,9 +7,12 @@ switch (options.Has("--help") ? "" : args.FirstOrDefault())
         return await RunCommand.RunAsync(options);
     case "load":
         return await LoadCommand.RunAsync(options);
+    case "neighbours":
+        return await Neighbours.RunAsync(options);
     case "table-costs":
         return await TableCosts.RunAsync(options);
     default:
-        Console.WriteLine(string.Join(Environment.NewLine, RunCommand.Help, "", LoadCommand.Help, "", TableCosts.Help));
+        Console.WriteLine(string.Join(
+            Environment.NewLine, RunCommand.Help, "", LoadCommand.Help, "", Neighbours.Help, "", TableCosts.Help));
         return args.Length == 0 || options.Has("--help") ? 0 : 2;
 }

@@ -10,6 +10,7 @@ internal sealed class Results(IReadOnlyList<string> logs)
     private readonly List<(string What, string Target)> _rows = [];
     private readonly Dictionary<(string What, string Log), string> _values = [];
     private readonly long[] _processor = Processor();
+    private readonly string _commit = Commit();
 
     /// <summary>Notes a figure, and says it, so that somebody who waits sees how it goes.</summary>
     public void Add(string log, string what, string value, string target = "")
@@ -24,7 +25,7 @@ internal sealed class Results(IReadOnlyList<string> logs)
     public string Table()
     {
         var table = new StringBuilder();
-        table.AppendLine($"{TimeProvider.System.GetUtcNow():yyyy-MM-dd}, commit {Commit()}; {Machine()}.").AppendLine();
+        table.AppendLine($"{TimeProvider.System.GetUtcNow():yyyy-MM-dd}, commit {_commit}; {Machine()}.").AppendLine();
         AppendRow(table, ["what", .. logs.Select(log => $"{char.ToUpperInvariant(log[0])}{log[1..]} log"), "target"]);
         AppendRow(table, [.. Enumerable.Repeat("---", logs.Count + 2)]);
         foreach (var (what, target) in _rows)

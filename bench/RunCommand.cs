@@ -14,6 +14,7 @@ internal static class RunCommand
           --due N            deliveries to drain                            1000000, quick: 50000
           --stored N         events in the filled system                    10000000
           --queued N         deliveries waiting in it                       1000000
+          --profile          which statements take Postgres' time, of each load (it costs some itself)
           --save             writes the table to bench/RESULTS.md
         """;
 

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
+using System.Runtime.InteropServices;
 using System.Text;
 using System.Text.RegularExpressions;
 using Npgsql;
@@ -22,6 +23,8 @@ internal sealed partial class SystemUnderTest : IAsyncDisposable
     private readonly TaskCompletionSource _started = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly int _port = FreePort();
     private readonly Process _appHost;
+    private readonly IDisposable[] _signals;
+    private readonly Lazy<Task> _end;
     private Dictionary<string, int>? _parts;
     private int _postmaster;
 
@@ -45,6 +48,17 @@ internal sealed partial class SystemUnderTest : IAsyncDisposable
         _appHost.Exited += (_, _) => _started.TrySetException(new InvalidOperationException($"The start failed:\n{_output}"));
         _appHost.OutputDataReceived += (_, e) => Note(e.Data);
         _appHost.ErrorDataReceived += (_, e) => Note(e.Data);
+        _end = new Lazy<Task>(EndAsync);
+        // Whoever ends the benchmark ends what it started.
+        _signals = [.. new[] { PosixSignal.SIGINT, PosixSignal.SIGTERM }.Select(signal => PosixSignalRegistration.Create(signal, context =>
+        {
+            context.Cancel = true;
+            Task.Run(async () =>
+            {
+                await DisposeAsync();
+                Environment.Exit(130);
+            });
+        }))];
     }
 
     /// <summary>The API, on 127.0.0.1.</summary>
@@ -89,6 +103,30 @@ internal sealed partial class SystemUnderTest : IAsyncDisposable
         }
     }
 
+    /// <summary>Has Postgres count its statements from now on, which takes a start of it; the AppHost gives it one.</summary>
+    public async Task CountStatementsAsync()
+    {
+        await ExecuteAsync("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'");
+        using (var kill = Process.Start("kill", ["-INT", $"{Parts()["postgres"]}"]))
+            await kill.WaitForExitAsync();
+        var before = _postmaster;
+        await Until.TrueAsync(async () =>
+        {
+            _parts = null;
+            return Parts().TryGetValue("postgres", out var now) && now != before && await IsPostgresUpAsync();
+        }, s_patience);
+        NpgsqlConnection.ClearAllPools();
+        await ExecuteAsync("CREATE EXTENSION pg_stat_statements");
+
+        async Task ExecuteAsync(string sql)
+        {
+            await using var connection = new NpgsqlConnection(ConnectionString + ";Pooling=false");
+            await connection.OpenAsync();
+            await using var command = new NpgsqlCommand(sql, connection);
+            await command.ExecuteNonQueryAsync();
+        }
+    }
+
     /// <summary>Seconds of processor time that each part has used so far, by its name.</summary>
     public Dictionary<string, double> Cpu()
     {
@@ -115,8 +153,13 @@ internal sealed partial class SystemUnderTest : IAsyncDisposable
             File.WriteAllText($"/proc/{process}/clear_refs", "5");
     }
 
-    public async ValueTask DisposeAsync()
+    /// <summary>Stops everything and deletes its data, once, whoever asks.</summary>
+    public ValueTask DisposeAsync() => new(_end.Value);
+
+    private async Task EndAsync()
     {
+        foreach (var signal in _signals)
+            signal.Dispose();
         NpgsqlConnection.ClearAllPools();
         if (!_appHost.HasExited)
         {
@@ -142,7 +185,7 @@ internal sealed partial class SystemUnderTest : IAsyncDisposable
                 && Read(process, "environ").Contains($"{Mark}={_mark}", StringComparison.Ordinal))
                 _parts[match.Groups.Cast<Group>().Skip(1).First(g => g.Success).Name] = process;
         }
-        _postmaster = _parts["postgres"];
+        _postmaster = _parts.GetValueOrDefault("postgres");
         return _parts;
     }
 

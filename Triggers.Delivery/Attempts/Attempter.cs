@@ -39,7 +39,7 @@ internal sealed partial class Attempter(
     /// <param name="delivery">What was claimed.</param>
     /// <param name="lanes">Where its place is, to be given back.</param>
     /// <param name="known">Its event, where it has been read; otherwise that is read now.</param>
-    public void Start(DueDelivery delivery, Lanes lanes, EventToSend? known = null)
+    public void Start(DueDelivery delivery, Lanes lanes, StoredEvent? known = null)
     {
         Interlocked.Increment(ref _inFlight);
         var share = known is null ? payloads.Hold(delivery.TenantId, delivery.EventId, delivery.DataBytes)
@@ -153,7 +153,7 @@ internal sealed partial class Attempter(
     }
 
     /// <summary>Without its data, which nobody keeps while an answer is waited for.</summary>
-    private async Task<EventToSend?> EventOfAsync(PayloadShare share) => (await share.ReadAsync(_abort.Token))?.Event;
+    private async Task<StoredEvent?> EventOfAsync(PayloadShare share) => (await share.ReadAsync(_abort.Token))?.Event;
 
     private async Task<Completed> SendAsync(
         DueDelivery delivery, PayloadShare share, Action signed, Action letGo, Subscriber subscriber, int number, Activity? activity)

@@ -21,8 +21,3 @@ internal sealed record DueDelivery(
     /// <summary>W3C trace context of the attempt that failed last, when that was traced.</summary>
     public string? LastTraceParent { get; init; }
 }
-
-/// <summary>An event as it is stored.</summary>
-internal sealed record EventToSend(
-    Guid Id, string Type, string? ExternalId, string? Source, string? Subject,
-    DateTimeOffset? Time, string CorrelationId, string? TraceParent, byte[] Data);

@@ -1,16 +1,19 @@
+using Npgsql;
+using Triggers.Core.State;
+
 namespace Triggers.Delivery.Attempts;
 
 /// <summary>An event as it goes out.</summary>
 /// <param name="Event">What is known of it, without its data.</param>
 /// <param name="Body">The body of every request for it.</param>
-internal sealed record Payload(EventToSend Event, byte[] Body)
+internal sealed record Payload(StoredEvent Event, byte[] Body)
 {
     /// <summary>Writes the body; the data itself is then no longer needed.</summary>
-    public static Payload Of(EventToSend e) => new(e with { Data = [] }, WebhookRequest.Envelope(e));
+    public static Payload Of(StoredEvent e) => new(e with { Data = [] }, WebhookRequest.Envelope(e));
 }
 
 /// <summary>Reads events; those that are no longer kept are not among the answers.</summary>
-internal delegate Task<IReadOnlyCollection<EventToSend>> ReadEvents(
+internal delegate Task<IReadOnlyCollection<StoredEvent>> ReadEvents(
     IReadOnlyCollection<(Guid TenantId, Guid Id)> events, CancellationToken cancellationToken);
 
 /// <summary>
@@ -39,8 +42,28 @@ internal sealed class Payloads(ReadEvents read)
         }
     }
 
+    /// <summary>Reads events by their ids, each by its primary key.</summary>
+    public static ReadEvents ReadFrom(NpgsqlDataSource dataSource) => async (events, cancellationToken) =>
+    {
+        // The bounds tell Postgres which partitions need not be looked at, however many there are.
+        await using var command = dataSource.CreateCommand(
+            $"""
+            SELECT {StoredEvent.Columns} FROM unnest(@tenants, @ids) AS i (tenant_id, id)
+            CROSS JOIN LATERAL (SELECT * FROM events WHERE tenant_id = i.tenant_id AND id = i.id AND id BETWEEN @first AND @last LIMIT 1) e
+            """);
+        command.Parameters.AddWithValue("tenants", events.Select(e => e.TenantId).ToArray());
+        command.Parameters.AddWithValue("ids", events.Select(e => e.Id).ToArray());
+        command.Parameters.AddWithValue("first", events.Min(e => e.Id));
+        command.Parameters.AddWithValue("last", events.Max(e => e.Id));
+        await using var reader = await command.ExecuteReaderAsync(cancellationToken);
+        var read = new List<StoredEvent>();
+        while (await reader.ReadAsync(cancellationToken))
+            read.Add(StoredEvent.Read(reader, 0));
+        return read;
+    };
+
     /// <summary>A share of an event that is there already.</summary>
-    public PayloadShare Hold(Guid tenantId, EventToSend e)
+    public PayloadShare Hold(Guid tenantId, StoredEvent e)
     {
         lock (_lock)
         {

@@ -3,6 +3,7 @@ using System.Net.Http.Headers;
 using System.Reflection;
 using System.Text.Json;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Core.Subscriptions;
 using Triggers.Delivery.Subscriptions;
 
@@ -55,7 +56,7 @@ internal static class WebhookRequest
     /// <summary>
     /// <c>{"id","type","timestamp","source"?,"subject"?,"externalId"?,"data"}</c>, with <c>data</c> byte for byte as it was received.
     /// </summary>
-    public static byte[] Envelope(EventToSend e)
+    public static byte[] Envelope(StoredEvent e)
     {
         // The head alone is written as JSON, and the data copied behind it once.
         var buffer = new System.Buffers.ArrayBufferWriter<byte>(512);

@@ -87,7 +87,7 @@ internal sealed class DeadLetterPublisher(
                         ORDER BY claim DESC LIMIT {MaxAttempts}) a),
                 (SELECT response_body FROM all_attempts WHERE tenant_id = l.tenant_id AND delivery_id = l.delivery_id
                     ORDER BY claim DESC LIMIT 1),
-                {EventRow.Columns}
+                {StoredEvent.Columns}
             FROM dead_letters l
             LEFT JOIN subscriptions s ON s.id = l.subscription_id
             JOIN events e ON e.tenant_id = l.tenant_id AND e.id = l.event_id
@@ -103,7 +103,7 @@ internal sealed class DeadLetterPublisher(
                 reader.GetFieldValue<DateTimeOffset>(4), reader.GetGuid(5),
                 reader.IsDBNull(6) ? null : reader.GetString(6), reader.IsDBNull(7) ? null : reader.GetString(7),
                 reader.IsDBNull(8) ? [] : reader.GetFieldValue<string[]>(8), reader.IsDBNull(9) ? "[]" : reader.GetString(9),
-                reader.IsDBNull(10) ? null : reader.GetFieldValue<byte[]>(10), EventRow.Read(reader, 11)));
+                reader.IsDBNull(10) ? null : reader.GetFieldValue<byte[]>(10), StoredEvent.Read(reader, 11)));
         }
         return letters;
     }
@@ -111,7 +111,7 @@ internal sealed class DeadLetterPublisher(
     private sealed record Letter(
         Guid TenantId, Guid DeliveryId, string Reason, int Attempts,
         DateTimeOffset CreatedAt, Guid SubscriptionId, string? Url, string? Description,
-        string[] EventTypes, string AttemptsJson, byte[]? LastResponse, EventToSend Event)
+        string[] EventTypes, string AttemptsJson, byte[]? LastResponse, StoredEvent Event)
     {
         public Message<byte[], byte[]> Message
         {

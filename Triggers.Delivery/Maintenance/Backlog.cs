@@ -1,6 +1,7 @@
 using Npgsql;
 using Triggers.Core;
 using Triggers.Core.State;
+using Triggers.EventLog;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.Maintenance;
@@ -42,7 +43,8 @@ internal sealed record Backlog(
 /// none has to lead, and the question is cheap. While Postgres does not answer nothing is reported, rather than what was true once.
 /// </summary>
 internal sealed class BacklogWatch(
-    EngineDataSource dataSource, DeliveryMetrics metrics, Readiness readiness, TimeProvider time, ILogger<BacklogWatch> logger)
+    EngineDataSource dataSource, DeliveryMetrics metrics, LogLags lags, Readiness readiness, TimeProvider time,
+    ILogger<BacklogWatch> logger)
     : BackgroundLoop(time, logger)
 {
     private static readonly TimeSpan Interval = TimeSpan.FromSeconds(15);
@@ -55,12 +57,12 @@ internal sealed class BacklogWatch(
         {
             var backlog = await Backlog.ReadAsync(dataSource.Pool, stoppingToken);
             metrics.Waiting(backlog);
-            metrics.LogLag("postgres", 0, backlog.LogLagEvents, backlog.LogLagSeconds);
+            lags[("postgres", 0)] = (backlog.LogLagEvents, backlog.LogLagSeconds);
         }
         catch
         {
             metrics.Waiting(null);
-            metrics.LogLagUnknown("postgres", 0);
+            lags.TryRemove(("postgres", 0), out _);
             throw;
         }
         Recovered();

@@ -1,3 +1,6 @@
+using Npgsql;
+using Triggers.Core.State;
+using Triggers.Delivery.Subscriptions;
 using Triggers.Delivery.Waking;
 using Triggers.Delivery.Workers;
 using Triggers.ServiceDefaults;
@@ -6,15 +9,12 @@ namespace Triggers.Delivery.Projection;
 
 /// <summary>
 /// Makes the deliveries of events that many subscribe to, a portion at a time and beside the log, so that what comes after such an event
-/// does not wait behind it.
+/// does not wait behind it. Any number of processes may do it at once.
 /// </summary>
 internal sealed class FanOutLoop(
-    EngineDataSource dataSource,
-    Projection projection,
-    WorkerRegistration worker,
-    Wakeups wakeups,
-    TimeProvider time,
-    ILogger<FanOutLoop> logger) : BackgroundLoop(time, logger)
+    EngineDataSource dataSource, Projection projection, Subscribers subscribers, Lanes lanes, WorkerRegistration worker,
+    Wakeups wakeups, TimeProvider time, ILogger<FanOutLoop> logger)
+    : BackgroundLoop(time, logger)
 {
     private static readonly TimeSpan LookInterval = TimeSpan.FromSeconds(5);
 
@@ -25,11 +25,62 @@ internal sealed class FanOutLoop(
         await using var connection = await dataSource.Pool.OpenConnectionAsync(stoppingToken);
         while (true)
         {
-            while (await projection.FanOutAsync(connection, stoppingToken))
+            while (await FanOutAsync(connection, stoppingToken))
             {
             }
             Recovered();
             await wakeups.FanOuts.WaitAsync(LookInterval, stoppingToken);
         }
+    }
+
+    /// <summary>Makes a portion of the deliveries that were deferred, and starts them.</summary>
+    /// <returns>Whether there may be more.</returns>
+    private async Task<bool> FanOutAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
+        var claimedAt = Time.GetTimestamp();
+        var (taken, version) = await TakeAsync(connection, cancellationToken);
+        if (taken.Count == 0)
+            return false;
+        await subscribers.RefreshAsync(connection, version, cancellationToken);
+        var matches = new Matches(lanes, claimedAt);
+        var advanced = new List<(FanOut Event, Guid? After)>();
+        foreach (var (e, type) in taken)
+        {
+            var room = Matches.MaxDeliveries - matches.Deliveries.Count;
+            if (room <= 0)
+                break;
+            var waiting = type is null ? [] : subscribers.Matching(e.TenantId, type).Where(s => s.Id.CompareTo(e.After) > 0)
+                .OrderBy(s => s.Id).ToList();
+            // Left to the claims, which take tenants in turn.
+            foreach (var subscriber in waiting.Take(room))
+                matches.Add(e.TenantId, e.EventId, subscriber.Id, e.DataBytes, known: null);
+            advanced.Add((e, waiting.Count > room ? waiting[room - 1].Id : null));
+            // Whoever subscribed to it has gone meanwhile.
+            if (type is not null && waiting.Count == 0 && e.After == Guid.Empty)
+                matches.Unmatched.Add((e.TenantId, e.EventId));
+        }
+        await projection.CommitAsync(transaction, matches, [FanOuts.Advance(advanced)], cancellationToken);
+        projection.Start(matches);
+        return true;
+    }
+
+    private static async Task<(List<(FanOut Event, string? Type)> Taken, long Version)> TakeAsync(
+        NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        await using var batch = new NpgsqlBatch(connection)
+        {
+            BatchCommands = { FanOuts.Take(ofEach: 4, most: 200), new("SELECT version FROM subscriptions_version") },
+        };
+        await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
+        var taken = new List<(FanOut, string?)>();
+        while (await reader.ReadAsync(cancellationToken))
+        {
+            taken.Add((new FanOut(reader.GetGuid(0), reader.GetGuid(1), reader.GetInt32(2), reader.GetGuid(3)),
+                reader.IsDBNull(4) ? null : reader.GetString(4)));
+        }
+        await reader.NextResultAsync(cancellationToken);
+        await reader.ReadAsync(cancellationToken);
+        return (taken, reader.GetInt64(0));
     }
 }

@@ -159,6 +159,25 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
     }
 
     [Fact]
+    public async Task An_event_whose_deliveries_Postgres_refuses_is_set_aside_and_all_others_go_on()
+    {
+        await Engine.SubscribeAsync($"{Receiver.Url}/hook");
+        await RefuseDeliveriesOfAsync("a.bad");
+        var good = (await Engine.AppendAsync("a.good", 100)).ToList();
+        var bad = (await Engine.AppendAsync("a.bad"))[0];
+        good.AddRange(await Engine.AppendAsync("a.good", 60));
+
+        await Engine.StartDeliveryAsync();
+
+        await SettledAsync(good.Count);
+        Assert.Equal(good.Select(id => TypeId.Format(TypeId.Event, id)).ToHashSet(), Receiver.Received.Select(w => w.EventId).ToHashSet());
+        List<ConsumeResult<byte[], byte[]>> aside = [];
+        await Wait.UntilAsync("the bad one is set aside", () => (aside = Kafka.Read(Kafka.Options.InvalidTopic)).Count > 0);
+        Assert.Equal(bad, LogRecord.Decode(Assert.Single(aside).Message.Value).Id);
+        Assert.Equal(0, await Engine.ScalarAsync<long>($"SELECT count(*) FROM all_deliveries WHERE event_id = '{bad}'"));
+    }
+
+    [Fact]
     public async Task Records_that_are_gone_from_the_log_are_never_passed_over_in_silence()
     {
         await Engine.SubscribeAsync($"{Receiver.Url}/hook");

@@ -39,17 +39,7 @@ public sealed class PostgresProjectionTests(PostgresServer postgres) : EngineTes
     public async Task An_event_whose_deliveries_Postgres_refuses_is_set_aside_and_all_others_go_on()
     {
         await Engine.SubscribeAsync(Receiver.Url);
-        await Engine.ExecuteAsync(
-            """
-            CREATE FUNCTION refuse_bad() RETURNS trigger LANGUAGE plpgsql AS $$
-            BEGIN
-                IF (SELECT type FROM events WHERE tenant_id = NEW.tenant_id AND id = NEW.event_id) = 'a.bad' THEN
-                    RAISE EXCEPTION 'not this one' USING ERRCODE = 'invalid_parameter_value';
-                END IF;
-                RETURN NEW;
-            END $$;
-            CREATE TRIGGER refuse_bad BEFORE INSERT ON delivery_queue FOR EACH ROW EXECUTE FUNCTION refuse_bad()
-            """);
+        await RefuseDeliveriesOfAsync("a.bad");
         var good = (await Engine.AppendAsync("a.good", 100)).ToList();
         var bad = (await Engine.AppendAsync("a.bad"))[0];
         good.AddRange(await Engine.AppendAsync("a.good", 60));

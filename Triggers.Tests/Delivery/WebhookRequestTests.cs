@@ -3,6 +3,7 @@ using System.Text;
 using System.Text.Json;
 using CsCheck;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Attempts;
 using Triggers.Delivery.Subscriptions;
@@ -112,7 +113,7 @@ public class WebhookRequestTests
     private static Subscriber SubscriberWith(params SigningSecret[] secrets) =>
         new(TypeId.NewGuid(), TypeId.NewGuid(), 1, "https://example.com/hook", ["*"], [], secrets, Enabled: true);
 
-    private static HttpRequestMessage Create((DueDelivery Delivery, EventToSend Event) of, Subscriber subscriber, int number = 1)
+    private static HttpRequestMessage Create((DueDelivery Delivery, StoredEvent Event) of, Subscriber subscriber, int number = 1)
     {
         var payload = Payload.Of(of.Event);
         var share = new Payloads((_, _) => throw new InvalidOperationException()).Hold(of.Delivery.TenantId, of.Event);
@@ -120,9 +121,9 @@ public class WebhookRequestTests
             of.Delivery, payload, new WebhookContent(share, payload.Body.Length, () => { }), subscriber, number, Now, null);
     }
 
-    private static (DueDelivery Delivery, EventToSend Event) DeliveryOf(string data)
+    private static (DueDelivery Delivery, StoredEvent Event) DeliveryOf(string data)
     {
-        var e = new EventToSend(TypeId.NewGuid(), "order.created", null, null, null, null, "corr-1",
+        var e = new StoredEvent(TypeId.NewGuid(), "order.created", null, null, null, null, "corr-1",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Encoding.UTF8.GetBytes(data));
         return (new DueDelivery(TypeId.NewGuid(), TypeId.NewGuid(), e.Id, TypeId.NewGuid(), 1, 0, null, false, 0, data.Length), e);
     }

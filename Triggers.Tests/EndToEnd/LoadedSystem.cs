@@ -138,7 +138,27 @@ internal sealed class LoadedSystem : IAsyncDisposable
     }
 
     /// <summary>Waits until everything accepted so far has arrived.</summary>
-    public Task ArrivedAsync() => Wait.UntilAsync("everything accepted has arrived", () => Ledger.Missing().Count == 0, Patience);
+    public async Task ArrivedAsync()
+    {
+        try
+        {
+            await Wait.UntilAsync("everything accepted has arrived", () => Ledger.Missing().Count == 0, Patience);
+        }
+        catch (TimeoutException e) when (Ledger.Missing() is { Count: > 0 } missing)
+        {
+            Triggers.Core.TypeId.TryParse(Triggers.Core.TypeId.Event, missing[0], out var id);
+            await using var database = Triggers.Core.Storage.Builder(await ConnectionStringAsync("triggersdb"), "tests").Build();
+            await using var read = database.CreateCommand(
+                """
+                SELECT row_to_json(x)::text FROM (SELECT
+                    (SELECT count(*) FROM events WHERE id = $1) AS events,
+                    (SELECT json_agg(q) FROM delivery_queue q WHERE event_id = $1) AS queue,
+                    (SELECT json_agg(w) FROM workers w) AS workers, (SELECT json_agg(p) FROM log_positions p) AS positions) x
+                """);
+            read.Parameters.Add(new() { Value = id });
+            throw new TimeoutException($"{missing.Count} have not arrived; the first: {await read.ExecuteScalarAsync()}", e);
+        }
+    }
 
     /// <summary>Ends the load, waits for the last webhook, and reconciles: nothing is lost, and what came twice has a reason.</summary>
     public async Task ReconcileAsync(string name)

@@ -18,6 +18,19 @@ public abstract class EngineTests(PostgresServer postgres, KafkaServer? kafka = 
         Receiver = await TestReceiver.StartAsync();
     }
 
+    /// <summary>Lets Postgres refuse the deliveries of events of a type.</summary>
+    private protected Task RefuseDeliveriesOfAsync(string type) => Engine.ExecuteAsync(
+        $"""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF (SELECT type FROM events WHERE tenant_id = NEW.tenant_id AND id = NEW.event_id) = '{type}' THEN
+                RAISE EXCEPTION 'not this one' USING ERRCODE = 'invalid_parameter_value';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON delivery_queue FOR EACH ROW EXECUTE FUNCTION refuse()
+        """);
+
     public async ValueTask DisposeAsync()
     {
         if (Engine is not null)

@@ -3,6 +3,7 @@ using Microsoft.Extensions.DependencyInjection;
 using Triggers.Api.Telemetry;
 using Triggers.Delivery;
 using Triggers.Delivery.Subscriptions;
+using Triggers.EventLog;
 
 namespace Triggers.Tests.Support;
 
@@ -25,7 +26,7 @@ internal static class Instruments
         };
         listener.Start();
         _ = new ApiMetrics(meters);
-        _ = new DeliveryMetrics(meters, new Lanes(1, TimeProvider.System), new Subscribers());
+        _ = new DeliveryMetrics(meters, new Lanes(1, TimeProvider.System), new Subscribers(), new LogLags());
         return all;
     }
 

@@ -1,5 +1,6 @@
 using System.Text;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Delivery.Attempts;
 using Triggers.Tests.Support;
 
@@ -7,7 +8,7 @@ namespace Triggers.Tests.Delivery.Attempts;
 
 public sealed class PayloadsTests
 {
-    private readonly EventToSend _event =
+    private readonly StoredEvent _event =
         new(TypeId.NewGuid(), "order.created", null, null, null, null, "c", null, Encoding.UTF8.GetBytes("[1]"));
     private readonly TaskCompletionSource _database = new();
     private readonly Payloads _payloads;

@@ -4,6 +4,7 @@ using System.Text;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Core.Tables;
 using Triggers.Delivery;
 using Triggers.Delivery.Attempts;
@@ -67,13 +68,13 @@ internal sealed class RealSender : IAsyncDisposable
     public Task<AttemptResult> SendAsync(
         string url, string data = "{}", Dictionary<string, string>? headers = null, CancellationToken cancellationToken = default)
     {
-        var e = new EventToSend(TypeId.NewGuid(), "order.created", null, null, null, null, "correlation-1", null,
+        var e = new StoredEvent(TypeId.NewGuid(), "order.created", null, null, null, null, "correlation-1", null,
             Encoding.UTF8.GetBytes(data));
         var subscriber = new Subscriber(TypeId.NewGuid(), TypeId.NewGuid(), 1, url, ["*"], headers ?? [],
             [new SigningSecret { Secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=" }], Enabled: true);
         var delivery = new DueDelivery(subscriber.TenantId, TypeId.NewGuid(), e.Id, subscriber.Id, 1, 0, null, false, 0, data.Length);
         // Read anew each time, as from the database.
-        var share = new Payloads((_, _) => Task.FromResult<IReadOnlyCollection<EventToSend>>([e]))
+        var share = new Payloads((_, _) => Task.FromResult<IReadOnlyCollection<StoredEvent>>([e]))
             .Hold(subscriber.TenantId, e.Id, data.Length);
         return _services.GetRequiredService<WebhookSender>()
             .SendAsync(delivery, share, () => { }, () => { }, subscriber, 1, null, cancellationToken);

@@ -1,0 +1,22 @@
+using Npgsql;
+
+namespace Triggers.Core.State;
+
+/// <summary>An event as it is stored, read from a row of <c>events e</c>.</summary>
+internal sealed record StoredEvent(
+    Guid Id, string Type, string? ExternalId, string? Source, string? Subject,
+    DateTimeOffset? Time, string CorrelationId, string? TraceParent, byte[] Data)
+{
+    public const string Columns = "e.id, e.type, e.external_id, e.source, e.subject, e.time, e.correlation_id, e.trace_parent, e.data";
+
+    /// <summary>The same, with data left out where it is larger.</summary>
+    public static string ColumnsUpTo(int maxBytes) =>
+        Columns.Replace("e.data", $"CASE WHEN octet_length(e.data) <= {maxBytes} THEN e.data END", StringComparison.Ordinal);
+
+    public static StoredEvent Read(NpgsqlDataReader reader, int at) => new(
+        reader.GetGuid(at), reader.GetString(at + 1), Text(reader, at + 2), Text(reader, at + 3), Text(reader, at + 4),
+        reader.IsDBNull(at + 5) ? null : reader.GetFieldValue<DateTimeOffset>(at + 5), reader.GetString(at + 6), Text(reader, at + 7),
+        reader.IsDBNull(at + 8) ? [] : reader.GetFieldValue<byte[]>(at + 8));
+
+    private static string? Text(NpgsqlDataReader reader, int at) => reader.IsDBNull(at) ? null : reader.GetString(at);
+}

@@ -1,0 +1,378 @@
+using System.Collections.Concurrent;
+using System.Text;
+using Confluent.Kafka;
+using Microsoft.Extensions.Diagnostics.HealthChecks;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Options;
+using Npgsql;
+using NpgsqlTypes;
+using Triggers.Core;
+using Triggers.Core.State;
+
+namespace Triggers.EventLog.Kafka;
+
+/// <summary>
+/// Reads the Kafka log as a member of a consumer group: any number of processes share its partitions. Where to read is known to
+/// Postgres alone: the transaction that stores events locks the positions of their partitions, and drops what is below them. So it does
+/// not matter who reads a record, nor how often. A record that can't be projected goes to the topic of invalid records, as it was and with
+/// the reason; docs/topics.md describes it.
+/// </summary>
+internal sealed partial class KafkaEventSource(
+    NpgsqlDataSource dataSource, KafkaTopics topics, IProducer<byte[], byte[]> producer, LogLags lags, IOptions<KafkaOptions> options,
+    IServiceProvider services, TimeProvider time, ILogger<KafkaEventSource> logger)
+    : IEventSource, IHealthCheck
+{
+    private const int MaxRecords = 500;
+    private const int MaxBytes = 8 * 1024 * 1024;
+
+    private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(200);
+    private static readonly TimeSpan s_lagInterval = TimeSpan.FromSeconds(5);
+
+    /// <summary>What was consumed and is not projected yet, in order. The batch that was read last is the beginning of it.</summary>
+    private readonly List<Item> _items = [];
+
+    /// <summary>Where this process is in its partitions, and from when the record before that is.</summary>
+    private readonly Dictionary<int, (long Next, DateTimeOffset PassedAt)> _places = [];
+
+    /// <summary>Partitions that don't have the record at their position any more, and what Kafka says of it.</summary>
+    private readonly ConcurrentDictionary<int, string> _gone = [];
+
+    private readonly HashSet<DateOnly> _daysWithPartitions = [];
+    private IConsumer<byte[], byte[]>? _consumer;
+    private int _read;
+    private long _measuredAt;
+
+    public string Name => "kafka";
+
+    public Task<HealthCheckResult> CheckHealthAsync(HealthCheckContext context, CancellationToken cancellationToken) =>
+        Task.FromResult(_gone.IsEmpty
+        ? HealthCheckResult.Healthy()
+        : HealthCheckResult.Degraded(
+            string.Join("; ", _gone.OrderBy(g => g.Key).Select(g => $"partition {g.Key} has no record at its position: {g.Value}"))));
+
+    public async Task WaitAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        var log = await topics.Ready.WaitAsync(cancellationToken);
+        try
+        {
+            _consumer ??= Join(log);
+            while (_items.Count == 0)
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+                Consume(_consumer);
+                MeasureLag(_consumer, log);
+            }
+        }
+        catch (Exception e)
+        {
+            Leave();
+            if (e is KafkaException)
+                throw new EventLogUnavailableException("The Kafka log is away.", e);
+            throw;
+        }
+        for (var i = 0; i < _items.Count; i++)
+        {
+            if (_items[i].Invalid is { } reason)
+                await SetAsideAsync(i, reason, cancellationToken);
+        }
+        await EnsurePartitionsAsync(connection, cancellationToken);
+    }
+
+    public async Task<EventBatch?> ReadAsync(NpgsqlConnection connection, int limit, CancellationToken cancellationToken)
+    {
+        var log = await topics.Ready;
+        var items = _items[..(_read = Math.Min(limit, _items.Count))];
+        await using var batch = new NpgsqlBatch(connection)
+        {
+            // The last is a statement of its own, so that it sees the positions as they are now that they are locked.
+            BatchCommands = { LockPositions(log, items), new("SELECT version FROM subscriptions_version"), Store(log, items) },
+        };
+        await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
+        await reader.NextResultAsync(cancellationToken);
+        await reader.ReadAsync(cancellationToken);
+        var version = reader.GetInt64(0);
+        await reader.NextResultAsync(cancellationToken);
+        var isNew = new HashSet<(Guid Tenant, Guid Id)>();
+        while (await reader.ReadAsync(cancellationToken))
+            isNew.Add((reader.GetGuid(0), reader.GetGuid(1)));
+
+        var events = new List<LoggedEvent>();
+        foreach (var (record, e, _) in items)
+        {
+            if (e is null || !isNew.Remove((e.TenantId, e.Id)))
+                continue;
+            var data = e.Data.Length <= LoggedEvent.MaxCarriedBytes ? e.Data.ToArray() : [];
+            events.Add(new LoggedEvent(
+                e.TenantId,
+                new StoredEvent(e.Id, e.Type, e.ExternalId, e.Source, e.Subject, e.Time, e.CorrelationId, e.TraceParent, data),
+                e.Data.Length, record.Partition.Value));
+        }
+        return new EventBatch(events, version, items.Count(i => i.Event is null), Advance(log, items, events));
+    }
+
+    public void Passed()
+    {
+        foreach (var last in LastOfPartitions(_items[.._read]))
+        {
+            if (_places.ContainsKey(last.Partition.Value))
+                _places[last.Partition.Value] = (last.Offset.Value + 1, last.Message.Timestamp.UtcDateTime);
+            try
+            {
+                _consumer?.StoreOffset(last);
+            }
+            catch (KafkaException)
+            {
+                // The partition is somebody else's by now.
+            }
+        }
+        _items.RemoveRange(0, _read);
+    }
+
+    public Task SetAsideAsync(PostgresException refusal, CancellationToken cancellationToken) => _items[0].Event is not null
+        ? SetAsideAsync(0, $"Postgres refused it: {refusal.SqlState} {refusal.MessageText}", cancellationToken)
+        : throw new InvalidOperationException("A record can't be passed.", refusal);
+
+    public void Leave()
+    {
+        using var consumer = _consumer;
+        _consumer = null;
+        _items.Clear();
+        try
+        {
+            consumer?.Close();
+        }
+        catch (KafkaException)
+        {
+            // The brokers are away, and notice by themselves that this process is.
+        }
+    }
+
+    private IConsumer<byte[], byte[]> Join(KafkaLogName log)
+    {
+        var consumer = new ConsumerBuilder<byte[], byte[]>(options.Value.ForConsumer())
+            .SetLogHandler(KafkaExtensions.LogTo(services))
+            .SetPartitionsAssignedHandler((_, partitions) => PositionsOf(log, partitions))
+            .SetPartitionsRevokedHandler((_, partitions) => Forget(partitions))
+            .SetPartitionsLostHandler((_, partitions) => Forget(partitions))
+            .Build();
+        consumer.Subscribe(log.Topic);
+        return consumer;
+    }
+
+    /// <summary>What has come already, or else waits for the first record a moment.</summary>
+    private void Consume(IConsumer<byte[], byte[]> consumer)
+    {
+        var bytes = 0;
+        while (_items.Count < MaxRecords && bytes < MaxBytes)
+        {
+            ConsumeResult<byte[], byte[]>? record;
+            try
+            {
+                record = consumer.Consume(_items.Count == 0 ? s_look : TimeSpan.Zero);
+            }
+            catch (ConsumeException e) when (e.Error.Code == ErrorCode.Local_AutoOffsetReset)
+            {
+                // Records that were never projected are gone from the log. Going on behind them is for somebody to decide; until then
+                // this partition rests, and the others go on.
+                _gone[e.ConsumerRecord.Partition.Value] = e.Error.Reason;
+                Log.PositionIsGone(logger, e.ConsumerRecord.Partition.Value, e.Error.Reason);
+                continue;
+            }
+            catch (ConsumeException e) when (_items.Count > 0)
+            {
+                // It will be said again; first what has been read.
+                Log.Interrupted(logger, e);
+                return;
+            }
+            if (record is null)
+                return;
+            _items.Add(Decode(record));
+            bytes += record.Message.Value?.Length ?? 0;
+        }
+    }
+
+    private Item Decode(ConsumeResult<byte[], byte[]> record)
+    {
+        try
+        {
+            var e = LogRecord.Decode(record.Message.Value);
+            // Our ids hold the moment of acceptance: one that is years away would want a partition of its own.
+            var accepted = TypeId.CreatedAt(e.Id);
+            return accepted.Year >= 2020 && accepted <= time.GetUtcNow().AddDays(1)
+                ? new Item(record, e)
+                : new Item(record, null, $"the id says that the event was accepted at {accepted:O}");
+        }
+        catch (InvalidRecordException e)
+        {
+            return new Item(record, null, e.Message);
+        }
+    }
+
+    /// <summary>Runs inside Consume, when partitions are given to this process.</summary>
+    private List<TopicPartitionOffset> PositionsOf(KafkaLogName log, List<TopicPartition> partitions)
+    {
+        using var connection = dataSource.OpenConnection();
+        using var command = new NpgsqlCommand(
+            """
+            INSERT INTO log_positions (log, partition, next) SELECT @log, p, 0 FROM unnest(@partitions) p ORDER BY p
+                ON CONFLICT DO NOTHING;
+            SELECT partition, next FROM log_positions WHERE log = @log AND partition = ANY (@partitions)
+            """, connection);
+        command.Parameters.AddWithValue("log", log.Log);
+        command.Parameters.AddWithValue("partitions", partitions.ConvertAll(p => p.Partition.Value));
+        using var reader = command.ExecuteReader();
+        var positions = new List<TopicPartitionOffset>();
+        while (reader.Read())
+        {
+            var (partition, next) = (reader.GetInt32(0), reader.GetInt64(1));
+            // A log that is new to us is read from its beginning, wherever that is.
+            positions.Add(new TopicPartitionOffset(log.Topic, partition, next == 0 ? Offset.Beginning : new Offset(next)));
+            _places[partition] = (next, time.GetUtcNow());
+        }
+        if (positions.Count > 0)
+            Log.Assigned(logger, string.Join(", ", positions.Select(p => $"{p.Partition.Value} from {p.Offset.Value}")));
+        return positions;
+    }
+
+    private void Forget(List<TopicPartitionOffset> partitions)
+    {
+        foreach (var partition in partitions.Select(p => p.Partition.Value))
+        {
+            _places.Remove(partition);
+            _gone.TryRemove(partition, out _);
+            lags.TryRemove((Name, partition), out _);
+        }
+    }
+
+    private void MeasureLag(IConsumer<byte[], byte[]> consumer, KafkaLogName log)
+    {
+        if (time.GetElapsedTime(_measuredAt) < s_lagInterval)
+            return;
+        _measuredAt = time.GetTimestamp();
+        foreach (var (partition, (next, passedAt)) in _places)
+        {
+            // As of the last fetch: it costs no request.
+            var end = consumer.GetWatermarkOffsets(new TopicPartition(log.Topic, partition)).High.Value;
+            var events = Math.Max(0, end - next);
+            lags[(Name, partition)] = (events, events == 0 ? 0 : (time.GetUtcNow() - passedAt).TotalSeconds);
+        }
+    }
+
+    /// <summary>When this ends the record is kept: only then may the position pass it.</summary>
+    private async Task SetAsideAsync(int index, string reason, CancellationToken cancellationToken)
+    {
+        var record = _items[index].Record;
+        var headers = new Headers();
+        foreach (var header in record.Message.Headers ?? [])
+            headers.Add(header.Key, header.GetValueBytes());
+        foreach (var (name, value) in ((string, object)[])[("reason", reason), ("topic", record.Topic),
+            ("partition", record.Partition.Value), ("offset", record.Offset.Value)])
+            headers.Add($"triggers-{name}", Encoding.UTF8.GetBytes($"{value}"));
+        var message = new Message<byte[], byte[]> { Key = record.Message.Key, Value = record.Message.Value!, Headers = headers };
+        try
+        {
+            await producer.ProduceAsync(options.Value.InvalidTopic, message, cancellationToken);
+        }
+        catch (KafkaException e)
+        {
+            throw new EventLogUnavailableException("A record waits to be set aside.", e);
+        }
+        _items[index] = new Item(record, null);
+        Log.SetAside(logger, record.Partition.Value, record.Offset.Value, reason);
+    }
+
+    private async Task EnsurePartitionsAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        // Today's for the deliveries. After a long outage housekeeping may not have come to it yet.
+        var days = _items.Where(i => i.Event is not null).Select(i => TypeId.CreatedAt(i.Event!.Id)).Append(time.GetUtcNow())
+            .Select(at => DateOnly.FromDateTime(at.UtcDateTime)).Distinct().Except(_daysWithPartitions).ToList();
+        foreach (var day in days)
+        {
+            await Partitions.MakeAsync(connection, day, day, cancellationToken);
+            _daysWithPartitions.Add(day);
+        }
+    }
+
+    private static NpgsqlBatchCommand LockPositions(KafkaLogName log, List<Item> items) => new(
+        "SELECT partition FROM log_positions WHERE log = @log AND partition = ANY (@partitions) ORDER BY partition FOR UPDATE")
+    {
+        Parameters = { new("log", log.Log), new("partitions", items.Select(i => i.Record.Partition.Value).Distinct().ToArray()) },
+    };
+
+    /// <summary>Rows of tenant and id of the events that were not stored before.</summary>
+    private static NpgsqlBatchCommand Store(KafkaLogName log, List<Item> items)
+    {
+        // The lower ids first: two processes that store the same events then wait for each other in one order.
+        var byId = items.Where(i => i.Event is not null).Select(i => (i.Record, Event: i.Event!)).OrderBy(i => i.Event.Id).ToList();
+        var command = new NpgsqlBatchCommand(StoredEvents.Store(
+            $"""
+            SELECT {StoredEvents.Columns}
+            FROM unnest(@partitions, @offsets, @tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds,
+                @traceParents, @data) WITH ORDINALITY AS i (partition, "offset", {StoredEvents.Columns}, ord)
+            WHERE i."offset" >= (SELECT next FROM log_positions p WHERE p.log = @log AND p.partition = i.partition)
+            ORDER BY ord
+            """) + " RETURNING tenant_id, id");
+        var parameters = command.Parameters;
+        parameters.AddWithValue("log", log.Log);
+        parameters.AddColumn("partitions", NpgsqlDbType.Integer, byId, i => i.Record.Partition.Value);
+        parameters.AddColumn("offsets", NpgsqlDbType.Bigint, byId, i => i.Record.Offset.Value);
+        parameters.AddColumn("tenants", NpgsqlDbType.Uuid, byId, i => i.Event.TenantId);
+        parameters.AddColumn("ids", NpgsqlDbType.Uuid, byId, i => i.Event.Id);
+        parameters.AddColumn("externalIds", NpgsqlDbType.Text, byId, i => i.Event.ExternalId);
+        parameters.AddColumn("types", NpgsqlDbType.Text, byId, i => i.Event.Type);
+        parameters.AddColumn("sources", NpgsqlDbType.Text, byId, i => i.Event.Source);
+        parameters.AddColumn("subjects", NpgsqlDbType.Text, byId, i => i.Event.Subject);
+        parameters.AddColumn("times", NpgsqlDbType.TimestampTz, byId, i => i.Event.Time?.UtcDateTime);
+        parameters.AddColumn("correlationIds", NpgsqlDbType.Text, byId, i => i.Event.CorrelationId);
+        parameters.AddColumn("traceParents", NpgsqlDbType.Text, byId, i => i.Event.TraceParent);
+        parameters.AddColumn("data", NpgsqlDbType.Bytea, byId, i => i.Event.Data);
+        return command;
+    }
+
+    private static NpgsqlBatchCommand Advance(KafkaLogName log, List<Item> items, List<LoggedEvent> events)
+    {
+        var last = LastOfPartitions(items);
+        var command = new NpgsqlBatchCommand(
+            $"""
+            UPDATE log_positions p SET next = l.next, passed_at = l.passed_at
+            FROM unnest(@positions, @nexts, @passed) AS l (partition, next, passed_at)
+            WHERE p.log = @log AND p.partition = l.partition AND p.next < l.next
+            {(events.Count > 0 ? $"RETURNING pg_notify('{Notifications.Inbox}', @payload)" : "")}
+            """);
+        command.Parameters.AddWithValue("log", log.Log);
+        command.Parameters.AddColumn("positions", NpgsqlDbType.Integer, last, r => r.Partition.Value);
+        command.Parameters.AddColumn("nexts", NpgsqlDbType.Bigint, last, r => r.Offset.Value + 1);
+        command.Parameters.AddColumn("passed", NpgsqlDbType.TimestampTz, last, r => r.Message.Timestamp.UtcDateTime);
+        if (events.Count > 0)
+            command.Parameters.AddWithValue("payload", Notifications.TenantsOf(events.Select(e => e.TenantId)));
+        return command;
+    }
+
+    private static List<ConsumeResult<byte[], byte[]>> LastOfPartitions(List<Item> items) =>
+        [.. items.Select(i => i.Record).GroupBy(r => r.Partition.Value).Select(p => p.MaxBy(r => r.Offset.Value)!)];
+
+    /// <summary>A record of the log, and what it says.</summary>
+    /// <param name="Record">As it came.</param>
+    /// <param name="Event">Null when that is nothing to us.</param>
+    /// <param name="Invalid">Why not, until it is set aside.</param>
+    private sealed record Item(ConsumeResult<byte[], byte[]> Record, LogRecord? Event, string? Invalid = null);
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventId = 1, Level = LogLevel.Warning, Message = "The projection of the Kafka log waits")]
+        public static partial void Interrupted(ILogger logger, Exception exception);
+
+        [LoggerMessage(EventId = 2, Level = LogLevel.Information, Message = "Reading the Kafka log: partitions {Partitions}")]
+        public static partial void Assigned(ILogger logger, string partitions);
+
+        [LoggerMessage(EventId = 3, Level = LogLevel.Critical,
+            Message =
+                "Partition {Partition} has no record at the projection's position: events are missing from the log. docs/operations.md "
+                    + "says what to do: {Problem}")]
+        public static partial void PositionIsGone(ILogger logger, int partition, string problem);
+
+        [LoggerMessage(EventId = 4, Level = LogLevel.Error,
+            Message = "The record at offset {Offset} of partition {Partition} was set aside: {Reason}")]
+        public static partial void SetAside(ILogger logger, int partition, long offset, string reason);
+    }
+}
