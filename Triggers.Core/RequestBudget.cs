@@ -14,9 +14,10 @@ namespace Triggers.Core;
 ///   waiting for somebody else                   what is left but AfterWait
 ///   one portion after another                   begun while more than Portion is left
 ///   a list's scanning                           Scan, and the chunk that was begun by then
+/// who is held up all the same                   is answered for when Answer more has passed
 /// </code>
 /// Steps come one after another and share what is left, so that they add up to the whole. Only Redis has a time of its own, which may begin
-/// at the very end: 1.7 s and 0.25 s are less than 2 s. <c>/health</c> asks all its parts at once, so that it takes
+/// at the very end: 1.7 s and 0.25 s are less than 2 s, and so are 1.7 s and 0.1 s. <c>/health</c> asks all its parts at once, so that it takes
 /// <see cref="Health"/> in all.
 /// </summary>
 public static class RequestBudget
@@ -26,7 +27,7 @@ public static class RequestBudget
     /// </summary>
     public static readonly TimeSpan Request = TimeSpan.FromSeconds(1.7);
 
-    /// <summary>Kept by an append, so that the answer says what the matter was.</summary>
+    /// <summary>Kept by an append, so that the answer says what the matter was; and had by a request that was cancelled, to say so.</summary>
     public static readonly TimeSpan Answer = TimeSpan.FromSeconds(0.1);
 
     /// <summary>

@@ -14,7 +14,10 @@ public static class HealthEndpoints
 {
     internal const string Ready = "ready";
 
-    /// <summary>Adds a check of something that the service depends on. It has <see cref="RequestBudget.Health"/> to answer, and its loss is degradation.</summary>
+    /// <summary>
+    /// Adds a check of something that the service depends on. It has <see cref="RequestBudget.Health"/> to answer, and its loss is
+    /// degradation.
+    /// </summary>
     /// <param name="services">The service's.</param>
     /// <param name="name">As in <c>postgres</c>.</param>
     public static void AddDependencyCheck<T>(this IServiceCollection services, string name) where T : class, IHealthCheck =>

@@ -149,8 +149,11 @@ public sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics, N
             .Select(
                 p => new TopicPartitionOffsetSpec { TopicPartition = new TopicPartition(log.Topic, p), OffsetSpec = OffsetSpec.Latest() });
         var answer = await admin.ListOffsetsAsync(asked, new ListOffsetsOptions { RequestTimeout = RequestBudget.Offsets });
-        return answer.ResultInfos.ToDictionary(
-            r => r.TopicPartitionOffsetError.Partition.Value, r => r.TopicPartitionOffsetError.Offset.Value);
+        var ends = answer.ResultInfos.ConvertAll(r => r.TopicPartitionOffsetError);
+        // A broker that hangs: without the end of every partition nobody can say that something does not exist.
+        if (ends.Count != log.Partitions || ends.Exists(end => end.Error.IsError || end.Offset < 0))
+            throw new KafkaException(ErrorCode.Local_Partial);
+        return ends.ToDictionary(end => end.Partition.Value, end => end.Offset.Value);
     }
 
     private async Task<Dictionary<int, (long Next, DateTimeOffset? PassedAt)>> ReadPositionsAsync()

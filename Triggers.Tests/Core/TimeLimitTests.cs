@@ -28,6 +28,7 @@ public sealed class TimeLimitTests
     public void The_steps_add_up_to_what_clients_are_told()
     {
         Assert.True(RequestBudget.Request + RequestBudget.Redis < TimeSpan.FromSeconds(2));
+        Assert.True(RequestBudget.Request + RequestBudget.Answer < TimeSpan.FromSeconds(2));
         Assert.True(RequestBudget.Health < RequestBudget.Request);
         // What is begun with the most that is left ends in the time of its request.
         var append = RequestBudget.Request - RequestBudget.Answer;

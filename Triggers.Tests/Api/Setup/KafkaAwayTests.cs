@@ -66,7 +66,8 @@ public sealed class KafkaAwayTests(PostgresServer postgres, KafkaServer shared)
         (await Wait.ForAnswerAsync("GET of what is stored", () => client.GetAsync($"/events/{accepted!.Id}"))).Is(200);
         // It may be in the log.
         var other = TypeId.Format(TypeId.Event, TypeId.NewGuid());
-        (await Wait.ForAnswerAsync("GET of what is not", () => client.GetAsync($"/events/{other}"))).IsProblem(503, "event_not_yet_visible");
+        (await Wait.ForAnswerAsync("GET of what is not", () => client.GetAsync($"/events/{other}")))
+            .IsProblem(503, "event_not_yet_visible");
 
         await kafka.GoOnAsync();
 
