@@ -17,8 +17,8 @@ namespace Triggers.Core;
 /// who is held up all the same                   is answered for when Answer more has passed
 /// </code>
 /// Steps come one after another and share what is left, so that they add up to the whole. Only Redis has a time of its own, which may begin
-/// at the very end: 1.7 s and 0.25 s are less than 2 s, and so are 1.7 s and 0.1 s. <c>/health</c> asks all its parts at once, so that it takes
-/// <see cref="Health"/> in all.
+/// at the very end: 1.7 s and 0.25 s are less than 2 s, and so are 1.7 s and 0.1 s. <c>/health</c> asks all its parts at once, so that it
+/// takes <see cref="Health"/> in all.
 /// </summary>
 public static class RequestBudget
 {
