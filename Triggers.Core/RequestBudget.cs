@@ -27,7 +27,7 @@ public static class RequestBudget
     /// </summary>
     public static readonly TimeSpan Request = TimeSpan.FromSeconds(1.7);
 
-    /// <summary>Kept by an append, so that the answer says what the matter was; and had by a request that was cancelled, to say so.</summary>
+    /// <summary>Kept by an append, so that the answer says what the matter was; and given to whoever was cancelled, to say so.</summary>
     public static readonly TimeSpan Answer = TimeSpan.FromSeconds(0.1);
 
     /// <summary>
