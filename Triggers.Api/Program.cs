@@ -17,6 +17,10 @@ using Triggers.Api.Tenants;
 using Triggers.Api.UsagePlans;
 using Triggers.ServiceDefaults;
 
+// Of a Postgres that hangs every cancelled statement keeps a thread for a second or two: as many as the pool has connections.
+ThreadPool.GetMinThreads(out var workers, out var ports);
+ThreadPool.SetMinThreads(Math.Max(workers, 64), ports);
+
 var builder = WebApplication.CreateBuilder(args);
 builder.WebHost.ConfigureKestrel(kestrel =>
 {

@@ -12,20 +12,22 @@ public interface IEventLog
     /// that failed may have left some, which are delivered, and which a repetition with its idempotency key does not double.
     /// </summary>
     /// <param name="request">What to append, under which keys.</param>
+    /// <param name="limit">What is left of the request's time. A commit that was begun by its end goes on.</param>
     /// <param name="cancellationToken">Ends the waiting. What was begun may still become durable.</param>
     /// <exception cref="EventLogUnavailableException">
-    /// The log can't keep up, or is away, and the bounded waiting time is over. Nothing was promised to the caller.
+    /// The log can't keep up, or is away, and the time is over or too short. Nothing was promised to the caller.
     /// </exception>
-    Task<AppendResult> AppendAsync(AppendRequest request, CancellationToken cancellationToken);
+    Task<AppendResult> AppendAsync(AppendRequest request, TimeLimit limit, CancellationToken cancellationToken);
 
     /// <summary>
     /// What a request would be answered if nothing of it is new, by its idempotency key and external ids. Appends nothing.
     /// </summary>
     /// <param name="request">As for <see cref="AppendAsync"/>.</param>
+    /// <param name="limit">What is left of the request's time.</param>
     /// <param name="cancellationToken">Ends the waiting.</param>
     /// <returns>Null when it has something to append.</returns>
     /// <exception cref="EventLogUnavailableException">The database did not answer in time.</exception>
-    Task<AppendResult?> FindRepeatedAsync(AppendRequest request, CancellationToken cancellationToken);
+    Task<AppendResult?> FindRepeatedAsync(AppendRequest request, TimeLimit limit, CancellationToken cancellationToken);
 }
 
 /// <summary>The events of one request.</summary>

@@ -5,6 +5,7 @@ using Microsoft.AspNetCore.Routing;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Diagnostics.HealthChecks;
 using Npgsql;
+using Triggers.Core;
 
 namespace Triggers.ServiceDefaults;
 
@@ -13,11 +14,14 @@ public static class HealthEndpoints
 {
     internal const string Ready = "ready";
 
-    /// <summary>Adds a check of something that the service depends on. It has a second to answer, and its loss is degradation.</summary>
+    /// <summary>
+    /// Adds a check of something that the service depends on. It has <see cref="RequestBudget.Health"/> to answer, and its loss is
+    /// degradation.
+    /// </summary>
     /// <param name="services">The service's.</param>
     /// <param name="name">As in <c>postgres</c>.</param>
     public static void AddDependencyCheck<T>(this IServiceCollection services, string name) where T : class, IHealthCheck =>
-        services.AddHealthChecks().AddCheck<T>(name, HealthStatus.Degraded, [], TimeSpan.FromSeconds(1));
+        services.AddHealthChecks().AddCheck<T>(name, HealthStatus.Degraded, [], RequestBudget.Health);
 
     internal static void AddReadinessCheck(this IServiceCollection services) =>
         services.AddSingleton<Readiness>().AddHealthChecks().AddCheck<Readiness>(Ready);
@@ -85,7 +89,7 @@ internal sealed class PostgresHealth(NpgsqlDataSource dataSource) : IHealthCheck
     {
         await using var command = dataSource.CreateCommand(
             "SELECT to_regclass('events_' || to_char((now() AT TIME ZONE 'UTC') + interval '2 days', 'YYYYMMDD')) IS NOT NULL");
-        command.CommandTimeout = 1;
+        command.CommandTimeout = (int)RequestBudget.Health.TotalSeconds;
         return await command.ExecuteScalarAsync() is true
             ? HealthCheckResult.Healthy()
             : HealthCheckResult.Degraded("fewer than 2 days of partitions are left: is a delivery service running?");

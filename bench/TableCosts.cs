@@ -123,7 +123,8 @@ internal sealed class TableCosts : IAsyncDisposable
         var first = TypeId.NewGuid();
         await _log.AppendAsync(new AppendRequest(_tenant, first, TypeId.Format(TypeId.Event, first), null, null,
             [.. Enumerable.Range(0, count).Select(i =>
-                new NewEvent(TypeId.Add(first, i), "bench.event", null, null, null, null, null, s_data))]), default);
+                new NewEvent(TypeId.Add(first, i), "bench.event", null, null, null, null, null, s_data))]),
+            new TimeLimit(TimeProvider.System, RequestBudget.Request), default);
     }
 
     private async Task ProjectAsync(int count)

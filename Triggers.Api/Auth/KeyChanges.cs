@@ -1,5 +1,6 @@
 using StackExchange.Redis;
 using Triggers.Api.Redis;
+using Triggers.Core;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Api.Auth;
@@ -13,7 +14,6 @@ internal sealed partial class KeyChanges(KeyCache keys, TimeProvider time, ILogg
 {
     // A message is the hash of a key's secret in hex, or empty for all keys. It is no secret: keys are too random to be guessed.
     private static readonly RedisChannel Channel = RedisChannel.Literal("triggers:keys");
-    private static readonly TimeSpan MaxWait = TimeSpan.FromMilliseconds(250);
 
     /// <summary>A key was revoked or changed.</summary>
     public Task TellAsync(byte[] hash) => TellAsync(Convert.ToHexString(hash));
@@ -29,7 +29,7 @@ internal sealed partial class KeyChanges(KeyCache keys, TimeProvider time, ILogg
         try
         {
             var client = await redis.Made;
-            await client.GetSubscriber().PublishAsync(Channel, name).WaitAsync(MaxWait, Time);
+            await client.GetSubscriber().PublishAsync(Channel, name).WaitAsync(RequestBudget.Redis, Time);
         }
         catch (Exception e) when (RedisConnection.MeansAway(e))
         {

@@ -4,6 +4,7 @@ using Microsoft.EntityFrameworkCore;
 using Npgsql;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
+using Triggers.Api.Http;
 using Triggers.Api.Lists;
 using Triggers.Api.Requests;
 using Triggers.Core;
@@ -51,7 +52,6 @@ internal sealed record DiscardedDeadLetters(int Discarded, bool Remaining);
 internal static class DeadLettersApi
 {
     private const int DiscardedAtOnce = 500;
-    private static readonly TimeSpan MaxDiscarding = TimeSpan.FromSeconds(0.8);
 
     /// <summary>Maps <c>/dead-letters</c>.</summary>
     public static void MapDeadLetters(this IEndpointRouteBuilder app)
@@ -103,8 +103,8 @@ internal static class DeadLettersApi
     }
 
     private static async Task<Ok<DiscardedDeadLetters>> DiscardAllAsync(
-        HttpContext context, Caller caller, TriggersDbContext db,
-        NpgsqlDataSource dataSource, TimeProvider time, CancellationToken cancellationToken)
+        HttpContext context, Deadline deadline, Caller caller, TriggersDbContext db, NpgsqlDataSource dataSource,
+        CancellationToken cancellationToken)
     {
         var subscription = await Body.ReadAsync(context, fields =>
             new DiscardDeadLetters { SubscriptionId = fields.Id("subscriptionId") ?? default });
@@ -112,13 +112,12 @@ internal static class DeadLettersApi
             throw ApiException.NotFound("subscription");
         var discarded = 0;
         int last;
-        var started = time.GetTimestamp();
         do
         {
             last = await CloseAsync(dataSource, caller.TenantId, null, subscription.SubscriptionId, DiscardedAtOnce, cancellationToken);
             discarded += last;
         }
-        while (last == DiscardedAtOnce && time.GetElapsedTime(started) < MaxDiscarding);
+        while (last == DiscardedAtOnce && deadline.Limit.Left > RequestBudget.Portion);
         return TypedResults.Ok(new DiscardedDeadLetters(discarded, last == DiscardedAtOnce));
     }
 

@@ -3,6 +3,7 @@ using Microsoft.EntityFrameworkCore;
 using Npgsql;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
+using Triggers.Api.Http;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
@@ -18,7 +19,6 @@ internal sealed record SentNow(int Deliveries, bool Remaining);
 internal static class SendNow
 {
     private const int AtOnce = 500;
-    private static readonly TimeSpan AtMost = TimeSpan.FromSeconds(0.8);
 
     /// <summary><c>POST /deliveries/{id}/send-now</c></summary>
     public static async Task<Accepted<DeliveryView>> OneAsync(
@@ -37,17 +37,15 @@ internal static class SendNow
 
     /// <summary><c>POST /subscriptions/{id}/send-now</c></summary>
     public static async Task<Accepted<SentNow>> AllAsync(
-        string id, HttpContext context, Caller caller, TriggersDbContext db,
-        NpgsqlDataSource dataSource, RateLimits limits, TimeProvider time,
-        CancellationToken cancellationToken)
+        string id, HttpContext context, Deadline deadline, Caller caller, TriggersDbContext db,
+        NpgsqlDataSource dataSource, RateLimits limits, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         if (!await db.Subscriptions.AnyAsync(s => s.TenantId == caller.TenantId && s.Id == key && s.DeletedAt == null, cancellationToken))
             throw ApiException.NotFound("subscription");
         await EnsureReachableAsync(db, key, cancellationToken);
         var (charge, more) = (Charge.Of(context), true);
-        var started = time.GetTimestamp();
-        while (more && time.GetElapsedTime(started) < AtMost)
+        do
         {
             var waiting = await CountLaterAsync(dataSource, key, cancellationToken);
             if (waiting == 0)
@@ -58,6 +56,7 @@ internal static class SendNow
             charge.EventsAccepted += await MakeDueAsync(dataSource, caller.TenantId, null, key, waiting, cancellationToken);
             more = waiting == AtOnce;
         }
+        while (more && deadline.Limit.Left > RequestBudget.Portion);
         return Answer(charge, more);
     }
 

@@ -47,19 +47,16 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
     /// <summary>Events of a page hold at most this much data together, or the page ends early.</summary>
     private const int MaxPageBytes = 8 * 1024 * 1024;
 
-    /// <summary>How long to go on looking for what fits a filter that no index answers.</summary>
-    private static readonly TimeSpan MaxScan = TimeSpan.FromMilliseconds(40);
-
     internal const string Columns = "e.id, e.type, e.correlation_id, e.external_id, e.source, e.subject, e.time, e.data";
 
     /// <summary>One event; null when the tenant has none with this id. One that was accepted just now is waited for.</summary>
-    public async Task<EventView?> FindAsync(Guid tenantId, Guid id, CancellationToken cancellationToken)
+    public async Task<EventView?> FindAsync(Guid tenantId, Guid id, TimeLimit limit, CancellationToken cancellationToken)
     {
         if (await FindStoredAsync(tenantId, id, cancellationToken) is { } found)
             return found;
         if (progress is null)
             return null;
-        if (!await progress.WaitForAsync(tenantId, [id], cancellationToken))
+        if (!await progress.WaitForAsync(tenantId, [id], limit.Less(RequestBudget.AfterWait), cancellationToken))
             throw ApiException.NotYetVisible();
         return await FindStoredAsync(tenantId, id, cancellationToken);
     }
@@ -104,19 +101,20 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
     /// <summary>A page of a list in the order of time, as far as it is complete.</summary>
     public Task<(List<EventView> Events, Guid? Next)> ReadPageUpwardsAsync(HttpContext context, EventFilter filter) =>
         progress is not null
-            ? ReadPageUpwardsAsync(filter, progress, context.RequestAborted)
+            ? ReadPageUpwardsAsync(filter, progress, Deadline.Of(context).Limit, context.RequestAborted)
             : Upwards.ReadAsync(
                 context, () => ReadCompleteAsync(context.RequestAborted), () => ReadPageAsync(filter, context.RequestAborted), e => e.Key);
 
     private async Task<(List<EventView> Events, Guid? Next)> ReadPageUpwardsAsync(
-        EventFilter filter, ProjectionProgress progress, CancellationToken cancellationToken)
+        EventFilter filter, ProjectionProgress progress, TimeLimit limit, CancellationToken cancellationToken)
     {
         var (events, next) = await ReadPageAsync(filter, cancellationToken);
         if (next is null)
             return (events, next);
         var safe = time.GetUtcNow() - RequestBudget.IdToKafka;
         var last = TypeId.CreatedAt(next.Value) <= safe ? next : events.FindLast(e => e.CreatedAt <= safe)?.Key;
-        if (last is null || !await progress.WaitForAsync(TypeId.CreatedAt(last.Value), cancellationToken))
+        if (last is null
+            || !await progress.WaitForAsync(TypeId.CreatedAt(last.Value), limit.Less(RequestBudget.AfterWait), cancellationToken))
             throw ApiException.NotYetVisible();
         // What was on its way then is there now.
         (events, _) = await ReadPageAsync(filter, cancellationToken);
@@ -156,7 +154,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
                 if (chunk.Scanned < size)
                     return (events, null);
                 after = chunk.Last;
-                if (time.GetElapsedTime(started) > MaxScan)
+                if (time.GetElapsedTime(started) > RequestBudget.Scan)
                     return (events, after);
                 continue;
             }

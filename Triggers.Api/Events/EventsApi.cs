@@ -2,6 +2,7 @@ using System.Text.Json.Serialization;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
+using Triggers.Api.Http;
 using Triggers.Api.Idempotency;
 using Triggers.Api.Lists;
 using Triggers.Api.Requests;
@@ -58,10 +59,12 @@ internal static class EventsApi
         return TypedResults.Ok(list.Answer(events, next));
     }
 
-    private static async Task<Ok<EventDetail>> GetAsync(string id, Caller caller, EventReader reader, CancellationToken cancellationToken)
+    private static async Task<Ok<EventDetail>> GetAsync(
+        string id, Deadline deadline, Caller caller, EventReader reader, CancellationToken cancellationToken)
     {
         var key = Ids.Event(id);
-        var found = await reader.FindAsync(caller.TenantId, key, cancellationToken) ?? throw ApiException.NotFound("event");
+        var found = await reader.FindAsync(caller.TenantId, key, deadline.Limit, cancellationToken)
+            ?? throw ApiException.NotFound("event");
         return TypedResults.Ok(new EventDetail(found, await reader.CountDeliveriesAsync(caller.TenantId, key, cancellationToken)));
     }
 }

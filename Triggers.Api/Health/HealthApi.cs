@@ -12,8 +12,6 @@ namespace Triggers.Api.Health;
 /// <summary><c>GET /health</c>: every part this service depends on. What exactly is wrong is told to callers with a key.</summary>
 internal static class HealthApi
 {
-    private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(1);
-
     private static readonly Operation Get = new("getHealth", "Health", "See how the service is",
         "Open to all: `healthy`, or `degraded` naming the parts that are not well. With a valid key also what is wrong with them. "
         + "`/health/live` and `/health/ready` are for orchestrators.")
@@ -38,7 +36,8 @@ internal static class HealthApi
     {
         try
         {
-            return (await context.AuthenticateAsync(ApiKeyAuthentication.Scheme).WaitAsync(MaxWait, context.RequestAborted)).Succeeded;
+            return (await context.AuthenticateAsync(ApiKeyAuthentication.Scheme).WaitAsync(RequestBudget.Health, context.RequestAborted))
+                .Succeeded;
         }
         catch (Exception e) when (e is ApiException || Storage.IsAway(e))
         {

@@ -90,21 +90,34 @@ internal sealed partial class Problems(ILogger<Problems> logger) : IExceptionHan
         if (deadline?.Passed is true || Storage.IsAway(e))
         {
             Log.StorageAway(logger, e.Message);
-            return WriteAsync(context, new ApiException(
-                ErrorCodes.StorageUnavailable, "The database did not answer in time.")
-            { RetryAfterSeconds = 1 });
+            return WriteAsync(context, StorageUnavailable());
         }
 
         Log.Unexpected(logger, e, context.Request.Method, EndpointOf(context)?.DisplayName);
         return WriteAsync(context, ErrorCodes.InternalError, "The mistake is ours; the correlation id finds it in the logs.");
     }
 
+    /// <summary>Answers, and ends the answer, while the request still runs; it is the last of its connection.</summary>
+    public static async Task AnswerLateAsync(HttpContext context)
+    {
+        Log.StorageAway(context.RequestServices.GetRequiredService<ILogger<Problems>>(), "it answers no cancellation either");
+        context.Response.Headers.Connection = "close";
+        await WriteAnswerAsync(context, StorageUnavailable());
+        await context.Response.CompleteAsync();
+    }
+
+    private static ApiException StorageUnavailable() =>
+        new(ErrorCodes.StorageUnavailable, "The database did not answer in time.") { RetryAfterSeconds = 1 };
+
     /// <summary>Answers an error.</summary>
     public static Task WriteAsync(HttpContext context, ErrorCode code, string detail) =>
         WriteAsync(context, new ApiException(code, detail));
 
     /// <summary>Answers an error.</summary>
-    public static Task WriteAsync(HttpContext context, ApiException e)
+    public static Task WriteAsync(HttpContext context, ApiException e) =>
+        context.Features.Get<Deadline>()?.MayAnswer() is false ? Task.CompletedTask : WriteAnswerAsync(context, e);
+
+    private static Task WriteAnswerAsync(HttpContext context, ApiException e)
     {
         // Of a batch nothing of which was accepted, every event was counted by itself.
         if (e.Code != ErrorCodes.BatchRefused && EndpointOf(context)?.Metadata.GetMetadata<TakesEvents>() is not null)

@@ -23,7 +23,7 @@ internal sealed class Acknowledger(NpgsqlDataSource dataSource, ProjectionProgre
 {
     /// <summary>Acknowledges events that exist. One that is accepted and not stored yet is waited for, briefly.</summary>
     public async Task<IReadOnlyDictionary<Guid, AcknowledgeStatus>> AcknowledgeAsync(
-        Guid tenantId, IReadOnlyCollection<Guid> ids, CancellationToken cancellationToken)
+        Guid tenantId, IReadOnlyCollection<Guid> ids, TimeLimit limit, CancellationToken cancellationToken)
     {
         var result = new Dictionary<Guid, AcknowledgeStatus>();
         await TryAsync(tenantId, [.. ids.Distinct()], result, cancellationToken);
@@ -31,7 +31,7 @@ internal sealed class Acknowledger(NpgsqlDataSource dataSource, ProjectionProgre
             .ToArray() is not { Length: > 0 } missing)
             return result;
 
-        if (await progress.WaitForAsync(tenantId, missing, cancellationToken))
+        if (await progress.WaitForAsync(tenantId, missing, limit.Less(RequestBudget.AfterWait), cancellationToken))
         {
             await TryAsync(tenantId, missing, result, cancellationToken);
         }

@@ -94,23 +94,24 @@ internal static class InboxApi
     }
 
     private static async Task<Ok<EventView>> AcknowledgeAsync(
-        string id, Caller caller, Acknowledger acknowledger, EventReader reader, CancellationToken cancellationToken)
+        string id, Deadline deadline, Caller caller, Acknowledger acknowledger, EventReader reader, CancellationToken cancellationToken)
     {
         var key = Ids.Event(id);
-        var result = await acknowledger.AcknowledgeAsync(caller.TenantId, [key], cancellationToken);
+        var result = await acknowledger.AcknowledgeAsync(caller.TenantId, [key], deadline.Limit, cancellationToken);
         return result[key] switch
         {
             AcknowledgeStatus.NotFound => throw ApiException.NotFound("event"),
             AcknowledgeStatus.NotYetVisible => throw ApiException.NotYetVisible(),
-            _ => TypedResults.Ok(await reader.FindAsync(caller.TenantId, key, cancellationToken) ?? throw ApiException.NotFound("event")),
+            _ => TypedResults.Ok(await reader.FindAsync(caller.TenantId, key, deadline.Limit, cancellationToken)
+                ?? throw ApiException.NotFound("event")),
         };
     }
 
     private static async Task<Ok<AcknowledgedMany>> AcknowledgeManyAsync(
-        HttpContext context, Caller caller, Acknowledger acknowledger, CancellationToken cancellationToken)
+        HttpContext context, Deadline deadline, Caller caller, Acknowledger acknowledger, CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, fields => new AcknowledgeMany { Ids = fields.Ids("ids")! });
-        var result = await acknowledger.AcknowledgeAsync(caller.TenantId, body.Ids, cancellationToken);
+        var result = await acknowledger.AcknowledgeAsync(caller.TenantId, body.Ids, deadline.Limit, cancellationToken);
         return TypedResults.Ok(new AcknowledgedMany(
             [.. body.Ids.Select(id => new AcknowledgedItem(TypeId.Format(TypeId.Event, id), result[id]))]));
     }

@@ -103,17 +103,18 @@ internal static class IngestApi
         var request = new AppendRequest(
             caller.TenantId, firstId, context.CorrelationId(), Activity.Current?.Id,
             key is null ? null : Fingerprints.OfRequest(key, context.Request.Path, body.Span), events);
+        var limit = Deadline.Of(context).Limit;
         AppendResult result;
         if (refusal is not null)
         {
             // What was accepted before gets its first answer, also when there is no room for more.
-            result = await log.FindRepeatedAsync(request, context.RequestAborted) ?? throw refusal;
+            result = await log.FindRepeatedAsync(request, limit, context.RequestAborted) ?? throw refusal;
         }
         else
         {
             try
             {
-                result = await log.AppendAsync(request, context.RequestAborted);
+                result = await log.AppendAsync(request, limit, context.RequestAborted);
                 if (result.Events is [var only])
                     activity?.SetTag("messaging.message.id", TypeId.Format(TypeId.Event, only.Id));
             }

@@ -17,7 +17,6 @@ internal sealed class ListRequest
 {
     private const int FirstChunk = 500;
     private const int LargestChunk = 8_000;
-    private static readonly TimeSpan MaxScan = TimeSpan.FromMilliseconds(40);
 
     private readonly HttpContext _context;
     private readonly Dictionary<string, Parameter> _parameters;
@@ -156,7 +155,7 @@ internal sealed class ListRequest
             if (last.Count == 0)
                 return (found, null);
             after = last[0];
-            if (Stopwatch.GetElapsedTime(started) > MaxScan)
+            if (Stopwatch.GetElapsedTime(started) > RequestBudget.Scan)
                 return (found, after);
         }
     }

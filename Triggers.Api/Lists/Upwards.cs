@@ -42,7 +42,7 @@ internal static class Upwards
         HttpContext context, Func<Task<Guid>> complete, Func<Task<(List<T> Rows, Guid? NextAfter)>> page, Func<T, Guid> id)
     {
         var time = context.RequestServices.GetRequiredService<TimeProvider>();
-        var started = time.GetTimestamp();
+        var limit = Deadline.Of(context).Limit.Less(RequestBudget.AfterWait);
         for (var pause = s_pause; ; pause *= 2)
         {
             // Read before the page: what it does not show is not below.
@@ -53,8 +53,8 @@ internal static class Upwards
             rows.RemoveAll(row => id(row).CompareTo(below) >= 0);
             if (rows.Count > 0)
                 return (rows, id(rows[^1]));
-            var left = RequestBudget.Visibility - time.GetElapsedTime(started);
-            if (left <= TimeSpan.Zero)
+            var left = limit.Left;
+            if (left == TimeSpan.Zero)
                 throw ApiException.NotYetVisible("Something older than the end of this page may still come; come again in a moment.");
             await Task.Delay(pause < left ? pause : left, time, context.RequestAborted);
         }

@@ -2,6 +2,7 @@ using Microsoft.Extensions.Diagnostics.HealthChecks;
 using StackExchange.Redis;
 using Triggers.Api.Auth;
 using Triggers.Api.Redis;
+using Triggers.Core;
 
 namespace Triggers.Api.RateLimiting;
 
@@ -11,7 +12,6 @@ namespace Triggers.Api.RateLimiting;
 /// </summary>
 internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider time, ILogger<RedisLimits> logger) : IHealthCheck
 {
-    private static readonly TimeSpan MaxWait = TimeSpan.FromMilliseconds(250);
     private static readonly Limits Nobody = new(Guid.Empty, new Rate(1, 1), null, null, null, Guid.Empty, null);
 
     // Two hashes, of the account and of the key in it: token buckets, and the counts of the day. Tokens come back by the time that has
@@ -196,7 +196,8 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
                 .. Of(limits.Requests), .. Of(limits.Events), .. Of(limits.Bytes), .. Of(limits.KeyRequests), limits.EventsPerDay ?? -1,
                 cost.Requests, cost.Events, cost.Bytes, cost.AllEventsOfDay,
             ];
-            var answer = await client.GetDatabase().ScriptEvaluateAsync(TakeScript, KeysOf(limits), arguments).WaitAsync(MaxWait, time);
+            var answer = await client.GetDatabase().ScriptEvaluateAsync(TakeScript, KeysOf(limits), arguments)
+                .WaitAsync(RequestBudget.Redis, time);
             var n = (long[])answer!;
             if (Interlocked.Exchange(ref _askAgainAt, 0) != 0)
                 Log.Shared(logger);

@@ -6,6 +6,7 @@ using Triggers.Api.Auth;
 using Triggers.Api.Deliveries;
 using Triggers.Api.Errors;
 using Triggers.Api.Events;
+using Triggers.Api.Http;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
@@ -47,17 +48,17 @@ internal static class ReplaysApi
         var key = Ids.Event(id);
         var body = await Body.ReadOptionalAsync(context, fields =>
             new ReplayEvent { SubscriptionIds = fields.Ids("subscriptionIds")?.Distinct().ToArray() });
-        var started = time.GetTimestamp();
+        var limit = Deadline.Of(context).Limit;
         // Before the projection has seen the event it would come twice: once by it, once by us.
         for (var pause = TimeSpan.FromMilliseconds(20);
             await reader.IsProjectedAsync(caller.TenantId, key, context.RequestAborted) == false; pause *= 2)
         {
-            if (time.GetElapsedTime(started) + pause > RequestBudget.Visibility)
+            if (limit.Left < pause + RequestBudget.AfterWait)
                 throw ApiException.NotYetVisible();
             await Task.Delay(pause, time, context.RequestAborted);
         }
 
-        var found = await reader.FindAsync(caller.TenantId, key, context.RequestAborted) ?? throw ApiException.NotFound("event");
+        var found = await reader.FindAsync(caller.TenantId, key, limit, context.RequestAborted) ?? throw ApiException.NotFound("event");
         var made = await replayer.ReplayEventAsync(caller.TenantId, key, found.Type, body?.SubscriptionIds, context.RequestAborted);
         return await AnswerAsync(db, caller, made, context.RequestAborted);
     }

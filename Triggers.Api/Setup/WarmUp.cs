@@ -14,7 +14,7 @@ namespace Triggers.Api.Setup;
 /// </summary>
 internal sealed partial class WarmUp(
     Readiness readiness, Bootstrap bootstrap, IServiceScopeFactory scopes,
-    EndpointDataSource endpoints, IEventLog log, ILogger<WarmUp> logger)
+    EndpointDataSource endpoints, IEventLog log, TimeProvider time, ILogger<WarmUp> logger)
     : BackgroundService
 {
     private static readonly TimeSpan AtMost = TimeSpan.FromSeconds(20);
@@ -67,7 +67,9 @@ internal sealed partial class WarmUp(
             if (isRead ? !path.Contains('{') : path == "/events")
                 await SendAsync(isRead ? "GET" : "POST", path, context => HandleAsync(endpoint, context));
         }
-        await log.AppendAsync(new AppendRequest(Guid.Empty, TypeId.NewGuid(), "warm-up", null, null, []), cancellationToken);
+        await log.AppendAsync(
+            new AppendRequest(Guid.Empty, TypeId.NewGuid(), "warm-up", null, null, []), new TimeLimit(time, RequestBudget.Request),
+            cancellationToken);
     }
 
     private async Task HandleAsync(RouteEndpoint endpoint, HttpContext context)

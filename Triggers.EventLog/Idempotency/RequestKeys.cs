@@ -21,12 +21,9 @@ namespace Triggers.EventLog.Idempotency;
 /// <param name="time">The clock.</param>
 /// <param name="logger">The log's.</param>
 internal sealed partial class RequestKeys(
-    NpgsqlDataSource dataSource, string log, Func<Guid, IReadOnlyCollection<Holder>, CancellationToken, Task<bool>> isVisible,
+    NpgsqlDataSource dataSource, string log, Func<Guid, IReadOnlyCollection<Holder>, TimeLimit, Task<bool>> isVisible,
     TimeProvider time, ILogger logger)
 {
-    /// <summary>A request that waits for another says so this long before its own time is over.</summary>
-    private static readonly TimeSpan s_reserve = TimeSpan.FromSeconds(0.6);
-
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(500);
 
     /// <summary>The most events of one request.</summary>
@@ -65,8 +62,6 @@ internal sealed partial class RequestKeys(
                         holders[key] = holder with { State = HolderState.Settled };
                 }
                 decision = Decision.Decide(request, holders);
-                if (decision is Decision.Answer { ToAppend.Count: > 0 } && limit.Left == TimeSpan.Zero)
-                    throw new EventLogUnavailableException("The event log did not answer in time.") { NothingWasKept = true };
             }
             catch (EventLogUnavailableException)
             {
@@ -85,7 +80,7 @@ internal sealed partial class RequestKeys(
                 foreach (var key in resolve.Keys)
                     resolved[key] = found;
             }
-            else if (limit.Left < pause + s_reserve)
+            else if (limit.Left < pause + RequestBudget.AfterWait)
             {
                 return new AppendResult(AppendOutcome.InProgress, request.CorrelationId, []);
             }
@@ -261,16 +256,9 @@ internal sealed partial class RequestKeys(
         var found = holders.Where(h => h.Value.State == HolderState.Abandoned).ToList();
         if (found.Count == 0)
             return true;
-        using var timeout = new CancellationTokenSource(limit.Left / 2, time);
-        try
-        {
-            if (!await isVisible(request.TenantId, found.ConvertAll(h => h.Value), timeout.Token))
-                return false;
-        }
-        catch (OperationCanceledException)
-        {
+        // The other half is for the append, which goes on without knowing if it is the same request.
+        if (!await isVisible(request.TenantId, found.ConvertAll(h => h.Value), limit.AtMost(limit.Left / 2)))
             return false;
-        }
         return await WithinAsync(limit, async (connection, cancellationToken) =>
         {
             await using var command = new NpgsqlCommand(

@@ -26,7 +26,7 @@ public sealed partial class KafkaEventLog(
 
     private readonly RequestKeys _keys = new(
         dataSource, "kafka",
-        (tenant, holders, cancellationToken) => progress.WaitForAsync(tenant, [.. holders.Select(h => h.EventId)], cancellationToken),
+        (tenant, holders, limit) => progress.WaitForAsync(tenant, [.. holders.Select(h => h.EventId)], limit, CancellationToken.None),
         time, logger);
 
     private readonly TenantQueues<PendingProduce> _queues = new();
@@ -39,36 +39,38 @@ public sealed partial class KafkaEventLog(
     private long _inFlightBytes;
 
     /// <inheritdoc />
-    public Task<AppendResult> AppendAsync(AppendRequest request, CancellationToken cancellationToken)
+    public Task<AppendResult> AppendAsync(AppendRequest request, TimeLimit limit, CancellationToken cancellationToken)
     {
-        var limit = new TimeLimit(time, RequestBudget.Append);
-        return limit.WaitAsync(
-            KeyId.AllOf(request).Any() ? _keys.AppendAsync(request, ProduceAsync, limit) : AppendKeylessAsync(request), cancellationToken);
+        limit = limit.Less(RequestBudget.Answer);
+        var append = KeyId.AllOf(request).Any() ? _keys.AppendAsync(request, keyless => ProduceAsync(keyless, limit), limit)
+            : AppendKeylessAsync(request, limit);
+        return append.WithinAsync(limit, time, cancellationToken);
     }
 
     /// <inheritdoc />
-    public Task<AppendResult?> FindRepeatedAsync(AppendRequest request, CancellationToken cancellationToken) =>
-        _keys.FindRepeatedAsync(request, new TimeLimit(time, RequestBudget.Append)).WaitAsync(cancellationToken);
+    public Task<AppendResult?> FindRepeatedAsync(AppendRequest request, TimeLimit limit, CancellationToken cancellationToken) =>
+        _keys.FindRepeatedAsync(request, limit.Less(RequestBudget.Answer)).WaitAsync(cancellationToken);
 
-    private async Task<AppendResult> AppendKeylessAsync(AppendRequest request)
+    private async Task<AppendResult> AppendKeylessAsync(AppendRequest request, TimeLimit limit)
     {
-        await ProduceAsync(request);
+        await ProduceAsync(request, limit);
         return new AppendResult(
             AppendOutcome.Appended, request.CorrelationId,
             [.. request.Events.Select(e => new AppendedEvent(e.Id, AppendedEventOutcome.Appended, request.CorrelationId))]);
     }
 
-    private async Task ProduceAsync(AppendRequest request)
+    private async Task ProduceAsync(AppendRequest request, TimeLimit limit)
     {
         if (!topics.Ready.IsCompletedSuccessfully)
             throw new EventLogUnavailableException("Kafka has not answered yet.") { NothingWasKept = true };
         if (request.Events.Count == 0)
             return;
+        Appends.EnsureTime(limit);
         var pending = new PendingProduce(request);
         _queues.Enqueue(request.TenantId, pending, pending.Bytes);
         try
         {
-            await pending.Taken.Task.WaitAsync(RequestBudget.Turn, time);
+            await pending.Taken.Task.WaitAsync(limit.AtMost(RequestBudget.Turn).Left, time);
         }
         catch (TimeoutException e) when (pending.TryAbandon())
         {

@@ -6,6 +6,7 @@ using Microsoft.Extensions.Diagnostics.HealthChecks;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
+using Triggers.Core;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.EventLog.Kafka;
@@ -98,7 +99,7 @@ internal sealed class KafkaHealth(IAdminClient admin, KafkaTopics topics, IOptio
     {
         if (!topics.Ready.IsCompletedSuccessfully)
             return HealthCheckResult.Degraded("the topics are not there yet");
-        var topic = admin.GetMetadata(topics.Ready.Result.Topic, TimeSpan.FromMilliseconds(900)).Topics.Single();
+        var topic = admin.GetMetadata(topics.Ready.Result.Topic, RequestBudget.Health - RequestBudget.Answer).Topics.Single();
         if (topic.Error.IsError)
             throw new KafkaException(topic.Error);
         var closed = topic.Partitions.Count(p => p.Leader < 0 || p.InSyncReplicas.Length < (options.Value.MinInSyncReplicas ?? 1));

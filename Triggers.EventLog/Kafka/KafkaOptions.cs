@@ -77,7 +77,7 @@ public sealed class KafkaOptions
         // Requests that wait together share a batch; alone, one waits a millisecond.
         LingerMs = 1,
         MessageTimeoutMs = (int)RequestBudget.Produce.TotalMilliseconds,
-        RequestTimeoutMs = 1500,
+        RequestTimeoutMs = (int)RequestBudget.Produce.TotalMilliseconds,
         CompressionType = CompressionType.Lz4,
         MessageMaxBytes = MaxRecordBytes,
         // Above what the log itself lets in.

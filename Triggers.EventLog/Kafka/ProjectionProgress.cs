@@ -20,14 +20,14 @@ public sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics, N
     private bool _looking;
 
     /// <summary>Waits for events that are accepted and not stored yet.</summary>
-    /// <returns>Whether what is not there now does not exist; false when that took too long to find out.</returns>
-    public Task<bool> WaitForAsync(Guid tenantId, IEnumerable<Guid> ids, CancellationToken cancellationToken) =>
-        WaitAsync(new Waiter { TenantId = tenantId, Ids = [.. ids] }, cancellationToken);
+    /// <returns>Whether what is not there now does not exist; false when that could not be found out in time.</returns>
+    public Task<bool> WaitForAsync(Guid tenantId, IEnumerable<Guid> ids, TimeLimit limit, CancellationToken cancellationToken) =>
+        WaitAsync(new Waiter { TenantId = tenantId, Ids = [.. ids] }, limit, cancellationToken);
 
     /// <summary>Waits until everything is stored that was accepted by a moment, as far as it is in the log by now.</summary>
     /// <returns>False when that takes too long.</returns>
-    public Task<bool> WaitForAsync(DateTimeOffset moment, CancellationToken cancellationToken) =>
-        WaitAsync(new Waiter { Moment = moment }, cancellationToken);
+    public Task<bool> WaitForAsync(DateTimeOffset moment, TimeLimit limit, CancellationToken cancellationToken) =>
+        WaitAsync(new Waiter { Moment = moment }, limit, cancellationToken);
 
     /// <summary>
     /// The moment up to which everything that was accepted is stored, whatever the projection still has before it.
@@ -45,7 +45,7 @@ public sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics, N
         });
     }
 
-    private async Task<bool> WaitAsync(Waiter waiter, CancellationToken cancellationToken)
+    private async Task<bool> WaitAsync(Waiter waiter, TimeLimit limit, CancellationToken cancellationToken)
     {
         lock (_lock)
         {
@@ -60,7 +60,7 @@ public sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics, N
         }
         try
         {
-            await waiter.Done.Task.WaitAsync(RequestBudget.Visibility, time, cancellationToken);
+            await waiter.Done.Task.WaitAsync(limit.Left, time, cancellationToken);
             return true;
         }
         catch (TimeoutException)
@@ -148,9 +148,12 @@ public sealed class ProjectionProgress(IAdminClient admin, KafkaTopics topics, N
         var asked = Enumerable.Range(0, log.Partitions)
             .Select(
                 p => new TopicPartitionOffsetSpec { TopicPartition = new TopicPartition(log.Topic, p), OffsetSpec = OffsetSpec.Latest() });
-        var answer = await admin.ListOffsetsAsync(asked, new ListOffsetsOptions { RequestTimeout = TimeSpan.FromSeconds(1) });
-        return answer.ResultInfos.ToDictionary(
-            r => r.TopicPartitionOffsetError.Partition.Value, r => r.TopicPartitionOffsetError.Offset.Value);
+        var answer = await admin.ListOffsetsAsync(asked, new ListOffsetsOptions { RequestTimeout = RequestBudget.Offsets });
+        var ends = answer.ResultInfos.ConvertAll(r => r.TopicPartitionOffsetError);
+        // A broker that hangs: without the end of every partition nobody can say that something does not exist.
+        if (ends.Count != log.Partitions || ends.Exists(end => end.Error.IsError || end.Offset < 0))
+            throw new KafkaException(ErrorCode.Local_Partial);
+        return ends.ToDictionary(end => end.Partition.Value, end => end.Offset.Value);
     }
 
     private async Task<Dictionary<int, (long Next, DateTimeOffset? PassedAt)>> ReadPositionsAsync()

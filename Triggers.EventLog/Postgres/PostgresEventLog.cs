@@ -32,24 +32,25 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
         dataSource, LogName, (_, holders, _) => Task.FromResult(holders.All(h => h.ReservedBy == LogName)), time, logger);
 
     /// <inheritdoc />
-    public async Task<AppendResult> AppendAsync(AppendRequest request, CancellationToken cancellationToken)
+    public async Task<AppendResult> AppendAsync(AppendRequest request, TimeLimit limit, CancellationToken cancellationToken)
     {
-        var limit = new TimeLimit(time, RequestBudget.Append);
+        limit = limit.Less(RequestBudget.Answer);
         if (await EnqueueAsync(new PendingAppend(request, idsAreReserved: false), limit, cancellationToken) is { } result)
             return result;
         // A key is held by a process that appends to the other log, or that died over it: to be waited for, or taken over.
-        return await limit.WaitAsync(
-            _keys.AppendAsync(request, keyless =>
-                EnqueueAsync(new PendingAppend(keyless, idsAreReserved: true), limit, CancellationToken.None), limit), cancellationToken);
+        return await _keys.AppendAsync(
+            request, keyless => EnqueueAsync(new PendingAppend(keyless, idsAreReserved: true), limit, CancellationToken.None), limit)
+            .WithinAsync(limit, time, cancellationToken);
     }
 
     /// <inheritdoc />
-    public Task<AppendResult?> FindRepeatedAsync(AppendRequest request, CancellationToken cancellationToken) =>
-        _keys.FindRepeatedAsync(request, new TimeLimit(time, RequestBudget.Append)).WaitAsync(cancellationToken);
+    public Task<AppendResult?> FindRepeatedAsync(AppendRequest request, TimeLimit limit, CancellationToken cancellationToken) =>
+        _keys.FindRepeatedAsync(request, limit.Less(RequestBudget.Answer)).WaitAsync(cancellationToken);
 
     /// <returns>Null when its keys have to be reserved.</returns>
     private async Task<AppendResult?> EnqueueAsync(PendingAppend pending, TimeLimit limit, CancellationToken cancellationToken)
     {
+        Appends.EnsureTime(limit);
         _queues.Enqueue(pending.Request.TenantId, pending, pending.Bytes);
         try
         {

@@ -279,6 +279,25 @@ public abstract class EventLogTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task An_append_with_too_little_of_its_request_s_time_left_is_not_begun_and_keeps_no_key()
+    {
+        var late = new TimeLimit(TimeProvider.System, RequestBudget.LeastAppend);
+
+        var refused = await Assert.ThrowsAsync<EventLogUnavailableException>(() =>
+            Engine.Log.AppendAsync(Request(null), late, TestContext.Current.CancellationToken));
+        await Assert.ThrowsAsync<EventLogUnavailableException>(() =>
+            Engine.Log.AppendAsync(Request(Key("key", "body")), late, TestContext.Current.CancellationToken));
+
+        Assert.True(refused.NothingWasKept);
+        Assert.Equal(0, await CountAsync());
+        AppendResult? other = null;
+        await Wait.UntilAsync("the key is free for something else", async () =>
+            (other = await Engine.Log.AppendAsync(
+                Request(Key("key", "other body")), TestContext.Current.CancellationToken)).Outcome == AppendOutcome.Appended);
+        Assert.Equal(1, await CountAsync());
+    }
+
+    [Fact]
     public async Task A_key_that_cannot_be_settled_does_not_take_the_answer_away()
     {
         await ReserveAndDieAsync(Request(Key("key", "body"), 1, External("ext", "content")));

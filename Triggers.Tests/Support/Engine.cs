@@ -259,3 +259,15 @@ internal sealed class DeliveryHost : WebApplicationFactory<DeliveryMarker>
         return base.DisposeAsync();
     }
 }
+
+/// <summary>A log as a request uses it that has all its time ahead of it.</summary>
+internal static class WholeRequests
+{
+    private static TimeLimit Limit => new(TimeProvider.System, RequestBudget.Request);
+
+    public static Task<AppendResult> AppendAsync(this IEventLog log, AppendRequest request, CancellationToken cancellationToken) =>
+        log.AppendAsync(request, Limit, cancellationToken);
+
+    public static Task<AppendResult?> FindRepeatedAsync(this IEventLog log, AppendRequest request, CancellationToken cancellationToken) =>
+        log.FindRepeatedAsync(request, Limit, cancellationToken);
+}

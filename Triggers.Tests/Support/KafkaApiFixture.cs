@@ -37,7 +37,9 @@ public sealed class KafkaApiFixture(PostgresServer postgres, KafkaServer kafka) 
 
     internal override Task CaughtUpAsync() => Wait.UntilAsync("the projection has passed the end of the log", () =>
         Host.Services.GetRequiredService<ProjectionProgress>()
-            .WaitForAsync(Guid.Empty, [TypeId.NewGuid()], TestContext.Current.CancellationToken));
+            .WaitForAsync(
+                Guid.Empty, [TypeId.NewGuid()], new TimeLimit(TimeProvider.System, RequestBudget.Request),
+                TestContext.Current.CancellationToken));
 
     public override async ValueTask DisposeAsync()
     {

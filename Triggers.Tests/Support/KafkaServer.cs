@@ -1,3 +1,5 @@
+using Triggers.Tests.AppHost;
+
 [assembly: AssemblyFixture(typeof(Triggers.Tests.Support.KafkaServer))]
 
 namespace Triggers.Tests.Support;
@@ -33,6 +35,11 @@ public sealed class KafkaServer : IAsyncDisposable
     /// <summary>As in <c>127.0.0.1:9092</c>.</summary>
     public async Task<string> ConnectionStringAsync() =>
         await (_own ?? await SharedStores.StartedAsync("kafka")).ConnectionStringAsync("kafka");
+
+    /// <summary>It answers nothing, and closes no connection, until <see cref="GoOnAsync"/>.</summary>
+    public Task HangAsync() => RunningAppHost.SignalAsync("STOP", _own!.ProcessOf("kafka"));
+
+    public Task GoOnAsync() => RunningAppHost.SignalAsync("CONT", _own!.ProcessOf("kafka"));
 
     /// <summary>Kills it at once; it stays down until <see cref="StartAsync"/>.</summary>
     public Task StopImmediateAsync() => _own!.KillAsync("kafka");

@@ -62,6 +62,7 @@ internal sealed class RawClient : IDisposable
                 await CopyAsync(body, chunk);
                 await ReadLineAsync();
             }
+            await ReadLineAsync();
             return body.ToArray();
         }
         catch (IOException)

@@ -16,6 +16,9 @@ public sealed class DeadlineTests(ApiFixture api) : IClassFixture<ApiFixture>
 {
     private static readonly TimeSpan s_over = RequestBudget.Request + TimeSpan.FromSeconds(0.5);
 
+    /// <summary>What a handler waits for that no cancellation ends.</summary>
+    private readonly TaskCompletionSource<string> _held = new();
+
     [Fact]
     public async Task Who_reads_a_large_page_slowly_gets_all_of_it()
     {
@@ -54,6 +57,30 @@ public sealed class DeadlineTests(ApiFixture api) : IClassFixture<ApiFixture>
     }
 
     [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task Who_is_held_up_beyond_the_deadline_is_answered_all_the_same_and_what_comes_of_it_then_is_dropped(bool itGoesWell)
+    {
+        await using var app = await StartAsync();
+        using var client = await RawClient.ConnectAsync(new Uri(app.Urls.Single()));
+
+        await client.SendHeadAsync("GET /held", "none");
+        var (status, headers) = await client.ReadHeadAsync();
+        var body = await client.ReadBodyAsync(headers);
+
+        Assert.Equal(503, status);
+        Assert.Equal("storage_unavailable", JsonNode.Parse(body!)!["code"]!.GetValue<string>());
+        Assert.Equal("close", headers["Connection"]);
+        Assert.Equal("1", headers["Retry-After"]);
+        if (itGoesWell)
+            _held.SetResult("too late");
+        else
+            _held.SetException(new TimeoutException("too late"));
+        // Nothing more comes on this connection.
+        await Assert.ThrowsAnyAsync<IOException>(() => client.ReadHeadAsync());
+    }
+
+    [Theory]
     [InlineData("/broken")]
     [InlineData("/cancelled")]
     [InlineData("/gone")]
@@ -83,7 +110,7 @@ public sealed class DeadlineTests(ApiFixture api) : IClassFixture<ApiFixture>
     }
 
     /// <summary>The middleware that answers errors, and endpoints whose answers go wrong.</summary>
-    private static async Task<WebApplication> StartAsync()
+    private async Task<WebApplication> StartAsync()
     {
         var builder = WebApplication.CreateSlimBuilder();
         builder.WebHost.UseUrls("http://127.0.0.1:0");
@@ -97,6 +124,7 @@ public sealed class DeadlineTests(ApiFixture api) : IClassFixture<ApiFixture>
         // The handler is done when the deadline passes; what is left is the writing.
         group.MapGet("/late", () => new Late(TypedResults.Ok("all of it")));
         group.MapGet("/late-with-length", () => new Late(TypedResults.Content("\"all of it\"", "application/json")));
+        group.MapGet("/held", async () => TypedResults.Ok(await _held.Task));
         group.MapGet("/broken", () => new Broken(new InvalidOperationException("half way")));
         group.MapGet("/cancelled", () => new Broken(new OperationCanceledException("half way")));
         group.MapGet("/gone", () => new Broken(new IOException("half way")));

@@ -71,11 +71,40 @@ public sealed class StorageAwayTests(ApiFixture api) : IClassFixture<ApiFixture>
 
         foreach (var path in new[] { "/health", "/health/ready", "/health" })
         {
-            var watch = Stopwatch.StartNew();
-            Assert.Equal("degraded", (await client.GetAsync(path)).Is(200)["status"]);
-            Assert.True(watch.Elapsed < TimeSpan.FromSeconds(2.5), $"{path} took {watch.Elapsed.TotalSeconds:0.00} s");
+            Assert.Equal("degraded", (await Wait.ForAnswerAsync(path, () => client.GetAsync(path))).Is(200)["status"]);
         }
         network.Flow();
+    }
+
+    [Fact]
+    public async Task While_Postgres_hangs_every_answer_is_503_within_the_time_of_a_request()
+    {
+        var settings = new NpgsqlConnectionStringBuilder(api.ConnectionString);
+        await using var network = new StallingProxy(settings.Port);
+        (settings.Host, settings.Port) = ("127.0.0.1", int.Parse(network.Address.Split(':')[1]));
+        // Keys are kept for minutes here, so that what a request waits for is its own.
+        await using var host = new ApiHost(settings.ConnectionString, ("Auth:KeepKeys", "00:05:00"));
+        using var client = host.Client();
+        await client.WaitUntilReadyAsync();
+        var accepted = await client.PublishAsync();
+
+        network.Stall();
+
+        await RefusedAsync("log_unavailable", "POST", "/events");
+        await RefusedAsync("log_unavailable", "POST", "/events", ("Idempotency-Key", "k"));
+        foreach (var path in new[] { "/events", $"/events/{accepted}", "/subscriptions" })
+            await RefusedAsync("storage_unavailable", "GET", path);
+        await Task.WhenAll(Enumerable.Range(0, 100).Select(_ => RefusedAsync("storage_unavailable", "GET", "/events")));
+
+        network.Flow();
+
+        await Wait.UntilAsync("it answers again", async () => (await client.GetAsync($"/events/{accepted}")).Status == 200);
+        await Wait.UntilAsync(
+            "it accepts again", async () => (await client.PostAsync("/events", """{"type":"a","data":1}""")).Status == 202);
+
+        async Task RefusedAsync(string code, string method, string path, params (string, string)[] headers) =>
+            (await Wait.ForAnswerAsync($"{method} {path}", () => client.SendAsync(
+                new HttpMethod(method), path, method == "POST" ? """{"type":"a","data":1}""" : null, headers))).IsProblem(503, code);
     }
 
     private static async Task ExpectRefusalAsync(Func<Task<Answer>> send)

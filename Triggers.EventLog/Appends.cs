@@ -1,20 +1,17 @@
+using Triggers.Core;
+
 namespace Triggers.EventLog;
 
-/// <summary>How long something may still take: made once, and handed down to everything that is waited for.</summary>
-internal sealed class TimeLimit(TimeProvider time, TimeSpan total)
+/// <summary>Appends in a request's time.</summary>
+internal static class Appends
 {
-    private readonly long _started = time.GetTimestamp();
-
-    /// <summary>What is left; zero when the time is over.</summary>
-    public TimeSpan Left => total - time.GetElapsedTime(_started) is { Ticks: > 0 } left ? left : TimeSpan.Zero;
-
     /// <summary>Waits for an append, which goes on when its caller is gone, or told to come again.</summary>
     /// <exception cref="EventLogUnavailableException">The time is over.</exception>
-    public async Task<T> WaitAsync<T>(Task<T> append, CancellationToken cancellationToken)
+    public static async Task<T> WithinAsync<T>(this Task<T> append, TimeLimit limit, TimeProvider time, CancellationToken cancellationToken)
     {
         try
         {
-            return await append.WaitAsync(Left, time, cancellationToken);
+            return await append.WaitAsync(limit.Left, time, cancellationToken);
         }
         catch (Exception e) when (e is TimeoutException or OperationCanceledException && !append.IsCompleted)
         {
@@ -25,5 +22,13 @@ internal sealed class TimeLimit(TimeProvider time, TimeSpan total)
                 throw;
             throw new EventLogUnavailableException("The event log did not answer in time.", e);
         }
+    }
+
+    /// <summary>To be asked before an append is begun.</summary>
+    /// <exception cref="EventLogUnavailableException">Too little time is left. Nothing was kept.</exception>
+    public static void EnsureTime(TimeLimit limit)
+    {
+        if (limit.Left < RequestBudget.LeastAppend)
+            throw new EventLogUnavailableException("Too little time was left to append.") { NothingWasKept = true };
     }
 }
