@@ -43,7 +43,8 @@ internal sealed class Projection(
                 {
                     attempter.Start(
                         new DueDelivery(tenantId, delivery, e.Id, subscriber.Id, Claim: 1, RetryCount: 0,
-                            ReplayOf: null, Test: false, time.GetTimestamp(), dataBytes) { First = matches.First }, lanes, e);
+                            ReplayOf: null, Test: false, time.GetTimestamp(), dataBytes)
+                        { First = matches.First }, lanes, e);
                 }
             }
         }
