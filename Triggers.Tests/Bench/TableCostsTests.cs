@@ -13,7 +13,8 @@ public sealed class TableCostsTests(PostgresServer postgres)
         await using var costs = await TableCosts.StartAsync(database);
 
         foreach (var (atOnce, completed) in TableCosts.Kinds)
-            Assert.InRange((await costs.MeasureAsync(atOnce, completed, 200)).Wal, 1_000, 20_000);
+            // Of the whole server: others may write meanwhile.
+            Assert.True((await costs.MeasureAsync(atOnce, completed, 200)).Wal > 1_000);
 
         await using var pool = NpgsqlDataSource.Create(database);
         await using var left = pool.CreateCommand(
