@@ -78,6 +78,12 @@ internal sealed partial class Attempter(
             else
                 completions.Forget(delivery.Id, delivery.Claim);
         }
+        catch (Exception e) when (Storage.IsAway(e))
+        {
+            // Its event, or its subscription, could not be read. It is due again as soon as that can be written.
+            Log.Unread(logger, TypeId.Format(TypeId.Delivery, delivery.Id), e.Message);
+            await completions.AddAsync(WithoutAttempt(delivery, Transition.Released()), delivery.First);
+        }
         catch (Exception e)
         {
             completions.Forget(delivery.Id, delivery.Claim);
@@ -235,6 +241,9 @@ internal sealed partial class Attempter(
 
         [LoggerMessage(EventId = 2, Level = LogLevel.Error, Message = "Delivery {DeliveryId} broke off; its lease brings it back")]
         public static partial void Broken(ILogger logger, Exception exception, string deliveryId);
+
+        [LoggerMessage(EventId = 5, Level = LogLevel.Warning, Message = "Delivery {DeliveryId} waits for Postgres: {Problem}")]
+        public static partial void Unread(ILogger logger, string deliveryId, string problem);
 
         [LoggerMessage(
             EventId = 4, Level = LogLevel.Warning, Message = "Delivery {DeliveryId} is cancelled: its event {EventId} is no longer kept")]

@@ -73,6 +73,30 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
     }
 
     [Fact]
+    public async Task An_event_that_a_broken_connection_could_not_read_is_sent_long_before_the_lease_ends()
+    {
+        // Too large to be carried from the log: it is read when it is claimed.
+        var large = $"\"{new string('x', 100_000)}\"";
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync(("Delivery:Lease", "00:10:00"));
+        await Engine.WaitForStatusAsync((await Engine.AppendAsync("order.created", data: large))[0], DeliveryStatus.Succeeded);
+
+        // All of its connections that nobody waits on: it finds out when it uses them.
+        await Engine.ScalarAsync<long>(
+            """
+            SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> 'tests'
+                AND pid NOT IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')
+            """);
+        var ids = new List<Guid>();
+        for (var i = 0; i < 3; i++)
+            ids.AddRange(await Engine.AppendAsync("order.created", data: large));
+
+        foreach (var id in ids)
+            await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
+    }
+
+    [Fact]
     public async Task What_a_living_worker_has_claimed_is_left_to_it()
     {
         var subscription = await Engine.SubscribeAsync(Receiver.Url);
