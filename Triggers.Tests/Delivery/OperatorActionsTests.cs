@@ -146,7 +146,8 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
         const string Waiting =
             "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND NOT l.granted AND "
                 + "a.datname = current_database()";
-        await Wait.UntilAsync("the worker waits for the event", async () => await Engine.ScalarAsync<long>(Waiting) == 1);
+        await Wait.UntilAsync("the worker waits for the event", async () => await Engine.ScalarAsync<long>(Waiting) == 1,
+            TimeSpan.FromMinutes(2));
         await Engine.ScalarAsync<bool>(Waiting.Replace("count(*)", "bool_and(pg_terminate_backend(pid))"));
         await Wait.UntilAsync("it tries again", async () => await Engine.ScalarAsync<long>(Waiting) == 1);
         // What it had charged by then it may have made; nothing from the locked one on.

@@ -46,7 +46,8 @@ public sealed class PostgresProjectionTests(PostgresServer postgres) : EngineTes
 
         await Engine.StartDeliveryAsync();
 
-        await Wait.UntilAsync("all others are delivered", () => Receiver.Received.Count >= good.Count);
+        await Wait.UntilAsync("all others are delivered", () =>
+            Receiver.Received.Select(w => w.EventId).Distinct().Count() >= good.Count);
         Assert.Equal(good.Select(id => TypeId.Format(TypeId.Event, id)).ToHashSet(), Receiver.Received.Select(w => w.EventId).ToHashSet());
         Assert.Equal(bad, await Engine.ScalarAsync<Guid>("SELECT event_id FROM inbox"));
         Assert.Equal(0, await Engine.ScalarAsync<long>($"SELECT count(*) FROM all_deliveries WHERE event_id = '{bad}'"));
