@@ -61,8 +61,8 @@ public abstract class FirstAttemptsTests(PostgresServer postgres, KafkaServer? k
 
         var id = (await Engine.AppendAsync("order.created"))[0];
         await Wait.UntilAsync("it is in the queue, claimed", async () => await Engine.ScalarAsync<long>(
-            "SELECT count(*) FROM delivery_queue WHERE claim = 1 AND claimed_by IS NOT NULL AND next_attempt_at > now()") == 1);
-        Assert.Single(Receiver.Received);
+            "SELECT count(*) FROM delivery_queue WHERE claimed_by IS NOT NULL AND next_attempt_at > now()") == 1);
+        await Wait.UntilAsync("it is sent", () => Receiver.Received.Count == 1);
         answer.SetResult();
 
         await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
@@ -113,14 +113,10 @@ public abstract class FirstAttemptsTests(PostgresServer postgres, KafkaServer? k
     {
         await Engine.SubscribeAsync(Receiver.Url);
         var first = await Engine.StartDeliveryAsync();
-        await using (var held = await HoldAsync("deliveries, delivery_queue"))
-        {
-            await Engine.AppendAsync("order.created", 20);
-            await Wait.UntilAsync("all are sent", () => Receiver.Received.Count == 20);
-            var stopping = first.DisposeAsync().AsTask();
-            await held.RollbackAsync(Cancellation);
-            await stopping;
-        }
+        await Engine.AppendAsync("order.created", 20);
+        // Most of them are not written yet.
+        await Wait.UntilAsync("all are sent", () => Receiver.Received.Count == 20);
+        await first.DisposeAsync();
 
         await Engine.StartDeliveryAsync();
         await Engine.WaitUntilSettledAsync();

@@ -179,5 +179,6 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
 
     /// <summary>Longer than the projection waits for its result.</summary>
     private Task InFlightAsync() => Wait.UntilAsync("the attempt is in flight, and in the queue", async () =>
-        Receiver.Received.Count > 0 && await Engine.ScalarAsync<long>("SELECT count(*) FROM delivery_queue WHERE claim = 1") == 1);
+        Receiver.Received.Count > 0
+            && await Engine.ScalarAsync<long>("SELECT count(*) FROM delivery_queue WHERE claimed_by IS NOT NULL") == 1);
 }
