@@ -3,8 +3,9 @@ using System.Diagnostics.CodeAnalysis;
 namespace Triggers.EventLog;
 
 /// <summary>
-/// What waits to be appended: a queue for each tenant, and the queues are served in turn, so that a tenant that sends much waits for
-/// itself. Bounded in requests and bytes, for a tenant and in all; many may enqueue, one reads.
+/// What waits to be appended: a queue for each tenant. Turns go by bytes, so that a tenant that sends much waits for itself: whoever has
+/// been served least comes next, and of those who wait longest whoever came first (start-time fair queueing). Bounded in requests and
+/// bytes, for a tenant and in all; many may enqueue, one reads.
 /// </summary>
 internal sealed class TenantQueues<T>
 {
@@ -19,8 +20,12 @@ internal sealed class TenantQueues<T>
     private readonly Lock _lock = new();
     private readonly Dictionary<Guid, Waiting> _byTenant = [];
 
-    // Those that have something, whoever is to be served next at the front.
-    private readonly LinkedList<Waiting> _turns = new();
+    // Who has nothing left stays until its turn comes: it would have more turns than others if it could leave and come back.
+    private readonly PriorityQueue<Waiting, (long Served, long Order)> _turns = new();
+    private long _order;
+
+    // What those have been served whose turn it is: who comes now begins there.
+    private long _served;
     private int _requests;
     private long _bytes;
     private bool _completed;
@@ -38,17 +43,15 @@ internal sealed class TenantQueues<T>
                 throw new EventLogUnavailableException("The event log is closing.") { NothingWasKept = true };
             if (!_byTenant.TryGetValue(tenantId, out var waiting))
             {
-                _byTenant.Add(tenantId, waiting = new Waiting(tenantId));
-                _turns.AddLast(waiting);
+                _byTenant.Add(tenantId, waiting = new Waiting(tenantId) { Served = _served });
+                _turns.Enqueue(waiting, (_served, _order++));
             }
-            else if (waiting.Requests.Count >= MaxRequestsPerTenant || waiting.Bytes + bytes > MaxBytesPerTenant)
+            else if (waiting.Requests.Count >= MaxRequestsPerTenant || waiting.Bytes > 0 && waiting.Bytes + bytes > MaxBytesPerTenant)
             {
                 throw new TenantLimitException("The event log can't keep up with what this tenant sends.");
             }
-            else if (_requests >= MaxRequests || _bytes + bytes > MaxBytes)
-            {
+            if (waiting.Requests.Count > 0 && (_requests >= MaxRequests || _bytes + bytes > MaxBytes))
                 throw new EventLogUnavailableException("The event log can't keep up.") { NothingWasKept = true };
-            }
             waiting.Requests.Enqueue((request, bytes));
             waiting.Bytes += bytes;
             _requests++;
@@ -58,32 +61,34 @@ internal sealed class TenantQueues<T>
         reader?.SetResult(true);
     }
 
-    /// <summary>The request whose turn it is.</summary>
-    public bool TryPeek([MaybeNullWhen(false)] out T request)
+    /// <summary>Takes the request whose turn it is, if that is wanted now; nobody else's turn comes before.</summary>
+    public bool TryDequeue(Func<T, bool> isWanted, [MaybeNullWhen(false)] out T request)
     {
         lock (_lock)
         {
-            request = _turns.First is { } first ? first.Value.Requests.Peek().Request : default;
-            return _turns.First is not null;
+            while (_turns.TryPeek(out var next, out _))
+            {
+                if (next.Requests.Count == 0)
+                {
+                    _turns.Dequeue();
+                    _byTenant.Remove(next.TenantId);
+                    continue;
+                }
+                (request, var bytes) = next.Requests.Peek();
+                if (!isWanted(request))
+                    return false;
+                next.Requests.Dequeue();
+                next.Bytes -= bytes;
+                _requests--;
+                _bytes -= bytes;
+                _served = next.Served;
+                next.Served += bytes;
+                _turns.DequeueEnqueue(next, (next.Served, _order++));
+                return true;
+            }
         }
-    }
-
-    /// <summary>Takes the request that was peeked at; it is another tenant's turn then.</summary>
-    public void Dequeue()
-    {
-        lock (_lock)
-        {
-            var waiting = _turns.First!.Value;
-            _turns.RemoveFirst();
-            var (_, bytes) = waiting.Requests.Dequeue();
-            waiting.Bytes -= bytes;
-            _requests--;
-            _bytes -= bytes;
-            if (waiting.Requests.Count > 0)
-                _turns.AddLast(waiting);
-            else
-                _byTenant.Remove(waiting.TenantId);
-        }
+        request = default;
+        return false;
     }
 
     /// <summary>Ends when something waits, or nothing ever will again: then false.</summary>
@@ -117,6 +122,9 @@ internal sealed class TenantQueues<T>
         public Queue<(T Request, long Bytes)> Requests { get; } = new();
 
         public long Bytes { get; set; }
+
+        /// <summary>Bytes, from where all began that wait now.</summary>
+        public long Served { get; set; }
     }
 }
 

@@ -31,8 +31,8 @@ public sealed partial class KafkaEventLog(
 
     private readonly TenantQueues<PendingProduce> _queues = new();
 
-    // Says that there may be room again.
-    private readonly Channel<bool> _ended =
+    // Says that there may be room again, or that it may be the turn of somebody who needs less.
+    private readonly Channel<bool> _look =
         Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite, SingleReader = true });
 
     private long _inFlightEvents;
@@ -68,6 +68,7 @@ public sealed partial class KafkaEventLog(
         Appends.EnsureTime(limit);
         var pending = new PendingProduce(request);
         _queues.Enqueue(request.TenantId, pending, pending.Bytes);
+        _look.Writer.TryWrite(true);
         try
         {
             await pending.Taken.Task.WaitAsync(limit.AtMost(RequestBudget.Turn).Left, time);
@@ -96,19 +97,17 @@ public sealed partial class KafkaEventLog(
         {
             // Nothing is let in before.
             var topic = (await topics.Ready).Topic;
-            while (_queues.TryPeek(out var next))
-            {
-                var events = Interlocked.Read(ref _inFlightEvents);
-                if (events > 0 && (events + next.Request.Events.Count > MaxInFlightEvents || Interlocked.Read(ref _inFlightBytes)
-                    + next.Bytes > MaxInFlightBytes))
-                {
-                    await _ended.Reader.ReadAsync();
-                    continue;
-                }
-                _queues.Dequeue();
-                if (next.TryTake())
-                    Produce(topic, next);
-            }
+            if (!_queues.TryDequeue(HasRoom, out var next))
+                await _look.Reader.ReadAsync();
+            else if (next.TryTake())
+                Produce(topic, next);
+        }
+
+        bool HasRoom(PendingProduce next)
+        {
+            var events = Interlocked.Read(ref _inFlightEvents);
+            return events == 0 || events + next.Request.Events.Count <= MaxInFlightEvents
+                && Interlocked.Read(ref _inFlightBytes) + next.Bytes <= MaxInFlightBytes;
         }
     }
 
@@ -122,7 +121,7 @@ public sealed partial class KafkaEventLog(
             {
                 Interlocked.Add(ref _inFlightEvents, -request.Events.Count);
                 Interlocked.Add(ref _inFlightBytes, -pending.Bytes);
-                _ended.Writer.TryWrite(true);
+                _look.Writer.TryWrite(true);
             },
             CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
         foreach (var e in request.Events)

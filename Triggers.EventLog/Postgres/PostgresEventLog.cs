@@ -137,11 +137,10 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
         group.Clear();
         var events = 0;
         long bytes = 0;
-        while (_queues.TryPeek(out var next))
+        while (_queues.TryDequeue(
+            next => group.Count == 0 || events + next.Request.Events.Count <= MaxGroupEvents && bytes + next.Bytes <= MaxGroupBytes,
+            out var next))
         {
-            if (group.Count > 0 && (events + next.Request.Events.Count > MaxGroupEvents || bytes + next.Bytes > MaxGroupBytes))
-                return;
-            _queues.Dequeue();
             if (!next.TryTake())
                 continue;
             group.Add(next);

@@ -33,6 +33,34 @@ public sealed class TenantQueuesTests
     }
 
     [Fact]
+    public void A_turn_is_as_long_as_it_is_large_whoever_left_and_came_back()
+    {
+        for (var i = 0; i < 3; i++)
+            _queues.Enqueue(_loud, $"a{i}", 100);
+        Assert.Equal("a0", Take());
+        // Comes again and again, each time when nothing of it waits.
+        for (var i = 0; i < 5; i++)
+        {
+            _queues.Enqueue(_quiet, $"b{i}", 10);
+            Assert.Equal($"b{i}", Take());
+        }
+        for (var i = 5; i < 12; i++)
+            _queues.Enqueue(_quiet, $"b{i}", 10);
+
+        Assert.Equal(["b5", "b6", "b7", "b8", "b9", "a1", "b10", "b11", "a2"], TakeAll());
+    }
+
+    [Fact]
+    public void What_is_not_wanted_now_keeps_its_turn()
+    {
+        _queues.Enqueue(_loud, "a", 100);
+        Assert.False(_queues.TryDequeue(_ => false, out _));
+        _queues.Enqueue(_quiet, "b", 1);
+
+        Assert.Equal(["a", "b"], TakeAll());
+    }
+
+    [Fact]
     public void What_waits_of_one_tenant_is_bounded_in_bytes_and_requests_and_is_nobody_elses_trouble()
     {
         for (var i = 0; i < 4; i++)
@@ -82,19 +110,15 @@ public sealed class TenantQueuesTests
 
     private string Take()
     {
-        Assert.True(_queues.TryPeek(out var request));
-        _queues.Dequeue();
+        Assert.True(_queues.TryDequeue(_ => true, out var request));
         return request;
     }
 
     private List<string> TakeAll()
     {
         var all = new List<string>();
-        while (_queues.TryPeek(out var request))
-        {
-            _queues.Dequeue();
+        while (_queues.TryDequeue(_ => true, out var request))
             all.Add(request);
-        }
         return all;
     }
 }
