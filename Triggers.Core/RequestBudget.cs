@@ -8,6 +8,7 @@ namespace Triggers.Core;
 /// the whole, but for sending body and answer    Request, 1.7 s: a TimeLimit, begun with the request and handed down
 ///   whose key it is, and every query            what is left
 ///   counting in Redis                           Redis: without an answer this process counts, and for a second asks no more
+///   room for a large body                       LargeBody; without it the rest is not read
 ///   an append                                   what is left but Answer; it isn't begun with less than LeastAppend
 ///     its turn at the brokers                   what is left of that, at most Turn
 ///     its commit, or the brokers                Commit, or Produce: once begun they end by themselves, whoever still waits
@@ -29,6 +30,9 @@ public static class RequestBudget
 
     /// <summary>Kept by an append, so that the answer says what the matter was; and given to whoever was cancelled, to say so.</summary>
     public static readonly TimeSpan Answer = TimeSpan.FromSeconds(0.1);
+
+    /// <summary>Waiting for other large bodies of the same tenant. What is left then is enough to append it.</summary>
+    public static readonly TimeSpan LargeBody = TimeSpan.FromSeconds(0.9);
 
     /// <summary>
     /// With less no append is begun: most likely it would be durable only after its client was told to come again.

@@ -42,7 +42,8 @@ services.AddHostedSingleton<Dispatcher>();
 services.AddSingleton<Projection>();
 services.AddHostedSingleton<FanOutLoop>();
 services.AddSingleton(provider => new PostgresEventSource(
-    provider.GetRequiredService<Wakeups>().Projection.WaitAsync, provider.GetRequiredService<ILogger<PostgresEventSource>>()));
+    provider.GetRequiredService<Wakeups>().Projection.WaitAsync, provider.GetRequiredService<TimeProvider>(),
+    provider.GetRequiredService<ILogger<PostgresEventSource>>()));
 services.AddHostedSingleton<Projector<PostgresEventSource>>();
 services.AddHostedSingleton<ReplayJobs>();
 services.AddHostedSingleton<Housekeeping>();

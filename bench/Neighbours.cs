@@ -54,13 +54,13 @@ internal static class Neighbours
         await quiet.SendAsync(TimeSpan.FromSeconds(10));
         quiet.Forget();
 
-        system.ForgetPeaks();
+        quiet.Begin(system);
         await quiet.SendAsync(TimeSpan.FromSeconds(options.NumberOf("--alone", 20)));
         var lost = await quiet.ReportAsync("alone", system);
         if (scenario == "none")
             return lost == 0 ? 0 : 1;
 
-        system.ForgetPeaks();
+        quiet.Begin(system);
         string[] arguments =
         [
             .. Own(), "neighbours", "--scenario", scenario, "--beside", $"{beside.TotalSeconds}", "--as-the-loud-one-of", system.Api,
@@ -130,6 +130,8 @@ internal static class Neighbours
         private readonly double _rate;
         private WebhookReceiver? _receiver;
         private int _duplicates;
+        private long _began;
+        private Dictionary<string, double> _cpu = [];
 
         private Quiet(HttpClient client, double rate) => (_client, _rate) = (client, rate);
 
@@ -165,6 +167,12 @@ internal static class Neighbours
             await Task.WhenAll(sending);
         }
 
+        public void Begin(SystemUnderTest system)
+        {
+            system.ForgetPeaks();
+            (_began, _cpu) = (Stopwatch.GetTimestamp(), system.Cpu());
+        }
+
         public void Forget()
         {
             _sent.Clear();
@@ -184,6 +192,9 @@ internal static class Neighbours
             var refused = string.Join(' ', _refused.Select(r => $"{r.Key}:{r.Value}"));
             Console.WriteLine($"{name}: {_sent.Count} accepted, {stages.Count} delivered, {lost} lost, {_duplicates} duplicates, "
                 + $"{_refused.Values.Sum()} refused {refused}; peak memory Delivery {Peak("delivery")} MB, API {Peak("api")} MB");
+            var seconds = Stopwatch.GetElapsedTime(_began).TotalSeconds;
+            Console.WriteLine("  processors used: "
+                + string.Join(", ", system.Cpu().Select(c => $"{c.Key} {(c.Value - _cpu[c.Key]) / seconds:0.00}")));
             Tell("accept", stages.Select(s => s.Accept));
             Tell("accept to webhook", stages.Select(s => s.Whole));
             Tell("  to projected", stages.Select(s => s.ToProjected));

@@ -22,11 +22,13 @@ internal sealed class TableCosts : IAsyncDisposable
         table-costs: CPU of Postgres and WAL per event, with the product's statements, on a Postgres of its own; medians.
           --events N         events of a run                                3000
           --runs N           runs of each kind                              3
+          --days N           daily partitions of each table                 9
         """;
 
     // As Triggers.Delivery has it for its hot path.
     private const string IndexPlansOnly =
-        "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c plan_cache_mode=force_generic_plan";
+        "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_sort=off -c jit=off "
+            + "-c plan_cache_mode=force_generic_plan";
 
     private static readonly byte[] s_data = Publisher.DataOf(Publisher.DefaultSize);
 
@@ -36,6 +38,8 @@ internal sealed class TableCosts : IAsyncDisposable
     private readonly NpgsqlDataSource _engine;
     private readonly NpgsqlDataSource _watching;
     private readonly PostgresEventLog _log;
+    private readonly PostgresEventSource _source =
+        new((_, _) => Task.FromResult(true), TimeProvider.System, NullLogger<PostgresEventSource>.Instance);
     private readonly List<DeliveryResult> _done = [];
 
     private TableCosts(string connectionString)
@@ -55,6 +59,7 @@ internal sealed class TableCosts : IAsyncDisposable
     {
         await using var system = await SystemUnderTest.StartPostgresAsync();
         await using var costs = await StartAsync(system.ConnectionString);
+        await costs.MakePartitionsAsync(options.NumberOf("--days", 9));
         Console.WriteLine("| appended and projected at once | completed at once | µs an event: append, rest | WAL, bytes an event |");
         Console.WriteLine("| --- | --- | --- | --- |");
         foreach (var (atOnce, completed) in Kinds)
@@ -66,6 +71,12 @@ internal sealed class TableCosts : IAsyncDisposable
             var median = runs.OrderBy(run => run.Append + run.Rest).ElementAt(runs.Count / 2);
             Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
                 $"| {atOnce} | {completed} | {median.Append + median.Rest:0}: {median.Append:0}, {median.Rest:0} | {median.Wal:n0} |"));
+        }
+        foreach (var events in (int[])[0, 50])
+        {
+            await costs.ReadAsync(events, times: 200);
+            var micros = await costs.ReadAsync(events, times: 3_000);
+            Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"Reading the log, {events} events: {micros:0} µs"));
         }
         return 0;
     }
@@ -131,45 +142,52 @@ internal sealed class TableCosts : IAsyncDisposable
     {
         await using var connection = await _engine.OpenConnectionAsync();
         await using var transaction = await connection.BeginTransactionAsync();
-        var events = new List<Guid>(count);
-        long next = 0;
-        await using (var read = new NpgsqlBatch(connection)
-        {
-            BatchCommands =
-            {
-                new($"""
-                    WITH position AS MATERIALIZED ({EventState.LockPosition})
-                    SELECT e.seq, e.id, e.type, e.data FROM position p CROSS JOIN LATERAL (
-                        SELECT * FROM events WHERE seq >= p.next AND id >= uuid_at(now() - interval '2 days') ORDER BY seq LIMIT 500) e
-                    ORDER BY e.seq
-                    """),
-                new("SELECT version FROM subscriptions_version"),
-            },
-        })
-        await using (var reader = await read.ExecuteReaderAsync())
-        {
-            for (; await reader.ReadAsync(); events.Add(reader.GetGuid(1)))
-                next = reader.GetInt64(0) + 1;
-        }
-        var deliveries = events.ConvertAll(id =>
-            new NewDelivery(_tenant, TypeId.NewGuid(), id, _subscription) { DataBytes = s_data.Length, Claimed = true });
+        var read = (await _source.ReadAsync(connection, count, default))!;
+        var deliveries = read.Events.Select(e =>
+            new NewDelivery(_tenant, TypeId.NewGuid(), e.Event.Id, _subscription) { DataBytes = e.DataBytes, Claimed = true }).ToList();
         await using (var write = new NpgsqlBatch(connection)
         {
             BatchCommands =
             {
                 DeliveryQueue.Enqueue(deliveries, worker: 1, lease: TimeSpan.FromMinutes(1)),
-                new("UPDATE log_positions SET next = @next WHERE log = 'postgres' AND partition = 0")
-                {
-                    Parameters = { new("next", next) },
-                },
+                read.Advance[0],
             },
         })
             await write.ExecuteNonQueryAsync();
         await transaction.CommitAsync();
+        // From the position again.
+        await _source.WaitAsync(connection, default);
         _done.AddRange(deliveries.Select(d => new DeliveryResult(
             _tenant, d.Id, d.EventId, _subscription, 1, DeliveryStatus.Succeeded,
             new AttemptMade(TypeId.NewGuid(), 1, TimeSpan.FromMilliseconds(5), TimeSpan.FromMilliseconds(2), AttemptOutcome.Delivered, null,
                 204, """{"date":"Thu, 01 Jan 2026 00:00:00 GMT","server":"Kestrel"}""", []))));
+    }
+
+    /// <summary>So many days, up to as many ahead as there always are.</summary>
+    private async Task MakePartitionsAsync(int days)
+    {
+        var today = DateOnly.FromDateTime(TimeProvider.System.GetUtcNow().UtcDateTime);
+        await using var connection = await _watching.OpenConnectionAsync();
+        await Partitions.MakeAsync(connection, today.AddDays(8 - days), today.AddDays(7), default);
+    }
+
+    /// <summary>Reads so many events from the log, again and again, and passes none.</summary>
+    /// <returns>Microseconds of the backend for each time.</returns>
+    private async Task<double> ReadAsync(int events, int times)
+    {
+        if (events > 0)
+            await AppendAsync(events);
+        await using var connection = await _engine.OpenConnectionAsync();
+        var before = SystemUnderTest.Ticks(connection.ProcessID, withEndedChildren: false);
+        for (var i = 0; i < times; i++)
+        {
+            await using var transaction = await connection.BeginTransactionAsync();
+            if ((await _source.ReadAsync(connection, 500, default))?.Events.Count is var read && (read ?? 0) != events)
+                throw new InvalidOperationException($"{read} events were read, and not {events}.");
+            await transaction.RollbackAsync();
+            await _source.WaitAsync(connection, default);
+        }
+        return (SystemUnderTest.Ticks(connection.ProcessID, withEndedChildren: false) - before) * 1e4 / times;
     }
 
     private async Task CompleteAsync()

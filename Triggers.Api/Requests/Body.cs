@@ -8,6 +8,7 @@ using Microsoft.Extensions.Options;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Http;
+using Triggers.Core;
 
 namespace Triggers.Api.Requests;
 
@@ -82,7 +83,7 @@ internal static class Body
         timeout.CancelAfter(atMost);
         try
         {
-            return await ReadAsync(context.Request, maxBytes, share, timeout.Token);
+            return await ReadAsync(context, maxBytes, share, timeout.Token);
         }
         catch (OperationCanceledException) when (!context.RequestAborted.IsCancellationRequested)
         {
@@ -97,11 +98,12 @@ internal static class Body
     }
 
     /// <summary>
-    /// The buffer grows with what comes, whatever length was announced; what is read leaves the server's own buffer at once.
+    /// The buffer grows with what comes, whatever length was announced, until it is let in as a large one; what is read leaves the server's own buffer at once.
     /// </summary>
     private static async Task<ReadOnlyMemory<byte>> ReadAsync(
-        HttpRequest request, int maxBytes, BodyMemory.Share share, CancellationToken cancellationToken)
+        HttpContext context, int maxBytes, BodyMemory.Share share, CancellationToken cancellationToken)
     {
+        var request = context.Request;
         var expected = (int)(request.ContentLength ?? maxBytes);
         var body = Array.Empty<byte>();
         var length = 0;
@@ -113,7 +115,15 @@ internal static class Body
                 throw TooLarge(maxBytes);
             if (needed > body.Length)
             {
-                var size = (int)Math.Max(needed, Math.Min(expected, Math.Max(FirstBuffer, body.Length * 2L)));
+                if (needed > BodyMemory.LargeBytes && !share.IsLarge)
+                {
+                    // It is we who keep the client waiting.
+                    Deadline.Of(context).Resume();
+                    await share.BeLargeAsync(expected, RequestBudget.LargeBody, cancellationToken);
+                    Deadline.Of(context).Pause();
+                }
+                var size = share.IsLarge && request.ContentLength is not null ? expected
+                    : (int)Math.Max(needed, Math.Min(expected, Math.Max(FirstBuffer, body.Length * 2L)));
                 share.Take(size - body.Length);
                 Array.Resize(ref body, size);
             }

@@ -1,4 +1,5 @@
 using System.ComponentModel.DataAnnotations;
+using System.Threading.RateLimiting;
 using Microsoft.Extensions.Options;
 using Triggers.Api.Errors;
 using Triggers.Api.Telemetry;
@@ -23,10 +24,25 @@ internal sealed class RequestOptions
 
 /// <summary>
 /// Bounds what the bodies of requests under way hold in memory, in all and for each tenant. What is counted is what was received, not
-/// what was announced: a body that is slow to come holds little.
+/// what was announced: a body that is slow to come holds little. Of large ones a tenant has few at a time, and the others wait before they
+/// are read: what is read faster than it can be appended would be refused, at everybody's cost.
 /// </summary>
-internal sealed class BodyMemory(IOptions<RequestOptions> options, ApiMetrics metrics)
+internal sealed class BodyMemory(IOptions<RequestOptions> options, ApiMetrics metrics) : IDisposable
 {
+    /// <summary>A body that takes more is large.</summary>
+    public const int LargeBytes = 256 * 1024;
+
+    /// <summary>What the large bodies of a tenant may be together, of all that its bodies may.</summary>
+    private const int ShareOfLarge = 4;
+
+    // A permit is a KiB.
+    private readonly PartitionedRateLimiter<Guid> _large = PartitionedRateLimiter.Create<Guid, Guid>(tenantId =>
+        RateLimitPartition.GetConcurrencyLimiter(tenantId, _ => new ConcurrencyLimiterOptions
+        {
+            PermitLimit = Kibibytes(options.Value.MaxBodyBytesPerTenant / ShareOfLarge),
+            QueueLimit = Kibibytes(options.Value.MaxBodyBytesPerTenant),
+        }));
+
     private readonly Lock _lock = new();
     private readonly Dictionary<Guid, long> _byTenant = [];
     private long _total;
@@ -36,6 +52,23 @@ internal sealed class BodyMemory(IOptions<RequestOptions> options, ApiMetrics me
 
     /// <summary>A body of this tenant. It holds nothing yet, and everything it took until it is disposed of.</summary>
     public Share Open(Guid tenantId) => new(this, tenantId);
+
+    public void Dispose() => _large.Dispose();
+
+    private static int Kibibytes(long bytes) => (int)Math.Min(bytes / 1024, int.MaxValue);
+
+    private async Task<RateLimitLease> EnterAsync(Guid tenantId, int bytes, CancellationToken cancellationToken)
+    {
+        var lease = await _large.AcquireAsync(
+            tenantId, Math.Min(Kibibytes(bytes), Kibibytes(options.Value.MaxBodyBytesPerTenant / ShareOfLarge)), cancellationToken);
+        if (lease.IsAcquired)
+            return lease;
+        lease.Dispose();
+        throw TooManyLarge();
+    }
+
+    private static ApiException TooManyLarge() =>
+        new(ErrorCodes.TooManyBytes, "Too many large requests of this tenant are under way. Send fewer at once.") { RetryAfterSeconds = 1 };
 
     private void Take(Guid tenantId, long bytes)
     {
@@ -71,6 +104,29 @@ internal sealed class BodyMemory(IOptions<RequestOptions> options, ApiMetrics me
     internal sealed class Share(BodyMemory memory, Guid tenantId) : IDisposable
     {
         private long _bytes;
+        private RateLimitLease? _large;
+
+        /// <summary>Whether it may be large.</summary>
+        public bool IsLarge => _large is not null;
+
+        /// <summary>Waits until it may be large, at most so long.</summary>
+        /// <param name="bytes">What it will be.</param>
+        /// <param name="atMost">How long.</param>
+        /// <param name="cancellationToken">Ends the waiting.</param>
+        /// <exception cref="ApiException">The time is over, or too many wait.</exception>
+        public async Task BeLargeAsync(int bytes, TimeSpan atMost, CancellationToken cancellationToken)
+        {
+            using var timeout = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+            timeout.CancelAfter(atMost);
+            try
+            {
+                _large = await memory.EnterAsync(tenantId, bytes, timeout.Token);
+            }
+            catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
+            {
+                throw TooManyLarge();
+            }
+        }
 
         /// <summary>Takes more.</summary>
         /// <exception cref="ApiException">There is no room, for this tenant or at all.</exception>
@@ -85,6 +141,7 @@ internal sealed class BodyMemory(IOptions<RequestOptions> options, ApiMetrics me
             if (_bytes > 0)
                 memory.GiveBack(tenantId, _bytes);
             _bytes = 0;
+            _large?.Dispose();
         }
     }
 }

@@ -73,13 +73,14 @@ internal static partial class Migration
     }
 
     // Refused what we said (a wrong password, no right to create the database) is final; being away or starting is not. Nor is that
-    // another process has just created the same database or table: creating one takes no lock that a second could wait for.
+    // another process has just created the same database or table: creating one takes no lock that a second could wait for. Nor that
+    // somebody is at a table that everybody would wait for behind us.
     private static bool IsNotThereYet(Exception e) => e switch
     {
         PostgresException postgres => postgres.SqlState is PostgresErrorCodes.CannotConnectNow or PostgresErrorCodes.AdminShutdown
             or PostgresErrorCodes.TooManyConnections or PostgresErrorCodes.DuplicateDatabase or PostgresErrorCodes.DuplicateTable
             or PostgresErrorCodes.DuplicateColumn or PostgresErrorCodes.DuplicateFunction or PostgresErrorCodes.DuplicateObject
-            or PostgresErrorCodes.UniqueViolation or PostgresErrorCodes.ObjectInUse,
+            or PostgresErrorCodes.UniqueViolation or PostgresErrorCodes.ObjectInUse or PostgresErrorCodes.LockNotAvailable,
         NpgsqlException or TimeoutException => true,
         { InnerException: { } inner } => IsNotThereYet(inner),
         _ => false,

@@ -80,8 +80,8 @@ public static class DeliveryQueue
     /// Takes what is due, of each lane as much as it has places and memory for; a lane with a million due costs no more than one with
     /// ten. What a deleted subscription still has is taken whenever it is due, to be cancelled; what is in flight ends by itself. Answers
     /// id, tenant, event, subscription, claim, retry count, whether it is a replay, of what, test, trace parent, bytes of data, and
-    /// whether a lease of it has run out, in that order; and with only the subscription each lane of which something is due that is too
-    /// large.
+    /// whether a lease of it has run out, in that order; and of each lane of which something is due that is too large, only the
+    /// subscription and the bytes of the first.
     /// </summary>
     /// <remarks>The rows are locked inside a materialized CTE: as a plain join the planner may lock more than the limit lets
     /// through.</remarks>
@@ -113,7 +113,8 @@ public static class DeliveryQueue
     private static string ClaimSql(string which) =>
         $"""
         WITH due AS MATERIALIZED (
-            SELECT q.tenant_id, q.id, l.subscription_id AS lane, q.claimed_by IS NOT NULL AS timed_out,
+            SELECT q.tenant_id, q.id, l.subscription_id AS lane, q.claimed_by IS NOT NULL AS timed_out, q.data_bytes,
+                row_number() OVER lane AS place,
                 sum(q.data_bytes) OVER lane <= l.bytes OR l.idle AND row_number() OVER lane = 1 AS fits
             FROM unnest(@lanes, @places, @bytes, @idle) AS l (subscription_id, places, bytes, idle)
             JOIN subscriptions s ON s.id = l.subscription_id
@@ -135,10 +136,9 @@ public static class DeliveryQueue
         )
         SELECT * FROM claimed
         UNION ALL
-        SELECT DISTINCT NULL::uuid, NULL::uuid, NULL::uuid, lane, NULL::int, NULL::int, NULL::boolean, NULL::uuid, NULL::boolean, NULL,
-            NULL::int,
-            NULL::boolean
-        FROM due WHERE NOT fits
+        SELECT NULL::uuid, NULL::uuid, NULL::uuid, lane, NULL::int, NULL::int, NULL::boolean, NULL::uuid, NULL::boolean, NULL,
+            (array_agg(data_bytes ORDER BY place))[1], NULL::boolean
+        FROM due WHERE NOT fits GROUP BY lane
         """;
 
     /// <summary>

@@ -127,7 +127,7 @@ internal sealed class Dispatcher(
             return;
 
         var claimed = new List<DueDelivery>();
-        var tooLarge = new HashSet<Guid>();
+        var tooLarge = new Dictionary<Guid, int>();
         var failed = true;
         try
         {
@@ -136,15 +136,17 @@ internal sealed class Dispatcher(
         }
         finally
         {
-            // A failed claim may have been made all the same; its deliveries then come due when the lease ends.
-            var filled = (failed ? [] : claimed).GroupBy(d => d.SubscriptionId)
+            var filled = claimed.GroupBy(d => d.SubscriptionId)
                 .ToDictionary(g => g.Key, g => (Count: g.Count(), Bytes: g.Sum(d => (long)d.DataBytes)));
             for (var i = 0; i < request.Lanes.Length; i++)
             {
-                var lane = request.Lanes[i];
+                var (lane, places) = (request.Lanes[i], request.Places[i]);
                 var (count, bytes) = filled.GetValueOrDefault(lane);
-                of.Claimed(
-                    lane, request.Places[i] - count, bytes, mayHaveMore: failed || count == request.Places[i], tooLarge.Contains(lane));
+                // A failed claim may have been made all the same; its deliveries then come due when the lease ends.
+                if (failed)
+                    of.NotClaimed(lane, places);
+                else
+                    of.Claimed(lane, places, count, bytes, tooLarge.TryGetValue(lane, out var next) ? next : null);
             }
         }
         foreach (var delivery in claimed)
@@ -152,7 +154,7 @@ internal sealed class Dispatcher(
     }
 
     private async Task ClaimAsync(
-        bool tests, ClaimRequest request, List<DueDelivery> claimed, HashSet<Guid> tooLarge, CancellationToken cancellationToken)
+        bool tests, ClaimRequest request, List<DueDelivery> claimed, Dictionary<Guid, int> tooLarge, CancellationToken cancellationToken)
     {
         var claimedAt = Time.GetTimestamp();
         var timedOut = 0;
@@ -165,7 +167,7 @@ internal sealed class Dispatcher(
             {
                 if (reader.IsDBNull(0))
                 {
-                    tooLarge.Add(reader.GetGuid(3));
+                    tooLarge.Add(reader.GetGuid(3), reader.GetInt32(10));
                     continue;
                 }
                 claimed.Add(new DueDelivery(

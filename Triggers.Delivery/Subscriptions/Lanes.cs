@@ -17,8 +17,10 @@ internal sealed class Lane(Guid subscriptionId)
     /// <summary>Timestamp from when on something is due, as far as this process knows; <see cref="long.MaxValue"/> for nothing.</summary>
     public long DueAt { get; set; } = long.MaxValue;
 
-    /// <summary>Whether something is due that is too large to be started beside what is in memory.</summary>
-    public bool WaitsForMemory { get; set; }
+    /// <summary>
+    /// How large the next of what is due is: known of what was too large beside what is in memory, otherwise as large as the last were.
+    /// </summary>
+    public long NextBytes { get; set; }
 
     /// <summary>Which claim asked for it last.</summary>
     public long AskedBy { get; set; }
@@ -50,8 +52,7 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
         lock (_lock)
         {
             var lane = Get(subscriptionId);
-            if (lane.Busy >= concurrency || lane.DueAt <= time.GetTimestamp() || lane.WaitsForMemory || lane.Bytes > 0 && lane.Bytes
-                + bytes > MaxBytes)
+            if (lane.Busy >= concurrency || lane.DueAt <= time.GetTimestamp() || lane.Bytes > 0 && lane.Bytes + bytes > MaxBytes)
                 return false;
             lane.Busy++;
             lane.Bytes += bytes;
@@ -76,7 +77,7 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
         {
             var lane = Get(subscriptionId);
             lane.Busy--;
-            return lane.DueAt <= time.GetTimestamp();
+            return IsWaited(lane);
         }
     }
 
@@ -87,11 +88,7 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
         {
             var lane = Get(subscriptionId);
             lane.Bytes -= bytes;
-            if (!lane.WaitsForMemory)
-                return false;
-            lane.WaitsForMemory = false;
-            lane.DueAt = Math.Min(lane.DueAt, time.GetTimestamp());
-            return true;
+            return IsWaited(lane);
         }
     }
 
@@ -121,7 +118,7 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
             {
                 if (most == 0)
                     break;
-                var free = Math.Min(concurrency - lane.Busy, most);
+                var free = Math.Min(Math.Min(concurrency - lane.Busy, most), FitIn(lane));
                 most -= free;
                 asked.Add(lane);
                 places.Add(free);
@@ -138,21 +135,32 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
 
     /// <summary>What a claim brought a lane; places that it did not fill are given back.</summary>
     /// <param name="subscriptionId">The lane.</param>
-    /// <param name="unused">Places that were reserved and not filled.</param>
+    /// <param name="places">Places that were reserved.</param>
+    /// <param name="filled">How many of them have got a delivery.</param>
     /// <param name="bytes">Data of what was claimed.</param>
-    /// <param name="mayHaveMore">Whether more may be due.</param>
-    /// <param name="waitsForMemory">Whether more is due that is too large for now.</param>
-    public void Claimed(Guid subscriptionId, int unused, long bytes, bool mayHaveMore, bool waitsForMemory)
+    /// <param name="tooLarge">Data of what comes next, where that is too large for now.</param>
+    public void Claimed(Guid subscriptionId, int places, int filled, long bytes, int? tooLarge)
     {
         lock (_lock)
         {
             var lane = Get(subscriptionId);
-            lane.Busy -= unused;
+            lane.Busy -= places - filled;
             lane.Bytes += bytes;
-            // What it waits for may have been let go since it was asked.
-            lane.WaitsForMemory = waitsForMemory && lane.Bytes > 0;
-            if (mayHaveMore || waitsForMemory && lane.Bytes == 0)
+            var hasMore = tooLarge is not null || filled == places;
+            lane.NextBytes = tooLarge ?? (hasMore ? bytes / filled : 0);
+            if (hasMore)
                 lane.DueAt = Math.Min(lane.DueAt, time.GetTimestamp());
+        }
+    }
+
+    /// <summary>A claim failed: all its places are given back, and what is due is still due.</summary>
+    public void NotClaimed(Guid subscriptionId, int places)
+    {
+        lock (_lock)
+        {
+            var lane = Get(subscriptionId);
+            lane.Busy -= places;
+            lane.DueAt = Math.Min(lane.DueAt, time.GetTimestamp());
         }
     }
 
@@ -176,7 +184,7 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
     {
         lock (_lock)
         {
-            foreach (var lane in _lanes.Values.Where(l => l.Busy == 0 && l.DueAt == long.MaxValue && !l.WaitsForMemory).ToArray())
+            foreach (var lane in _lanes.Values.Where(l => l.Busy == 0 && l.DueAt == long.MaxValue).ToArray())
                 _lanes.Remove(lane.SubscriptionId);
             // They begin anew, all at once and so in no disorder.
             _tenants.Clear();
@@ -215,7 +223,16 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
         return [("full", full), ("active", active), ("waiting", waiting), ("paused", paused)];
     }
 
-    private bool CanStart(Lane lane) => lane.Busy < concurrency && !lane.WaitsForMemory;
+    private bool CanStart(Lane lane) => lane.Busy < concurrency && FitIn(lane) > 0;
+
+    /// <summary>Whether something that is due can be started now.</summary>
+    private bool IsWaited(Lane lane) => lane.DueAt <= time.GetTimestamp() && CanStart(lane);
+
+    /// <summary>
+    /// How many of what is due there is memory for, as far as their size is known. More would be locked in Postgres, and left.
+    /// </summary>
+    private static int FitIn(Lane lane) =>
+        lane.Bytes == 0 && lane.NextBytes > MaxBytes ? 1 : (int)((MaxBytes - lane.Bytes) / Math.Max(lane.NextBytes, 1));
 
     private Lane Get(Guid subscriptionId)
     {

@@ -10,14 +10,11 @@ namespace Triggers.EventLog.Postgres;
 /// on both forms: where events are logged in Kafka now, it gives what was accepted before.
 /// </summary>
 /// <param name="heard">Waits for news of appends, at most so long; false when there were none.</param>
+/// <param name="time">The clock.</param>
+/// <param name="logger">The log.</param>
 internal sealed partial class PostgresEventSource(
-    Func<TimeSpan, CancellationToken, Task<bool>> heard, ILogger<PostgresEventSource> logger) : IEventSource
+    Func<TimeSpan, CancellationToken, Task<bool>> heard, TimeProvider time, ILogger<PostgresEventSource> logger) : IEventSource
 {
-    /// <summary>
-    /// Events that were appended last have ids of these days, unless a clock is off or nobody has projected for so long.
-    /// </summary>
-    private const string Recently = "AND e.id >= uuid_at(now() - interval '2 days')";
-
     private static readonly TimeSpan s_look = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan s_somebodyElseReads = TimeSpan.FromMilliseconds(500);
 
@@ -47,8 +44,8 @@ internal sealed partial class PostgresEventSource(
     public async Task<EventBatch?> ReadAsync(NpgsqlConnection connection, int limit, CancellationToken cancellationToken)
     {
         // Of the newest partitions first. They have all there is if no number is missing from the position on; where one is, which is when
-        // an append was rolled back, or an id is older, every partition is asked, however many there are.
-        var read = await SelectAsync(connection, Recently, limit, cancellationToken);
+        // an append was rolled back or is under way, or an id is older, every partition is asked, however many there are.
+        var read = await SelectAsync(connection, OfTheseDays(), limit, cancellationToken);
         if (read is { IsComplete: false })
             read = await SelectAsync(connection, "", limit, cancellationToken);
         if (read is not var (events, last, version, _) || events.Count == 0)
@@ -97,14 +94,23 @@ internal sealed partial class PostgresEventSource(
     {
     }
 
+    /// <summary>
+    /// Events that were appended last have ids of these days, unless a clock is off or nobody has projected for so long. Written out, and
+    /// not computed by Postgres: so the plan leaves out the other partitions, which would otherwise be locked at every execution.
+    /// </summary>
+    private string OfTheseDays()
+    {
+        var today = new DateTimeOffset(time.GetUtcNow().UtcDateTime.Date, TimeSpan.Zero);
+        return $"AND e.id >= '{TypeId.At(today.AddDays(-1))}' AND e.id < '{TypeId.At(today.AddDays(2))}'";
+    }
+
     private static async Task<bool> IsBehindAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
-        await using var command = new NpgsqlCommand(
-            $"SELECT EXISTS (SELECT FROM events WHERE seq >= {EventState.Position})", connection);
+        await using var command = new NpgsqlCommand($"SELECT last_value >= {EventState.Position} FROM events_seq", connection);
         return await command.ExecuteScalarAsync(cancellationToken) is true;
     }
 
-    /// <returns>Null when another process has the position. Complete is what misses no number up to the last.</returns>
+    /// <returns>Null when another process has the position. Complete is what misses no number up to the last, or that was given.</returns>
     private async Task<(List<LoggedEvent> Events, long Last, long Version, bool IsComplete)?> SelectAsync(
         NpgsqlConnection connection, string bounds, int limit, CancellationToken cancellationToken)
     {
@@ -127,8 +133,9 @@ internal sealed partial class PostgresEventSource(
                 {
                     Parameters = { new("from", _from) },
                 },
-                // After the events: what was subscribed before one of them was accepted is in this version.
-                new("SELECT version FROM subscriptions_version"),
+                // After the events: what was subscribed before one of them was accepted is in this version, and a number that is not
+                // given yet belongs to none that was there.
+                new("SELECT version, (SELECT last_value FROM events_seq) FROM subscriptions_version"),
             },
         };
         await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
@@ -143,7 +150,7 @@ internal sealed partial class PostgresEventSource(
         }
         await reader.NextResultAsync(cancellationToken);
         await reader.ReadAsync(cancellationToken);
-        return (events, last, reader.GetInt64(0), events.Count > 0 && last - next + 1 == events.Count);
+        return (events, last, reader.GetInt64(0), events.Count > 0 ? last - next + 1 == events.Count : reader.GetInt64(1) < next);
     }
 
     private static partial class Log

@@ -63,7 +63,7 @@ public class LanesTests
     {
         _lanes.DueIn(A, TimeSpan.Zero);
         ReserveDue();
-        _lanes.Claimed(A, unused: 0, bytes: 0, mayHaveMore: true, waitsForMemory: false);
+        _lanes.Claimed(A, places: 2, filled: 2, bytes: 0, tooLarge: null);
 
         Assert.Empty(ReserveDue().Lanes);
         Assert.True(_lanes.Release(A));
@@ -75,7 +75,7 @@ public class LanesTests
     {
         _lanes.DueIn(A, TimeSpan.Zero);
         ReserveDue();
-        _lanes.Claimed(A, unused: 1, bytes: 0, mayHaveMore: false, waitsForMemory: false);
+        _lanes.Claimed(A, places: 2, filled: 1, bytes: 0, tooLarge: null);
 
         Assert.False(_lanes.Release(A));
         Assert.Empty(ReserveDue().Lanes);
@@ -132,7 +132,7 @@ public class LanesTests
         var request = ReserveDue();
         Assert.Equal([Lanes.MaxBytes], request.Bytes);
         Assert.Equal([true], request.Idle);
-        _lanes.Claimed(A, unused: 1, bytes: 1_000, mayHaveMore: false, waitsForMemory: true);
+        _lanes.Claimed(A, places: 2, filled: 1, bytes: 1_000, tooLarge: (int)Lanes.MaxBytes);
 
         _lanes.DueIn(A, TimeSpan.Zero);
         Assert.Empty(ReserveDue().Lanes);
@@ -144,6 +144,42 @@ public class LanesTests
         Assert.Equal([A], request.Lanes);
         Assert.Equal([1], request.Places);
         Assert.Equal([true], request.Idle);
+    }
+
+    [Fact]
+    public void A_lane_asks_for_no_more_than_there_is_memory_for_once_it_is_known_how_large_they_are()
+    {
+        const int Size = 1_000_000;
+        var lanes = new Lanes(concurrency: 32, _time);
+        lanes.DueIn(A, TimeSpan.Zero);
+        Assert.Equal([32], Places());
+        lanes.Claimed(A, places: 32, filled: 4, bytes: 4 * Size, tooLarge: Size);
+
+        // Until one more fits nobody is woken, and then it asks for that one.
+        Assert.Empty(Places());
+        Assert.False(lanes.ReleaseBytes(A, Size / 2));
+        Assert.True(lanes.ReleaseBytes(A, Size / 2));
+        Assert.Equal([1], Places());
+        lanes.Claimed(A, places: 1, filled: 1, bytes: Size, tooLarge: null);
+        Assert.Empty(Places());
+
+        // What is small again is taken as such.
+        Assert.True(lanes.ReleaseBytes(A, Size));
+        Assert.Equal([1], Places());
+        lanes.Claimed(A, places: 1, filled: 1, bytes: 1_000, tooLarge: null);
+        Assert.Equal([26], Places());
+
+        int[] Places() => lanes.ReserveDue(_ => Tenant, 500).Places;
+    }
+
+    [Fact]
+    public void What_a_failed_claim_asked_for_is_asked_for_again()
+    {
+        _lanes.DueIn(A, TimeSpan.Zero);
+        ReserveDue();
+        _lanes.NotClaimed(A, places: 2);
+
+        Assert.Equal([2], ReserveDue().Places);
     }
 
     private ClaimRequest ReserveDue() => _lanes.ReserveDue(_ => Tenant, 500);
