@@ -236,28 +236,35 @@ public static class DeliveryQueue
         return command;
     }
 
+    /// <summary>What is claimed in the name of a worker: ids, with the claims.</summary>
+    /// <param name="worker">Its number.</param>
+    public static NpgsqlBatchCommand ClaimedBy(int worker) => new("SELECT id, claim FROM delivery_queue WHERE claimed_by = @worker")
+    {
+        Parameters = { new("worker", NpgsqlDbType.Integer) { Value = worker } },
+    };
+
     /// <summary>
-    /// What is claimed by a worker and is not worked on is due at once: of a claim, or a projection, that was committed and whose answer
-    /// was lost.
+    /// What is claimed by a worker that does not know of it is due at once: of a claim, or a projection, that was committed and whose
+    /// answer was lost.
     /// </summary>
     /// <param name="worker">Its number.</param>
-    /// <param name="held">What it works on, with the claims.</param>
-    public static NpgsqlBatchCommand Free(int worker, IReadOnlyCollection<(Guid Id, int Claim)> held)
+    /// <param name="lost">What it does not work on, with the claims.</param>
+    public static NpgsqlBatchCommand Free(int worker, IReadOnlyCollection<(Guid Id, int Claim)> lost)
     {
         var command = new NpgsqlBatchCommand(
             """
             WITH lost AS MATERIALIZED (
                 SELECT q.tenant_id, q.id FROM delivery_queue q
+                JOIN unnest(@ids, @claims) AS l (id, claim) ON l.id = q.id AND l.claim = q.claim
                 WHERE q.claimed_by = @worker
-                    AND NOT EXISTS (SELECT FROM unnest(@ids, @claims) AS h (id, claim) WHERE h.id = q.id AND h.claim = q.claim)
-                FOR UPDATE SKIP LOCKED
+                FOR UPDATE OF q SKIP LOCKED
             )
             UPDATE delivery_queue q SET next_attempt_at = clock_timestamp(), claimed_by = NULL
             FROM lost WHERE q.tenant_id = lost.tenant_id AND q.id = lost.id
             """);
         command.Parameters.Add(new("worker", NpgsqlDbType.Integer) { Value = worker });
-        command.Parameters.AddColumn("ids", NpgsqlDbType.Uuid, [.. held], h => h.Id);
-        command.Parameters.AddColumn("claims", NpgsqlDbType.Integer, [.. held], h => h.Claim);
+        command.Parameters.AddColumn("ids", NpgsqlDbType.Uuid, [.. lost], l => l.Id);
+        command.Parameters.AddColumn("claims", NpgsqlDbType.Integer, [.. lost], l => l.Claim);
         return command;
     }
 

@@ -44,8 +44,8 @@ internal sealed partial class Completions(
     /// <summary>Whether to claim no more for now.</summary>
     public bool IsFull => _queue.Reader.Count >= Capacity / 2;
 
-    /// <summary>Deliveries that this process works on, with their claims. What else is claimed in its name, nobody works on.</summary>
-    public IReadOnlyCollection<(Guid Id, int Claim)> Held => [.. _held.Keys];
+    /// <summary>Which of what is claimed in the name of this process nobody works on.</summary>
+    public List<(Guid Id, int Claim)> NotHeld(List<(Guid Id, int Claim)> claimed) => claimed.FindAll(c => !_held.ContainsKey(c));
 
     /// <summary>A delivery is worked on.</summary>
     public void Hold(Guid id, int claim) => _held[(id, claim)] = 0;

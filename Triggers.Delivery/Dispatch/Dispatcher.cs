@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Options;
+using Npgsql;
 using Triggers.Core.State;
 using Triggers.Delivery.Attempts;
 using Triggers.Delivery.Completion;
@@ -99,9 +100,19 @@ internal sealed class Dispatcher(
     /// <summary>Before anything is claimed: after Postgres was away, what was claimed without our knowing is free again.</summary>
     private async Task FreeAsync(CancellationToken cancellationToken)
     {
-        await using var batch = dataSource.Pool.CreateBatch();
-        batch.BatchCommands.Add(DeliveryQueue.Free(worker.Number, completions.Held));
-        await batch.ExecuteNonQueryAsync(cancellationToken);
+        await using var connection = await dataSource.Pool.OpenConnectionAsync(cancellationToken);
+        var claimed = new List<(Guid Id, int Claim)>();
+        await using (var batch = new NpgsqlBatch(connection) { BatchCommands = { DeliveryQueue.ClaimedBy(worker.Number) } })
+        await using (var reader = await batch.ExecuteReaderAsync(cancellationToken))
+        {
+            while (await reader.ReadAsync(cancellationToken))
+                claimed.Add((reader.GetGuid(0), reader.GetInt32(1)));
+        }
+        // Asked only now: the projection begins its attempts before it writes that they are claimed, and goes on meanwhile.
+        if (completions.NotHeld(claimed) is not { Count: > 0 } lost)
+            return;
+        await using var free = new NpgsqlBatch(connection) { BatchCommands = { DeliveryQueue.Free(worker.Number, lost) } };
+        await free.ExecuteNonQueryAsync(cancellationToken);
     }
 
     private async Task SweepAsync(CancellationToken cancellationToken)

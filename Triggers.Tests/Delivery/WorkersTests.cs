@@ -9,6 +9,9 @@ namespace Triggers.Tests.Delivery;
 /// <summary>Several delivery services on one database, and what becomes of the work of one that dies.</summary>
 public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres)
 {
+    /// <summary>An attempt that is given up while the test still sets the scene would be another story.</summary>
+    private static readonly (string, string)[] s_patient = [("Delivery:AttemptTimeout", "00:05:00"), ("Delivery:Lease", "00:10:00")];
+
     [Fact]
     public async Task Two_share_the_work_and_do_none_of_it_twice()
     {
@@ -146,7 +149,7 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
         var answer = new TaskCompletionSource<int>();
         Receiver.Respond = async (_, context) => context.Response.StatusCode = await answer.Task;
         await Engine.SubscribeAsync(Receiver.Url);
-        await Engine.StartDeliveryAsync();
+        await Engine.StartDeliveryAsync(s_patient);
         var id = (await Engine.AppendAsync("order.created"))[0];
         await InFlightAsync();
 
@@ -166,7 +169,7 @@ public sealed class WorkersTests(PostgresServer postgres) : EngineTests(postgres
         var answer = new TaskCompletionSource();
         Receiver.Respond = (_, _) => answer.Task;
         await Engine.SubscribeAsync(Receiver.Url);
-        await Engine.StartDeliveryAsync();
+        await Engine.StartDeliveryAsync(s_patient);
         var id = (await Engine.AppendAsync("order.created"))[0];
         await InFlightAsync();
 

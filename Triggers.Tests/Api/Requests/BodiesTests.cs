@@ -114,6 +114,39 @@ public sealed class BodiesTests(ApiFixture api) : IClassFixture<ApiFixture>
     }
 
     [Fact]
+    public async Task Of_large_bodies_a_tenant_has_few_at_a_time_and_the_others_are_not_read()
+    {
+        await using var host = new ApiHost(api.ConnectionString, ("Requests:MaxBodyBytesPerTenant", $"{8 * Mebibyte}"));
+        var loud = await api.NewKeyAsync((await api.NewTenantAsync()).Id);
+        using var other = host.Client(await api.NewKeyAsync((await api.NewTenantAsync()).Id));
+        using var ready = host.Client();
+        await ready.WaitUntilReadyAsync();
+        var event900kB = $$"""{"type":"a","data":"{{new string('x', 900_000)}}"}""";
+        var clients = new List<(RawClient Client, Task<(int Status, Dictionary<string, string>)> Answer)>();
+        for (var i = 0; i < 3; i++)
+        {
+            var client = await RawClient.ConnectAsync(host.Address);
+            await client.SendHeadAsync("POST /events", loud, "Content-Type: application/json", "Content-Length: 1000000");
+            clients.Add((client, client.ReadHeadAsync()));
+            await client.SendAsync(new byte[500_000]);
+        }
+
+        // A quarter of 8 MiB has room for two.
+        var refused = await (await Task.WhenAny(clients.Select(c => c.Answer)));
+        Assert.Equal(429, refused.Status);
+        Assert.Equal("close", refused.Item2["Connection"]);
+        Assert.Equal(2, clients.Count(c => !c.Answer.IsCompleted));
+        Assert.InRange(Memory(host).Total, 2_000_000, 2 * Mebibyte);
+        using var loudClient = host.Client(loud);
+        (await loudClient.PostAsync("/events", event900kB)).IsProblem(429, "too_many_bytes");
+        Assert.Equal(202, (await loudClient.PostAsync("/events", """{"type":"a","data":1}""")).Status);
+        Assert.Equal(202, (await other.PostAsync("/events", event900kB)).Status);
+
+        clients.ForEach(c => c.Client.Dispose());
+        await Wait.UntilAsync("there is room again", async () => (await loudClient.PostAsync("/events", event900kB)).Status == 202);
+    }
+
+    [Fact]
     public async Task What_all_bodies_hold_together_is_bounded()
     {
         const long Limit = 8 * Mebibyte;
