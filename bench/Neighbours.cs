@@ -24,6 +24,7 @@ internal static class Neighbours
           --rate N           the quiet tenant's events a second             20
           --alone N          seconds without a neighbour                    20
           --beside N         seconds beside it, at most                     40
+          --limited          with the limits that tenants have by default
         hanging: 60 subscriptions, of which each has 40 events of 1 MB; their receivers read and never answer
         deaf:    the same, and they do not even read
         bytes:   what those 60 are sent at first, signed and sent without Triggers: what the machine itself makes of it
@@ -45,7 +46,7 @@ internal static class Neighbours
 
         var kafkaHome = options.Of("--log", "postgres") == "kafka" ? Environment.GetEnvironmentVariable("KAFKA_HOME")
             ?? throw new InvalidOperationException("KAFKA_HOME names no Apache Kafka.") : null;
-        await using var system = await SystemUnderTest.StartAsync(kafkaHome);
+        await using var system = await SystemUnderTest.StartAsync(kafkaHome, options.Has("--limited"));
         using var admin = Client(system.Api, system.AdminKey);
         var (quietKey, loudKey) = (await TenantAsync(admin, "quiet"), await TenantAsync(admin, "loud"));
         using var client = Client(system.Api, quietKey);

@@ -76,10 +76,16 @@ internal sealed partial class SystemUnderTest : IAsyncDisposable
 
     /// <summary>Starts everything, and answers at the moment at which all of it says that it is ready.</summary>
     /// <param name="kafkaHome">Where an Apache Kafka is, to log events there; null for the Postgres log.</param>
-    public static Task<SystemUnderTest> StartAsync(string? kafkaHome) => StartAsync(system => system._started.Task,
-        // What is measured is not how it refuses.
-        "--RateLimiting:RequestsPerSecond=1000000", "--RateLimiting:Burst=1000000", "--RateLimiting:EventsPerSecond=0",
-        "--RateLimiting:BytesPerSecond=0", $"--Kafka:Home={kafkaHome}");
+    /// <param name="limited">Whether tenants have their limits. Otherwise what is measured is not how it refuses.</param>
+    public static Task<SystemUnderTest> StartAsync(string? kafkaHome, bool limited = false) => StartAsync(system => system._started.Task,
+    [
+        $"--Kafka:Home={kafkaHome}",
+        .. limited ? (string[])[] :
+        [
+            "--RateLimiting:RequestsPerSecond=1000000", "--RateLimiting:Burst=1000000", "--RateLimiting:EventsPerSecond=0",
+            "--RateLimiting:BytesPerSecond=0",
+        ],
+    ]);
 
     /// <summary>Starts nothing but Postgres.</summary>
     public static Task<SystemUnderTest> StartPostgresAsync() =>

@@ -98,7 +98,8 @@ internal static class Body
     }
 
     /// <summary>
-    /// The buffer grows with what comes, whatever length was announced, until it is let in as a large one; what is read leaves the server's own buffer at once.
+    /// The buffer grows with what comes, whatever length was announced, until it is let in as a large one; what is read leaves the
+    /// server's own buffer at once.
     /// </summary>
     private static async Task<ReadOnlyMemory<byte>> ReadAsync(
         HttpContext context, int maxBytes, BodyMemory.Share share, CancellationToken cancellationToken)

@@ -31,8 +31,9 @@ public sealed class LargeDataMigrationTests(PostgresServer postgres)
             await using var read = new NpgsqlCommand("SELECT count(*) FROM events", reader);
             await read.ExecuteScalarAsync(TestContext.Current.CancellationToken);
 
-            var refused = await Assert.ThrowsAsync<PostgresException>(engine.MigrateAsync);
-            Assert.Equal(PostgresErrorCodes.LockNotAvailable, refused.SqlState);
+            var refused = await Assert.ThrowsAnyAsync<Exception>(engine.MigrateAsync);
+            Assert.Equal(
+                PostgresErrorCodes.LockNotAvailable, Assert.IsType<PostgresException>(refused.GetBaseException()).SqlState);
             await engine.AppendAsync("order.created");
         }
 
