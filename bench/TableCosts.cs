@@ -74,6 +74,8 @@ internal sealed class TableCosts : IAsyncDisposable
         }
         foreach (var events in (int[])[0, 50])
         {
+            if (events > 0)
+                await costs.AppendAsync(events);
             await costs.ReadAsync(events, times: 200);
             var micros = await costs.ReadAsync(events, times: 3_000);
             Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"Reading the log, {events} events: {micros:0} µs"));
@@ -175,8 +177,6 @@ internal sealed class TableCosts : IAsyncDisposable
     /// <returns>Microseconds of the backend for each time.</returns>
     private async Task<double> ReadAsync(int events, int times)
     {
-        if (events > 0)
-            await AppendAsync(events);
         await using var connection = await _engine.OpenConnectionAsync();
         var before = SystemUnderTest.Ticks(connection.ProcessID, withEndedChildren: false);
         for (var i = 0; i < times; i++)
