@@ -2,6 +2,8 @@ using System.ComponentModel.DataAnnotations;
 using System.Globalization;
 using System.Net;
 using Microsoft.Extensions.Options;
+using Triggers.Core.Retries;
+using Triggers.Core.Tables;
 
 namespace Triggers.Delivery;
 
@@ -18,11 +20,11 @@ public sealed class DeliveryOptions
 
     /// <summary>How long an attempt may take, from the first step to the last byte we read.</summary>
     [Range(typeof(TimeSpan), "00:00:00.1", "00:05:00", ErrorMessage = "Delivery:AttemptTimeout must be between 0.1 and 300 seconds.")]
-    public TimeSpan AttemptTimeout { get; set; } = TimeSpan.FromSeconds(15);
+    public TimeSpan AttemptTimeout { get; set; } = RetryPolicy.DefaultTimeout;
 
     /// <summary>How long a claimed delivery is left alone before it comes due again by itself.</summary>
     [Range(typeof(TimeSpan), "00:00:06", "00:30:00", ErrorMessage = "Delivery:Lease must be between 6 seconds and 30 minutes.")]
-    public TimeSpan Lease { get; set; } = TimeSpan.FromSeconds(30);
+    public TimeSpan Lease { get; set; } = TimeSpan.FromSeconds(45);
 
     /// <summary>
     /// Networks outside the public internet that webhooks may be sent to, as CIDR ranges separated by commas:
@@ -40,10 +42,21 @@ public sealed class DeliveryOptions
 
     /// <summary>When to try again, and when to give up.</summary>
     [ValidateObjectMembers]
-    public Retries.RetryOptions Retry { get; set; } = new();
+    public RetryOptions Retry { get; set; } = new();
 
     /// <summary>An attempt starts only while this much of the lease is sure to be left when it ends.</summary>
     internal static readonly TimeSpan LeaseMargin = TimeSpan.FromSeconds(5);
+
+    /// <summary>
+    /// How long an attempt may take to a subscription that says so, or does not: no longer than the lease has room for.
+    /// </summary>
+    internal TimeSpan TimeoutOf(RetryPolicy? policy)
+    {
+        var room = Lease - LeaseMargin - LeaseMargin;
+        return policy?.Timeout is not { } asked || asked <= AttemptTimeout ? policy?.Timeout ?? AttemptTimeout
+            : asked <= room ? asked
+            : room > AttemptTimeout ? room : AttemptTimeout;
+    }
 
     internal static bool TryParseNetworks(string text, out IReadOnlyList<IPNetwork> networks)
     {

@@ -5,7 +5,7 @@ using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Completion;
-using Triggers.Delivery.Retries;
+using Triggers.Core.Retries;
 using Triggers.Delivery.Subscriptions;
 using Triggers.Delivery.Waking;
 
@@ -138,7 +138,8 @@ internal sealed partial class Attempter(
     private async Task<Completed?> MakeAsync(DueDelivery delivery, PayloadShare share, Subscriber subscriber, Action signed, Action letGo)
     {
         // Too late to be sure to end within the lease.
-        if (time.GetElapsedTime(delivery.ClaimedAt) + options.Value.AttemptTimeout + DeliveryOptions.LeaseMargin >= options.Value.Lease)
+        if (time.GetElapsedTime(delivery.ClaimedAt) + options.Value.TimeoutOf(subscriber.Retry) + DeliveryOptions.LeaseMargin
+            >= options.Value.Lease)
             return null;
         if (await EventOfAsync(share) is not { } e)
         {
@@ -189,7 +190,8 @@ internal sealed partial class Attempter(
         }
 
         var transition = RetrySchedule.After(
-            options.Value.Retry, number, result.Outcome, result.StatusCode, result.RetryAfter, Random.Shared.NextDouble());
+            subscriber.Retry is { } policy ? options.Value.Retry.With(policy) : options.Value.Retry, number, result.Outcome, result.StatusCode, result.RetryAfter,
+            time.GetUtcNow() - TypeId.CreatedAt(delivery.Id), Random.Shared.NextDouble());
         if (delivery.Test && result.Outcome != AttemptOutcome.Delivered)
             transition = Transition.Cancelled();
         metrics.Attempted(result);

@@ -1,3 +1,4 @@
+using Microsoft.Extensions.Http.Resilience;
 using Microsoft.Extensions.Options;
 using Polly;
 using Polly.Telemetry;
@@ -24,8 +25,11 @@ internal static class WebhookClient
             // Connections live in the handler, which renews them itself.
             .SetHandlerLifetime(Timeout.InfiniteTimeSpan)
             .RemoveAllLoggers();
-        webhooks.AddResilienceHandler("attempt", (pipeline, context) =>
-            pipeline.AddTimeout(context.ServiceProvider.GetRequiredService<IOptions<DeliveryOptions>>().Value.AttemptTimeout));
+        webhooks.AddResilienceHandler("attempt", pipeline => pipeline.AddTimeout(new HttpTimeoutStrategyOptions
+        {
+            TimeoutGenerator = attempt => ValueTask.FromResult(
+                attempt.Context.GetRequestMessage()!.Options.TryGetValue(WebhookSender.TimeLimit, out var limit) ? limit : default),
+        }));
         webhooks.AddHttpMessageHandler(provider => new StaleConnectionHandler(
             fresh: Sockets(provider, connectionLifetime: TimeSpan.Zero), provider.GetRequiredService<DeliveryMetrics>()));
     }

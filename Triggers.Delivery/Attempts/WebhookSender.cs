@@ -40,6 +40,9 @@ internal sealed class WebhookSender(IHttpClientFactory clients, IOptions<Deliver
     /// </summary>
     public const string ClientName = "webhooks";
 
+    /// <summary>How long a request may take.</summary>
+    public static readonly HttpRequestOptionsKey<TimeSpan> TimeLimit = new(nameof(TimeLimit));
+
     /// <summary>Sends, and never throws but for <paramref name="cancellationToken"/>: a failure is a result.</summary>
     /// <param name="delivery">What is sent.</param>
     /// <param name="share">Of its event; let go once the request is written.</param>
@@ -65,7 +68,9 @@ internal sealed class WebhookSender(IHttpClientFactory clients, IOptions<Deliver
         }
         signed();
 
-        using var timeout = new CancellationTokenSource(options.Value.AttemptTimeout, time);
+        var timeLimit = options.Value.TimeoutOf(subscriber.Retry);
+        request.Options.Set(TimeLimit, timeLimit);
+        using var timeout = new CancellationTokenSource(timeLimit, time);
         using var linked = CancellationTokenSource.CreateLinkedTokenSource(timeout.Token, cancellationToken);
         var exchange = Exchange.Begin();
         using (request)
