@@ -40,6 +40,13 @@ public sealed class DeliveryOptions
     /// <summary>Ports that webhooks may be sent to, and ranges of them, separated by commas.</summary>
     public string AllowedPorts { get; set; } = "80,443,1024-65535";
 
+    /// <summary>
+    /// An HTTP proxy that every webhook goes by, as in <c>http://proxy:3128</c>, with user name and password where it wants them. It then
+    /// has the check of addresses; those that are given as numbers, and ports, are checked before. Empty: none, whatever the environment
+    /// says.
+    /// </summary>
+    public string EgressProxy { get; set; } = "";
+
     /// <summary>When to try again, and when to give up.</summary>
     [ValidateObjectMembers]
     public RetryOptions Retry { get; set; } = new();
@@ -57,6 +64,11 @@ public sealed class DeliveryOptions
             : asked <= room ? asked
             : room > AttemptTimeout ? room : AttemptTimeout;
     }
+
+    /// <summary>Of the egress proxy; null without one.</summary>
+    internal Uri? EgressProxyAddress =>
+        Uri.TryCreate(EgressProxy, UriKind.Absolute, out var proxy) && proxy.Scheme == Uri.UriSchemeHttp && proxy.Host.Length > 0
+            && proxy.PathAndQuery == "/" ? proxy : null;
 
     internal static bool TryParseNetworks(string text, out IReadOnlyList<IPNetwork> networks)
     {
@@ -106,6 +118,8 @@ internal sealed class DeliveryOptionsRules : IValidateOptions<DeliveryOptions>
             failures.Add(
                 "Delivery:AllowedPorts must be ports from 1 to 65535 and ranges, as in 80,443,1024-65535; it is "
                     + $"'{options.AllowedPorts}'.");
+        if (options.EgressProxy.Length > 0 && options.EgressProxyAddress is null)
+            failures.Add("Delivery:EgressProxy must be the address of an HTTP proxy, as in http://proxy:3128.");
         if (options.ConnectTimeout > options.AttemptTimeout)
             failures.Add(
                 $"Delivery:ConnectTimeout ({options.ConnectTimeout}) must not exceed Delivery:AttemptTimeout ({options.AttemptTimeout}).");

@@ -30,7 +30,8 @@ internal static class OpenApiSchemas
         var attributes = member.GetCustomAttributes(inherit: true);
         // The generator forgets it of an object in a body, which it writes in place.
         if (schema is { Type: JsonSchemaType.Object, Properties.Count: > 0 } && member is PropertyInfo { } property
-            && property.DeclaringType!.IsDefined(typeof(JsonUnmappedMemberHandlingAttribute)) && new NullabilityInfoContext().Create(property).ReadState == NullabilityState.Nullable)
+            && property.DeclaringType!.IsDefined(typeof(JsonUnmappedMemberHandlingAttribute))
+            && new NullabilityInfoContext().Create(property).ReadState == NullabilityState.Nullable)
             schema.Type |= JsonSchemaType.Null;
         if (attributes.Any(a => a is NotRemovableAttribute))
             schema.Type &= ~JsonSchemaType.Null;

@@ -95,8 +95,11 @@ internal sealed record RetryBody
             fields.Refuse("", problem);
 
         var kept = JsonSerializer.SerializeToNode(body.ToPolicy())!.AsObject();
-        foreach (var name in kept.Select(member => member.Key).Where(name => !fields.Has(JsonNamingPolicy.CamelCase.ConvertName(name))).ToList())
-            kept.Remove(name);
+        foreach (var name in kept.Select(member => member.Key).ToList())
+        {
+            if (!fields.Has(JsonNamingPolicy.CamelCase.ConvertName(name)))
+                kept.Remove(name);
+        }
         patch = kept.ToJsonString();
         return body;
     }

@@ -42,7 +42,8 @@ internal static class SubscriptionDocs
     };
 
     public static readonly Operation Change = new("changeSubscription", Group, "Change a subscription",
-        "JSON merge patch (RFC 7396): members that are not there stay. `headers` are merged, name by name; `retry` member by member; `eventTypes` are replaced. "
+        "JSON merge patch (RFC 7396): members that are not there stay. `headers` are merged, name by name, and "
+            + "`retry` member by member; `eventTypes` are replaced. "
             + "A disabled "
         + "subscription gets no new deliveries; those it has wait until it is enabled again. What was published meanwhile is delivered "
         + "by a replay "

@@ -52,14 +52,20 @@ public static class RetrySchedule
     public static TimeSpan Delay(RetryOptions options, int attempt, double random)
     {
         // In floating point: a large exponent gives infinity, which the cap then cuts.
-        var seconds = options.Schedule is { } schedule ? schedule[Math.Min(attempt, schedule.Count) - 1].TotalSeconds : Math.Min(options.BaseDelay.TotalSeconds * Math.Pow(options.Factor, attempt - 1), options.MaxDelay.TotalSeconds);
+        var seconds = options.Schedule is { } schedule
+            ? schedule[Math.Min(attempt, schedule.Count) - 1].TotalSeconds
+            : Math.Min(options.BaseDelay.TotalSeconds * Math.Pow(options.Factor, attempt - 1), options.MaxDelay.TotalSeconds);
         return TimeSpan.FromSeconds(seconds * (1 + options.Jitter * (2 * random - 1)));
     }
 
     // What is no status code at all counts as 5xx (RFC 9110, 15).
-    private static bool Retries(IReadOnlyList<string>? statuses, int? statusCode) => statuses is null
-        ? statusCode is 408 or 425 or 429 or >= 500 or < 200
-        : statuses.Any(s => s[1..] == "xx" ? s[0] - '0' == (statusCode is < 200 or > 599 ? 5 : statusCode / 100) : s == statusCode.ToString());
+    private static bool Retries(IReadOnlyList<string>? statuses, int? statusCode)
+    {
+        if (statuses is null)
+            return statusCode is 408 or 425 or 429 or >= 500 or < 200;
+        var ofClass = statusCode is < 200 or > 599 ? "5xx" : $"{statusCode / 100}xx";
+        return statuses.Any(s => s == ofClass || s == statusCode.ToString());
+    }
 
     private static TimeSpan Max(TimeSpan a, TimeSpan b) => a > b ? a : b;
 

@@ -189,8 +189,9 @@ internal sealed partial class Attempter(
             metrics.AttemptEnded();
         }
 
+        var policy = subscriber.Retry is { } own ? options.Value.Retry.With(own) : options.Value.Retry;
         var transition = RetrySchedule.After(
-            subscriber.Retry is { } policy ? options.Value.Retry.With(policy) : options.Value.Retry, number, result.Outcome, result.StatusCode, result.RetryAfter,
+            policy, number, result.Outcome, result.StatusCode, result.RetryAfter,
             time.GetUtcNow() - TypeId.CreatedAt(delivery.Id), Random.Shared.NextDouble());
         if (delivery.Test && result.Outcome != AttemptOutcome.Delivered)
             transition = Transition.Cancelled();

@@ -1,3 +1,4 @@
+using System.Net;
 using Microsoft.Extensions.Http.Resilience;
 using Microsoft.Extensions.Options;
 using Polly;
@@ -34,14 +35,23 @@ internal static class WebhookClient
             fresh: Sockets(provider, connectionLifetime: TimeSpan.Zero), provider.GetRequiredService<DeliveryMetrics>()));
     }
 
-    private static SocketsHttpHandler Sockets(IServiceProvider provider, TimeSpan connectionLifetime) => new()
+    private static NetworkCredential? CredentialsOf(Uri proxy) =>
+        proxy.UserInfo.Split(':', 2) is [{ Length: > 0 } name, var password]
+            ? new NetworkCredential(Uri.UnescapeDataString(name), Uri.UnescapeDataString(password)) : null;
+
+    private static SocketsHttpHandler Sockets(IServiceProvider provider, TimeSpan connectionLifetime) =>
+        Sockets(provider, provider.GetRequiredService<IOptions<DeliveryOptions>>().Value, connectionLifetime);
+
+    private static SocketsHttpHandler Sockets(IServiceProvider provider, DeliveryOptions options, TimeSpan connectionLifetime) => new()
     {
         AllowAutoRedirect = false,
         UseCookies = false,
-        UseProxy = false,
+        // Never one of the environment: who sets that for other programs would take the guard out of this one.
+        UseProxy = options.EgressProxyAddress is not null,
+        Proxy = options.EgressProxyAddress is { } proxy ? new WebProxy(proxy) { Credentials = CredentialsOf(proxy) } : null,
         ActivityHeadersPropagator = null,
-        AutomaticDecompression = System.Net.DecompressionMethods.None,
-        ConnectTimeout = provider.GetRequiredService<IOptions<DeliveryOptions>>().Value.ConnectTimeout,
+        AutomaticDecompression = DecompressionMethods.None,
+        ConnectTimeout = options.ConnectTimeout,
         PooledConnectionLifetime = connectionLifetime,
         MaxResponseHeadersLength = 32,
         MaxResponseDrainSize = 64 * 1024,

@@ -33,7 +33,8 @@ internal sealed record AttemptResult(
 }
 
 /// <summary>Makes one HTTP request: signed, guarded, timed, classified. What follows from it is decided elsewhere.</summary>
-internal sealed class WebhookSender(IHttpClientFactory clients, IOptions<DeliveryOptions> options, TimeProvider time)
+internal sealed class WebhookSender(
+    IHttpClientFactory clients, AddressGuard guard, IOptions<DeliveryOptions> options, TimeProvider time)
 {
     /// <summary>
     /// The HttpClient that webhooks go out by. It follows nothing, keeps nothing and retries nothing: the schedule does.
@@ -77,6 +78,7 @@ internal sealed class WebhookSender(IHttpClientFactory clients, IOptions<Deliver
         {
             try
             {
+                guard.CheckBeforeProxy(request.RequestUri!);
                 // The factory's client is cheap to make and its handler is shared: nothing of it to dispose.
                 var client = clients.CreateClient(ClientName);
                 using var response = await client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, linked.Token);

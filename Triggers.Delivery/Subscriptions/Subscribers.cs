@@ -80,7 +80,8 @@ internal sealed class Subscribers
                 new("SELECT version, pg_snapshot_xmin(pg_current_snapshot()) FROM subscriptions_version"),
                 new(
                     """
-                    SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL, retry::text
+                    SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
+                        retry::text
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },

@@ -114,7 +114,8 @@ public class RetryScheduleTests
         Gen.Select(AnyOptions, AnyFailure, Gen.Int[300, 599]).Sample((options, outcome, statusCode) =>
         {
             var most = Math.Max(options.MaxAttempts, options.MaxRejectedAttempts);
-            var last = RetrySchedule.After(options, most, outcome, outcome == AttemptOutcome.HttpStatus ? statusCode : null, null, default, 0.5);
+            var last = RetrySchedule.After(
+                options, most, outcome, outcome == AttemptOutcome.HttpStatus ? statusCode : null, null, default, 0.5);
             Assert.NotEqual(DeliveryStatus.Pending, last.Status);
         });
 
