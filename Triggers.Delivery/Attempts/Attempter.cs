@@ -2,10 +2,10 @@ using System.Diagnostics;
 using System.Text.Json;
 using Microsoft.Extensions.Options;
 using Triggers.Core;
+using Triggers.Core.Retries;
 using Triggers.Core.State;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Completion;
-using Triggers.Core.Retries;
 using Triggers.Delivery.Subscriptions;
 using Triggers.Delivery.Waking;
 

@@ -1,6 +1,6 @@
 using CsCheck;
-using Triggers.Core.Tables;
 using Triggers.Core.Retries;
+using Triggers.Core.Tables;
 
 namespace Triggers.Tests.Delivery;
 

@@ -1,7 +1,7 @@
 using System.Text;
+using Triggers.Core.Retries;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Attempts;
-using Triggers.Core.Retries;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Delivery.Attempts;
