@@ -121,13 +121,22 @@ public sealed class Reservations : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0012_reservations.sql"));
 }
 
-/// <summary>0013_large_data.sql.</summary>
+/// <summary>0013_retry_policies.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
-[Migration("0013_large_data")]
+[Migration("0013_retry_policies")]
+public sealed class RetryPolicies : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0013_retry_policies.sql"));
+}
+
+/// <summary>0014_large_data.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0014_large_data")]
 public sealed class LargeData : Migration
 {
     /// <inheritdoc />
-    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0013_large_data.sql"));
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0014_large_data.sql"));
 }
 
 file static class Scripts
