@@ -136,7 +136,8 @@ public sealed class BodiesTests(ApiFixture api) : IClassFixture<ApiFixture>
         Assert.Equal(429, refused.Status);
         Assert.Equal("close", refused.Item2["Connection"]);
         Assert.Equal(2, clients.Count(c => !c.Answer.IsCompleted));
-        Assert.InRange(Memory(host).Total, 2_000_000, 2 * Mebibyte);
+        // As much of the refused one as there was before it had to wait may not be given back yet.
+        Assert.InRange(Memory(host).Total, 2_000_000, 2_000_000 + 400_000);
         using var loudClient = host.Client(loud);
         (await loudClient.PostAsync("/events", event900kB)).IsProblem(429, "too_many_bytes");
         Assert.Equal(202, (await loudClient.PostAsync("/events", """{"type":"a","data":1}""")).Status);
