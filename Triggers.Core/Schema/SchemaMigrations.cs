@@ -121,6 +121,15 @@ public sealed class Reservations : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0012_reservations.sql"));
 }
 
+/// <summary>0013_circuits.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0013_circuits")]
+public sealed class CircuitBreakers : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0013_circuits.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)
