@@ -13,7 +13,7 @@ internal static class SubscriptionDocs
     private const string Group = "Subscriptions";
 
     private const string Example =
-        """{"id":"sub_01jd0000000000000000000000","url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"circuit":{"state":"closed","reason":null,"since":null,"failingSince":null,"nextProbeAt":null,"failedProbes":0,"lastOutcome":null,"lastStatusCode":null},"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
+        """{"id":"sub_01jd0000000000000000000000","url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"retry":null,"circuit":{"state":"closed","reason":null,"since":null,"failingSince":null,"nextProbeAt":null,"failedProbes":0,"lastOutcome":null,"lastStatusCode":null},"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
 
     public static readonly Operation Create = new("createSubscription", Group, "Subscribe",
         "Every event accepted after this answer whose type matches is sent to the address as a signed webhook (Standard Webhooks). The "
@@ -36,14 +36,15 @@ internal static class SubscriptionDocs
 
     public static readonly Operation Get = new("getSubscription", Group, "Get a subscription",
         "`disabledReason` is `requested`, `gone` after the receiver answered 410, or `failing` after every attempt failed for days. "
-        + "`circuit` says whether deliveries are held because attempts fail, and when the next is tried. The values of `headers` are `***` unless the key has "
-        + "`subscriptions:write`.")
+        + "`circuit` says whether deliveries are held because attempts fail, and when the next is tried. The values of `headers` are "
+        + "`***` unless the key has `subscriptions:write`.")
     {
         AnswerExample = Example,
     };
 
     public static readonly Operation Change = new("changeSubscription", Group, "Change a subscription",
-        "JSON merge patch (RFC 7396): members that are not there stay. `headers` are merged, name by name; `eventTypes` are replaced. "
+        "JSON merge patch (RFC 7396): members that are not there stay. `headers` are merged, name by name, and "
+            + "`retry` member by member; `eventTypes` are replaced. "
             + "A disabled "
         + "subscription gets no new deliveries; those it has wait until it is enabled again. What was published meanwhile is delivered "
         + "by a replay "
@@ -81,6 +82,14 @@ internal static class SubscriptionDocs
         "Whether they are held by request or because attempts failed. What was held is sent in its order, a few at a time at first.")
     {
         AnswerExample = Example,
+    };
+
+    public static readonly Operation PreviewRetries = new("previewRetries", Group, "See when a subscription is tried again",
+        "The attempts there would be if all of them failed, from the subscription's `retry` and the service's settings, and what then "
+        + "becomes of the delivery. What is pending already keeps its next time; what follows is as it says here.")
+    {
+        Query = [RetryPreview.Status],
+        AnswerExample = """{"timeout":"00:00:15","maxAge":null,"maxRetryAfter":"01:00:00","attempts":[{"number":1,"delay":"00:00:00","earliest":"00:00:00","latest":"00:00:00"},{"number":2,"delay":"00:00:10","earliest":"00:00:08","latest":"00:00:12"}],"then":"dead_lettered","reason":"exhausted"}""",
     };
 
     public static readonly Operation Test = new("testSubscription", Group, "Send a test event now",

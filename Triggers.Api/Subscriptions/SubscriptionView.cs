@@ -14,6 +14,7 @@ internal record SubscriptionView(
     bool Enabled,
     string? DisabledReason,
     IReadOnlyDictionary<string, string> Headers,
+    RetryPolicy? Retry,
     CircuitView Circuit,
     DateTimeOffset CreatedAt,
     DateTimeOffset UpdatedAt)
@@ -27,8 +28,8 @@ internal record SubscriptionView(
     /// </summary>
     public static SubscriptionView Of(Subscription s, Caller caller) => new(
         TypeId.Format(TypeId.Subscription, s.Id), s.Url, s.EventTypes, s.Description, s.Enabled, s.DisabledReason,
-        caller.May(Scopes.SubscriptionsWrite) ? s.Headers : s.Headers.ToDictionary(h => h.Key, _ => Masked), CircuitView.Of(s.Circuit),
-        s.CreatedAt, s.UpdatedAt);
+        caller.May(Scopes.SubscriptionsWrite) ? s.Headers : s.Headers.ToDictionary(h => h.Key, _ => Masked),
+        s.Retry, CircuitView.Of(s.Circuit), s.CreatedAt, s.UpdatedAt);
 }
 
 /// <summary>Whether deliveries are made, or held because attempts fail.</summary>

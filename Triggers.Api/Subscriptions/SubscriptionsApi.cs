@@ -39,6 +39,8 @@ internal static class SubscriptionsApi
             .WithMetadata(SubscriptionDocs.OpenCircuit);
         app.MapPost("/subscriptions/{id}/circuit/close", CloseCircuitAsync).RequireScope(Scopes.SubscriptionsWrite)
             .WithMetadata(SubscriptionDocs.CloseCircuit);
+        app.MapGet("/subscriptions/{id}/retry-preview", RetryPreview.GetAsync).RequireScope(Scopes.SubscriptionsRead)
+            .WithMetadata(SubscriptionDocs.PreviewRetries);
         app.MapPost("/subscriptions/{id}/test", SubscriptionTest.SendAsync).RequireScope(Scopes.SubscriptionsWrite)
             .WithMetadata(new CostsEvents(1)).WithMetadata(SubscriptionDocs.Test);
     }
@@ -73,6 +75,7 @@ internal static class SubscriptionsApi
             Description = body.Description,
             Headers = body.Headers ?? [],
             Secrets = [new SigningSecret { Secret = secret }],
+            Retry = body.Retry?.ToPolicy(),
             Enabled = enabled,
             DisabledReason = enabled ? null : DisabledByRequest,
         };
@@ -124,6 +127,9 @@ internal static class SubscriptionsApi
                         WHERE NOT {body.RemovesHeaders} AND lower(key) NOT IN (SELECT lower(key) FROM jsonb_each({headers}::jsonb))
                         UNION ALL SELECT key, value FROM jsonb_each({headers}::jsonb) WHERE value <> 'null'
                     ) AS merged (name, value)),
+                retry = CASE WHEN {body.RemovesRetry} THEN NULL WHEN {body.RetryPatch}::jsonb IS NULL THEN retry
+                    ELSE nullif(
+                        jsonb_strip_nulls(coalesce(retry, jsonb_build_object()) || {body.RetryPatch}::jsonb), jsonb_build_object()) END,
                 enabled = coalesce({body.Enabled}::boolean, enabled),
                 disabled_reason = CASE {body.Enabled}::boolean
                     WHEN true THEN NULL
@@ -136,6 +142,8 @@ internal static class SubscriptionsApi
         var subscription = changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
         // What exceeds a cap that was lowered stays, and may be changed in other ways.
         EnsureWithin(caps.Value, body.EventTypes?.Length ?? 0, body.Headers is null ? 0 : subscription.Headers.Count);
+        if (body.Retry is not null && subscription.Retry is { } retry && RetryBody.Problem(retry) is { } problem)
+            throw ApiException.Invalid("/retry", problem);
         // What failed before says nothing of another address, or of what somebody has mended and enabled again.
         if (body.Url is not null || body.Enabled is true)
             await ApplyAsync(db, CircuitChanges.CloseByRequest(caller.TenantId, key), cancellationToken);
@@ -218,6 +226,7 @@ internal static class SubscriptionsApi
             throw ApiException.Invalid("/headers", $"Must be an object of at most {caps.HeadersPerSubscription} members.");
     }
 
-    private static IQueryable<Subscription> Living(TriggersDbContext db, Caller caller) =>
+    /// <summary>The subscriptions of the caller's tenant that are not deleted.</summary>
+    public static IQueryable<Subscription> Living(TriggersDbContext db, Caller caller) =>
         db.Subscriptions.Include(s => s.Circuit).Where(s => s.TenantId == caller.TenantId && s.DeletedAt == null);
 }

@@ -121,13 +121,22 @@ public sealed class Reservations : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0012_reservations.sql"));
 }
 
-/// <summary>0013_circuits.sql.</summary>
+/// <summary>0013_retry_policies.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
-[Migration("0013_circuits")]
+[Migration("0013_retry_policies")]
+public sealed class RetryPolicies : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0013_retry_policies.sql"));
+}
+
+/// <summary>0014_circuits.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0014_circuits")]
 public sealed class CircuitBreakers : Migration
 {
     /// <inheritdoc />
-    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0013_circuits.sql"));
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0014_circuits.sql"));
 }
 
 file static class Scripts

@@ -2,10 +2,10 @@ using System.Diagnostics;
 using System.Text.Json;
 using Microsoft.Extensions.Options;
 using Triggers.Core;
+using Triggers.Core.Retries;
 using Triggers.Core.State;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Completion;
-using Triggers.Delivery.Retries;
 using Triggers.Delivery.Subscriptions;
 using Triggers.Delivery.Waking;
 
@@ -140,7 +140,8 @@ internal sealed partial class Attempter(
         DueDelivery delivery, PayloadShare share, Lanes lanes, Subscriber subscriber, Action signed, Action letGo)
     {
         // Too late to be sure to end within the lease.
-        if (time.GetElapsedTime(delivery.ClaimedAt) + options.Value.AttemptTimeout + DeliveryOptions.LeaseMargin >= options.Value.Lease)
+        if (time.GetElapsedTime(delivery.ClaimedAt) + options.Value.TimeoutOf(subscriber.Retry) + DeliveryOptions.LeaseMargin
+            >= options.Value.Lease)
             return null;
         if (await EventOfAsync(share) is not { } e)
         {
@@ -191,13 +192,15 @@ internal sealed partial class Attempter(
             metrics.AttemptEnded();
         }
 
+        var policy = subscriber.Retry is { } own ? options.Value.Retry.With(own) : options.Value.Retry;
         var transition = RetrySchedule.After(
-            options.Value.Retry, number, result.Outcome, result.StatusCode, result.RetryAfter, Random.Shared.NextDouble());
+            policy, number, result.Outcome, result.StatusCode, result.RetryAfter,
+            time.GetUtcNow() - TypeId.CreatedAt(delivery.Id), Random.Shared.NextDouble());
         if (delivery.Test && result.Outcome != AttemptOutcome.Delivered)
             transition = Transition.Cancelled();
         metrics.Attempted(result);
         if (!delivery.Test)
-            Learn(lanes, subscriber, started, result);
+            Learn(lanes, subscriber, started, result, policy.MaxRetryAfter);
         if (result.Outcome == AttemptOutcome.Delivered && counts)
             metrics.Delivered(SinceAcceptance(delivery));
         DeliveryTraces.Attempted(activity, result, transition.Status);
@@ -217,14 +220,13 @@ internal sealed partial class Attempter(
     }
 
     /// <summary>What an attempt says of how much its receiver stands, which counts before the next one starts.</summary>
-    private void Learn(Lanes lanes, Subscriber subscriber, long started, AttemptResult result)
+    private void Learn(Lanes lanes, Subscriber subscriber, long started, AttemptResult result, TimeSpan longest)
     {
         circuits.Ended(subscriber, started, result.Outcome, result.StatusCode);
         if (result.Outcome == AttemptOutcome.Delivered)
             lanes.Widen(subscriber.Id);
         else if (result.Outcome == AttemptOutcome.Timeout || result.StatusCode == 429)
             lanes.Narrow(subscriber.Id, started);
-        var longest = options.Value.Retry.MaxRetryAfter;
         if (result.Pause is { } pause)
             lanes.Hold(subscriber.Id, pause < longest ? pause : longest);
     }
