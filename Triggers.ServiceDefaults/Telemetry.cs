@@ -33,8 +33,8 @@ public static class Telemetry
     public const string MetricsPath = "/metrics";
 
     /// <summary>
-    /// Exports by OTLP when <c>OTEL_EXPORTER_OTLP_ENDPOINT</c> is set, and offers metrics to Prometheus when the setting says so. What nobody
-    /// takes is not measured; what a caller's <c>traceparent</c> says is handed on all the same.
+    /// Exports by OTLP when <c>OTEL_EXPORTER_OTLP_ENDPOINT</c> is set, and offers metrics to Prometheus when the setting says so. What
+    /// nobody takes is not measured; what a caller's <c>traceparent</c> says is handed on all the same.
     /// </summary>
     internal static void AddTelemetry(this WebApplicationBuilder builder)
     {

@@ -7,7 +7,9 @@ using Triggers.Api.Errors;
 namespace Triggers.Api.Auth;
 
 /// <summary>How many unknown keys an address may send: each costs a query, and nobody who sends them has a limit of their own.</summary>
-/// <remarks>Token buckets, each kept as the moment at which it is full. The framework's limiter by address wakes ten times a second.</remarks>
+/// <remarks>
+/// Token buckets, each kept as the moment at which it is full. The framework's limiter by address wakes ten times a second.
+/// </remarks>
 internal sealed class StrangerLimits(IOptions<AuthOptions> options, TimeProvider time)
 {
     private const int BurstSeconds = 10;
