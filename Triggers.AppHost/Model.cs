@@ -87,6 +87,9 @@ internal static class Model
                 // second takes the place of Telemetry:SampleRatio.
                 .WithEnvironment("OTEL_DOTNET_EXPERIMENTAL_OTLP_RETRY", "")
                 .WithEnvironment("OTEL_TRACES_SAMPLER", "");
+            // Nobody would be there.
+            if (!settings.Is("Dashboard:Enabled"))
+                project.WithEnvironment("OTEL_EXPORTER_OTLP_ENDPOINT", "");
             foreach (var (key, value) in settings.Telemetry)
                 project.WithEnvironment(key, value);
         }

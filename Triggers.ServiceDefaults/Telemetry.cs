@@ -33,35 +33,39 @@ public static class Telemetry
     public const string MetricsPath = "/metrics";
 
     /// <summary>
-    /// Exports by OTLP when <c>OTEL_EXPORTER_OTLP_ENDPOINT</c> is set, and offers metrics to Prometheus when the setting says so.
+    /// Exports by OTLP when <c>OTEL_EXPORTER_OTLP_ENDPOINT</c> is set, and offers metrics to Prometheus when the setting says so. What
+    /// nobody takes is not measured; what a caller's <c>traceparent</c> says is handed on all the same.
     /// </summary>
     internal static void AddTelemetry(this WebApplicationBuilder builder)
     {
         var configuration = builder.Configuration;
         builder.Services.AddSettings<TelemetryOptions>("Telemetry").ValidateDataAnnotations();
+        var exports = !string.IsNullOrEmpty(configuration["OTEL_EXPORTER_OTLP_ENDPOINT"]);
+        if (!exports && !IsPrometheusOn(configuration))
+            return;
         var telemetry = builder.Services.AddOpenTelemetry()
             // What the environment says comes last, and wins.
             .ConfigureResource(resource =>
                 resource.Clear().AddService(builder.Environment.ApplicationName).AddTelemetrySdk().AddEnvironmentVariableDetector())
-            .WithTracing(tracing =>
-            {
-                tracing.AddSource("Triggers.*")
-                    .AddAspNetCoreInstrumentation(o => o.Filter = context => !IsOfOperations(context.Request.Path));
-                // A sampler set here would silence the environment's.
-                if (string.IsNullOrEmpty(configuration["OTEL_TRACES_SAMPLER"]))
-                {
-                    tracing.SetSampler(provider => new ParentBasedSampler(
-                        new TraceIdRatioBasedSampler(provider.GetRequiredService<IOptions<TelemetryOptions>>().Value.SampleRatio)));
-                }
-            })
             .WithMetrics(metrics =>
             {
                 metrics.AddMeter("Triggers.*").AddAspNetCoreInstrumentation().AddRuntimeInstrumentation();
                 if (IsPrometheusOn(configuration))
                     metrics.AddPrometheusExporter();
             });
-        if (string.IsNullOrEmpty(configuration["OTEL_EXPORTER_OTLP_ENDPOINT"]))
+        if (!exports)
             return;
+        telemetry.WithTracing(tracing =>
+        {
+            tracing.AddSource("Triggers.*")
+                .AddAspNetCoreInstrumentation(o => o.Filter = context => !IsOfOperations(context.Request.Path));
+            // A sampler set here would silence the environment's.
+            if (string.IsNullOrEmpty(configuration["OTEL_TRACES_SAMPLER"]))
+            {
+                tracing.SetSampler(provider => new ParentBasedSampler(
+                    new TraceIdRatioBasedSampler(provider.GetRequiredService<IOptions<TelemetryOptions>>().Value.SampleRatio)));
+            }
+        });
         telemetry.UseOtlpExporter();
         builder.Logging.AddOpenTelemetry(logging =>
         {

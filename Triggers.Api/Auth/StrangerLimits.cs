@@ -1,41 +1,52 @@
+using System.Collections.Concurrent;
 using System.Net;
 using System.Net.Sockets;
-using System.Threading.RateLimiting;
 using Microsoft.Extensions.Options;
 using Triggers.Api.Errors;
 
 namespace Triggers.Api.Auth;
 
 /// <summary>How many unknown keys an address may send: each costs a query, and nobody who sends them has a limit of their own.</summary>
-internal sealed class StrangerLimits(IOptions<AuthOptions> options) : IDisposable
+/// <remarks>
+/// Token buckets, each kept as the moment at which it is full. The framework's limiter by address wakes ten times a second.
+/// </remarks>
+internal sealed class StrangerLimits(IOptions<AuthOptions> options, TimeProvider time)
 {
     private const int BurstSeconds = 10;
+    private const int MaxNetworks = 100_000;
 
-    private readonly PartitionedRateLimiter<IPAddress> _limiter = PartitionedRateLimiter.Create<IPAddress, IPAddress>(address =>
-        RateLimitPartition.GetTokenBucketLimiter(NetworkOf(address), _ => new TokenBucketRateLimiterOptions
-        {
-            TokenLimit = options.Value.UnknownKeysPerSecond * BurstSeconds,
-            TokensPerPeriod = 1,
-            ReplenishmentPeriod = TimeSpan.FromSeconds(1.0 / options.Value.UnknownKeysPerSecond),
-            QueueLimit = 0,
-        }));
+    private readonly ConcurrentDictionary<IPAddress, long> _fullAt = new();
 
     /// <summary>An address is about to ask for a key that this process doesn't know.</summary>
     /// <exception cref="ApiException"><c>rate_limited</c>: it has asked for too many that don't exist.</exception>
     public void EnsureMayAsk(IPAddress? address)
     {
-        if (_limiter.GetStatistics(address ?? IPAddress.None)?.CurrentAvailablePermits is 0)
+        if (_fullAt.TryGetValue(NetworkOf(address), out var at) && at - time.GetTimestamp() > Empty - PerToken)
             throw new ApiException(ErrorCodes.RateLimited, "Too many unknown keys came from this address.") { RetryAfterSeconds = 1 };
     }
 
     /// <summary>It was unknown.</summary>
-    public void Note(IPAddress? address) => _limiter.AttemptAcquire(address ?? IPAddress.None).Dispose();
+    public void Note(IPAddress? address)
+    {
+        var now = time.GetTimestamp();
+        if (_fullAt.Count >= MaxNetworks)
+        {
+            foreach (var full in _fullAt.Where(network => network.Value <= now))
+                _fullAt.TryRemove(full);
+        }
+        _fullAt.AddOrUpdate(NetworkOf(address), _ => now + PerToken, (_, at) => Math.Min(Math.Max(now, at) + PerToken, now + Empty));
+    }
 
-    public void Dispose() => _limiter.Dispose();
+    // How long an empty bucket takes to be full.
+    private long Empty => BurstSeconds * time.TimestampFrequency;
+
+    private long PerToken => time.TimestampFrequency / options.Value.UnknownKeysPerSecond;
 
     /// <summary>Whoever has an IPv6 address has 2^64 of them.</summary>
-    private static IPAddress NetworkOf(IPAddress address)
+    private static IPAddress NetworkOf(IPAddress? address)
     {
+        if (address is null)
+            return IPAddress.None;
         if (address.IsIPv4MappedToIPv6)
             return address.MapToIPv4();
         if (address.AddressFamily != AddressFamily.InterNetworkV6)

@@ -68,7 +68,7 @@ internal static class InboxApi
         using var place = wait > TimeSpan.Zero ? limits.Wait(caller.TenantId) : null;
         while (true)
         {
-            var next = signal.NextOf(caller.TenantId);
+            var next = wait > TimeSpan.Zero ? signal.NextOf(caller.TenantId) : Task.CompletedTask;
             var (events, after) = await reader.ReadPageAsync(filter, context.RequestAborted);
             var left = wait - time.GetElapsedTime(started);
             if (events.Count > 0 || after is not null || left <= TimeSpan.Zero || signal.IsEnding)

@@ -6,34 +6,65 @@ using Triggers.ServiceDefaults;
 namespace Triggers.Api.Inbox;
 
 /// <summary>
-/// Wakes who waits at the inbox: one connection of this process listens for all of them. It says that events were appended; their
-/// way into the inbox takes the projection a moment more.
+/// Wakes who waits at the inbox: one connection of this process listens for all of them, and only while there are any, since every append
+/// wakes who listens. It says that events were appended; their way into the inbox takes the projection a moment more.
 /// </summary>
 internal sealed class InboxSignal(
     NpgsqlDataSource dataSource, Readiness readiness, IHostApplicationLifetime lifetime, TimeProvider time, ILogger<InboxSignal> logger)
     : BackgroundLoop(time, logger)
 {
+    // How long to listen on when nobody waits.
+    private static readonly TimeSpan s_idle = TimeSpan.FromMinutes(1);
+
     // Of tenants that somebody has waited for since their last signal.
     private readonly ConcurrentDictionary<Guid, TaskCompletionSource> _next = new();
 
-    /// <summary>Ends at the tenant's next signal. To be taken before looking, so that nothing falls between looking and waiting.</summary>
-    public Task NextOf(Guid tenantId) =>
-        _next.GetOrAdd(tenantId, static _ => new(TaskCreationOptions.RunContinuationsAsynchronously)).Task;
+    private TaskCompletionSource _wanted = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private long _wantedAt;
+
+    /// <summary>
+    /// Ends at the tenant's next signal, or when the listening begins. To be taken before looking, so that nothing falls between looking
+    /// and waiting.
+    /// </summary>
+    public Task NextOf(Guid tenantId)
+    {
+        var next = _next.GetOrAdd(tenantId, static _ => new(TaskCreationOptions.RunContinuationsAsynchronously));
+        Interlocked.Exchange(ref _wantedAt, Time.GetTimestamp());
+        Volatile.Read(ref _wanted).TrySetResult();
+        return next.Task;
+    }
 
     /// <summary>Whether nobody should wait any longer.</summary>
     public bool IsEnding => readiness.Draining;
 
     protected override async Task RunAsync(CancellationToken stoppingToken)
     {
+        await _wanted.Task.WaitAsync(stoppingToken);
         await using var connection = await dataSource.OpenConnectionAsync(stoppingToken);
         connection.Notification += (_, notification) => Wake(notification.Payload);
-        await using (var listen = new NpgsqlCommand($"LISTEN {Notifications.Events}; LISTEN {Notifications.Inbox}", connection))
-            await listen.ExecuteNonQueryAsync(stoppingToken);
+        await ExecuteAsync($"LISTEN {Notifications.Events}; LISTEN {Notifications.Inbox}");
         Recovered();
         // What was said before we listened.
         WakeAll();
         while (true)
-            await connection.WaitAsync(stoppingToken);
+        {
+            await connection.WaitAsync(s_idle, stoppingToken);
+            if (!IsIdle())
+                continue;
+            // Before the clock is looked at again: who comes after that begins the listening anew.
+            Interlocked.Exchange(ref _wanted, new(TaskCreationOptions.RunContinuationsAsynchronously));
+            if (IsIdle())
+                break;
+        }
+        await ExecuteAsync("UNLISTEN *");
+
+        bool IsIdle() => Time.GetElapsedTime(Volatile.Read(ref _wantedAt)) >= s_idle;
+
+        async Task ExecuteAsync(string sql)
+        {
+            await using var command = new NpgsqlCommand(sql, connection);
+            await command.ExecuteNonQueryAsync(stoppingToken);
+        }
     }
 
     protected override Task PrepareAsync(CancellationToken stoppingToken)

@@ -27,11 +27,14 @@ internal sealed class ParsedEvent
     /// <summary>How many more mistakes the request has room for, beside the first of each event.</summary>
     public required MistakesLeft Room { get; init; }
 
-    /// <summary>Remembers a mistake. The first one is always named.</summary>
-    public void Refuse(string pointer, string detail)
+    /// <summary>Its place in a batch; null when it is alone.</summary>
+    public required int? Index { get; init; }
+
+    /// <summary>Remembers a mistake, of a member or of the event itself. The first one is always named.</summary>
+    public void Refuse(string? member, string detail)
     {
         if (Errors.Count == 0 || Room.Take())
-            Errors.Add(new FieldError(pointer, detail));
+            Errors.Add(new FieldError((Index is { } i ? $"/events/{i}" : "") + (member is null ? "" : Fields.Pointer(member)), detail));
     }
 }
 
@@ -62,7 +65,7 @@ internal static class EventParser
         {
             var reader = new Utf8JsonReader(body.Span, ReaderOptions);
             reader.Read();
-            var parsed = ReadEvent(ref reader, body, "", new MistakesLeft());
+            var parsed = ReadEvent(ref reader, body, null, new MistakesLeft());
             reader.Read();
             return parsed;
         }
@@ -111,18 +114,18 @@ internal static class EventParser
         {
             if (events.Count == maxEvents)
                 throw ApiException.Invalid("/events", $"At most {maxEvents} events are taken in one request.");
-            events.Add(ReadEvent(ref reader, body, $"/events/{events.Count}", room));
+            events.Add(ReadEvent(ref reader, body, events.Count, room));
         }
         return events;
     }
 
     /// <summary>Reads one event, whatever is wrong with it, up to its last token.</summary>
-    private static ParsedEvent ReadEvent(ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, string pointer, MistakesLeft room)
+    private static ParsedEvent ReadEvent(ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, int? index, MistakesLeft room)
     {
-        var parsed = new ParsedEvent { Room = room };
+        var parsed = new ParsedEvent { Index = index, Room = room };
         if (reader.TokenType != JsonTokenType.StartObject)
         {
-            parsed.Refuse(pointer, "An event must be a JSON object.");
+            parsed.Refuse(null, "An event must be a JSON object.");
             reader.Skip();
             return parsed;
         }
@@ -131,33 +134,32 @@ internal static class EventParser
         var seen = new Seen();
         while (reader.Read() && reader.TokenType != JsonTokenType.EndObject)
         {
-            var name = NameOf(ref reader);
-            var at = pointer + Fields.Pointer(name);
-            var index = Array.IndexOf(Names, name);
+            var known = KnownName(ref reader);
+            var name = known < 0 ? NameOf(ref reader) : Names[known];
             reader.Read();
-            if (index < 0)
-                parsed.Refuse(at, $"There is no member \"{Fields.Shorten(name)}\" here.");
-            else if (!seen.First(index))
-                parsed.Refuse(at, "The member comes twice.");
+            if (known < 0)
+                parsed.Refuse(name, $"There is no member \"{Fields.Shorten(name)}\" here.");
+            else if (!seen.First(known))
+                parsed.Refuse(name, "The member comes twice.");
 
             if (name == "data")
-                parsed.Data = ReadData(ref reader, body, parsed, at, outside);
-            else if (index >= 0 && reader.TokenType is JsonTokenType.String or JsonTokenType.Null)
-                ReadText(ref reader, parsed, name, at);
-            else if (index >= 0)
-                parsed.Refuse(at, "Must be text.");
+                parsed.Data = ReadData(ref reader, body, parsed, name, outside);
+            else if (known >= 0 && reader.TokenType is JsonTokenType.String or JsonTokenType.Null)
+                ReadText(ref reader, parsed, name);
+            else if (known >= 0)
+                parsed.Refuse(name, "Must be text.");
             reader.Skip();
         }
 
         if (!seen.Has(0))
-            parsed.Refuse(pointer + "/type", "Is required.");
+            parsed.Refuse("type", "Is required.");
         if (!seen.Has(1))
-            parsed.Refuse(pointer + "/data", "Is required.");
+            parsed.Refuse("data", "Is required.");
         return parsed;
     }
 
     private static ReadOnlyMemory<byte> ReadData(
-        ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, ParsedEvent parsed, string at, int outside)
+        ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, ParsedEvent parsed, string name, int outside)
     {
         var start = (int)reader.TokenStartIndex;
         if (reader.TokenType is JsonTokenType.StartObject or JsonTokenType.StartArray)
@@ -171,12 +173,12 @@ internal static class EventParser
             }
             // The event itself is the first level.
             if (deepest - outside + 1 > Body.MaxDepth)
-                parsed.Refuse(at, $"An event may be nested at most {Body.MaxDepth} deep.");
+                parsed.Refuse(name, $"An event may be nested at most {Body.MaxDepth} deep.");
         }
         return body[start..(int)reader.BytesConsumed];
     }
 
-    private static void ReadText(ref Utf8JsonReader reader, ParsedEvent parsed, string name, string at)
+    private static void ReadText(ref Utf8JsonReader reader, ParsedEvent parsed, string name)
     {
         string? text;
         try
@@ -186,7 +188,7 @@ internal static class EventParser
         catch (InvalidOperationException)
         {
             // An escape that is half of a surrogate pair.
-            parsed.Refuse(at, "Is not Unicode text.");
+            parsed.Refuse(name, "Is not Unicode text.");
             return;
         }
 
@@ -195,9 +197,9 @@ internal static class EventParser
             case "type":
                 parsed.Type = text ?? "";
                 if (!EventTypePattern.IsType(text))
-                    parsed.Refuse(at, "Must be 1 to 256 letters, digits, \".\", \"_\" or \"-\".");
+                    parsed.Refuse(name, "Must be 1 to 256 letters, digits, \".\", \"_\" or \"-\".");
                 else if (EventTypePattern.IsSystem(text))
-                    parsed.Refuse(at, "Types that begin with \"triggers.\" are the system's own.");
+                    parsed.Refuse(name, "Types that begin with \"triggers.\" are the system's own.");
                 break;
             case "time":
                 if (text is null)
@@ -205,11 +207,11 @@ internal static class EventParser
                 if (Rfc3339.TryParse(text, out var time))
                     parsed.Time = time;
                 else
-                    parsed.Refuse(at, "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z.");
+                    parsed.Refuse(name, "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z.");
                 break;
             default:
                 if (text is not null && (!Fields.IsText(text, 1, MaxTextLength)))
-                    parsed.Refuse(at, $"Must be text of 1 to {MaxTextLength} characters, none of them NUL.");
+                    parsed.Refuse(name, $"Must be text of 1 to {MaxTextLength} characters, none of them NUL.");
                 else if (name == "externalId")
                     parsed.ExternalId = text;
                 else if (name == "source")
@@ -218,6 +220,20 @@ internal static class EventParser
                     parsed.Subject = text;
                 break;
         }
+    }
+
+    /// <summary>Which of <see cref="Names"/> it is; -1 for none.</summary>
+    private static int KnownName(ref Utf8JsonReader reader)
+    {
+        // Half of a surrogate pair can't be compared.
+        if (reader.ValueIsEscaped)
+            return Array.IndexOf(Names, NameOf(ref reader));
+        for (var i = 0; i < Names.Length; i++)
+        {
+            if (reader.ValueTextEquals(Names[i]))
+                return i;
+        }
+        return -1;
     }
 
     private static string NameOf(ref Utf8JsonReader reader)

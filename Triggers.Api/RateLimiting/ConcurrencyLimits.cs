@@ -1,40 +1,45 @@
-using System.Threading.RateLimiting;
 using Microsoft.Extensions.Options;
 using Triggers.Api.Errors;
 
 namespace Triggers.Api.RateLimiting;
 
 /// <summary>How many requests that wait for something may be under way at once, in this process.</summary>
-internal sealed class ConcurrencyLimits(IOptions<CapOptions> caps) : IDisposable
+/// <remarks>Counted here, since the framework's limiter by key wakes ten times a second.</remarks>
+internal sealed class ConcurrencyLimits(IOptions<CapOptions> caps)
 {
-    private readonly PartitionedRateLimiter<Guid> _waiting = Of(caps.Value.WaitingRequestsPerTenant);
-    private readonly PartitionedRateLimiter<Guid> _tests = Of(caps.Value.TestsPerSubscription);
+    private readonly Dictionary<Guid, int> _waiting = [], _tests = [];
 
-    /// <summary>A request of the tenant begins to wait at the inbox; the lease is its place.</summary>
+    /// <summary>A request of the tenant begins to wait at the inbox; what is answered is its place, to be given back.</summary>
     /// <exception cref="ApiException"><c>too_many_concurrent</c></exception>
-    public RateLimitLease Wait(Guid tenantId) =>
-        Take(_waiting, tenantId, $"{caps.Value.WaitingRequestsPerTenant} requests of this tenant wait at the inbox already.");
+    public IDisposable Wait(Guid tenantId) => Take(_waiting, tenantId, caps.Value.WaitingRequestsPerTenant,
+        $"{caps.Value.WaitingRequestsPerTenant} requests of this tenant wait at the inbox already.");
 
-    /// <summary>A test of the subscription begins; the lease is its place.</summary>
+    /// <summary>A test of the subscription begins; what is answered is its place, to be given back.</summary>
     /// <exception cref="ApiException"><c>too_many_concurrent</c></exception>
-    public RateLimitLease Test(Guid subscriptionId) =>
-        Take(_tests, subscriptionId, $"{caps.Value.TestsPerSubscription} tests of this subscription are under way already.");
+    public IDisposable Test(Guid subscriptionId) => Take(_tests, subscriptionId, caps.Value.TestsPerSubscription,
+        $"{caps.Value.TestsPerSubscription} tests of this subscription are under way already.");
 
-    public void Dispose()
+    private static Place Take(Dictionary<Guid, int> taken, Guid id, int atOnce, string detail)
     {
-        _waiting.Dispose();
-        _tests.Dispose();
+        lock (taken)
+        {
+            var now = taken.GetValueOrDefault(id);
+            if (now >= atOnce)
+                throw new ApiException(ErrorCodes.TooManyConcurrent, detail) { RetryAfterSeconds = 1 };
+            taken[id] = now + 1;
+        }
+        return new Place(taken, id);
     }
 
-    private static RateLimitLease Take(PartitionedRateLimiter<Guid> limiter, Guid id, string detail)
+    private sealed class Place(Dictionary<Guid, int> taken, Guid id) : IDisposable
     {
-        var lease = limiter.AttemptAcquire(id);
-        if (lease.IsAcquired)
-            return lease;
-        lease.Dispose();
-        throw new ApiException(ErrorCodes.TooManyConcurrent, detail) { RetryAfterSeconds = 1 };
+        public void Dispose()
+        {
+            lock (taken)
+            {
+                if (--taken[id] == 0)
+                    taken.Remove(id);
+            }
+        }
     }
-
-    private static PartitionedRateLimiter<Guid> Of(int atOnce) => PartitionedRateLimiter.Create<Guid, Guid>(id =>
-        RateLimitPartition.GetConcurrencyLimiter(id, _ => new ConcurrencyLimiterOptions { PermitLimit = atOnce, QueueLimit = 0 }));
 }

@@ -57,14 +57,14 @@ internal sealed class RateLimits(LocalLimits local, ApiMetrics metrics, RedisLim
         return (shared ?? local.Take(limits, cost)).Verdict == Verdict.Allowed;
     }
 
-    /// <summary>Gives back what the request did not use. Nobody waits for it.</summary>
+    /// <summary>Gives back what the request did not use.</summary>
     public void Settle(Charge charge)
     {
         var unused = charge.EventsTaken - charge.EventsAccepted;
         if (unused <= 0)
             return;
         if (charge.IsShared)
-            _ = redis!.GiveBackAsync(charge.Limits, charge.Day, unused);
+            redis!.GiveBack(charge.Limits, charge.Day, unused);
         else
             local.GiveBack(charge.Limits, charge.Day, unused);
     }
@@ -72,7 +72,7 @@ internal sealed class RateLimits(LocalLimits local, ApiMetrics metrics, RedisLim
     /// <summary>How limits stand, without taking anything.</summary>
     /// <returns>Null when only Redis knows, and it is away.</returns>
     public async ValueTask<Standing?> LookAsync(Limits limits) =>
-        redis is null ? local.Take(limits, default) : await redis.TakeAsync(limits, default);
+        redis is null ? local.Take(limits, default) : await redis.LookAsync(limits);
 
     /// <summary>Whether the counts are those of all processes.</summary>
     public bool AreShared => redis is not null;

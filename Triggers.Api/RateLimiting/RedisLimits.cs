@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using Microsoft.Extensions.Diagnostics.HealthChecks;
 using StackExchange.Redis;
 using Triggers.Api.Auth;
@@ -7,11 +8,17 @@ using Triggers.Core;
 namespace Triggers.Api.RateLimiting;
 
 /// <summary>
-/// The limits of all processes together: hashes in Redis, read and written by one script, by the clock of Redis. When Redis does not
-/// answer, callers are told at once, and for a second nobody but one probing request asks again.
+/// The limits of all processes together: hashes in Redis, read and written by one script, by the clock of Redis. Who is far from every
+/// limit is let in here, and Redis told a moment later; <see cref="SharedAccount"/> says who is. When Redis does not answer, callers are
+/// told at once, and for a second nobody but one probing request asks again.
 /// </summary>
-internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider time, ILogger<RedisLimits> logger) : IHealthCheck
+internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider time, ILogger<RedisLimits> logger)
+    : IHealthCheck, IAsyncDisposable
 {
+    // What was let in here is told together.
+    private static readonly TimeSpan Step = TimeSpan.FromMilliseconds(50);
+    private const int MaxAccounts = 20_000;
+
     private static readonly Limits Nobody = new(Guid.Empty, new Rate(1, 1), null, null, null, Guid.Empty, null);
 
     // Two hashes, of the account and of the key in it: token buckets, and the counts of the day. Tokens come back by the time that has
@@ -78,6 +85,7 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
             n[i] = tonumber(argument)
         end
         local quota, requests, events, bytes, of_day = n[9], n[10], n[11], n[12], n[13]
+        local told_requests, told_events, told_bytes, told_of_day, told_day = n[14], n[15], n[16], n[17], n[18]
         local account, key = read(KEYS[1]), read(KEYS[2])
         refill(account, 1, n[1], n[2])
         refill(account, 2, n[3], n[4])
@@ -85,6 +93,15 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
         refill(key, 1, n[7], n[8])
         refill(key, 2, -1, 0)
         refill(key, 3, -1, 0)
+        take(account, 1, told_requests)
+        take(key, 1, told_requests)
+        take(account, 2, told_events)
+        take(account, 3, told_bytes)
+        if told_day == account.day then
+            for _, state in ipairs({ account, key }) do
+                state.requests, state.events = state.requests + told_requests, math.max(0, state.events + told_of_day)
+            end
+        end
 
         local verdict, waits = 0, math.max(wait(account, 1, n[1], n[2], requests), wait(key, 1, n[7], n[8], requests))
         if waits > 0 then
@@ -112,7 +129,8 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
             take(account, 3, bytes)
             account.events, key.events = account.events + of_day, key.events + of_day
         end
-        if verdict ~= 1 and requests > 0 or verdict == 0 and of_day + bytes > 0 then
+        if verdict ~= 1 and requests > 0 or verdict == 0 and of_day + bytes > 0
+                or told_requests ~= 0 or told_events ~= 0 or told_bytes ~= 0 or told_of_day ~= 0 then
             write(account)
             write(key)
         end
@@ -120,21 +138,9 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
             left(key, 1), account.events, account.requests, key.events, key.requests }
         """;
 
-    // What was taken and not used; of the counts, unless the day is over.
-    private const string GiveBackScript =
-        """
-        for _, key in ipairs(KEYS) do
-            local state = redis.call('HMGET', key, 'day', 'events')
-            if state[1] and tonumber(state[1]) == tonumber(ARGV[1]) then
-                redis.call('HSET', key, 'events', string.format('%.0f', math.max(0, tonumber(state[2]) - tonumber(ARGV[2]))))
-            end
-        end
-        local tokens = redis.call('HGET', KEYS[1], 'event_tokens')
-        if tokens then
-            redis.call('HSET', KEYS[1], 'event_tokens', string.format('%.6f', tonumber(tokens) + tonumber(ARGV[2])))
-        end
-        return 0
-        """;
+    private readonly ConcurrentDictionary<Guid, SharedAccount> _accounts = new();
+    private readonly ConcurrentQueue<SharedAccount> _untold = new();
+    private int _isSettling;
 
     // When to ask again, as a timestamp of the clock; 0 while Redis answers.
     private long _askAgainAt;
@@ -145,29 +151,32 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
     {
         if (!redis.Made.IsCompletedSuccessfully || !MayAsk())
             return null;
-        try
-        {
-            return await AskAsync(limits, cost);
-        }
-        catch (Exception e) when (RedisConnection.MeansAway(e))
-        {
-            return null;
-        }
+        var account = AccountOf(limits);
+        Standing? standing;
+        lock (account)
+            standing = account.TryTake(limits, cost, time.GetTimestamp());
+        if (standing is null)
+            return await TryAskAsync(account, limits, cost);
+        SettleSoon(account);
+        return standing;
     }
 
+    /// <summary>How limits stand in Redis, with all that this process has let in.</summary>
+    /// <returns>Null when Redis does not answer.</returns>
+    public async ValueTask<Standing?> LookAsync(Limits limits) =>
+        redis.Made.IsCompletedSuccessfully && MayAsk() ? await TryAskAsync(AccountOf(limits), limits, default) : null;
+
     /// <summary>Gives back events of a day that were taken and not accepted.</summary>
-    public async Task GiveBackAsync(Limits limits, long day, int events)
+    public void GiveBack(Limits limits, long day, int events)
     {
-        try
-        {
-            var client = await redis.Made;
-            await client.GetDatabase().ScriptEvaluateAsync(GiveBackScript, KeysOf(limits), [day, events]);
-        }
-        catch (Exception e) when (RedisConnection.MeansAway(e))
-        {
-            Log.NotGivenBack(logger, events, e.Message);
-        }
+        var account = AccountOf(limits);
+        lock (account)
+            account.GiveBack(limits, day, events);
+        SettleSoon(account);
     }
+
+    /// <summary>Tells Redis what it has not been told yet.</summary>
+    public async ValueTask DisposeAsync() => await SettleAsync();
 
     /// <summary>Asks as requests do, so that it also ends the pause once Redis is back.</summary>
     public async Task<HealthCheckResult> CheckHealthAsync(HealthCheckContext context, CancellationToken cancellationToken = default)
@@ -177,7 +186,7 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
             return HealthCheckResult.Degraded("not connected yet" + meanwhile);
         try
         {
-            await AskAsync(Nobody, default);
+            await AskAsync(AccountOf(Nobody), Nobody, default);
             return HealthCheckResult.Healthy();
         }
         catch (Exception e) when (RedisConnection.MeansAway(e))
@@ -186,25 +195,46 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
         }
     }
 
-    private async Task<Standing> AskAsync(Limits limits, Cost cost)
+    private async Task<Standing?> TryAskAsync(SharedAccount account, Limits limits, Cost cost)
     {
         try
         {
-            var client = await redis.Made;
-            RedisValue[] arguments =
-            [
-                .. Of(limits.Requests), .. Of(limits.Events), .. Of(limits.Bytes), .. Of(limits.KeyRequests), limits.EventsPerDay ?? -1,
-                cost.Requests, cost.Events, cost.Bytes, cost.AllEventsOfDay,
-            ];
-            var answer = await client.GetDatabase().ScriptEvaluateAsync(TakeScript, KeysOf(limits), arguments)
-                .WaitAsync(RequestBudget.Redis, time);
-            var n = (long[])answer!;
+            return await AskAsync(account, limits, cost);
+        }
+        catch (Exception e) when (RedisConnection.MeansAway(e))
+        {
+            return null;
+        }
+    }
+
+    private async Task<Standing> AskAsync(SharedAccount account, Limits limits, Cost cost)
+    {
+        Cost told = default;
+        Standing? standing = null;
+        try
+        {
+            Task<RedisResult> asked;
+            // Redis hears what was let in before it is asked for more: what is sent first comes first.
+            lock (account)
+            {
+                told = account.Ask(limits, cost);
+                foreach (var other in account.Untold())
+                    _ = TryAskAsync(account, other, default);
+                asked = redis.Made.Result.GetDatabase().ScriptEvaluateAsync(TakeScript, KeysOf(limits),
+                [
+                    .. Of(limits.Requests), .. Of(limits.Events), .. Of(limits.Bytes), .. Of(limits.KeyRequests),
+                    limits.EventsPerDay ?? -1, cost.Requests, cost.Events, cost.Bytes, cost.AllEventsOfDay,
+                    told.Requests, told.Events, told.Bytes, told.AllEventsOfDay, account.Day,
+                ]);
+            }
+            var n = (long[])(await asked.WaitAsync(RequestBudget.Redis, time))!;
             if (Interlocked.Exchange(ref _askAgainAt, 0) != 0)
                 Log.Shared(logger);
-            return new Standing(
+            standing = new Standing(
                 (Verdict)n[0], (int)Math.Min(n[1], int.MaxValue), Day: n[2], SecondsLeft: (int)n[3],
                 RequestsLeft: n[4], EventsLeft: n[5], BytesLeft: n[6], KeyRequestsLeft: n[7],
                 EventsToday: n[8], RequestsToday: n[9], KeyEventsToday: n[10], KeyRequestsToday: n[11]);
+            return standing.Value;
         }
         catch (Exception e) when (RedisConnection.MeansAway(e))
         {
@@ -212,6 +242,52 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
                 Log.Alone(logger, e.Message);
             throw;
         }
+        finally
+        {
+            lock (account)
+                account.Answered(limits, told + cost, standing, time.GetTimestamp());
+        }
+    }
+
+    private SharedAccount AccountOf(Limits limits) => _accounts.GetOrAdd(limits.AccountId, static _ => new SharedAccount());
+
+    private void SettleSoon(SharedAccount account)
+    {
+        lock (account)
+        {
+            if (account.IsToBeSettled)
+                return;
+            account.IsToBeSettled = true;
+        }
+        _untold.Enqueue(account);
+        if (Interlocked.Exchange(ref _isSettling, 1) == 0)
+            _ = SettleInAStepAsync();
+    }
+
+    private async Task SettleInAStepAsync()
+    {
+        await Task.Delay(Step, time);
+        Volatile.Write(ref _isSettling, 0);
+        await SettleAsync();
+    }
+
+    private async Task SettleAsync()
+    {
+        var asked = new List<Task>();
+        while (_untold.TryDequeue(out var account))
+        {
+            lock (account)
+            {
+                account.IsToBeSettled = false;
+                // While Redis is away nothing is counted there.
+                asked.AddRange(account.Untold().Where(_ => Volatile.Read(ref _askAgainAt) == 0)
+                    .Select(limits => TryAskAsync(account, limits, default)));
+            }
+        }
+        // What one forgets that it knew, it asks for.
+        if (_accounts.Count > MaxAccounts)
+            _accounts.Clear();
+        await Task.WhenAll(asked);
     }
 
     private bool MayAsk()
@@ -237,9 +313,5 @@ internal sealed partial class RedisLimits(RedisConnection redis, TimeProvider ti
 
         [LoggerMessage(EventId = 2, Level = LogLevel.Information, Message = "Redis answers again: the limits are those of all processes")]
         public static partial void Shared(ILogger logger);
-
-        [LoggerMessage(EventId = 3, Level = LogLevel.Warning,
-            Message = "{Events} events that were not accepted stay in the quota's count: {Problem}")]
-        public static partial void NotGivenBack(ILogger logger, int events, string problem);
     }
 }

@@ -12,6 +12,12 @@ internal readonly record struct Cost(int Requests, int Events, long Bytes, int E
 {
     /// <summary>All events of the day.</summary>
     public int AllEventsOfDay => Events + EventsOfDay;
+
+    public static Cost operator +(Cost a, Cost b) =>
+        new(a.Requests + b.Requests, a.Events + b.Events, a.Bytes + b.Bytes, a.EventsOfDay + b.EventsOfDay);
+
+    public static Cost operator -(Cost a, Cost b) =>
+        new(a.Requests - b.Requests, a.Events - b.Events, a.Bytes - b.Bytes, a.EventsOfDay - b.EventsOfDay);
 }
 
 /// <summary>Whether a request gets through.</summary>

@@ -8,7 +8,8 @@ namespace Triggers.Api.Replays;
 
 /// <summary>
 /// Charges tenants for what their replays of ranges of time make, while they make it: an event of the day each. A replay of a tenant that
-/// has none left is held up; the delivery service makes only so much ahead of what is charged.
+/// has none left is held up; the delivery service makes only so much ahead of what is charged. While no replay runs the database is asked
+/// rarely: the process in which one begins is woken, and what that leaves undone when it dies is found by the others.
 /// </summary>
 internal sealed class ReplayCharges(
     NpgsqlDataSource dataSource, RateLimits rates, IOptions<RateLimitingOptions> defaults, Readiness readiness, TimeProvider time,
@@ -16,16 +17,40 @@ internal sealed class ReplayCharges(
     : BackgroundLoop(time, logger)
 {
     private static readonly TimeSpan Pause = TimeSpan.FromSeconds(0.5);
+    private static readonly TimeSpan IdleLook = TimeSpan.FromSeconds(30);
     private static readonly TimeSpan HoldUp = TimeSpan.FromSeconds(3);
+
+    private TaskCompletionSource _begun = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    /// <summary>A replay begins.</summary>
+    public void Wake() => Volatile.Read(ref _begun).TrySetResult();
 
     protected override Task PrepareAsync(CancellationToken stoppingToken) => readiness.SchemaIsThere.WaitAsync(stoppingToken);
 
     protected override async Task RunAsync(CancellationToken stoppingToken)
     {
+        var begun = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        Volatile.Write(ref _begun, begun);
+        if (!await IsAnyAsync(stoppingToken))
+        {
+            Recovered();
+            await begun.Task.WaitAsync(IdleLook, Time, stoppingToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            return;
+        }
         while (await ChargeNextAsync(stoppingToken))
             Recovered();
         Recovered();
         await Task.Delay(Pause, Time, stoppingToken);
+    }
+
+    /// <summary>Whether a replay runs, or has made what is not charged.</summary>
+    private async Task<bool> IsAnyAsync(CancellationToken cancellationToken)
+    {
+        await using var command = dataSource.CreateCommand(
+            """
+            SELECT EXISTS (SELECT FROM replay_jobs WHERE status = 'running') OR EXISTS (SELECT FROM replay_jobs WHERE deliveries > charged)
+            """);
+        return (bool)(await command.ExecuteScalarAsync(cancellationToken))!;
     }
 
     /// <summary>Charges one replay.</summary>

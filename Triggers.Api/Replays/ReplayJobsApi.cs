@@ -114,7 +114,7 @@ internal static class ReplayJobsApi
 
     private static async Task<Accepted<ReplayJobView>> CreateAsync(
         HttpContext context, Caller caller, TriggersDbContext db,
-        FirstAnswers answers, RateLimits limits, CancellationToken cancellationToken)
+        FirstAnswers answers, RateLimits limits, ReplayCharges charges, CancellationToken cancellationToken)
     {
         var key = IdempotencyKey.Of(context.Request);
         var bytes = await Body.ReadBytesAsync(context, Body.MaxBytes);
@@ -128,6 +128,7 @@ internal static class ReplayJobsApi
             IdempotencyKey.MarkReplayed(context.Response);
         else
             Charge.Of(context).EventsAccepted = 1;
+        charges.Wake();
         return TypedResults.Accepted($"/replays/{made.Id}", made);
     }
 

@@ -28,11 +28,12 @@ internal static class ApiServices
     /// <summary>
     /// Storage as requests need it: answers within 2 s or not at all. A cancelled statement is given up at once, for the request that
     /// wanted it has its answer already. Whether a connection still lives is the operating system's to find out: a question of Npgsql's
-    /// own makes who wants the connection wait for its answer, and a server that hangs gives none.
+    /// own makes who wants the connection wait for its answer, and a server that hangs gives none. Nor is a connection that comes back
+    /// asked to forget a state that nobody gives it.
     /// </summary>
     public static readonly string PoolDefaults =
         $"Timeout={RequestBudget.Connect.TotalSeconds};Cancellation Timeout=100;Maximum Pool Size=40;"
-        + "Keepalive=0;Tcp Keepalive=true;Tcp Keepalive Time=5;Tcp Keepalive Interval=1";
+        + "No Reset On Close=true;Keepalive=0;Tcp Keepalive=true;Tcp Keepalive Time=5;Tcp Keepalive Interval=1";
 
     /// <summary>
     /// The event log: Kafka where <c>ConnectionStrings:kafka</c> names one, Postgres otherwise. Nothing else knows which.

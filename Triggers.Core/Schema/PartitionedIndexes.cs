@@ -33,7 +33,9 @@ internal static class PartitionedIndexes
         }
         finally
         {
-            // Lets go of the lock.
+            // A pool that resets nothing leaves a connection its locks.
+            if (connection.State == System.Data.ConnectionState.Open)
+                await ExecuteAsync(connection, "SELECT pg_advisory_unlock_all()", CancellationToken.None);
             await connection.CloseAsync();
         }
     }

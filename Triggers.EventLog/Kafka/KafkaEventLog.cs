@@ -64,7 +64,10 @@ public sealed partial class KafkaEventLog(
         if (!topics.Ready.IsCompletedSuccessfully)
             throw new EventLogUnavailableException("Kafka has not answered yet.") { NothingWasKept = true };
         if (request.Events.Count == 0)
+        {
+            await FindAsync(topics.Ready.Result.Topic);
             return;
+        }
         Appends.EnsureTime(limit);
         var pending = new PendingProduce(request);
         _queues.Enqueue(request.TenantId, pending, pending.Bytes);
@@ -88,6 +91,26 @@ public sealed partial class KafkaEventLog(
         throw new EventLogUnavailableException(
             $"Kafka did not take the events: {error.Reason}")
         { NothingWasKept = pending.Reports.NothingWasKept };
+    }
+
+    /// <summary>
+    /// Does what a first record waits for, and writes none: a record for a partition that there is not fails as soon as the producer has
+    /// found the topic.
+    /// </summary>
+    private async Task FindAsync(string topic)
+    {
+        var found = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        var record = new LogRecord(Guid.Empty, TypeId.NewGuid(), "none", null, null, null, null, "", null, "null"u8.ToArray());
+        try
+        {
+            producer.Produce(new TopicPartition(topic, int.MaxValue), record.ToMessage(), _ => found.TrySetResult());
+        }
+        catch (KafkaException)
+        {
+            // It was found before.
+            return;
+        }
+        await found.Task;
     }
 
     /// <summary>Hands the brokers what waits, tenant by tenant, as much as they have room for.</summary>

@@ -54,7 +54,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
         _queues.Enqueue(pending.Request.TenantId, pending, pending.Bytes);
         try
         {
-            return await pending.Completion.Task.WaitAsync(limit.Left, time, cancellationToken);
+            return await pending.Ended.WaitAsync(limit.Left, time, cancellationToken);
         }
         catch (TimeoutException e)
         {
@@ -111,7 +111,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
         foreach (var pending in group)
         {
             // What Postgres refuses it has not committed; of a broken connection one can't know.
-            pending.Completion.TrySetException(
+            pending.Fail(
                 new EventLogUnavailableException("The event log is away.", e) { NothingWasKept = e is PostgresException });
         }
     }
@@ -199,7 +199,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
         foreach (var pending in group)
         {
             if (insertedIds is null || pending.Request.Events.Count > 0 && pending.Request.Events.All(e => insertedIds.Contains(e.Id)))
-                pending.Completion.TrySetResult(Appended(pending.Request));
+                pending.End(Appended(pending.Request), isAlone: group.Count == 1);
             else
                 open.Add(pending);
         }
@@ -211,14 +211,14 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             var holders = await RequestKeys.ReadHoldersAsync(
                 connection, [.. open.SelectMany(p => KeyId.AllOf(p.Request)).Distinct()], timeout.Token);
             foreach (var pending in open)
-                pending.Completion.TrySetResult(Answer(pending.Request, insertedIds!, holders));
+                pending.End(Answer(pending.Request, insertedIds!, holders), isAlone: group.Count == 1);
         }
         catch (Exception e)
         {
             // Some of them may be durable. Nothing is appended again: repetitions get their answers.
             Log.AppendFailed(logger, e, open.Count);
             foreach (var pending in open)
-                pending.Completion.TrySetException(new EventLogUnavailableException("The event log is away.", e));
+                pending.Fail(new EventLogUnavailableException("The event log is away.", e));
         }
     }
 
@@ -293,7 +293,21 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
 
     private sealed class PendingAppend(AppendRequest request, bool idsAreReserved) : PendingRequest(request)
     {
-        public TaskCompletionSource<AppendResult?> Completion { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        // Whoever waits for it goes on in the thread that ends it.
+        private readonly TaskCompletionSource<AppendResult?> _ended = new();
+
+        public Task<AppendResult?> Ended => _ended.Task;
+
+        /// <summary>One that is alone is answered by this thread, so that none is woken for it.</summary>
+        public void End(AppendResult? result, bool isAlone)
+        {
+            if (isAlone)
+                _ended.TrySetResult(result);
+            else
+                ThreadPool.UnsafeQueueUserWorkItem(_ => _ended.TrySetResult(result), null);
+        }
+
+        public void Fail(Exception e) => ThreadPool.UnsafeQueueUserWorkItem(_ => _ended.TrySetException(e), null);
 
         /// <summary>
         /// Gives it ids of now, however long it waited for its turn: so the order of ids is that of commits, but for what is under way at

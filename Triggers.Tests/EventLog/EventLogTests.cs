@@ -83,6 +83,20 @@ public abstract class EventLogTests : IAsyncLifetime
                 .Select(i => new NewEvent(TypeId.Add(first, i), "order.created", null, null, null, null, null, data))]);
     }
 
+    /// <summary>What a process does before it says that it is ready.</summary>
+    [Fact]
+    public async Task An_append_of_nothing_is_answered_and_appends_nothing()
+    {
+        for (var i = 0; i < 2; i++)
+        {
+            var answer = await Engine.Log.AppendAsync(Request(null, 0), TestContext.Current.CancellationToken);
+            Assert.Equal((AppendOutcome.Appended, 0), (answer.Outcome, answer.Events.Count));
+        }
+        await Engine.Log.AppendAsync(Request(null), TestContext.Current.CancellationToken);
+
+        Assert.Equal(1, await CountAsync());
+    }
+
     [Fact]
     public async Task The_same_key_with_another_body_is_refused_and_appends_nothing()
     {

@@ -205,6 +205,33 @@ public sealed class InboxTests(ApiFixture api) : IClassFixture<ApiFixture>
         (await client.GetAsync("/inbox?wait=1")).Is(200);
     }
 
+    /// <summary>Every append would wake the connection, and this process.</summary>
+    [Fact]
+    public async Task Postgres_is_listened_to_only_while_somebody_waits()
+    {
+        var name = Guid.NewGuid().ToString("N");
+        await using var host = new ApiHost($"{api.ConnectionString};Application Name={name}");
+        var tenant = await api.NewTenantAsync();
+        using var client = host.Client(await api.NewKeyAsync(tenant.Id));
+        await client.WaitUntilReadyAsync();
+        (await client.GetAsync("/inbox")).Is(200);
+        Assert.Equal(0, await ListeningAsync());
+
+        var waiting = client.GetAsync("/inbox?wait=30");
+        await Wait.UntilAsync("it listens", async () => await ListeningAsync() == 1);
+        var id = await client.PublishAsync();
+        await api.Rows.ProjectAsync();
+
+        Assert.Equal([id], (await waiting).Is(200).Ids);
+
+        async Task<long> ListeningAsync()
+        {
+            await using var command = api.DataSource.CreateCommand(
+                $"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND query LIKE 'LISTEN%'");
+            return (long)(await command.ExecuteScalarAsync())!;
+        }
+    }
+
     [Fact]
     public async Task Only_those_who_wait_for_the_tenant_are_woken()
     {
