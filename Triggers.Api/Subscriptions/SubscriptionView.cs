@@ -20,6 +20,7 @@ internal record SubscriptionView(
     string? PublicKey,
     AuthenticationView? Authentication,
     RetryPolicy? Retry,
+    CircuitView Circuit,
     DateTimeOffset CreatedAt,
     DateTimeOffset UpdatedAt)
 {
@@ -38,7 +39,25 @@ internal record SubscriptionView(
         s.Secrets.Find(secret => secret is { PublicKey: not null, ExpiresAt: null })?.PublicKey,
         s.Authentication is null ? null
             : AuthenticationView.Of(JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(s.Authentication))!),
-        s.Retry, s.CreatedAt, s.UpdatedAt);
+        s.Retry, CircuitView.Of(s.Circuit), s.CreatedAt, s.UpdatedAt);
+}
+
+/// <summary>Whether deliveries are made, or held because attempts fail.</summary>
+/// <param name="State"><c>closed</c> (they are made), <c>open</c> (held), <c>half_open</c> (one is tried).</param>
+/// <param name="Reason"><c>failures</c>, or <c>requested</c>; null while it is closed.</param>
+/// <param name="Since">When it opened.</param>
+/// <param name="FailingSince">Since when every attempt has failed.</param>
+/// <param name="NextProbeAt">When the next delivery may be tried; null when it is closed by request only.</param>
+/// <param name="FailedProbes">How many of those failed.</param>
+/// <param name="LastOutcome">How the newest failed attempt ended.</param>
+/// <param name="LastStatusCode">The HTTP status of that, when there was an answer.</param>
+internal sealed record CircuitView(
+    CircuitState State, CircuitReason? Reason, DateTimeOffset? Since, DateTimeOffset? FailingSince, DateTimeOffset? NextProbeAt,
+    int FailedProbes, AttemptOutcome? LastOutcome, int? LastStatusCode)
+{
+    public static CircuitView Of(Circuit? c) => c is null
+        ? new(CircuitState.Closed, null, null, null, null, 0, null, null)
+        : new(c.State, c.Reason, c.Since, c.FailingSince, c.NextProbeAt, c.FailedProbes, c.LastOutcome, c.LastStatusCode);
 }
 
 /// <summary>A subscription with its signing secret, which is shown when it is made and never again.</summary>

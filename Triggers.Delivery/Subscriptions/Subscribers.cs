@@ -51,6 +51,10 @@ internal sealed partial class Subscribers(SecretProtector protector, ILogger<Sub
     public IEnumerable<Subscriber> Matching(Guid tenantId, string type) =>
         _enabledByTenant.GetValueOrDefault(tenantId, []).Where(s => EventTypePattern.MatchesAny(s.EventTypes, type));
 
+    /// <summary>The enabled subscriptions of a tenant that ask for this event of the system's own.</summary>
+    public IEnumerable<Subscriber> MatchingOperational(Guid tenantId, string type) =>
+        _enabledByTenant.GetValueOrDefault(tenantId, []).Where(s => s.EventTypes.Any(p => EventTypePattern.MatchesOperational(p, type)));
+
     /// <summary>Reads what changed if <paramref name="version"/> is not the one that was read.</summary>
     public async Task RefreshAsync(NpgsqlConnection connection, long version, CancellationToken cancellationToken)
     {
