@@ -21,13 +21,13 @@ public sealed class SignaturesTests(ApiFixture api) : IClassFixture<ApiFixture>
         Assert.Equal("""["v1a"]""", made.Json["signatures"]!.ToJsonString());
         Assert.DoesNotContain(SigningKey.Prefix, (await client.GetAsync($"/subscriptions/{made.Id}")).Is(200).Text);
         var keys = (await stranger.GetAsync($"/.well-known/webhooks-keys?subscriptionId={made.Id}")).Is(200);
-        Assert.Equal([made["publicKey"]], Keys(keys));
+        Assert.Equal([made["publicKey"]!], Keys(keys));
         Assert.Equal("public, max-age=300", keys.Headers["Cache-Control"]);
 
         var rotated = (await client.PostAsync($"/subscriptions/{made.Id}/secret/rotate", """{"type":"v1a"}""")).Is(200);
         Assert.Null(rotated["secret"]);
         Assert.NotEqual(made["publicKey"], rotated["publicKey"]);
-        Assert.Equal([rotated["publicKey"], made["publicKey"]],
+        Assert.Equal([rotated["publicKey"]!, made["publicKey"]!],
             Keys((await stranger.GetAsync($"/.well-known/webhooks-keys?subscriptionId={made.Id}")).Is(200)));
 
         (await client.PostAsync($"/subscriptions/{made.Id}/secret/rotate", """{"type":"v1a","overlap":"00:00:00"}""")).Is(200);
@@ -108,7 +108,7 @@ public sealed class SignaturesTests(ApiFixture api) : IClassFixture<ApiFixture>
             .Pointers);
     }
 
-    private static string?[] Keys(Answer answer) =>
+    private static string[] Keys(Answer answer) =>
         [.. answer.Json["keys"]!.AsArray().Select(key => key!["publicKey"]!.GetValue<string>())];
 
     private static void AssertAuthentication(string expected, Answer answer) =>

@@ -103,9 +103,12 @@ public sealed class VerificationTests(ApiFixture api) : IClassFixture<ApiFixture
     private static string[] Checks(Answer answer) =>
         [.. answer.Json["checks"]!.AsArray().Select(check => $"{check!["name"]}: {check["result"]}")];
 
-    private static bool IsGenuine(ReceivedWebhook webhook) => webhook.Headers["webhook-signature"] == "v1," + Convert.ToBase64String(
-        HMACSHA256.HashData(Convert.FromBase64String(Secret["whsec_".Length..]),
-            [.. Encoding.UTF8.GetBytes($"{webhook.EventId}.{webhook.Headers["webhook-timestamp"]}."), .. webhook.Body]));
+    private static bool IsGenuine(ReceivedWebhook webhook)
+    {
+        byte[] message = [.. Encoding.UTF8.GetBytes($"{webhook.EventId}.{webhook.Headers["webhook-timestamp"]}."), .. webhook.Body];
+        return webhook.Headers["webhook-signature"]
+            == "v1," + Convert.ToBase64String(HMACSHA256.HashData(Convert.FromBase64String(Secret["whsec_".Length..]), message));
+    }
 
     private static bool IsFresh(ReceivedWebhook webhook) => Math.Abs(
         TimeProvider.System.GetUtcNow().ToUnixTimeSeconds() - long.Parse(webhook.Headers["webhook-timestamp"])) < 300;

@@ -95,8 +95,9 @@ internal sealed class RealSender : IAsyncDisposable
 
     /// <summary>Makes one attempt.</summary>
     public Task<AttemptResult> SendAsync(
-        string url, string data = "{}", Dictionary<string, string>? headers = null, CancellationToken cancellationToken = default,
-        ReceiverAuthentication? authentication = null, string secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
+        string url, string data = "{}", Dictionary<string, string>? headers = null,
+        ReceiverAuthentication? authentication = null, string secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+        CancellationToken cancellationToken = default)
     {
         var e = new StoredEvent(TypeId.NewGuid(), "order.created", null, null, null, null, "correlation-1", null,
             Encoding.UTF8.GetBytes(data));
