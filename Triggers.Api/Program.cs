@@ -32,7 +32,7 @@ builder.AddServiceDefaults(ApiServices.PoolDefaults);
 builder.AddEventLog();
 builder.Services.AddKeys();
 builder.AddRedis();
-builder.Services.AddFeatures();
+builder.Services.AddFeatures(builder.Configuration);
 builder.Services.AddJson();
 builder.Services.AddProblems();
 builder.Services.AddContract();

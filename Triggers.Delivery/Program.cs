@@ -28,6 +28,7 @@ services.AddSettings<RetentionOptions>("Retention").ValidateDataAnnotations();
 EngineDataSource.AddTo(builder);
 services.AddSingleton<LogLags>();
 services.AddSingleton<DeliveryMetrics>();
+services.AddProtection(builder.Configuration);
 services.AddSingleton<Subscribers>();
 services.AddSingleton<Wakeups>();
 services.AddSingleton(provider =>

@@ -45,7 +45,10 @@ internal sealed class Fields
 
     /// <summary>The object of a member, with members of its own.</summary>
     /// <typeparam name="T">The record whose attributes are their limits.</typeparam>
-    public T? Object<T>(string name, Func<Fields, T> read) where T : class
+    public T? Object<T>(string name, Func<Fields, T> read) where T : class => Object<T, T>(name, read);
+
+    /// <summary>The same, read as something else.</summary>
+    public TRead? Object<T, TRead>(string name, Func<Fields, TRead> read) where TRead : class
     {
         if (!TryGet(name, out var element, out _))
             return null;

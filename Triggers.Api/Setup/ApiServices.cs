@@ -106,7 +106,7 @@ internal static class ApiServices
     }
 
     /// <summary>What the endpoints work with.</summary>
-    public static void AddFeatures(this IServiceCollection services)
+    public static void AddFeatures(this IServiceCollection services, IConfiguration configuration)
     {
         services.AddSingleton<ApiMetrics>();
         services.AddSettings<RequestOptions>("Requests").ValidateDataAnnotations();
@@ -118,7 +118,8 @@ internal static class ApiServices
         services.AddSingleton<Acknowledger>();
         services.AddSingleton<Replayer>();
         services.AddHosted<ReplayCharges>();
-        services.AddFirstAnswers();
+        services.AddProtection(configuration);
+        services.AddScoped<FirstAnswers>();
         services.AddHosted<InboxSignal>();
         services.AddHosted<WarmUp>();
     }

@@ -2,6 +2,7 @@ using Microsoft.EntityFrameworkCore;
 using Npgsql;
 using Triggers.Core;
 using Triggers.Core.Schema;
+using Triggers.ServiceDefaults;
 
 namespace Triggers.Api.Setup;
 
@@ -32,6 +33,9 @@ internal static partial class Migration
                 if (await QueueMigrationTimeAsync(db) is { } expected)
                     Log.Moving(logger, expected.Deliveries, Math.Ceiling(expected.Time.TotalSeconds));
                 await SchemaVersion.MigrateAsync(db, CancellationToken.None);
+                var protector = services.GetRequiredService<SecretProtector>();
+                if (await protector.ProtectAllAsync(db, CancellationToken.None) is > 0 and var encrypted)
+                    Log.Encrypted(logger, encrypted);
                 Log.UpToDate(logger, time.GetElapsedTime(migrated).TotalSeconds);
                 return 0;
             }
@@ -102,6 +106,10 @@ internal static partial class Migration
                 "Moving {Deliveries} pending deliveries into the queue takes about {Seconds} s. Events are accepted meanwhile; no "
                     + "delivery process of the version before may run")]
         public static partial void Moving(ILogger logger, long deliveries, double seconds);
+
+        [LoggerMessage(EventId = 6, Level = LogLevel.Information,
+            Message = "The secrets of {Subscriptions} subscriptions are now encrypted")]
+        public static partial void Encrypted(ILogger logger, int subscriptions);
 
         [LoggerMessage(EventId = 5, Level = LogLevel.Error, Message = "The schema can't be brought up to date")]
         public static partial void Refused(ILogger logger, Exception exception);

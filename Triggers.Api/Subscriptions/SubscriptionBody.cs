@@ -1,7 +1,9 @@
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Serialization;
 using Triggers.Api.Requests;
+using Triggers.Core;
 using Triggers.Core.Subscriptions;
+using Triggers.Core.Tables;
 
 namespace Triggers.Api.Subscriptions;
 
@@ -33,6 +35,15 @@ internal sealed record SubscriptionChange
     /// <summary>As when subscribing; merged member by member, null removes one, or all of them.</summary>
     public RetryBody? Retry { get; init; }
 
+    /// <summary>As when subscribing; replaced as a whole, null removes it.</summary>
+    public AuthenticationBody? Authentication { get; init; }
+
+    /// <summary>What is read of <see cref="Authentication"/>.</summary>
+    internal ReceiverAuthentication? NewAuthentication { get; init; }
+
+    /// <summary>Whether it goes.</summary>
+    internal bool RemovesAuthentication { get; init; }
+
     /// <summary>The members of <see cref="Retry"/> that are to change, those to be removed as null, as they are kept.</summary>
     internal string? RetryPatch { get; init; }
 
@@ -49,10 +60,13 @@ internal sealed record SubscriptionChange
     {
         string? patch = null;
         var retry = fields.Object("retry", of => RetryBody.Read(of, out patch));
+        var authentication = fields.Object<AuthenticationBody, ReceiverAuthentication>("authentication", AuthenticationBody.Read);
         return new()
         {
             Retry = retry,
             RetryPatch = patch,
+            NewAuthentication = authentication,
+            RemovesAuthentication = fields.Has("authentication") && authentication is null,
             RemovesRetry = fields.Has("retry") && retry is null,
             Url = SubscriptionBody.ReadUrl(fields),
             EventTypes = SubscriptionBody.ReadEventTypes(fields),
@@ -104,25 +118,47 @@ internal sealed record SubscriptionBody
     public Dictionary<string, string>? Headers { get; init; }
 
     /// <summary>
-    /// A signing secret that the receiver has already, as Standard Webhooks writes them: <c>whsec_</c> and the base64 of 24 to 64 bytes.
-    /// One is made when left out.
+    /// A signing secret that the receiver has already, as Standard Webhooks writes them: <c>whsec_</c> and the base64 of 24 to 64 bytes; or
+    /// a private key, <c>whsk_</c> and the base64 of 32 or 64. What is not brought is made.
     /// </summary>
     [Length(1, SigningSecrets.MaxLength), RegularExpression(SigningSecrets.Pattern)]
     public string? Secret { get; init; }
 
+    /// <summary>
+    /// What webhooks are signed with: <c>v1</c> (HMAC-SHA256, with a secret shared with the receiver), <c>v1a</c> (Ed25519, with a key pair
+    /// whose public key is at <c>/.well-known/webhooks-keys</c>), or both. That of <c>secret</c> when left out, or <c>v1</c>.
+    /// </summary>
+    [Length(1, 2), SignatureItems]
+    public string[]? Signatures { get; init; }
+
+    /// <summary>What the receiver knows its caller by, beside the signature.</summary>
+    public AuthenticationBody? Authentication { get; init; }
+
+    /// <summary>What is read of <see cref="Authentication"/>.</summary>
+    internal ReceiverAuthentication? NewAuthentication { get; init; }
+
     /// <summary>When to try again, as far as it is not as the service has it.</summary>
     public RetryBody? Retry { get; init; }
 
-    public static SubscriptionBody Read(Fields fields) => new()
+    public static SubscriptionBody Read(Fields fields)
     {
-        Url = ReadUrl(fields)!,
-        EventTypes = ReadEventTypes(fields)!,
-        Description = fields.Text("description"),
-        Enabled = fields.Flag("enabled"),
-        Headers = ReadHeaders(fields)?.ToDictionary(h => h.Key, h => h.Value!),
-        Secret = SigningSecrets.Read(fields),
-        Retry = fields.Object("retry", of => RetryBody.Read(of, out _)),
-    };
+        var secret = SigningSecrets.Read(fields);
+        var signatures = fields.Texts("signatures");
+        if (secret is not null && signatures is not null && !signatures.Contains(SigningSecrets.TypeOf(secret)))
+            fields.Refuse("/secret", "Is for another signature than those that are asked for.");
+        return new()
+        {
+            Url = ReadUrl(fields)!,
+            EventTypes = ReadEventTypes(fields)!,
+            Description = fields.Text("description"),
+            Enabled = fields.Flag("enabled"),
+            Headers = ReadHeaders(fields)?.ToDictionary(h => h.Key, h => h.Value!),
+            Secret = secret,
+            Signatures = signatures,
+            NewAuthentication = fields.Object<AuthenticationBody, ReceiverAuthentication>("authentication", AuthenticationBody.Read),
+            Retry = fields.Object("retry", of => RetryBody.Read(of, out _)),
+        };
+    }
 
     /// <summary>The address, as it is to be kept.</summary>
     public static string? ReadUrl(Fields fields)
@@ -177,9 +213,34 @@ internal sealed record RotateSecret
     [Duration(maxDays: 7)]
     public TimeSpan? Overlap { get; init; }
 
-    /// <summary>The new secret, if the receiver has one already: <c>whsec_</c> and the base64 of 24 to 64 bytes.</summary>
+    /// <summary>The new secret, if the receiver has one already, or private key: as when subscribing.</summary>
     [Length(1, SigningSecrets.MaxLength), RegularExpression(SigningSecrets.Pattern)]
     public string? Secret { get; init; }
 
-    public static RotateSecret Read(Fields fields) => new() { Overlap = fields.Duration("overlap"), Secret = SigningSecrets.Read(fields) };
+    /// <summary>
+    /// What the new one signs: that of <c>secret</c> when left out, or <c>v1</c>. One that the subscription did not have is added, and
+    /// those that sign otherwise stay as they are.
+    /// </summary>
+    public SignatureType? Type { get; init; }
+
+    public static RotateSecret Read(Fields fields)
+    {
+        var body = new RotateSecret
+        {
+            Overlap = fields.Duration("overlap"), Secret = SigningSecrets.Read(fields), Type = fields.OneOf<SignatureType>("type"),
+        };
+        if (body is { Secret: { } secret, Type: { } type } && SigningSecrets.TypeOf(secret) != SnakeCase<SignatureType>.Of(type))
+            fields.Refuse("/secret", "Is for another signature than the one that is asked for.");
+        return body;
+    }
+}
+
+/// <summary>What a secret signs.</summary>
+internal enum SignatureType
+{
+    /// <summary>HMAC-SHA256.</summary>
+    V1,
+
+    /// <summary>Ed25519.</summary>
+    V1a,
 }

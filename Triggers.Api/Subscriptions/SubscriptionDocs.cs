@@ -4,6 +4,7 @@ using Triggers.Api.Idempotency;
 using Triggers.Api.Lists;
 using Triggers.Api.Operations;
 using Triggers.Api.Requests;
+using Triggers.Core;
 
 namespace Triggers.Api.Subscriptions;
 
@@ -13,7 +14,7 @@ internal static class SubscriptionDocs
     private const string Group = "Subscriptions";
 
     private const string Example =
-        """{"id":"sub_01jd0000000000000000000000","url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"retry":null,"circuit":{"state":"closed","reason":null,"since":null,"failingSince":null,"nextProbeAt":null,"failedProbes":0,"lastOutcome":null,"lastStatusCode":null},"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
+        """{"id":"sub_01jd0000000000000000000000","url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"signatures":["v1"],"publicKey":null,"authentication":null,"retry":null,"circuit":{"state":"closed","reason":null,"since":null,"failingSince":null,"nextProbeAt":null,"failedProbes":0,"lastOutcome":null,"lastStatusCode":null},"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
 
     public static readonly Operation Create = new("createSubscription", Group, "Subscribe",
         "Every event accepted after this answer whose type matches is sent to the address as a signed webhook (Standard Webhooks). The "
@@ -66,7 +67,16 @@ internal static class SubscriptionDocs
     {
         Body = new(typeof(RotateSecret), """{"overlap":"00:00:00"}"""),
         BodyIsOptional = true,
-        AnswerExample = """{"secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq=","previousExpiresAt":"2026-02-01T09:30:00Z"}""",
+        AnswerExample = """{"secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq=","publicKey":null,"previousExpiresAt":"2026-02-01T09:30:00Z"}""",
+    };
+
+    public static readonly Operation Keys = new("getWebhookKeys", Group, "Get the public keys of a subscription",
+        "The keys that `v1a` signatures of its webhooks are verified with (Ed25519), as a JSON Web Key Set: the newest, and those of "
+        + "before as long as they sign. None for an id that is nobody's. May be cached for five minutes; verify with any key of the set.")
+    {
+        Query = [Parameter.Id(WebhookKeys.SubscriptionId, "Of the subscription; required.", TypeId.Subscription)],
+        AnswerExample = """{"keys":[{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","use":"sig","kid":"21fe31dfa154a261","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","publicKey":"whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="}]}""",
+        Errors = [ErrorCodes.InvalidRequest, ErrorCodes.RateLimited, ErrorCodes.StorageUnavailable],
     };
 
     public static readonly Operation OpenCircuit = new("openSubscriptionCircuit", Group, "Hold a subscription's deliveries",
@@ -98,6 +108,17 @@ internal static class SubscriptionDocs
     {
         AnswerExample =
             $$"""{"eventId":"evt_01jd0000000000000000000000","deliveryId":"dlv_01jd0000000000000000000000","attempt":{{DeliveryDocs.AttemptExample}}}""",
+        Errors = [ErrorCodes.SubscriptionGone, ErrorCodes.TooManyConcurrent, ErrorCodes.QuotaExceeded, ErrorCodes.TestNotAttempted],
+    };
+
+    public static readonly Operation Verify = new("verifySubscription", Group, "Verify a receiver before go-live",
+        "Sends up to three test events, by the delivery service and as it sends all others: a genuine one, one that somebody else signed "
+        + "(`triggers.test.forged`), and one signed an hour ago (`triggers.test.old`). Says whether the receiver is reachable and its "
+        + "connection secure, whether it accepts the first and refuses the others, and how fast it answers. It takes as long as the "
+        + "receiver does, and costs three events.")
+    {
+        AnswerExample =
+            $$"""{"passed":true,"checks":[{"name":"reachable","result":"passed","detail":"An answer came."},{"name":"tls","result":"passed","detail":"The connection is secure, and the certificate trusted and of this name."}],"attempts":[{{DeliveryDocs.AttemptExample}}]}""",
         Errors = [ErrorCodes.SubscriptionGone, ErrorCodes.TooManyConcurrent, ErrorCodes.QuotaExceeded, ErrorCodes.TestNotAttempted],
     };
 }

@@ -1,7 +1,9 @@
+using System.Text.Json;
 using System.Text.Json.Serialization;
 using Triggers.Api.Auth;
 using Triggers.Core;
 using Triggers.Core.Tables;
+using Triggers.ServiceDefaults;
 
 namespace Triggers.Api.Subscriptions;
 
@@ -14,6 +16,9 @@ internal record SubscriptionView(
     bool Enabled,
     string? DisabledReason,
     IReadOnlyDictionary<string, string> Headers,
+    IReadOnlyList<string> Signatures,
+    string? PublicKey,
+    AuthenticationView? Authentication,
     RetryPolicy? Retry,
     CircuitView Circuit,
     DateTimeOffset CreatedAt,
@@ -26,9 +31,14 @@ internal record SubscriptionView(
     /// A subscription as the caller may see it. The values of headers, which may be credentials of the receiver, are for those who could
     /// have them sent to an address of theirs anyway.
     /// </summary>
-    public static SubscriptionView Of(Subscription s, Caller caller) => new(
+    public static SubscriptionView Of(Subscription s, Caller caller, SecretProtector protector) => new(
         TypeId.Format(TypeId.Subscription, s.Id), s.Url, s.EventTypes, s.Description, s.Enabled, s.DisabledReason,
-        caller.May(Scopes.SubscriptionsWrite) ? s.Headers : s.Headers.ToDictionary(h => h.Key, _ => Masked),
+        caller.May(Scopes.SubscriptionsWrite) ? s.Headers.ToDictionary(h => h.Key, h => protector.Unprotect(h.Value))
+            : s.Headers.ToDictionary(h => h.Key, _ => Masked),
+        [.. s.Secrets.Where(secret => secret.ExpiresAt is null).Select(secret => SigningSecrets.TypeOf(secret)).Order()],
+        s.Secrets.Find(secret => secret is { PublicKey: not null, ExpiresAt: null })?.PublicKey,
+        s.Authentication is null ? null
+            : AuthenticationView.Of(JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(s.Authentication))!),
         s.Retry, CircuitView.Of(s.Circuit), s.CreatedAt, s.UpdatedAt);
 }
 
@@ -53,11 +63,13 @@ internal sealed record CircuitView(
 /// <summary>A subscription with its signing secret, which is shown when it is made and never again.</summary>
 internal sealed record SubscriptionWithSecret : SubscriptionView
 {
-    public SubscriptionWithSecret(SubscriptionView s, string secret) : base(s) => Secret = secret;
+    public SubscriptionWithSecret(SubscriptionView s, string? secret) : base(s) => Secret = secret;
 
     [JsonPropertyOrder(1)]
-    public string Secret { get; }
+    public string? Secret { get; }
 }
 
-/// <summary>A new signing secret; the one before signs beside it until then. Null: no other signs.</summary>
-internal sealed record RotatedSecret(string Secret, DateTimeOffset? PreviousExpiresAt);
+/// <summary>
+/// A new signing secret, or the public key of a new pair; the one before signs beside it until then. Null: no other signs.
+/// </summary>
+internal sealed record RotatedSecret(string? Secret, string? PublicKey, DateTimeOffset? PreviousExpiresAt);

@@ -12,6 +12,7 @@ using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Core.Tables;
+using Triggers.ServiceDefaults;
 
 namespace Triggers.Api.Subscriptions;
 
@@ -22,7 +23,7 @@ internal static class SubscriptionsApi
     private const int MaxSecrets = 10;
     private static readonly TimeSpan DefaultOverlap = TimeSpan.FromHours(24);
 
-    private sealed record NewSubscription(SubscriptionView Subscription, string Secret);
+    private sealed record NewSubscription(SubscriptionView Subscription, string? Secret);
 
     /// <summary>Maps <c>/subscriptions</c>.</summary>
     public static void MapSubscriptions(this IEndpointRouteBuilder app)
@@ -35,6 +36,7 @@ internal static class SubscriptionsApi
         app.MapDelete("/subscriptions/{id}", DeleteAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Delete);
         app.MapPost("/subscriptions/{id}/secret/rotate", RotateSecretAsync).RequireScope(Scopes.SubscriptionsWrite)
             .WithMetadata(SubscriptionDocs.RotateSecret);
+        app.MapGet(WebhookKeys.Path, WebhookKeys.GetAsync).AllowAnonymous().WithMetadata(SubscriptionDocs.Keys);
         app.MapPost("/subscriptions/{id}/circuit/open", OpenCircuitAsync).RequireScope(Scopes.SubscriptionsWrite)
             .WithMetadata(SubscriptionDocs.OpenCircuit);
         app.MapPost("/subscriptions/{id}/circuit/close", CloseCircuitAsync).RequireScope(Scopes.SubscriptionsWrite)
@@ -43,10 +45,12 @@ internal static class SubscriptionsApi
             .WithMetadata(SubscriptionDocs.PreviewRetries);
         app.MapPost("/subscriptions/{id}/test", SubscriptionTest.SendAsync).RequireScope(Scopes.SubscriptionsWrite)
             .WithMetadata(new CostsEvents(1)).WithMetadata(SubscriptionDocs.Test);
+        app.MapPost("/subscriptions/{id}/verify", SubscriptionVerification.SendAsync).RequireScope(Scopes.SubscriptionsWrite)
+            .WithMetadata(new CostsEvents(SubscriptionVerification.Events)).WithMetadata(SubscriptionDocs.Verify);
     }
 
     private static async Task<Created<SubscriptionWithSecret>> CreateAsync(
-        HttpContext context, Caller caller, TriggersDbContext db, FirstAnswers answers,
+        HttpContext context, Caller caller, TriggersDbContext db, FirstAnswers answers, SecretProtector protector,
         IOptions<CapOptions> caps, CancellationToken cancellationToken)
     {
         var key = IdempotencyKey.Of(context.Request);
@@ -54,18 +58,22 @@ internal static class SubscriptionsApi
         var body = Body.Parse(bytes, SubscriptionBody.Read);
         var request = key is null ? null : Fingerprints.OfRequest(key, context.Request.Path, bytes.Span);
         var (made, repeated) = await answers.OnceAsync(
-            caller.TenantId, request, () => AddAsync(body, caller, db, caps.Value, cancellationToken), cancellationToken);
+            caller.TenantId, request, () => AddAsync(body, caller, db, protector, caps.Value, cancellationToken), cancellationToken);
         if (repeated)
             IdempotencyKey.MarkReplayed(context.Response);
         return TypedResults.Created($"/subscriptions/{made.Subscription.Id}", new SubscriptionWithSecret(made.Subscription, made.Secret));
     }
 
     private static async Task<NewSubscription> AddAsync(
-        SubscriptionBody body, Caller caller, TriggersDbContext db, CapOptions caps, CancellationToken cancellationToken)
+        SubscriptionBody body, Caller caller, TriggersDbContext db, SecretProtector protector, CapOptions caps,
+        CancellationToken cancellationToken)
     {
         EnsureWithin(caps, body.EventTypes.Length, body.Headers?.Count ?? 0);
         var enabled = body.Enabled ?? true;
-        var secret = body.Secret ?? SigningSecrets.New();
+        string[] types = body.Signatures is { } asked ? [.. asked.Distinct()]
+            : [body.Secret is null ? SigningSecrets.Symmetric : SigningSecrets.TypeOf(body.Secret)];
+        var secrets = types.Select(type =>
+            body.Secret is { } brought && SigningSecrets.TypeOf(brought) == type ? brought : SigningSecrets.New(type)).ToArray();
         var subscription = new Subscription
         {
             Id = TypeId.NewGuid(),
@@ -73,8 +81,9 @@ internal static class SubscriptionsApi
             Url = body.Url,
             EventTypes = body.EventTypes,
             Description = body.Description,
-            Headers = body.Headers ?? [],
-            Secrets = [new SigningSecret { Secret = secret }],
+            Headers = (body.Headers ?? []).ToDictionary(h => h.Key, h => protector.Protect(h.Value)),
+            Secrets = [.. secrets.Select(secret => SigningSecrets.Keep(secret, protector))],
+            Authentication = Kept(body.NewAuthentication, protector),
             Retry = body.Retry?.ToPolicy(),
             Enabled = enabled,
             DisabledReason = enabled ? null : DisabledByRequest,
@@ -86,33 +95,37 @@ internal static class SubscriptionsApi
         await db.SaveChangesAsync(cancellationToken);
         if (transaction is not null)
             await transaction.CommitAsync(cancellationToken);
-        return new NewSubscription(SubscriptionView.Of(subscription, caller), secret);
+        // A private key is nobody's to know.
+        return new NewSubscription(SubscriptionView.Of(subscription, caller, protector),
+            Array.Find(secrets, secret => SigningSecrets.TypeOf(secret) == SigningSecrets.Symmetric));
     }
 
     private static async Task<Ok<Page<SubscriptionView>>> ListAsync(
-        HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+        HttpContext context, Caller caller, TriggersDbContext db, SecretProtector protector, CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         list.EnsureValid();
         var query = Living(db, caller);
-        return TypedResults.Ok(await list.AnswerAsync(query, s => s.Id, s => SubscriptionView.Of(s, caller), cancellationToken));
+        return TypedResults.Ok(await list.AnswerAsync(query, s => s.Id, s => SubscriptionView.Of(s, caller, protector), cancellationToken));
     }
 
     private static async Task<Ok<SubscriptionView>> GetAsync(
-        string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+        string id, Caller caller, TriggersDbContext db, SecretProtector protector, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         var found = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken);
-        return TypedResults.Ok(SubscriptionView.Of(found ?? throw ApiException.NotFound("subscription"), caller));
+        return TypedResults.Ok(SubscriptionView.Of(found ?? throw ApiException.NotFound("subscription"), caller, protector));
     }
 
     private static async Task<Ok<SubscriptionView>> ChangeAsync(
-        string id, HttpContext context, Caller caller, TriggersDbContext db,
+        string id, HttpContext context, Caller caller, TriggersDbContext db, SecretProtector protector,
         IOptions<CapOptions> caps, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         var body = await Body.ReadAsync(context, SubscriptionChange.Read);
-        var headers = JsonSerializer.Serialize(body.Headers ?? []);
+        var headers = JsonSerializer.Serialize(
+            body.Headers?.ToDictionary(h => h.Key, h => h.Value is null ? null : protector.Protect(h.Value)) ?? []);
+        var authentication = Kept(body.NewAuthentication, protector);
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
         // One statement, so that two changes at once, or a receiver's 410 in between, can't undo each other's parts.
         var changed = await db.Subscriptions.FromSql(
@@ -130,6 +143,7 @@ internal static class SubscriptionsApi
                 retry = CASE WHEN {body.RemovesRetry} THEN NULL WHEN {body.RetryPatch}::jsonb IS NULL THEN retry
                     ELSE nullif(
                         jsonb_strip_nulls(coalesce(retry, jsonb_build_object()) || {body.RetryPatch}::jsonb), jsonb_build_object()) END,
+                authentication = CASE WHEN {body.RemovesAuthentication} THEN NULL ELSE coalesce({authentication}::text, authentication) END,
                 enabled = coalesce({body.Enabled}::boolean, enabled),
                 disabled_reason = CASE {body.Enabled}::boolean
                     WHEN true THEN NULL
@@ -150,20 +164,20 @@ internal static class SubscriptionsApi
         else
             subscription.Circuit = await db.Circuits.FirstOrDefaultAsync(c => c.SubscriptionId == key, cancellationToken);
         await transaction.CommitAsync(cancellationToken);
-        return TypedResults.Ok(SubscriptionView.Of(subscription, caller));
+        return TypedResults.Ok(SubscriptionView.Of(subscription, caller, protector));
     }
 
     private static Task<Ok<SubscriptionView>> OpenCircuitAsync(
-        string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken) =>
-        ChangeCircuitAsync(id, CircuitChanges.OpenByRequest, caller, db, cancellationToken);
+        string id, Caller caller, TriggersDbContext db, SecretProtector protector, CancellationToken cancellationToken) =>
+        ChangeCircuitAsync(id, CircuitChanges.OpenByRequest, caller, db, protector, cancellationToken);
 
     private static Task<Ok<SubscriptionView>> CloseCircuitAsync(
-        string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken) =>
-        ChangeCircuitAsync(id, CircuitChanges.CloseByRequest, caller, db, cancellationToken);
+        string id, Caller caller, TriggersDbContext db, SecretProtector protector, CancellationToken cancellationToken) =>
+        ChangeCircuitAsync(id, CircuitChanges.CloseByRequest, caller, db, protector, cancellationToken);
 
     private static async Task<Ok<SubscriptionView>> ChangeCircuitAsync(
         string id, Func<Guid, Guid, IEnumerable<NpgsqlBatchCommand>> change, Caller caller, TriggersDbContext db,
-        CancellationToken cancellationToken)
+        SecretProtector protector, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         if (!await Living(db, caller).AnyAsync(s => s.Id == key, cancellationToken))
@@ -173,7 +187,7 @@ internal static class SubscriptionsApi
             await ApplyAsync(db, change(caller.TenantId, key), cancellationToken);
             await transaction.CommitAsync(cancellationToken);
         }
-        return await GetAsync(id, caller, db, cancellationToken);
+        return await GetAsync(id, caller, db, protector, cancellationToken);
     }
 
     /// <summary>Within the context's transaction.</summary>
@@ -196,27 +210,44 @@ internal static class SubscriptionsApi
     }
 
     private static async Task<Ok<RotatedSecret>> RotateSecretAsync(
-        string id, HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+        string id, HttpContext context, Caller caller, TriggersDbContext db, SecretProtector protector, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         var body = await Body.ReadOptionalAsync(context, RotateSecret.Read);
-        var secret = body?.Secret ?? SigningSecrets.New();
+        var type = body?.Type is { } asked ? SnakeCase<SignatureType>.Of(asked)
+            : body?.Secret is { } brought ? SigningSecrets.TypeOf(brought) : SigningSecrets.Symmetric;
+        var secret = body?.Secret ?? SigningSecrets.New(type);
         var overlap = body?.Overlap ?? DefaultOverlap;
-        var newest = JsonSerializer.Serialize(new SigningSecret { Secret = secret });
+
+        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        var found = await db.Subscriptions.FromSql(
+            $"""
+            SELECT * FROM subscriptions WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL FOR NO KEY UPDATE
+            """).AsTracking().ToListAsync(cancellationToken);
+        var subscription = found.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
+        // What expires does so by the database's clock.
+        var now = (await db.Database.SqlQuery<DateTimeOffset>($"SELECT now() AS \"Value\"").ToListAsync(cancellationToken))[0];
+        var newest = SigningSecrets.Keep(secret, protector);
         // Those of before sign on for the overlap, and no longer than they would have.
-        var changed = await db.Subscriptions.FromSql(
-            $$"""
-            UPDATE subscriptions SET updated_at = now(), secrets = jsonb_build_array({{newest}}::jsonb) || coalesce((
-                SELECT jsonb_agg(jsonb_set(s, '{ExpiresAt}', to_jsonb(least(expires_at, now() + {{overlap}}))) ORDER BY place)
-                FROM jsonb_array_elements(secrets) WITH ORDINALITY AS old (s, place),
-                    LATERAL (SELECT coalesce((s->>'ExpiresAt')::timestamptz, 'infinity') AS expires_at) e
-                WHERE place < {{MaxSecrets}} AND {{overlap}} > interval '0' AND expires_at > now() AND s->>'Secret' <> {{secret}}), '[]')
-            WHERE tenant_id = {{caller.TenantId}} AND id = {{key}} AND deleted_at IS NULL
-            RETURNING *
-            """).ToListAsync(cancellationToken);
-        var subscription = changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
-        return TypedResults.Ok(new RotatedSecret(secret, subscription.Secrets.ElementAtOrDefault(1)?.ExpiresAt));
+        var before = subscription.Secrets.Where(s => !(s.ExpiresAt <= now)).ToLookup(s => SigningSecrets.TypeOf(s) == type);
+        var previous = overlap == TimeSpan.Zero ? []
+            : before[true].Where(s => protector.Unprotect(s.Secret) != secret).Select(s => new SigningSecret
+            {
+                Secret = s.Secret,
+                PublicKey = s.PublicKey,
+                ExpiresAt = s.ExpiresAt < now + overlap ? s.ExpiresAt : now + overlap,
+            }).ToArray();
+        var others = before[false].ToLookup(s => s.ExpiresAt is null);
+        subscription.Secrets = [.. new[] { newest }.Concat(others[true]).Concat(previous).Concat(others[false]).Take(MaxSecrets)];
+        subscription.UpdatedAt = now;
+        await db.SaveChangesAsync(cancellationToken);
+        await transaction.CommitAsync(cancellationToken);
+        return TypedResults.Ok(new RotatedSecret(
+            type == SigningSecrets.Symmetric ? secret : null, newest.PublicKey, previous.FirstOrDefault()?.ExpiresAt));
     }
+
+    private static string? Kept(ReceiverAuthentication? authentication, SecretProtector protector) =>
+        authentication is null ? null : protector.Protect(JsonSerializer.Serialize(authentication));
 
     private static void EnsureWithin(CapOptions caps, int eventTypes, int headers)
     {

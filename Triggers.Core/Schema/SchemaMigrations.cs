@@ -148,6 +148,15 @@ public sealed class LargeData : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0015_large_data.sql"));
 }
 
+/// <summary>0016_receiver_credentials.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0016_receiver_credentials")]
+public sealed class ReceiverCredentials : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0016_receiver_credentials.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

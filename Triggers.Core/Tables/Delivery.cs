@@ -134,6 +134,9 @@ public enum AttemptOutcome
 
     /// <summary>The request can't be made: address or headers are not valid.</summary>
     InvalidRequest,
+
+    /// <summary>The server that gives tokens for the receiver gave none.</summary>
+    TokenFailure,
 }
 
 /// <summary>A delivery that failed for good, until somebody deals with it.</summary>

@@ -18,11 +18,14 @@ public sealed class Subscription
     /// <summary>Free text for people.</summary>
     public string? Description { get; set; }
 
-    /// <summary>Sent with every webhook, beside our own.</summary>
+    /// <summary>Sent with every webhook, beside our own. The values are kept encrypted.</summary>
     public Dictionary<string, string> Headers { get; set; } = [];
 
     /// <summary>Signing secrets, newest first. All that are not expired sign.</summary>
     public required List<SigningSecret> Secrets { get; set; }
+
+    /// <summary>A <see cref="ReceiverAuthentication"/> as JSON, encrypted; null without one.</summary>
+    public string? Authentication { get; set; }
 
     /// <summary>When to try again, as far as it is not as the service has it; null: as the service has it.</summary>
     public RetryPolicy? Retry { get; set; }
@@ -49,11 +52,16 @@ public sealed class Subscription
     public Circuit? Circuit { get; set; }
 }
 
-/// <summary>A Standard Webhooks secret.</summary>
+/// <summary>A Standard Webhooks secret, or private key.</summary>
 public sealed class SigningSecret
 {
-    /// <summary><c>whsec_</c> and the base64 of 24 to 64 bytes.</summary>
+    /// <summary>
+    /// <c>whsec_</c> and the base64 of 24 to 64 bytes, or <c>whsk_</c> and that of an Ed25519 key; encrypted, but for those from before.
+    /// </summary>
     public required string Secret { get; init; }
+
+    /// <summary>Of a private key: <c>whpk_</c> and base64.</summary>
+    public string? PublicKey { get; init; }
 
     /// <summary>No longer signs from then on; null for the current one.</summary>
     public DateTimeOffset? ExpiresAt { get; set; }

@@ -17,6 +17,7 @@ internal static class WebhookClient
     public static void AddWebhookClient(this IServiceCollection services)
     {
         services.AddSingleton<AddressGuard>();
+        services.AddSingleton<AccessTokens>();
         services.AddSingleton<WebhookSender>();
         // A receiver's timeout is no error of ours: it is a result, and the dispatcher's line says so.
         services.Configure<TelemetryOptions>(telemetry => telemetry.SeverityProvider = _ => ResilienceEventSeverity.Debug);

@@ -1,10 +1,13 @@
 using System.Diagnostics;
 using System.Net.Http.Headers;
 using System.Reflection;
+using System.Security.Cryptography;
+using System.Text;
 using System.Text.Json;
 using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Core.Subscriptions;
+using Triggers.Core.Tables;
 using Triggers.Delivery.Subscriptions;
 
 namespace Triggers.Delivery.Attempts;
@@ -22,9 +25,12 @@ internal static class WebhookRequest
         DueDelivery delivery, Payload payload, HttpContent content,
         Subscriber subscriber, int number, DateTimeOffset now, Activity? activity)
     {
+        if (subscriber.IsUnreadable)
+            throw new FormatException("The subscription's secrets can't be read; give it new ones.");
         var e = payload.Event;
         var id = TypeId.Format(TypeId.Event, e.Id);
-        var timestamp = now.ToUnixTimeSeconds();
+        var timestamp = (delivery.Test && e.Type == TestEvents.Old ? now - TestEvents.Age : now).ToUnixTimeSeconds();
+        var secrets = delivery.Test && e.Type == TestEvents.Forged ? subscriber.SecretsAt(now).Select(Forge) : subscriber.SecretsAt(now);
 
         var request = new HttpRequestMessage(HttpMethod.Post, WebhookAddress.Parse(subscriber.Url)) { Content = content };
         foreach (var (name, value) in subscriber.Headers)
@@ -32,10 +38,12 @@ internal static class WebhookRequest
             if (WebhookHeaders.Add(request.Headers, name, value) is { } problem)
                 throw new FormatException($"The subscription's header {name} can't be sent: {problem}");
         }
+        if (AuthorizationOf(subscriber.Authentication) is { } authorization)
+            request.Headers.Authorization = authorization;
         request.Headers.UserAgent.Add(UserAgent);
         Add("webhook-id", id);
         Add("webhook-timestamp", timestamp.ToString());
-        Add("webhook-signature", WebhookSignature.Sign(subscriber.SecretsAt(now), id, timestamp, payload.Body));
+        Add("webhook-signature", WebhookSignature.Sign(secrets, id, timestamp, payload.Body));
         Add("triggers-delivery-id", TypeId.Format(TypeId.Delivery, delivery.Id));
         Add("triggers-attempt", number.ToString());
         if (delivery.ReplayOf is not null)
@@ -52,6 +60,18 @@ internal static class WebhookRequest
                 throw new FormatException($"The event's {name} can't be sent in a header.");
         }
     }
+
+    // Another one of the same kind, which nobody will know.
+    private static string Forge(string secret) => secret.StartsWith(SigningKey.Prefix, StringComparison.Ordinal) ? SigningKey.New()
+        : "whsec_" + Convert.ToBase64String(RandomNumberGenerator.GetBytes(32));
+
+    private static AuthenticationHeaderValue? AuthorizationOf(ReceiverAuthentication? authentication) => authentication?.Type switch
+    {
+        AuthenticationType.Basic => new("Basic", Convert.ToBase64String(
+            Encoding.UTF8.GetBytes($"{authentication.Username}:{authentication.Password}"))),
+        AuthenticationType.Bearer => new("Bearer", authentication.Token),
+        _ => null,
+    };
 
     /// <summary>
     /// <c>{"id","type","timestamp","source"?,"subject"?,"externalId"?,"data"}</c>, with <c>data</c> byte for byte as it was received.

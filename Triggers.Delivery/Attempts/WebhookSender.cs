@@ -39,7 +39,7 @@ internal sealed record AttemptResult(
 
 /// <summary>Makes one HTTP request: signed, guarded, timed, classified. What follows from it is decided elsewhere.</summary>
 internal sealed class WebhookSender(
-    IHttpClientFactory clients, AddressGuard guard, IOptions<DeliveryOptions> options, TimeProvider time)
+    IHttpClientFactory clients, AddressGuard guard, AccessTokens tokens, IOptions<DeliveryOptions> options, TimeProvider time)
 {
     /// <summary>
     /// The HttpClient that webhooks go out by. It follows nothing, keeps nothing and retries nothing: the schedule does.
@@ -84,10 +84,25 @@ internal sealed class WebhookSender(
             try
             {
                 guard.CheckBeforeProxy(request.RequestUri!);
+                var token = await AuthorizeAsync(request, subscriber, refused: null, linked.Token);
                 // The factory's client is cheap to make and its handler is shared: nothing of it to dispose.
                 var client = clients.CreateClient(ClientName);
                 using var response = await client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, linked.Token);
-                return await RecordAsync(response, exchange, started, linked.Token);
+                if (token is null || response.StatusCode != HttpStatusCode.Unauthorized)
+                    return await RecordAsync(response, exchange, started, linked.Token);
+
+                // It may have been revoked. Another one has one try, which is of the same attempt.
+                using var again = share.Again();
+                using var second = await CreateAsync(delivery, again, () => { }, subscriber, number, activity, linked.Token);
+                second.Options.Set(TimeLimit, timeLimit);
+                await AuthorizeAsync(second, subscriber, token, linked.Token);
+                exchange = Exchange.Begin();
+                using var answer = await client.SendAsync(second, HttpCompletionOption.ResponseHeadersRead, linked.Token);
+                return await RecordAsync(answer, exchange, started, linked.Token);
+            }
+            catch (NoTokenException e)
+            {
+                return new AttemptResult(AttemptOutcome.TokenFailure, time.GetElapsedTime(started), Error: e.Message);
             }
             catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
             {
@@ -100,6 +115,17 @@ internal sealed class WebhookSender(
                 return new AttemptResult(outcome, elapsed, Error: cause);
             }
         }
+    }
+
+    /// <summary>Gives the request a token, where the receiver wants one.</summary>
+    private async ValueTask<string?> AuthorizeAsync(
+        HttpRequestMessage request, Subscriber subscriber, string? refused, CancellationToken cancellationToken)
+    {
+        if (subscriber.Authentication?.Type != AuthenticationType.ClientCredentials)
+            return null;
+        var token = await tokens.GetAsync(subscriber, refused, cancellationToken);
+        request.Headers.Authorization = new("Bearer", token);
+        return token;
     }
 
     /// <summary>A method of its own, so that nothing here keeps the payload while the answer is waited for.</summary>

@@ -1,9 +1,12 @@
 using System.Collections.Concurrent;
+using System.Security.Cryptography;
 using System.Text.Json;
 using Npgsql;
 using NpgsqlTypes;
+using Triggers.Core;
 using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
+using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.Subscriptions;
 
@@ -12,6 +15,12 @@ internal sealed record Subscriber(
     Guid Id, Guid TenantId, int Revision, string Url, string[] EventTypes, Dictionary<string, string> Headers,
     IReadOnlyList<SigningSecret> Secrets, bool Enabled)
 {
+    /// <summary>What the receiver knows its caller by, beside the signature; null: nothing.</summary>
+    public ReceiverAuthentication? Authentication { get; init; }
+
+    /// <summary>Whether its secrets can't be decrypted, so that nothing can be sent.</summary>
+    public bool IsUnreadable { get; init; }
+
     /// <summary>What it says of its retries; null: nothing.</summary>
     public RetryPolicy? Retry { get; init; }
 
@@ -24,7 +33,7 @@ internal sealed record Subscriber(
 /// Every subscription that is not deleted, in memory. <c>subscriptions_version</c>, which the database bumps at every write, says
 /// when to look again; <c>subscriptions.changed_by</c>, which ones to read.
 /// </summary>
-internal sealed class Subscribers
+internal sealed partial class Subscribers(SecretProtector protector, ILogger<Subscribers> logger)
 {
     private readonly SemaphoreSlim _reading = new(1);
     private readonly ConcurrentDictionary<Guid, Subscriber> _byId = new();
@@ -85,7 +94,7 @@ internal sealed class Subscribers
                 new(
                     """
                     SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
-                        retry::text
+                        retry::text, authentication
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -98,15 +107,7 @@ internal sealed class Subscribers
         var changed = new List<(Subscriber Subscriber, bool IsDeleted)>();
         while (await reader.ReadAsync(cancellationToken))
         {
-            var subscriber = new Subscriber(
-                reader.GetGuid(0), reader.GetGuid(1), reader.GetInt32(2), reader.GetString(3), reader.GetFieldValue<string[]>(4),
-                JsonSerializer.Deserialize<Dictionary<string, string>>(reader.GetString(5))!,
-                JsonSerializer.Deserialize<List<SigningSecret>>(reader.GetString(6))!,
-                reader.GetBoolean(7))
-            {
-                Retry = reader.IsDBNull(9) ? null : JsonSerializer.Deserialize<RetryPolicy>(reader.GetString(9)),
-            };
-            changed.Add((subscriber, reader.GetBoolean(8)));
+            changed.Add((Read(reader), reader.GetBoolean(8)));
         }
         RowsRead += changed.Count;
         foreach (var tenant in changed.GroupBy(c => c.Subscriber.TenantId))
@@ -114,6 +115,35 @@ internal sealed class Subscribers
         // Last, so that whoever finds its version here finds its subscriptions too.
         _seenBelow = seenBelow;
         Interlocked.Exchange(ref _version, version);
+    }
+
+    private Subscriber Read(NpgsqlDataReader reader)
+    {
+        var subscriber = new Subscriber(
+            reader.GetGuid(0), reader.GetGuid(1), reader.GetInt32(2), reader.GetString(3), reader.GetFieldValue<string[]>(4), [], [],
+            reader.GetBoolean(7))
+        {
+            Retry = reader.IsDBNull(9) ? null : JsonSerializer.Deserialize<RetryPolicy>(reader.GetString(9)),
+        };
+        try
+        {
+            return subscriber with
+            {
+                Headers = JsonSerializer.Deserialize<Dictionary<string, string>>(reader.GetString(5))!
+                    .ToDictionary(h => h.Key, h => protector.Unprotect(h.Value)),
+                Secrets = JsonSerializer.Deserialize<List<SigningSecret>>(reader.GetString(6))!.ConvertAll(s => new SigningSecret
+                {
+                    Secret = protector.Unprotect(s.Secret), PublicKey = s.PublicKey, ExpiresAt = s.ExpiresAt,
+                }),
+                Authentication = reader.IsDBNull(10) ? null
+                    : JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(reader.GetString(10))),
+            };
+        }
+        catch (CryptographicException e)
+        {
+            Log.Unreadable(logger, TypeId.Format(TypeId.Subscription, subscriber.Id), e.Message);
+            return subscriber with { IsUnreadable = true };
+        }
     }
 
     private void Apply(Guid tenantId, List<(Subscriber Subscriber, bool IsDeleted)> changed)
@@ -135,5 +165,12 @@ internal sealed class Subscribers
             _enabledByTenant.TryRemove(tenantId, out _);
         else
             _enabledByTenant[tenantId] = enabled;
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(EventId = 1, Level = LogLevel.Error,
+            Message = "The secrets of {SubscriptionId} can't be decrypted, and nothing can be sent to it: {Problem}")]
+        public static partial void Unreadable(ILogger logger, string subscriptionId, string problem);
     }
 }

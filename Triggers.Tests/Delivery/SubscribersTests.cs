@@ -1,4 +1,7 @@
+using Microsoft.AspNetCore.DataProtection;
+using Microsoft.Extensions.Logging.Abstractions;
 using Triggers.Delivery.Subscriptions;
+using Triggers.ServiceDefaults;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Delivery;
@@ -6,7 +9,8 @@ namespace Triggers.Tests.Delivery;
 /// <summary>The copy of all subscriptions that a delivery process keeps, and how little it reads to keep it.</summary>
 public sealed class SubscribersTests(PostgresServer postgres) : EngineTests(postgres)
 {
-    private readonly Subscribers _subscribers = new();
+    private readonly Subscribers _subscribers =
+        new(new SecretProtector(new EphemeralDataProtectionProvider()), NullLogger<Subscribers>.Instance);
 
     [Fact]
     public async Task A_change_of_one_subscription_reads_that_one_again_and_not_all()

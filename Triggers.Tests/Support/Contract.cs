@@ -342,13 +342,13 @@ internal sealed partial class Contract
             # a host, a port, a reserved header: see WebhookAddress and WebhookHeaders
             (createSubscription|changeSubscription)\ (/url|/headers/.*) |
             # what does not go together, and 1 to 30 seconds
-            (createSubscription|changeSubscription)\ (/retry|/retry/timeout) |
+            (createSubscription|changeSubscription)\ (/retry|/retry/timeout|/authentication/.*) |
             # more than Limits:* lets in
             (createSubscription|changeSubscription)\ (/eventTypes|/headers) |
             # bits at the end of its base64 that mean nothing
             (createSubscription|rotateSubscriptionSecret)\ /secret |
             # no such thing, or not this caller's
-            createApiKey\ /tenantId | (createTenant|changeTenant)\ /usagePlanId | .*\ \?tenantId | replayEvent\ /subscriptionIds/.* | createReplay\ /subscriptionId |
+            createApiKey\ /tenantId | (createTenant|changeTenant)\ /usagePlanId | .*\ \?tenantId | getWebhookKeys\ \?subscriptionId | replayEvent\ /subscriptionIds/.* | createReplay\ /subscriptionId |
             # the platform's admin, of another tenant
             createApiKey\ /scopes/[0-9]+ |
             # in an order, and before now

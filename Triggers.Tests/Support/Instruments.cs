@@ -1,9 +1,12 @@
 using System.Diagnostics.Metrics;
+using Microsoft.AspNetCore.DataProtection;
 using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Logging.Abstractions;
 using Triggers.Api.Telemetry;
 using Triggers.Delivery;
 using Triggers.Delivery.Subscriptions;
 using Triggers.EventLog;
+using Triggers.ServiceDefaults;
 
 namespace Triggers.Tests.Support;
 
@@ -26,7 +29,8 @@ internal static class Instruments
         };
         listener.Start();
         _ = new ApiMetrics(meters);
-        _ = new DeliveryMetrics(meters, new Lanes(1, TimeProvider.System), new Subscribers(), new LogLags());
+        _ = new DeliveryMetrics(meters, new Lanes(1, TimeProvider.System), new Subscribers(
+            new SecretProtector(new EphemeralDataProtectionProvider()), NullLogger<Subscribers>.Instance), new LogLags());
         return all;
     }
 

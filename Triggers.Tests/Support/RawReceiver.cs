@@ -52,7 +52,8 @@ internal static class Steps
 }
 
 /// <summary>A connection as a receiver that keeps to no rules has it.</summary>
-internal sealed class RawConnection(Socket socket, ConcurrentQueue<string> requests, CancellationToken stop)
+internal sealed class RawConnection(
+    Socket socket, ConcurrentQueue<string> requests, ConcurrentQueue<string> bodies, CancellationToken stop)
 {
     private Stream _stream = new NetworkStream(socket);
 
@@ -71,7 +72,9 @@ internal sealed class RawConnection(Socket socket, ConcurrentQueue<string> reque
         if (!withBody)
             return;
         var length = int.Parse(text.Split("Content-Length: ")[1].Split("\r\n")[0]);
-        await _stream.ReadExactlyAsync(new byte[length], stop);
+        var body = new byte[length];
+        await _stream.ReadExactlyAsync(body, stop);
+        bodies.Enqueue(Encoding.UTF8.GetString(body));
     }
 
     public async Task ReadSomeAsync() => _ = await _stream.ReadAsync(new byte[64 * 1024], stop);
@@ -136,6 +139,7 @@ internal sealed class RawReceiver : IAsyncDisposable
     private readonly TcpListener _listener = new(IPAddress.Loopback, 0);
     private readonly CancellationTokenSource _stop = new();
     private readonly ConcurrentQueue<string> _requests = new();
+    private readonly ConcurrentQueue<string> _bodies = new();
     private readonly Task _accepting;
     private int _connections;
 
@@ -152,6 +156,9 @@ internal sealed class RawReceiver : IAsyncDisposable
 
     /// <summary>The head of each request that was read, as it was on the wire.</summary>
     public IReadOnlyCollection<string> Requests => _requests;
+
+    /// <summary>The body of each request of which it was read.</summary>
+    public IReadOnlyCollection<string> Bodies => _bodies;
 
     public async ValueTask DisposeAsync()
     {
@@ -184,7 +191,7 @@ internal sealed class RawReceiver : IAsyncDisposable
         using (socket)
         {
             socket.NoDelay = true;
-            var connection = new RawConnection(socket, _requests, _stop.Token);
+            var connection = new RawConnection(socket, _requests, _bodies, _stop.Token);
             try
             {
                 foreach (var step in steps)

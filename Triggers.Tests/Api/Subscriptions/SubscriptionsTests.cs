@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using Microsoft.Extensions.DependencyInjection;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.Subscriptions;
@@ -348,8 +349,10 @@ public sealed class SubscriptionsTests(ApiFixture api) : IClassFixture<ApiFixtur
 
     private async Task<Triggers.Core.Tables.SigningSecret[]> SecretsAsync(string id)
     {
+        var protector = api.Host.Services.GetRequiredService<Triggers.ServiceDefaults.SecretProtector>();
         await using var db = api.Db();
-        return [.. db.Subscriptions.Single(s => s.Id == Rows.Uuid(id)).Secrets];
+        return [.. db.Subscriptions.Single(s => s.Id == Rows.Uuid(id)).Secrets.ConvertAll(s =>
+            new Triggers.Core.Tables.SigningSecret { Secret = protector.Unprotect(s.Secret), ExpiresAt = s.ExpiresAt })];
     }
 
     [Fact]

@@ -2,6 +2,7 @@ using System.Diagnostics.Metrics;
 using System.Net;
 using System.Security.Cryptography.X509Certificates;
 using System.Text;
+using Microsoft.AspNetCore.DataProtection;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
@@ -12,6 +13,7 @@ using Triggers.Delivery;
 using Triggers.Delivery.Attempts;
 using Triggers.Delivery.Subscriptions;
 using Triggers.EventLog;
+using Triggers.ServiceDefaults;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Delivery.Attempts;
@@ -35,6 +37,8 @@ internal sealed class RealSender : IAsyncDisposable
         services.AddMetrics();
         services.AddSingleton(TimeProvider.System);
         services.AddSingleton(new Lanes(1, TimeProvider.System));
+        services.AddDataProtection().UseEphemeralDataProtectionProvider();
+        services.AddSingleton<SecretProtector>();
         services.AddSingleton<Subscribers>();
         services.AddSingleton<LogLags>();
         services.AddSingleton<DeliveryMetrics>();
@@ -91,12 +95,15 @@ internal sealed class RealSender : IAsyncDisposable
 
     /// <summary>Makes one attempt.</summary>
     public Task<AttemptResult> SendAsync(
-        string url, string data = "{}", Dictionary<string, string>? headers = null, CancellationToken cancellationToken = default)
+        string url, string data = "{}", Dictionary<string, string>? headers = null,
+        ReceiverAuthentication? authentication = null, string secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+        CancellationToken cancellationToken = default)
     {
         var e = new StoredEvent(TypeId.NewGuid(), "order.created", null, null, null, null, "correlation-1", null,
             Encoding.UTF8.GetBytes(data));
         var subscriber = new Subscriber(TypeId.NewGuid(), TypeId.NewGuid(), 1, url, ["*"], headers ?? [],
-            [new SigningSecret { Secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=" }], Enabled: true);
+            [.. secret.Split(' ').Select(s => new SigningSecret { Secret = s })], Enabled: true)
+        { Authentication = authentication };
         var delivery = new DueDelivery(subscriber.TenantId, TypeId.NewGuid(), e.Id, subscriber.Id, 1, 0, null, false, 0, data.Length);
         // Read anew each time, as from the database.
         var share = new Payloads((_, _) => Task.FromResult<IReadOnlyCollection<StoredEvent>>([e]))

@@ -1,0 +1,129 @@
+using System.Security.Cryptography;
+using System.Security.Cryptography.X509Certificates;
+using System.Text;
+using Microsoft.Extensions.DependencyInjection;
+using Triggers.Core;
+using Triggers.Core.Tables;
+using Triggers.ServiceDefaults;
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.Api.Subscriptions;
+
+/// <summary>What the database knows of secrets, and that the delivery service still knows them.</summary>
+public sealed class SecretsAtRestTests(PostgresServer postgres) : ApiFixture(postgres)
+{
+    private const string Own = "whsec_VGhpc0lzQVZlcnlTZWNyZXRTZWNyZXRPZk91cnM0Mg==";
+    private const string Header = "header-value-nobody-may-read";
+    private const string Password = "password-nobody-may-read";
+    private const string ClientSecret = "client-secret-nobody-may-read";
+    private string? _certificate;
+
+    private protected override Task<(string Key, string Value)[]> SettingsAsync()
+    {
+        using var key = RSA.Create(2048);
+        var now = TimeProvider.System.GetUtcNow();
+        using var certificate = new CertificateRequest("CN=triggers", key, HashAlgorithmName.SHA256, RSASignaturePadding.Pkcs1)
+            .CreateSelfSigned(now.AddDays(-1), now.AddDays(1));
+        _certificate = Path.Combine(Path.GetTempPath(), Path.GetRandomFileName() + ".pem");
+        File.WriteAllText(_certificate, certificate.ExportCertificatePem() + "\n" + key.ExportPkcs8PrivateKeyPem());
+        return Task.FromResult<(string, string)[]>([("Protection:Certificates", _certificate)]);
+    }
+
+    public override async ValueTask DisposeAsync()
+    {
+        await base.DisposeAsync();
+        if (_certificate is not null)
+            File.Delete(_certificate);
+    }
+
+    [Fact]
+    public async Task A_dump_has_none_of_the_secrets_nor_what_decrypts_them_and_webhooks_have_them_all()
+    {
+        await using var receiver = await TestReceiver.StartAsync();
+        var tenant = await NewTenantAsync();
+        var made = (await tenant.Client.PostAsync("/subscriptions",
+            $$$"""{"url":"{{{receiver.Url}}}/hook","eventTypes":["*"],"secret":"{{{Own}}}","signatures":["v1","v1a"],"headers":{"X-Key":"{{{Header}}}"},"authentication":{"type":"basic","username":"u","password":"{{{Password}}}"}}""",
+            ("Idempotency-Key", "once"))).Is(201);
+        var rotated = (await tenant.Client.PostAsync($"/subscriptions/{made.Id}/secret/rotate")).Is(200);
+        (await tenant.Client.PostAsync("/subscriptions",
+            $$$"""{"url":"{{{receiver.Url}}}/other","eventTypes":["never"],"authentication":{"type":"client_credentials","tokenUrl":"https://t.example","clientId":"c","clientSecret":"{{{ClientSecret}}}"}}"""))
+            .Is(201);
+
+        var dump = await DumpAsync();
+        // What is not a secret is there, so it is the database that was looked through.
+        Assert.Contains("https://t.example", (await tenant.Client.GetAsync("/subscriptions")).Text, StringComparison.Ordinal);
+        Assert.Contains($"{receiver.Url}/hook", dump, StringComparison.Ordinal);
+        Assert.Contains(made["publicKey"]!, dump, StringComparison.Ordinal);
+        foreach (var secret in new[] { Own, rotated["secret"]!, Header, Password, ClientSecret, "whsk_" })
+        {
+            var bytes = Encoding.UTF8.GetBytes(secret.StartsWith("whsec_", StringComparison.Ordinal) ? secret["whsec_".Length..] : secret);
+            string[] forms = [Encoding.UTF8.GetString(bytes), Convert.ToHexStringLower(bytes), Convert.ToBase64String(bytes)];
+            foreach (var form in forms)
+                Assert.DoesNotContain(form, dump, StringComparison.Ordinal);
+        }
+        // The keys of what is encrypted are there, and encrypted by the certificate.
+        Assert.Contains("EncryptedXmlDecryptor", dump, StringComparison.Ordinal);
+        Assert.DoesNotContain("<value>", dump, StringComparison.Ordinal);
+
+        await using var delivery = new DeliveryHost(
+        [
+            ("ConnectionStrings:triggersdb", ConnectionString), ("Delivery:AllowedNetworks", "127.0.0.0/8"),
+            ("Protection:Certificates", _certificate!), ("Shutdown:Delay", "00:00:00"),
+        ], null);
+        await tenant.Client.PublishAsync();
+        await Wait.UntilAsync("the webhook came", () => receiver.Received.Count == 1);
+        var webhook = receiver.Received.Single();
+        Assert.Equal(Header, webhook.Headers["X-Key"]);
+        Assert.Equal($"Basic {Convert.ToBase64String(Encoding.UTF8.GetBytes("u:" + Password))}", webhook.Headers["Authorization"]);
+        var signatures = webhook.Headers["webhook-signature"].Split(' ');
+        byte[] message = [.. Encoding.UTF8.GetBytes($"{webhook.EventId}.{webhook.Headers["webhook-timestamp"]}."), .. webhook.Body];
+        string Hmac(string secret) =>
+            "v1," + Convert.ToBase64String(HMACSHA256.HashData(Convert.FromBase64String(secret["whsec_".Length..]), message));
+        Assert.Equal(3, signatures.Length);
+        Assert.Contains(Hmac(Own), signatures);
+        Assert.Contains(Hmac(rotated["secret"]!), signatures);
+        Assert.Single(signatures, s => s.StartsWith("v1a,", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task What_is_there_from_before_is_encrypted_by_the_migration_and_still_read()
+    {
+        var tenant = await NewTenantAsync();
+        var plain = TypeId.NewGuid();
+        await Rows.ExecuteAsync(
+            $$$"""
+            INSERT INTO subscriptions (id, tenant_id, url, event_types, headers, secrets)
+            VALUES ('{{{plain}}}', '{{{tenant.Key}}}', 'https://a.example', '{*}', '{"X-Key":"plain-header"}',
+                '[{"Secret":"{{{Own}}}","ExpiresAt":null},{"Secret":"{{{Own}}}","ExpiresAt":"2100-01-01T00:00:00Z"}]')
+            """);
+        var path = $"/subscriptions/{TypeId.Format(TypeId.Subscription, plain)}";
+        Assert.Equal("plain-header", (await tenant.Client.GetAsync(path)).Is(200).Json["headers"]!["X-Key"]!.GetValue<string>());
+
+        var protector = Host.Services.GetRequiredService<SecretProtector>();
+        await using (var db = Db())
+        {
+            Assert.Equal(1, await protector.ProtectAllAsync(db, TestContext.Current.CancellationToken));
+            Assert.Equal(0, await protector.ProtectAllAsync(db, TestContext.Current.CancellationToken));
+        }
+
+        var dump = await DumpAsync();
+        Assert.DoesNotContain("plain-header", dump, StringComparison.Ordinal);
+        Assert.DoesNotContain(Own, dump, StringComparison.Ordinal);
+        Assert.Equal("plain-header", (await tenant.Client.GetAsync(path)).Is(200).Json["headers"]!["X-Key"]!.GetValue<string>());
+        await using var read = Db();
+        var kept = read.Subscriptions.Single(s => s.Id == plain).Secrets;
+        Assert.Equal([Own, Own], kept.Select(s => protector.Unprotect(s.Secret)));
+        Assert.Equal([null, 2100], kept.Select(s => s.ExpiresAt?.Year));
+    }
+
+    /// <summary>Every row of every table, as text.</summary>
+    private async Task<string> DumpAsync()
+    {
+        var tables = await Rows.ScalarAsync<string[]>(
+            "SELECT array_agg(quote_ident(tablename) ORDER BY tablename) FROM pg_tables WHERE schemaname = 'public'");
+        var dump = new StringBuilder();
+        foreach (var table in tables)
+            dump.AppendLine(await Rows.ScalarAsync<string>($"SELECT coalesce(string_agg(t::text, E'\\n'), '') FROM {table} t"));
+        return dump.ToString();
+    }
+}
