@@ -121,6 +121,15 @@ public sealed class Reservations : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0012_reservations.sql"));
 }
 
+/// <summary>0013_inboxes.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0013_inboxes")]
+public sealed class Inboxes : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0013_inboxes.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)
