@@ -38,7 +38,8 @@ public static class Inboxes
     };
 
     /// <summary>
-    /// Brings events into the default inbox's queue that nobody got: as many as are wanted and not there yet.
+    /// Brings events into the default inbox's queue that nobody got, as many as are wanted and not there yet; due for whoever receives in
+    /// the same transaction.
     /// </summary>
     /// <param name="tenantId">Whose.</param>
     /// <param name="inbox">The default inbox.</param>
@@ -69,7 +70,7 @@ public static class Inboxes
                 DELETE FROM inbox i USING taken t WHERE i.tenant_id = @tenant AND i.event_id = t.event_id
             )
             INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, next_attempt_at, data_bytes)
-            SELECT @tenant, @ids[n], event_id, @inbox, clock_timestamp(), bytes
+            SELECT @tenant, @ids[n], event_id, @inbox, now(), bytes
             FROM (SELECT *, row_number() OVER (ORDER BY event_id) AS n FROM taken) t ORDER BY n
             """);
         command.Parameters.Add(new("tenant", NpgsqlDbType.Uuid) { Value = tenantId });
