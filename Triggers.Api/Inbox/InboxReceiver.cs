@@ -90,7 +90,8 @@ internal sealed class InboxReceiver(NpgsqlDataSource dataSource)
     {
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
         var extended = new HashSet<Lease>();
-        await using (var batch = new NpgsqlBatch(connection) { BatchCommands = { Inboxes.Extend(inbox.TenantId, inbox.Id, leases, lease) } })
+        var command = Inboxes.Extend(inbox.TenantId, inbox.Id, leases, lease);
+        await using (var batch = new NpgsqlBatch(connection) { BatchCommands = { command } })
         await using (var reader = await batch.ExecuteReaderAsync(cancellationToken))
         {
             while (await reader.ReadAsync(cancellationToken))

@@ -54,8 +54,8 @@ internal static class InboxesDocs
         "Its history stays; what still waits in it is cancelled. What is leased of `default` waits there again.");
 
     public static readonly Operation ReceiveDefault = new("receiveFromDefaultInbox", Group, "Receive what nobody got",
-        "As `POST /inboxes/default/receive`: events that nobody subscribes to, or that every push was given up of, each to one receiver at "
-        + "a time. The body may be left out.")
+        "As `POST /inboxes/default/receive`: events that nobody subscribes to, or that every push was given up of, each to one receiver "
+        + "at a time. The body may be left out.")
     {
         Body = new(typeof(ReceiveBody), """{"max":10,"wait":20,"lease":60}"""),
         BodyIsOptional = true,
@@ -64,8 +64,8 @@ internal static class InboxesDocs
     };
 
     public static readonly Operation Receive = new("receive", Group, "Receive from an inbox",
-        "Gives out what waits, the longest waiting first, each item to one receiver: until its lease ends nobody else gets it. Acknowledge "
-        + "it, or it comes again. After `maxDeliveries` it is a dead letter. An answer ends early when its events hold more than 8 MiB. "
+        "Gives out what waits, the longest waiting first, each item to one receiver: until its lease ends nobody else gets it. "
+        + "Acknowledge it, or it comes again. After `maxDeliveries` it is a dead letter. An answer ends early when its events hold more than 8 MiB. "
         + "The body may be left out.")
     {
         Body = new(typeof(ReceiveBody), """{"max":10,"wait":20,"lease":60,"types":["order.created"]}"""),

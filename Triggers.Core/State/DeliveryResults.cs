@@ -222,7 +222,8 @@ public static class DeliveryResults
         parameters.AddColumn(
             "outcomes", NpgsqlDbType.Text, results, r => r.Attempt is { } a ? SnakeCase<AttemptOutcome>.Of(a.Outcome) : null);
         // Postgres keeps no NUL in text.
-        parameters.AddColumn("errors", NpgsqlDbType.Text, results, r => (r.Attempt?.Error ?? r.Error)?.Replace("\0", "", StringComparison.Ordinal));
+        parameters.AddColumn(
+            "errors", NpgsqlDbType.Text, results, r => (r.Attempt?.Error ?? r.Error)?.Replace("\0", "", StringComparison.Ordinal));
         parameters.AddColumn("codes", NpgsqlDbType.Integer, results, r => r.Attempt?.StatusCode);
         parameters.AddColumn("headers", NpgsqlDbType.Text, results, r => r.Attempt?.ResponseHeaders);
         parameters.AddColumn("bodies", NpgsqlDbType.Bytea, results, r => r.Attempt?.ResponseBody);

@@ -10,16 +10,16 @@ namespace Triggers.Core.State;
 public readonly record struct Lease(Guid Id, int Claim);
 
 /// <summary>
-/// The statements by which deliveries are received from inboxes. A lease is a claim like that of a webhook's attempt: its number fences, and
-/// <c>next_attempt_at</c> is when it ends. Nobody's worker number is 0, so no worker that dies or looks what it has lost frees one. How they
-/// end is in <see cref="DeliveryResults"/>.
+/// The statements by which deliveries are received from inboxes. A lease is a claim like that of a webhook's attempt: its number fences,
+/// and <c>next_attempt_at</c> is when it ends. No worker's number is 0, so that nobody frees one who looks for what a dead worker had.
+/// How they end is in <see cref="DeliveryResults"/>.
 /// </summary>
 public static class Inboxes
 {
     /// <summary>The inbox that every tenant has: what nobody subscribes to, and what everybody's push was given up of.</summary>
     public const string Default = "default";
 
-    /// <summary>What the default inbox is said to want: nothing is published of this type, for what it has is looked for elsewhere.</summary>
+    /// <summary>What the default inbox is said to want. Nothing is published of this type: what it has is looked for elsewhere.</summary>
     public const string DefaultEventType = "triggers.unclaimed";
 
     /// <summary>How long a lease is unless somebody says otherwise.</summary>
@@ -81,8 +81,8 @@ public static class Inboxes
     }
 
     /// <summary>
-    /// Somebody receives what is due of an inbox, the longest due first: rows of delivery, event, claim, when the lease ends, whether it is a
-    /// replay, and the event's columns, null where it is no longer kept. What was received before and is due again counts as failed.
+    /// Somebody receives what is due of an inbox, the longest due first: rows of delivery, event, claim, when the lease ends, whether it
+    /// is a replay, and the event's columns, null where it is no longer kept. What was received before and is due again counts as failed.
     /// </summary>
     /// <param name="tenantId">Whose.</param>
     /// <param name="inbox">The inbox.</param>
@@ -149,8 +149,8 @@ public static class Inboxes
     };
 
     /// <summary>
-    /// Holds what is still leased, until the transaction ends: rows of id, claim, event, and whether it is a replay. What others have received
-    /// meanwhile, or is given back, is not among them.
+    /// Holds what is still leased, until the transaction ends: rows of id, claim, event, and whether it is a replay. What others have
+    /// received meanwhile, or is given back, is not among them.
     /// </summary>
     public static IEnumerable<NpgsqlBatchCommand> Hold(Guid tenantId, Guid inbox, IReadOnlyList<Lease> leases)
     {
@@ -243,7 +243,8 @@ public static class Inboxes
     /// <summary>The condition on <c>e.type</c> that <see cref="EventTypePattern"/> is.</summary>
     private static string Wants(string[] types) =>
         types.Length == 0 || types.Contains("*") ? "true"
-            : "(e.type = ANY (@exact) OR EXISTS (SELECT FROM unnest(@prefixes) p WHERE starts_with(e.type, p) AND length(e.type) > length(p)))";
+            : "(e.type = ANY (@exact) OR EXISTS ("
+                + "SELECT FROM unnest(@prefixes) p WHERE starts_with(e.type, p) AND length(e.type) > length(p)))";
 
     private static void AddTypes(NpgsqlBatchCommand command, string[] types)
     {
