@@ -44,6 +44,7 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
         {
             e.Property(x => x.Headers).HasColumnType("jsonb");
             e.Property(x => x.Secrets).HasColumnType("jsonb");
+            e.Property(x => x.Retry).HasColumnType("jsonb");
             e.Property(x => x.CreatedAt).HasDefaultValueSql("now()");
             e.Property(x => x.UpdatedAt).HasDefaultValueSql("now()");
         });

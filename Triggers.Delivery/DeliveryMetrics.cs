@@ -79,7 +79,7 @@ internal sealed class DeliveryMetrics
         _dropped = meter.CreateCounter<long>("triggers.retention.dropped", "{row}",
             "Rows of days that were dropped because they are older than `Retention` has it, by `table`.");
         _deadLetters = meter.CreateCounter<long>("triggers.dead_letters.written", "{delivery}",
-            "Deliveries that failed for good, by `reason`: `exhausted`, `rejected` or `undeliverable`.");
+            "Deliveries that failed for good, by `reason`: `exhausted`, `rejected`, `too_old` or `undeliverable`.");
         meter.CreateObservableGauge("triggers.dead_letters.unresolved", () => Of(b => b.UnresolvedDeadLetters), "{delivery}",
             $"Dead letters that nobody resolved or discarded yet, in the whole system; stops counting at {Backlog.MaxCounted}.");
     }

@@ -2,6 +2,8 @@ using System.ComponentModel.DataAnnotations;
 using System.Globalization;
 using System.Net;
 using Microsoft.Extensions.Options;
+using Triggers.Core.Retries;
+using Triggers.Core.Tables;
 
 namespace Triggers.Delivery;
 
@@ -18,11 +20,11 @@ public sealed class DeliveryOptions
 
     /// <summary>How long an attempt may take, from the first step to the last byte we read.</summary>
     [Range(typeof(TimeSpan), "00:00:00.1", "00:05:00", ErrorMessage = "Delivery:AttemptTimeout must be between 0.1 and 300 seconds.")]
-    public TimeSpan AttemptTimeout { get; set; } = TimeSpan.FromSeconds(15);
+    public TimeSpan AttemptTimeout { get; set; } = RetryPolicy.DefaultTimeout;
 
     /// <summary>How long a claimed delivery is left alone before it comes due again by itself.</summary>
     [Range(typeof(TimeSpan), "00:00:06", "00:30:00", ErrorMessage = "Delivery:Lease must be between 6 seconds and 30 minutes.")]
-    public TimeSpan Lease { get; set; } = TimeSpan.FromSeconds(30);
+    public TimeSpan Lease { get; set; } = TimeSpan.FromSeconds(45);
 
     /// <summary>
     /// Networks outside the public internet that webhooks may be sent to, as CIDR ranges separated by commas:
@@ -38,12 +40,35 @@ public sealed class DeliveryOptions
     /// <summary>Ports that webhooks may be sent to, and ranges of them, separated by commas.</summary>
     public string AllowedPorts { get; set; } = "80,443,1024-65535";
 
+    /// <summary>
+    /// An HTTP proxy that every webhook goes by, as in <c>http://proxy:3128</c>, with user name and password where it wants them. It then
+    /// has the check of addresses; those that are given as numbers, and ports, are checked before. Empty: none, whatever the environment
+    /// says.
+    /// </summary>
+    public string EgressProxy { get; set; } = "";
+
     /// <summary>When to try again, and when to give up.</summary>
     [ValidateObjectMembers]
-    public Retries.RetryOptions Retry { get; set; } = new();
+    public RetryOptions Retry { get; set; } = new();
 
     /// <summary>An attempt starts only while this much of the lease is sure to be left when it ends.</summary>
     internal static readonly TimeSpan LeaseMargin = TimeSpan.FromSeconds(5);
+
+    /// <summary>
+    /// How long an attempt may take to a subscription that says so, or does not: no longer than the lease has room for.
+    /// </summary>
+    internal TimeSpan TimeoutOf(RetryPolicy? policy)
+    {
+        var room = Lease - LeaseMargin - LeaseMargin;
+        return policy?.Timeout is not { } asked || asked <= AttemptTimeout ? policy?.Timeout ?? AttemptTimeout
+            : asked <= room ? asked
+            : room > AttemptTimeout ? room : AttemptTimeout;
+    }
+
+    /// <summary>Of the egress proxy; null without one.</summary>
+    internal Uri? EgressProxyAddress =>
+        Uri.TryCreate(EgressProxy, UriKind.Absolute, out var proxy) && proxy.Scheme == Uri.UriSchemeHttp && proxy.Host.Length > 0
+            && proxy.PathAndQuery == "/" ? proxy : null;
 
     internal static bool TryParseNetworks(string text, out IReadOnlyList<IPNetwork> networks)
     {
@@ -93,6 +118,8 @@ internal sealed class DeliveryOptionsRules : IValidateOptions<DeliveryOptions>
             failures.Add(
                 "Delivery:AllowedPorts must be ports from 1 to 65535 and ranges, as in 80,443,1024-65535; it is "
                     + $"'{options.AllowedPorts}'.");
+        if (options.EgressProxy.Length > 0 && options.EgressProxyAddress is null)
+            failures.Add("Delivery:EgressProxy must be the address of an HTTP proxy, as in http://proxy:3128.");
         if (options.ConnectTimeout > options.AttemptTimeout)
             failures.Add(
                 $"Delivery:ConnectTimeout ({options.ConnectTimeout}) must not exceed Delivery:AttemptTimeout ({options.AttemptTimeout}).");

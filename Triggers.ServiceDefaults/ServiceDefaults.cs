@@ -203,5 +203,6 @@ internal sealed class KnownNames<T>(IConfiguration section, string[] others) : I
             .FirstOrDefault(property => property.Name.Equals(setting.Key, StringComparison.OrdinalIgnoreCase)) is not { } known
             ? [setting.Path]
             // Values and dictionaries hold no names of ours.
-            : known.PropertyType.Assembly == typeof(T).Assembly ? Unknown(setting.GetChildren(), known.PropertyType) : []);
+            : known.PropertyType.Namespace!.StartsWith("Triggers.", StringComparison.Ordinal)
+                ? Unknown(setting.GetChildren(), known.PropertyType) : []);
 }

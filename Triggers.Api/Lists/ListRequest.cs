@@ -28,7 +28,7 @@ internal sealed class ListRequest
         _parameters = context.GetEndpoint()!.Metadata.GetRequiredMetadata<Operation>().Query.ToDictionary(p => p.Name);
         QueryNames.Check(context, _errors);
 
-        Limit = Number(ListParameters.Limit.Name);
+        Limit = _parameters.ContainsKey(ListParameters.Limit.Name) ? Number(ListParameters.Limit.Name) : 1;
         NewestFirst = _parameters.ContainsKey(ListParameters.Order.Name) && OneOf(ListParameters.Order.Name) is { } order ? order == "desc"
             : newestFirst;
         if (Text(ListParameters.Cursor.Name) is { } cursor)

@@ -2,6 +2,7 @@ using System.ComponentModel.DataAnnotations;
 using System.Globalization;
 using System.Reflection;
 using System.Text.Json.Nodes;
+using System.Text.Json.Serialization;
 using System.Text.Json.Serialization.Metadata;
 using Microsoft.OpenApi;
 using Triggers.Api.Http;
@@ -27,12 +28,17 @@ internal static class OpenApiSchemas
     public static void Limit(OpenApiSchema schema, ICustomAttributeProvider member)
     {
         var attributes = member.GetCustomAttributes(inherit: true);
+        // The generator forgets it of an object in a body, which it writes in place.
+        if (schema is { Type: JsonSchemaType.Object, Properties.Count: > 0 } && member is PropertyInfo { } property
+            && property.DeclaringType!.IsDefined(typeof(JsonUnmappedMemberHandlingAttribute))
+            && new NullabilityInfoContext().Create(property).ReadState == NullabilityState.Nullable)
+            schema.Type |= JsonSchemaType.Null;
         if (attributes.Any(a => a is NotRemovableAttribute))
             schema.Type &= ~JsonSchemaType.Null;
         if (attributes.OfType<LengthAttribute>().Any() && schema.Type?.HasFlag(JsonSchemaType.String) is true)
             schema.Pattern ??= NoNul;
         if (attributes.OfType<DurationAttribute>().SingleOrDefault() is { } duration)
-            schema.Pattern = duration.Pattern;
+            (schema.Items as OpenApiSchema ?? schema).Pattern = duration.Pattern;
         if (attributes.OfType<IdAttribute>().SingleOrDefault() is { } id)
             (schema.Items as OpenApiSchema ?? schema).Pattern = TypeId.Pattern(id.Prefix);
         if (attributes.OfType<ItemsAttribute>().SingleOrDefault() is { } items && schema.Items is OpenApiSchema item)

@@ -17,9 +17,10 @@ internal sealed class Fields
     private readonly Type _body;
     private readonly Dictionary<string, JsonElement> _members = new(StringComparer.Ordinal);
     private readonly HashSet<string> _asked = new(StringComparer.Ordinal);
-    private readonly FieldErrors _errors = new("The body has mistakes; see errors.");
+    private readonly FieldErrors _errors;
+    private readonly string _place;
 
-    private Fields(Type body) => _body = body;
+    private Fields(Type body, string place, FieldErrors errors) => (_body, _place, _errors) = (body, place, errors);
 
     /// <summary>Reads an object with <paramref name="read"/>, and refuses it with every mistake that was found.</summary>
     /// <typeparam name="T">The record whose attributes are the limits.</typeparam>
@@ -27,17 +28,8 @@ internal sealed class Fields
     {
         if (root.ValueKind != JsonValueKind.Object)
             throw ApiException.Invalid("", "The body must be a JSON object.");
-        var fields = new Fields(typeof(T));
-        foreach (var member in root.EnumerateObject())
-        {
-            var name = NameOf(member);
-            if (name is null || !fields._members.TryAdd(name, member.Value))
-                fields.Refuse(Pointer(name ?? ""), "The member comes twice, or its name is not text.");
-        }
-
-        var result = read(fields);
-        foreach (var name in fields._members.Keys.Where(name => !fields._asked.Contains(name)))
-            fields.Refuse(Pointer(name), $"There is no member \"{Shorten(name)}\" here.");
+        var fields = new Fields(typeof(T), "", new FieldErrors("The body has mistakes; see errors."));
+        var result = fields.ReadAll(root, read);
         fields._errors.ThrowIfAny();
         return result;
     }
@@ -49,7 +41,19 @@ internal sealed class Fields
     public static string Shorten(string text) => text.Length <= 64 ? text : text[..64] + "…";
 
     /// <summary>Remembers a mistake; reading ends at the 100th.</summary>
-    public void Refuse(string pointer, string detail) => _errors.Add(pointer, detail);
+    public void Refuse(string pointer, string detail) => _errors.Add(_place + pointer, detail);
+
+    /// <summary>The object of a member, with members of its own.</summary>
+    /// <typeparam name="T">The record whose attributes are their limits.</typeparam>
+    public T? Object<T>(string name, Func<Fields, T> read) where T : class
+    {
+        if (!TryGet(name, out var element, out _))
+            return null;
+        if (element.ValueKind == JsonValueKind.Object)
+            return new Fields(typeof(T), _place + Pointer(name), _errors).ReadAll(element, read);
+        Refuse(Pointer(name), "Must be an object.");
+        return null;
+    }
 
     /// <summary>Whether the member is there, were it null.</summary>
     public bool Has(string name) => _members.ContainsKey(name);
@@ -82,6 +86,18 @@ internal sealed class Fields
         return null;
     }
 
+    /// <summary>The number of a member, with a fraction or without.</summary>
+    public double? Real(string name)
+    {
+        if (!TryGet(name, out var element, out var limits))
+            return null;
+        var (min, max) = limits.RealRange;
+        if (element.ValueKind == JsonValueKind.Number && element.TryGetDouble(out var number) && number >= min && number <= max)
+            return number;
+        Refuse(Pointer(name), FormattableString.Invariant($"Must be a number from {min} to {max}."));
+        return null;
+    }
+
     /// <summary>The moment of a member.</summary>
     public DateTimeOffset? Moment(string name)
     {
@@ -109,11 +125,19 @@ internal sealed class Fields
     {
         if (!TryGet(name, out var element, out var limits))
             return null;
-        var duration = limits.Duration!;
-        // What the framework reads without a colon is days.
-        if (element.ValueKind == JsonValueKind.String && StringOf(element) is { } text && duration.IsMatch(text))
-            return TimeSpan.ParseExact(text, "c", CultureInfo.InvariantCulture);
-        Refuse(Pointer(name), $"Must be a time from 00:00:00 to {duration.MaxDays}.00:00:00, as in 01:30:00.");
+        return DurationOf(element, limits.Duration!, Pointer(name));
+    }
+
+    /// <summary>The durations of a member that is an array.</summary>
+    public TimeSpan[]? Durations(string name)
+    {
+        if (!TryGet(name, out var element, out var limits))
+            return null;
+        var (min, max) = limits.Length;
+        if (element.ValueKind == JsonValueKind.Array && element.GetArrayLength() >= min && element.GetArrayLength() <= max)
+            return [.. element.EnumerateArray()
+                .Select((item, i) => DurationOf(item, limits.Duration!, $"{Pointer(name)}/{i}") ?? TimeSpan.Zero)];
+        Refuse(Pointer(name), $"Must be an array of {min} to {max}.");
         return null;
     }
 
@@ -155,6 +179,30 @@ internal sealed class Fields
                 Refuse(pointer, "The name comes twice; letter case does not count.");
         }
         return map;
+    }
+
+    private T ReadAll<T>(JsonElement root, Func<Fields, T> read)
+    {
+        foreach (var member in root.EnumerateObject())
+        {
+            var name = NameOf(member);
+            if (name is null || !_members.TryAdd(name, member.Value))
+                Refuse(Pointer(name ?? ""), "The member comes twice, or its name is not text.");
+        }
+
+        var result = read(this);
+        foreach (var name in _members.Keys.Where(name => !_asked.Contains(name)))
+            Refuse(Pointer(name), $"There is no member \"{Shorten(name)}\" here.");
+        return result;
+    }
+
+    private TimeSpan? DurationOf(JsonElement element, DurationAttribute duration, string pointer)
+    {
+        // What the framework reads without a colon is days.
+        if (element.ValueKind == JsonValueKind.String && StringOf(element) is { } text && duration.IsMatch(text))
+            return TimeSpan.ParseExact(text, "c", CultureInfo.InvariantCulture);
+        Refuse(pointer, $"Must be a time from 00:00:00 to {duration.MaxDays}.00:00:00, as in 01:30:00.");
+        return null;
     }
 
     private string[]? TextsOf(string name, JsonElement element, MemberLimits limits, int maxLength)

@@ -84,6 +84,11 @@ internal sealed class MemberLimits(PropertyInfo property)
         property.GetCustomAttribute<RangeAttribute>() is { Minimum: int min, Maximum: int max } ? (min, max)
             : (int.MinValue, int.MaxValue);
 
+    /// <summary>Of a number with a fraction.</summary>
+    public (double Min, double Max) RealRange { get; } =
+        property.GetCustomAttribute<RangeAttribute>() is { Minimum: double min, Maximum: double max } ? (min, max)
+            : (double.MinValue, double.MaxValue);
+
     public ItemsAttribute? Items { get; } = property.GetCustomAttribute<ItemsAttribute>();
 
     public MapAttribute? Map { get; } = property.GetCustomAttribute<MapAttribute>();

@@ -12,6 +12,7 @@ using Triggers.Api.RateLimiting;
 using Triggers.Api.Redis;
 using Triggers.Api.Replays;
 using Triggers.Api.Requests;
+using Triggers.Api.Subscriptions;
 using Triggers.Api.Telemetry;
 using Triggers.Core;
 using Triggers.EventLog;
@@ -110,6 +111,7 @@ internal static class ApiServices
         services.AddSettings<RequestOptions>("Requests").ValidateDataAnnotations();
         services.AddSingleton<BodyMemory>();
         services.AddSettings<CapOptions>("Limits").ValidateDataAnnotations();
+        services.AddOptions<DeliveryDefaults>().BindConfiguration("Delivery");
         services.AddSingleton<ConcurrencyLimits>();
         services.AddSingleton<EventReader>();
         services.AddSingleton<Acknowledger>();

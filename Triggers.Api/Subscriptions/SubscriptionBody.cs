@@ -30,22 +30,39 @@ internal sealed record SubscriptionChange
     [Map(SubscriptionBody.MaxHeaders, SubscriptionBody.MaxHeaderLength, Pattern = WebhookHeaders.OfValues, IsPatch = true)]
     public Dictionary<string, string?>? Headers { get; init; }
 
+    /// <summary>As when subscribing; merged member by member, null removes one, or all of them.</summary>
+    public RetryBody? Retry { get; init; }
+
+    /// <summary>The members of <see cref="Retry"/> that are to change, those to be removed as null, as they are kept.</summary>
+    internal string? RetryPatch { get; init; }
+
+    /// <summary>Whether the retry policy goes.</summary>
+    internal bool RemovesRetry { get; init; }
+
     /// <summary>Whether the description is to change, were it to null.</summary>
     internal bool HasDescription { get; init; }
 
     /// <summary>Whether the headers there are go.</summary>
     internal bool RemovesHeaders { get; init; }
 
-    public static SubscriptionChange Read(Fields fields) => new()
+    public static SubscriptionChange Read(Fields fields)
     {
-        Url = SubscriptionBody.ReadUrl(fields),
-        EventTypes = SubscriptionBody.ReadEventTypes(fields),
-        HasDescription = fields.Has("description"),
-        Description = fields.Text("description"),
-        Enabled = fields.Flag("enabled"),
-        Headers = SubscriptionBody.ReadHeaders(fields),
-        RemovesHeaders = fields.Has("headers") && fields.Map("headers") is null,
-    };
+        string? patch = null;
+        var retry = fields.Object("retry", of => RetryBody.Read(of, out patch));
+        return new()
+        {
+            Retry = retry,
+            RetryPatch = patch,
+            RemovesRetry = fields.Has("retry") && retry is null,
+            Url = SubscriptionBody.ReadUrl(fields),
+            EventTypes = SubscriptionBody.ReadEventTypes(fields),
+            HasDescription = fields.Has("description"),
+            Description = fields.Text("description"),
+            Enabled = fields.Flag("enabled"),
+            Headers = SubscriptionBody.ReadHeaders(fields),
+            RemovesHeaders = fields.Has("headers") && fields.Map("headers") is null,
+        };
+    }
 }
 
 /// <summary>What a client says a subscription is.</summary>
@@ -91,6 +108,9 @@ internal sealed record SubscriptionBody
     [Length(1, SigningSecrets.MaxLength), RegularExpression(SigningSecrets.Pattern)]
     public string? Secret { get; init; }
 
+    /// <summary>When to try again, as far as it is not as the service has it.</summary>
+    public RetryBody? Retry { get; init; }
+
     public static SubscriptionBody Read(Fields fields) => new()
     {
         Url = ReadUrl(fields)!,
@@ -99,6 +119,7 @@ internal sealed record SubscriptionBody
         Enabled = fields.Flag("enabled"),
         Headers = ReadHeaders(fields)?.ToDictionary(h => h.Key, h => h.Value!),
         Secret = SigningSecrets.Read(fields),
+        Retry = fields.Object("retry", of => RetryBody.Read(of, out _)),
     };
 
     /// <summary>The address, as it is to be kept.</summary>

@@ -13,7 +13,7 @@ internal static class SubscriptionDocs
     private const string Group = "Subscriptions";
 
     private const string Example =
-        """{"id":"sub_01jd0000000000000000000000","url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
+        """{"id":"sub_01jd0000000000000000000000","url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"retry":null,"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
 
     public static readonly Operation Create = new("createSubscription", Group, "Subscribe",
         "Every event accepted after this answer whose type matches is sent to the address as a signed webhook (Standard Webhooks). The "
@@ -42,7 +42,8 @@ internal static class SubscriptionDocs
     };
 
     public static readonly Operation Change = new("changeSubscription", Group, "Change a subscription",
-        "JSON merge patch (RFC 7396): members that are not there stay. `headers` are merged, name by name; `eventTypes` are replaced. "
+        "JSON merge patch (RFC 7396): members that are not there stay. `headers` are merged, name by name, and "
+            + "`retry` member by member; `eventTypes` are replaced. "
             + "A disabled "
         + "subscription gets no new deliveries; those it has wait until it is enabled again. What was published meanwhile is delivered "
         + "by a replay "
@@ -65,6 +66,14 @@ internal static class SubscriptionDocs
         Body = new(typeof(RotateSecret), """{"overlap":"00:00:00"}"""),
         BodyIsOptional = true,
         AnswerExample = """{"secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq=","previousExpiresAt":"2026-02-01T09:30:00Z"}""",
+    };
+
+    public static readonly Operation PreviewRetries = new("previewRetries", Group, "See when a subscription is tried again",
+        "The attempts there would be if all of them failed, from the subscription's `retry` and the service's settings, and what then "
+        + "becomes of the delivery. What is pending already keeps its next time; what follows is as it says here.")
+    {
+        Query = [RetryPreview.Status],
+        AnswerExample = """{"timeout":"00:00:15","maxAge":null,"maxRetryAfter":"01:00:00","attempts":[{"number":1,"delay":"00:00:00","earliest":"00:00:00","latest":"00:00:00"},{"number":2,"delay":"00:00:10","earliest":"00:00:08","latest":"00:00:12"}],"then":"dead_lettered","reason":"exhausted"}""",
     };
 
     public static readonly Operation Test = new("testSubscription", Group, "Send a test event now",

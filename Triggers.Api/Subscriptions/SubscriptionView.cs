@@ -14,6 +14,7 @@ internal record SubscriptionView(
     bool Enabled,
     string? DisabledReason,
     IReadOnlyDictionary<string, string> Headers,
+    RetryPolicy? Retry,
     DateTimeOffset CreatedAt,
     DateTimeOffset UpdatedAt)
 {
@@ -26,7 +27,8 @@ internal record SubscriptionView(
     /// </summary>
     public static SubscriptionView Of(Subscription s, Caller caller) => new(
         TypeId.Format(TypeId.Subscription, s.Id), s.Url, s.EventTypes, s.Description, s.Enabled, s.DisabledReason,
-        caller.May(Scopes.SubscriptionsWrite) ? s.Headers : s.Headers.ToDictionary(h => h.Key, _ => Masked), s.CreatedAt, s.UpdatedAt);
+        caller.May(Scopes.SubscriptionsWrite) ? s.Headers : s.Headers.ToDictionary(h => h.Key, _ => Masked),
+        s.Retry, s.CreatedAt, s.UpdatedAt);
 }
 
 /// <summary>A subscription with its signing secret, which is shown when it is made and never again.</summary>

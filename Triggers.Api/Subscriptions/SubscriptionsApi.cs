@@ -33,6 +33,8 @@ internal static class SubscriptionsApi
         app.MapDelete("/subscriptions/{id}", DeleteAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Delete);
         app.MapPost("/subscriptions/{id}/secret/rotate", RotateSecretAsync).RequireScope(Scopes.SubscriptionsWrite)
             .WithMetadata(SubscriptionDocs.RotateSecret);
+        app.MapGet("/subscriptions/{id}/retry-preview", RetryPreview.GetAsync).RequireScope(Scopes.SubscriptionsRead)
+            .WithMetadata(SubscriptionDocs.PreviewRetries);
         app.MapPost("/subscriptions/{id}/test", SubscriptionTest.SendAsync).RequireScope(Scopes.SubscriptionsWrite)
             .WithMetadata(new CostsEvents(1)).WithMetadata(SubscriptionDocs.Test);
     }
@@ -67,6 +69,7 @@ internal static class SubscriptionsApi
             Description = body.Description,
             Headers = body.Headers ?? [],
             Secrets = [new SigningSecret { Secret = secret }],
+            Retry = body.Retry?.ToPolicy(),
             Enabled = enabled,
             DisabledReason = enabled ? null : DisabledByRequest,
         };
@@ -118,6 +121,9 @@ internal static class SubscriptionsApi
                         WHERE NOT {body.RemovesHeaders} AND lower(key) NOT IN (SELECT lower(key) FROM jsonb_each({headers}::jsonb))
                         UNION ALL SELECT key, value FROM jsonb_each({headers}::jsonb) WHERE value <> 'null'
                     ) AS merged (name, value)),
+                retry = CASE WHEN {body.RemovesRetry} THEN NULL WHEN {body.RetryPatch}::jsonb IS NULL THEN retry
+                    ELSE nullif(
+                        jsonb_strip_nulls(coalesce(retry, jsonb_build_object()) || {body.RetryPatch}::jsonb), jsonb_build_object()) END,
                 enabled = coalesce({body.Enabled}::boolean, enabled),
                 disabled_reason = CASE {body.Enabled}::boolean
                     WHEN true THEN NULL
@@ -130,6 +136,8 @@ internal static class SubscriptionsApi
         var subscription = changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
         // What exceeds a cap that was lowered stays, and may be changed in other ways.
         EnsureWithin(caps.Value, body.EventTypes?.Length ?? 0, body.Headers is null ? 0 : subscription.Headers.Count);
+        if (body.Retry is not null && subscription.Retry is { } retry && RetryBody.Problem(retry) is { } problem)
+            throw ApiException.Invalid("/retry", problem);
         await transaction.CommitAsync(cancellationToken);
         return TypedResults.Ok(SubscriptionView.Of(subscription, caller));
     }
@@ -177,6 +185,7 @@ internal static class SubscriptionsApi
             throw ApiException.Invalid("/headers", $"Must be an object of at most {caps.HeadersPerSubscription} members.");
     }
 
-    private static IQueryable<Subscription> Living(TriggersDbContext db, Caller caller) =>
+    /// <summary>The subscriptions of the caller's tenant that are not deleted, and no inboxes.</summary>
+    public static IQueryable<Subscription> Living(TriggersDbContext db, Caller caller) =>
         db.Subscriptions.Where(s => s.TenantId == caller.TenantId && s.DeletedAt == null && s.Inbox == null);
 }

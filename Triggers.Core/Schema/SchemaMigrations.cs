@@ -121,13 +121,22 @@ public sealed class Reservations : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0012_reservations.sql"));
 }
 
-/// <summary>0013_inboxes.sql.</summary>
+/// <summary>0013_retry_policies.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
-[Migration("0013_inboxes")]
+[Migration("0013_retry_policies")]
+public sealed class RetryPolicies : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0013_retry_policies.sql"));
+}
+
+/// <summary>0014_inboxes.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0014_inboxes")]
 public sealed class Inboxes : Migration
 {
     /// <inheritdoc />
-    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0013_inboxes.sql"));
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0014_inboxes.sql"));
 }
 
 file static class Scripts

@@ -26,6 +26,9 @@ public sealed class Subscription
     /// <summary>Signing secrets, newest first. All that are not expired sign.</summary>
     public required List<SigningSecret> Secrets { get; set; }
 
+    /// <summary>When to try again, as far as it is not as the service has it; null: as the service has it.</summary>
+    public RetryPolicy? Retry { get; set; }
+
     /// <summary>A disabled subscription gets no new deliveries, and those it has wait.</summary>
     public bool Enabled { get; set; } = true;
 

@@ -2,10 +2,10 @@ using System.Diagnostics;
 using System.Text.Json;
 using Microsoft.Extensions.Options;
 using Triggers.Core;
+using Triggers.Core.Retries;
 using Triggers.Core.State;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Completion;
-using Triggers.Delivery.Retries;
 using Triggers.Delivery.Subscriptions;
 using Triggers.Delivery.Waking;
 
@@ -138,7 +138,8 @@ internal sealed partial class Attempter(
     private async Task<Completed?> MakeAsync(DueDelivery delivery, PayloadShare share, Subscriber subscriber, Action signed, Action letGo)
     {
         // Too late to be sure to end within the lease.
-        if (time.GetElapsedTime(delivery.ClaimedAt) + options.Value.AttemptTimeout + DeliveryOptions.LeaseMargin >= options.Value.Lease)
+        if (time.GetElapsedTime(delivery.ClaimedAt) + options.Value.TimeoutOf(subscriber.Retry) + DeliveryOptions.LeaseMargin
+            >= options.Value.Lease)
             return null;
         if (await EventOfAsync(share) is not { } e)
         {
@@ -188,8 +189,10 @@ internal sealed partial class Attempter(
             metrics.AttemptEnded();
         }
 
+        var policy = subscriber.Retry is { } own ? options.Value.Retry.With(own) : options.Value.Retry;
         var transition = RetrySchedule.After(
-            options.Value.Retry, number, result.Outcome, result.StatusCode, result.RetryAfter, Random.Shared.NextDouble());
+            policy, number, result.Outcome, result.StatusCode, result.RetryAfter,
+            time.GetUtcNow() - TypeId.CreatedAt(delivery.Id), Random.Shared.NextDouble());
         if (delivery.Test && result.Outcome != AttemptOutcome.Delivered)
             transition = Transition.Cancelled();
         metrics.Attempted(result);

@@ -19,6 +19,8 @@ internal static class Failure
         var chain = Chain(e).ToArray();
         if (chain.OfType<AddressRefusedException>().FirstOrDefault() is { } refused)
             return (AttemptOutcome.RefusedByGuard, refused.Message);
+        if (chain.OfType<HttpRequestException>().FirstOrDefault(x => x.HttpRequestError == HttpRequestError.ProxyTunnelError) is { } tunnel)
+            return (AttemptOutcome.ConnectionFailed, $"the egress proxy made no connection ({(int?)tunnel.StatusCode ?? 0})");
         var socket = chain.OfType<SocketException>().LastOrDefault()?.SocketErrorCode;
         if (socket == SocketError.TimedOut
             || chain.Any(x => x is TimeoutRejectedException or TimeoutException or OperationCanceledException))
@@ -47,7 +49,8 @@ internal static class Failure
             SocketError.ConnectionRefused => (AttemptOutcome.ConnectionRefused, "nobody listens at the receiver's port"),
             SocketError.HostUnreachable or SocketError.NetworkUnreachable or SocketError.HostDown or SocketError.NetworkDown =>
                 (AttemptOutcome.ConnectionFailed, "there is no route to the receiver"),
-            SocketError.ConnectionReset => (AttemptOutcome.ConnectionFailed, "the receiver reset the connection before it was used"),
+            SocketError.ConnectionReset or SocketError.NotConnected =>
+                (AttemptOutcome.ConnectionFailed, "the receiver reset the connection before it was used"),
             // In a socket's text the address is told.
             { } other => (AttemptOutcome.ConnectionFailed, $"no connection could be made ({other})"),
             null => (AttemptOutcome.ConnectionFailed, $"no connection could be made: {Innermost(chain)}"),

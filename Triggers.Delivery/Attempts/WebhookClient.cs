@@ -1,3 +1,5 @@
+using System.Net;
+using Microsoft.Extensions.Http.Resilience;
 using Microsoft.Extensions.Options;
 using Polly;
 using Polly.Telemetry;
@@ -24,20 +26,32 @@ internal static class WebhookClient
             // Connections live in the handler, which renews them itself.
             .SetHandlerLifetime(Timeout.InfiniteTimeSpan)
             .RemoveAllLoggers();
-        webhooks.AddResilienceHandler("attempt", (pipeline, context) =>
-            pipeline.AddTimeout(context.ServiceProvider.GetRequiredService<IOptions<DeliveryOptions>>().Value.AttemptTimeout));
+        webhooks.AddResilienceHandler("attempt", pipeline => pipeline.AddTimeout(new HttpTimeoutStrategyOptions
+        {
+            TimeoutGenerator = attempt => ValueTask.FromResult(
+                attempt.Context.GetRequestMessage()!.Options.TryGetValue(WebhookSender.TimeLimit, out var limit) ? limit : default),
+        }));
         webhooks.AddHttpMessageHandler(provider => new StaleConnectionHandler(
             fresh: Sockets(provider, connectionLifetime: TimeSpan.Zero), provider.GetRequiredService<DeliveryMetrics>()));
     }
 
-    private static SocketsHttpHandler Sockets(IServiceProvider provider, TimeSpan connectionLifetime) => new()
+    private static NetworkCredential? CredentialsOf(Uri proxy) =>
+        proxy.UserInfo.Split(':', 2) is [{ Length: > 0 } name, var password]
+            ? new NetworkCredential(Uri.UnescapeDataString(name), Uri.UnescapeDataString(password)) : null;
+
+    private static SocketsHttpHandler Sockets(IServiceProvider provider, TimeSpan connectionLifetime) =>
+        Sockets(provider, provider.GetRequiredService<IOptions<DeliveryOptions>>().Value, connectionLifetime);
+
+    private static SocketsHttpHandler Sockets(IServiceProvider provider, DeliveryOptions options, TimeSpan connectionLifetime) => new()
     {
         AllowAutoRedirect = false,
         UseCookies = false,
-        UseProxy = false,
+        // Never one of the environment: who sets that for other programs would take the guard out of this one.
+        UseProxy = options.EgressProxyAddress is not null,
+        Proxy = options.EgressProxyAddress is { } proxy ? new WebProxy(proxy) { Credentials = CredentialsOf(proxy) } : null,
         ActivityHeadersPropagator = null,
-        AutomaticDecompression = System.Net.DecompressionMethods.None,
-        ConnectTimeout = provider.GetRequiredService<IOptions<DeliveryOptions>>().Value.ConnectTimeout,
+        AutomaticDecompression = DecompressionMethods.None,
+        ConnectTimeout = options.ConnectTimeout,
         PooledConnectionLifetime = connectionLifetime,
         MaxResponseHeadersLength = 32,
         MaxResponseDrainSize = 64 * 1024,

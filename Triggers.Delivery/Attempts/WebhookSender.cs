@@ -33,12 +33,16 @@ internal sealed record AttemptResult(
 }
 
 /// <summary>Makes one HTTP request: signed, guarded, timed, classified. What follows from it is decided elsewhere.</summary>
-internal sealed class WebhookSender(IHttpClientFactory clients, IOptions<DeliveryOptions> options, TimeProvider time)
+internal sealed class WebhookSender(
+    IHttpClientFactory clients, AddressGuard guard, IOptions<DeliveryOptions> options, TimeProvider time)
 {
     /// <summary>
     /// The HttpClient that webhooks go out by. It follows nothing, keeps nothing and retries nothing: the schedule does.
     /// </summary>
     public const string ClientName = "webhooks";
+
+    /// <summary>How long a request may take.</summary>
+    public static readonly HttpRequestOptionsKey<TimeSpan> TimeLimit = new(nameof(TimeLimit));
 
     /// <summary>Sends, and never throws but for <paramref name="cancellationToken"/>: a failure is a result.</summary>
     /// <param name="delivery">What is sent.</param>
@@ -65,13 +69,16 @@ internal sealed class WebhookSender(IHttpClientFactory clients, IOptions<Deliver
         }
         signed();
 
-        using var timeout = new CancellationTokenSource(options.Value.AttemptTimeout, time);
+        var timeLimit = options.Value.TimeoutOf(subscriber.Retry);
+        request.Options.Set(TimeLimit, timeLimit);
+        using var timeout = new CancellationTokenSource(timeLimit, time);
         using var linked = CancellationTokenSource.CreateLinkedTokenSource(timeout.Token, cancellationToken);
         var exchange = Exchange.Begin();
         using (request)
         {
             try
             {
+                guard.CheckBeforeProxy(request.RequestUri!);
                 // The factory's client is cheap to make and its handler is shared: nothing of it to dispose.
                 var client = clients.CreateClient(ClientName);
                 using var response = await client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, linked.Token);

@@ -12,6 +12,9 @@ internal sealed record Subscriber(
     Guid Id, Guid TenantId, int Revision, string Url, string[] EventTypes, Dictionary<string, string> Headers,
     IReadOnlyList<SigningSecret> Secrets, bool Enabled, bool IsInbox = false)
 {
+    /// <summary>What it says of its retries; null: nothing.</summary>
+    public RetryPolicy? Retry { get; init; }
+
     /// <summary>The secrets that sign at that moment, newest first.</summary>
     public IEnumerable<string> SecretsAt(DateTimeOffset now) =>
         Secrets.Where(s => s.ExpiresAt is null || s.ExpiresAt > now).Select(s => s.Secret);
@@ -78,7 +81,7 @@ internal sealed class Subscribers
                 new(
                     """
                     SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
-                        inbox IS NOT NULL
+                        retry::text, inbox IS NOT NULL
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -95,7 +98,10 @@ internal sealed class Subscribers
                 reader.GetGuid(0), reader.GetGuid(1), reader.GetInt32(2), reader.GetString(3), reader.GetFieldValue<string[]>(4),
                 JsonSerializer.Deserialize<Dictionary<string, string>>(reader.GetString(5))!,
                 JsonSerializer.Deserialize<List<SigningSecret>>(reader.GetString(6))!,
-                reader.GetBoolean(7), IsInbox: reader.GetBoolean(9));
+                reader.GetBoolean(7), IsInbox: reader.GetBoolean(10))
+            {
+                Retry = reader.IsDBNull(9) ? null : JsonSerializer.Deserialize<RetryPolicy>(reader.GetString(9)),
+            };
             changed.Add((subscriber, reader.GetBoolean(8)));
         }
         RowsRead += changed.Count;

@@ -1,6 +1,6 @@
 using CsCheck;
+using Triggers.Core.Retries;
 using Triggers.Core.Tables;
-using Triggers.Delivery.Retries;
 
 namespace Triggers.Tests.Delivery;
 
@@ -33,7 +33,7 @@ public class RetryScheduleTests
     public void Default_schedule_is_eight_attempts_over_about_a_day()
     {
         var delays = Enumerable.Range(1, 8)
-            .Select(attempt => RetrySchedule.After(Defaults, attempt, AttemptOutcome.Timeout, null, null, random: 0.5))
+            .Select(attempt => RetrySchedule.After(Defaults, attempt, AttemptOutcome.Timeout, null, null, age: default, random: 0.5))
             .ToArray();
 
         Assert.Equal([10, 50, 250, 1250, 6250, 31250, 43200], delays[..7].Select(t => t.Delay.TotalSeconds));
@@ -60,13 +60,13 @@ public class RetryScheduleTests
         Assert.Equal(DeliveryStatus.DeadLettered, After(attempts).Status);
         Assert.Equal(reason, After(attempts).Reason);
 
-        Transition After(int attempt) => RetrySchedule.After(Defaults, attempt, AttemptOutcome.HttpStatus, statusCode, null, 0.5);
+        Transition After(int attempt) => RetrySchedule.After(Defaults, attempt, AttemptOutcome.HttpStatus, statusCode, null, default, 0.5);
     }
 
     [Fact]
     public void Gone_cancels_at_once_and_disables_the_subscription()
     {
-        var transition = RetrySchedule.After(Defaults, 1, AttemptOutcome.HttpStatus, 410, TimeSpan.FromSeconds(5), 0.5);
+        var transition = RetrySchedule.After(Defaults, 1, AttemptOutcome.HttpStatus, 410, TimeSpan.FromSeconds(5), default, 0.5);
 
         Assert.Equal(DeliveryStatus.Cancelled, transition.Status);
         Assert.True(transition.SubscriptionIsGone);
@@ -77,7 +77,7 @@ public class RetryScheduleTests
     [InlineData(AttemptOutcome.InvalidRequest)]
     public void What_can_never_be_sent_is_a_dead_letter_at_once(AttemptOutcome outcome)
     {
-        var transition = RetrySchedule.After(Defaults, 1, outcome, null, null, 0.5);
+        var transition = RetrySchedule.After(Defaults, 1, outcome, null, null, default, 0.5);
 
         Assert.Equal(DeliveryStatus.DeadLettered, transition.Status);
         Assert.Equal(DeadLetterReasons.Undeliverable, transition.Reason);
@@ -91,7 +91,7 @@ public class RetryScheduleTests
         Assert.Equal(TimeSpan.FromHours(1), Asked(TimeSpan.FromDays(365)));
 
         static TimeSpan Asked(TimeSpan retryAfter) =>
-            RetrySchedule.After(Defaults, 1, AttemptOutcome.HttpStatus, 503, retryAfter, 0.5).Delay;
+            RetrySchedule.After(Defaults, 1, AttemptOutcome.HttpStatus, 503, retryAfter, default, 0.5).Delay;
     }
 
     [Fact]
@@ -114,7 +114,8 @@ public class RetryScheduleTests
         Gen.Select(AnyOptions, AnyFailure, Gen.Int[300, 599]).Sample((options, outcome, statusCode) =>
         {
             var most = Math.Max(options.MaxAttempts, options.MaxRejectedAttempts);
-            var last = RetrySchedule.After(options, most, outcome, outcome == AttemptOutcome.HttpStatus ? statusCode : null, null, 0.5);
+            var last = RetrySchedule.After(
+                options, most, outcome, outcome == AttemptOutcome.HttpStatus ? statusCode : null, null, default, 0.5);
             Assert.NotEqual(DeliveryStatus.Pending, last.Status);
         });
 
@@ -123,9 +124,60 @@ public class RetryScheduleTests
         Gen.Select(AnyOptions, AnyFailure, Gen.Int[1, 60], Gen.Int[300, 599]).Sample((options, outcome, attempt, statusCode) =>
         {
             var transition = RetrySchedule.After(
-                options, attempt, outcome, outcome == AttemptOutcome.HttpStatus ? statusCode : null, null, 0.1);
+                options, attempt, outcome, outcome == AttemptOutcome.HttpStatus ? statusCode : null, null, default, 0.1);
             Assert.Equal(transition.Status == DeliveryStatus.DeadLettered, transition.Reason is not null);
             Assert.True(transition.Delay >= TimeSpan.Zero);
             Assert.True(transition.CountsAsFailure);
         });
+
+    [Theory]
+    [InlineData(503, 3, "exhausted")]
+    [InlineData(418, 3, "exhausted")]
+    [InlineData(500, 1, "rejected")]
+    [InlineData(404, 1, "rejected")]
+    public void Statuses_that_are_named_are_the_only_ones(int statusCode, int attempts, string reason)
+    {
+        var options = Defaults.With(new RetryPolicy { Schedule = [TimeSpan.Zero, TimeSpan.FromDays(1)], Statuses = ["503", "418"] });
+        Transition After(int attempt) =>
+            RetrySchedule.After(options, attempt, AttemptOutcome.HttpStatus, statusCode, null, default, random: 0.5);
+
+        for (var attempt = 1; attempt < attempts; attempt++)
+            Assert.Equal(DeliveryStatus.Pending, After(attempt).Status);
+        Assert.Equal(reason, After(attempts).Reason);
+    }
+
+    [Theory]
+    [InlineData("5xx", 599, true)]
+    [InlineData("5xx", 999, true)]
+    [InlineData("5xx", 100, true)]
+    [InlineData("5xx", 499, false)]
+    [InlineData("4xx", 404, true)]
+    [InlineData("4xx", 503, false)]
+    public void AClass_of_statuses_is_all_of_them_and_what_is_none_is_a_5xx(string status, int statusCode, bool again)
+    {
+        var options = Defaults.With(new RetryPolicy { Statuses = [status] });
+
+        Assert.Equal(again, RetrySchedule.After(
+            options, 1, AttemptOutcome.HttpStatus, statusCode, null, default, 0.5).Status == DeliveryStatus.Pending);
+    }
+
+    [Fact]
+    public void No_attempt_follows_that_would_be_too_late_whatever_the_policy() =>
+        Gen.Select(AnyOptions, Gen.Double[0, 1_000_000], Gen.Double[0, 1_000_000], Gen.Int[1, 10], Gen.Double[0, 0.999999]).Sample(
+            (options, age, maxAge, attempt, random) =>
+            {
+                var bounded = options.With(new RetryPolicy { MaxAge = TimeSpan.FromSeconds(maxAge), MaxAttempts = 50 });
+                var then = RetrySchedule.After(
+                    bounded, attempt, AttemptOutcome.Timeout, null, null, TimeSpan.FromSeconds(age), random);
+                Assert.Equal(then.Status != DeliveryStatus.Pending, then.Reason == DeadLetterReasons.TooOld);
+                if (then.Status == DeliveryStatus.Pending)
+                    Assert.True(TimeSpan.FromSeconds(age) + then.Delay <= TimeSpan.FromSeconds(maxAge));
+            });
+
+    [Fact]
+    public void A_policy_that_says_nothing_changes_nothing() =>
+        Gen.Select(AnyOptions, AnyFailure, Gen.Int[1, 60], Gen.Int[300, 599]).Sample((options, outcome, attempt, statusCode) =>
+            Assert.Equal(
+                RetrySchedule.After(options, attempt, outcome, statusCode, null, default, 0.3),
+                RetrySchedule.After(options.With(new RetryPolicy()), attempt, outcome, statusCode, null, default, 0.3)));
 }

@@ -341,6 +341,8 @@ internal sealed partial class Contract
         ^(
             # a host, a port, a reserved header: see WebhookAddress and WebhookHeaders
             (createSubscription|changeSubscription)\ (/url|/headers/.*) |
+            # what does not go together, and 1 to 30 seconds
+            (createSubscription|changeSubscription)\ (/retry|/retry/timeout) |
             # more than Limits:* lets in
             (createSubscription|changeSubscription)\ (/eventTypes|/headers) | createInbox\ /eventTypes |
             # more than Limits:* lets in, or of the inbox that has what nobody subscribes to

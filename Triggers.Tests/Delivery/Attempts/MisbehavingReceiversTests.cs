@@ -1,7 +1,7 @@
 using System.Text;
+using Triggers.Core.Retries;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Attempts;
-using Triggers.Delivery.Retries;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Delivery.Attempts;
@@ -60,6 +60,6 @@ public sealed class MisbehavingReceiversTests
         return first.SubscriptionIsGone ? "cancelled, and the subscription disabled" : first.Reason ?? "succeeded";
 
         Transition After(int attempt) =>
-            RetrySchedule.After(Schedule, attempt, result.Outcome, result.StatusCode, result.RetryAfter, random: 0.5);
+            RetrySchedule.After(Schedule, attempt, result.Outcome, result.StatusCode, result.RetryAfter, age: default, random: 0.5);
     }
 }

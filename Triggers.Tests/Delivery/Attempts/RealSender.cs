@@ -1,8 +1,10 @@
 using System.Diagnostics.Metrics;
+using System.Net;
 using System.Security.Cryptography.X509Certificates;
 using System.Text;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Options;
 using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Core.Tables;
@@ -23,7 +25,10 @@ internal sealed class RealSender : IAsyncDisposable
 
     /// <param name="settings">What differs from the defaults, in which this machine may be sent to.</param>
     /// <param name="trusted">A root that certificates may come from.</param>
-    public RealSender(Action<DeliveryOptions>? settings = null, X509Certificate2? trusted = null)
+    /// <param name="resolve">What names resolve to, if it is not what the machine says.</param>
+    public RealSender(
+        Action<DeliveryOptions>? settings = null, X509Certificate2? trusted = null,
+        Func<string, CancellationToken, Task<IPAddress[]>>? resolve = null)
     {
         var services = new ServiceCollection();
         services.AddLogging(logging => logging.AddProvider(Logs).SetMinimumLevel(LogLevel.Trace));
@@ -39,6 +44,12 @@ internal sealed class RealSender : IAsyncDisposable
             settings?.Invoke(options);
         });
         services.AddWebhookClient();
+        if (resolve is not null)
+        {
+            services.AddSingleton(provider => new AddressGuard(
+                provider.GetRequiredService<IOptions<DeliveryOptions>>(), provider.GetRequiredService<ILogger<AddressGuard>>())
+            { Resolve = resolve });
+        }
         if (trusted is not null)
         {
             services.AddHttpClient(WebhookSender.ClientName).ConfigurePrimaryHttpMessageHandler((handler, _) =>
@@ -65,6 +76,18 @@ internal sealed class RealSender : IAsyncDisposable
 
     /// <summary>How many requests were repeated because a kept-alive connection was closed.</summary>
     public long StaleConnections => Interlocked.Read(ref _stale);
+
+    /// <summary>What it sends by at the bottom.</summary>
+    public SocketsHttpHandler Handler
+    {
+        get
+        {
+            var handler = _services.GetRequiredService<IHttpMessageHandlerFactory>().CreateHandler(WebhookSender.ClientName);
+            while (handler is DelegatingHandler { InnerHandler: { } inner })
+                handler = inner;
+            return (SocketsHttpHandler)handler;
+        }
+    }
 
     /// <summary>Makes one attempt.</summary>
     public Task<AttemptResult> SendAsync(

@@ -1,6 +1,6 @@
 using Triggers.Core.Tables;
 
-namespace Triggers.Delivery.Retries;
+namespace Triggers.Core.Retries;
 
 /// <summary>What happens to a delivery now. Made by name only, so that its fields always fit together.</summary>
 public sealed record Transition
