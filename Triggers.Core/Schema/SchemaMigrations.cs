@@ -130,13 +130,22 @@ public sealed class RetryPolicies : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0013_retry_policies.sql"));
 }
 
-/// <summary>0014_inboxes.sql.</summary>
+/// <summary>0014_circuits.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
-[Migration("0014_inboxes")]
+[Migration("0014_circuits")]
+public sealed class CircuitBreakers : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0014_circuits.sql"));
+}
+
+/// <summary>0015_inboxes.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0015_inboxes")]
 public sealed class Inboxes : Migration
 {
     /// <inheritdoc />
-    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0014_inboxes.sql"));
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0015_inboxes.sql"));
 }
 
 file static class Scripts

@@ -32,7 +32,10 @@ public sealed class Subscription
     /// <summary>A disabled subscription gets no new deliveries, and those it has wait.</summary>
     public bool Enabled { get; set; } = true;
 
-    /// <summary>Why it is disabled: <c>requested</c>, or <c>gone</c> when the receiver answered 410. Null while enabled.</summary>
+    /// <summary>
+    /// Why it is disabled: <c>requested</c>, <c>gone</c> when the receiver answered 410, or <c>failing</c> when every attempt failed for
+    /// too long. Null while enabled.
+    /// </summary>
     public string? DisabledReason { get; set; }
 
     /// <summary>The name of an inbox, whose deliveries wait until somebody receives them; null where webhooks are sent.</summary>
@@ -52,6 +55,9 @@ public sealed class Subscription
 
     /// <summary>Deleted subscriptions stay for the history that names them.</summary>
     public DateTimeOffset? DeletedAt { get; set; }
+
+    /// <summary>Its circuit breaker, where that was read with it; null while it is closed.</summary>
+    public Circuit? Circuit { get; set; }
 }
 
 /// <summary>A Standard Webhooks secret.</summary>
