@@ -85,13 +85,13 @@ public static class CircuitChanges
         )
         SELECT 1, pg_notify('{Notifications.Subscriptions}', '') FROM reopened
         """)
-    {
-        Parameters =
+        {
+            Parameters =
         {
             new("id", subscriptionId), new("epoch", epoch), new("pause", pause), new("longest", longest), Outcome(outcome),
             Code(statusCode),
         },
-    };
+        };
 
     /// <summary>A probe succeeded.</summary>
     /// <param name="subscriptionId">Whose.</param>

@@ -262,7 +262,10 @@ internal sealed partial class Circuits(
         var id = TypeId.NewGuid();
         var e = new Event
         {
-            TenantId = tenantId, Id = id, Type = type, CorrelationId = TypeId.Format(TypeId.Event, id),
+            TenantId = tenantId,
+            Id = id,
+            Type = type,
+            CorrelationId = TypeId.Format(TypeId.Event, id),
             Data = JsonSerializer.SerializeToUtf8Bytes(data, s_json),
         };
         await using var batch = new NpgsqlBatch(connection);
