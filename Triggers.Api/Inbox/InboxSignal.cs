@@ -6,8 +6,9 @@ using Triggers.ServiceDefaults;
 namespace Triggers.Api.Inbox;
 
 /// <summary>
-/// Wakes who waits at the inbox: one connection of this process listens for all of them, and only while there are any, since every append
-/// wakes who listens. It says that events were appended; their way into the inbox takes the projection a moment more.
+/// Wakes who waits at an inbox: one connection of this process listens for all of them, and only while there are any, since every append
+/// wakes who listens. It says that events were appended, whose way into the inbox takes the projection a moment more, or that something
+/// came into an inbox.
 /// </summary>
 internal sealed class InboxSignal(
     NpgsqlDataSource dataSource, Readiness readiness, IHostApplicationLifetime lifetime, TimeProvider time, ILogger<InboxSignal> logger)
@@ -42,7 +43,7 @@ internal sealed class InboxSignal(
         await _wanted.Task.WaitAsync(stoppingToken);
         await using var connection = await dataSource.OpenConnectionAsync(stoppingToken);
         connection.Notification += (_, notification) => Wake(notification.Payload);
-        await ExecuteAsync($"LISTEN {Notifications.Events}; LISTEN {Notifications.Inbox}");
+        await ExecuteAsync($"LISTEN {Notifications.Events}; LISTEN {Notifications.Inbox}; LISTEN {Notifications.Deliveries}");
         Recovered();
         // What was said before we listened.
         WakeAll();

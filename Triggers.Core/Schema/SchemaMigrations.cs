@@ -157,6 +157,15 @@ public sealed class ReceiverCredentials : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0016_receiver_credentials.sql"));
 }
 
+/// <summary>0017_inboxes.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0017_inboxes")]
+public sealed class Inboxes : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0017_inboxes.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)
