@@ -19,6 +19,9 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
     /// <summary>Who wants what, deleted ones included.</summary>
     public DbSet<Subscription> Subscriptions => Set<Subscription>();
 
+    /// <summary>Circuit breakers that are not closed. For reading.</summary>
+    public DbSet<Circuit> Circuits => Set<Circuit>();
+
     /// <summary>What was accepted.</summary>
     public DbSet<Event> Events => Set<Event>();
 
@@ -48,6 +51,11 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
             e.Property(x => x.CreatedAt).HasDefaultValueSql("now()");
             e.Property(x => x.UpdatedAt).HasDefaultValueSql("now()");
         });
+        modelBuilder.Entity<Circuit>(e =>
+        {
+            e.HasKey(x => x.SubscriptionId);
+            e.HasOne<Subscription>().WithOne(x => x.Circuit).HasForeignKey<Circuit>(x => x.SubscriptionId);
+        });
         modelBuilder.Entity<Event>(e => e.HasKey(x => new { x.TenantId, x.Id }));
         modelBuilder.Entity<Delivery>(e => e.ToView("all_deliveries").HasKey(x => new { x.TenantId, x.Id }));
         modelBuilder.Entity<Attempt>(e =>
@@ -63,6 +71,8 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
     protected override void ConfigureConventions(ModelConfigurationBuilder configurationBuilder)
     {
         configurationBuilder.Properties<DeliveryStatus>().HaveConversion<SnakeCaseConverter<DeliveryStatus>>();
+        configurationBuilder.Properties<CircuitState>().HaveConversion<SnakeCaseConverter<CircuitState>>();
+        configurationBuilder.Properties<CircuitReason>().HaveConversion<SnakeCaseConverter<CircuitReason>>();
         configurationBuilder.Properties<AttemptOutcome>().HaveConversion<SnakeCaseConverter<AttemptOutcome>>();
         configurationBuilder.Properties<ReplayJobStatus>().HaveConversion<SnakeCaseConverter<ReplayJobStatus>>();
         configurationBuilder.Properties<ReplayInclude>().HaveConversion<SnakeCaseConverter<ReplayInclude>>();

@@ -25,7 +25,7 @@ internal sealed class DeliveryMetrics
 
     private readonly Histogram<int> _batchSize;
     private readonly Histogram<double> _batchDuration, _attemptDuration, _toFirstAttempt, _toDelivered;
-    private readonly Counter<long> _staleConnections, _finished, _deadLetters, _leasesExpired, _setAside, _dropped;
+    private readonly Counter<long> _staleConnections, _finished, _deadLetters, _leasesExpired, _setAside, _dropped, _circuitsOpened;
     private readonly UpDownCounter<long> _active;
     private volatile Backlog? _backlog;
 
@@ -65,7 +65,11 @@ internal sealed class DeliveryMetrics
             "triggers.delivery.lanes", () => lanes.CountByState(id => subscribers.Find(id) is { Enabled: false }).Select(state =>
                 new Measurement<int>(state.Count, new KeyValuePair<string, object?>("state", state.State))), "{lane}",
             "Lanes (one per subscription) in this process, by `state`: `full` (every place taken), `active`, `waiting` (for a time to "
-                + "come), or `paused` (the subscription is disabled).");
+                + "come), `held` (the receiver fails, or wants to be left alone), or `paused` (the subscription is disabled).");
+        _circuitsOpened = meter.CreateCounter<long>("triggers.delivery.circuits.opened", "{circuit}",
+            "Subscriptions whose circuit this process opened, because their receiver failed too often.");
+        meter.CreateObservableGauge("triggers.delivery.circuits.open", () => Of(b => b.OpenCircuits), "{circuit}",
+            "Subscriptions whose deliveries are held, in the whole system, by request or because their receiver fails.");
 
         meter.CreateObservableGauge("triggers.delivery.pending", () => Of(b => b.Pending), "{delivery}",
             $"Deliveries without a final state, in the whole system; stops counting at {Backlog.MaxCounted}.");
@@ -130,6 +134,9 @@ internal sealed class DeliveryMetrics
 
     /// <summary>Deliveries were claimed again whose last claim had come to nothing.</summary>
     public void LeasesTimedOut(int deliveries) => _leasesExpired.Add(deliveries, new KeyValuePair<string, object?>("reason", "timeout"));
+
+    /// <summary>The receiver of a subscription failed too often.</summary>
+    public void CircuitOpened() => _circuitsOpened.Add(1);
 
     /// <summary>What a dead worker had claimed is due again.</summary>
     public void WorkerDied(int deliveries) => _leasesExpired.Add(deliveries, new KeyValuePair<string, object?>("reason", "worker_died"));

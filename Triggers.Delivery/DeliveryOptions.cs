@@ -10,9 +10,16 @@ namespace Triggers.Delivery;
 /// <summary>Settings <c>Delivery:*</c>.</summary>
 public sealed class DeliveryOptions
 {
-    /// <summary>How many attempts one subscription may have in flight in this process.</summary>
+    /// <summary>
+    /// How many attempts one subscription may have in flight in this process to begin with. Timeouts and 429 halve that, successes add to
+    /// it while all are taken, up to <see cref="MaxLaneConcurrency"/>.
+    /// </summary>
     [Range(1, 1000, ErrorMessage = "Delivery:LaneConcurrency must be between 1 and 1000.")]
-    public int LaneConcurrency { get; set; } = 32;
+    public int LaneConcurrency { get; set; } = 16;
+
+    /// <summary>How many it may become. What is less than <see cref="LaneConcurrency"/> counts as that.</summary>
+    [Range(1, 1000, ErrorMessage = "Delivery:MaxLaneConcurrency must be between 1 and 1000.")]
+    public int MaxLaneConcurrency { get; set; } = 64;
 
     /// <summary>How long a connection may take.</summary>
     [Range(typeof(TimeSpan), "00:00:00.1", "00:01:00", ErrorMessage = "Delivery:ConnectTimeout must be between 0.1 and 60 seconds.")]
@@ -50,6 +57,10 @@ public sealed class DeliveryOptions
     /// <summary>When to try again, and when to give up.</summary>
     [ValidateObjectMembers]
     public RetryOptions Retry { get; set; } = new();
+
+    /// <summary>When to hold what goes to a receiver that fails.</summary>
+    [ValidateObjectMembers]
+    public Circuits.CircuitOptions Circuit { get; set; } = new();
 
     /// <summary>An attempt starts only while this much of the lease is sure to be left when it ends.</summary>
     internal static readonly TimeSpan LeaseMargin = TimeSpan.FromSeconds(5);

@@ -2,6 +2,7 @@ using Microsoft.Extensions.Options;
 using Npgsql;
 using Triggers.Delivery;
 using Triggers.Delivery.Attempts;
+using Triggers.Delivery.Circuits;
 using Triggers.Delivery.Completion;
 using Triggers.Delivery.DeadLetters;
 using Triggers.Delivery.Dispatch;
@@ -29,8 +30,11 @@ services.AddSingleton<LogLags>();
 services.AddSingleton<DeliveryMetrics>();
 services.AddSingleton<Subscribers>();
 services.AddSingleton<Wakeups>();
-services.AddSingleton(provider => new Lanes(
-    provider.GetRequiredService<IOptions<DeliveryOptions>>().Value.LaneConcurrency, provider.GetRequiredService<TimeProvider>()));
+services.AddSingleton(provider =>
+{
+    var options = provider.GetRequiredService<IOptions<DeliveryOptions>>().Value;
+    return new Lanes(options.LaneConcurrency, provider.GetRequiredService<TimeProvider>(), options.MaxLaneConcurrency);
+});
 services.AddWebhookClient();
 
 // They stop in the reverse order: no new work, then the attempts in flight, then their results, then the worker's entry.
@@ -38,6 +42,7 @@ services.AddHostedSingleton<WorkerRegistration>();
 services.AddHostedSingleton<Completions>();
 services.AddSingleton(provider => new Payloads(Payloads.ReadFrom(provider.GetRequiredService<NpgsqlDataSource>())));
 services.AddSingleton<Attempter>();
+services.AddHostedSingleton<Circuits>();
 services.AddHostedSingleton<Dispatcher>();
 services.AddSingleton<Projection>();
 services.AddHostedSingleton<FanOutLoop>();

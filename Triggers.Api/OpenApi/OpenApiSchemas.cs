@@ -93,9 +93,15 @@ internal static class OpenApiSchemas
             schema.Properties = null;
             schema.Required = null;
         }
-        else if (bare == typeof(DateTimeOffset) || bare.IsEnum)
+        else if (bare == typeof(DateTimeOffset))
         {
             schema.Type = JsonSchemaType.String | nullable;
+        }
+        else if (bare.IsEnum)
+        {
+            // It has one schema, however many members are of its type: which of those may be null, they say themselves.
+            schema.Type = JsonSchemaType.String;
+            schema.Enum = schema.Enum?.Where(value => value is not null).ToList();
         }
         else if (bare == typeof(Guid))
         {

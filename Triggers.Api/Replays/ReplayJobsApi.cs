@@ -32,7 +32,7 @@ internal sealed record NewReplayJob
     public DateTimeOffset? To { get; init; }
 
     /// <summary>Types or patterns, whatever types the subscription wants; those that it wants when left out.</summary>
-    [Length(1, MaxEventTypes), Items(EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfSubscribed)]
+    [Length(1, MaxEventTypes), Items(EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfReplayed)]
     public string[]? EventTypes { get; init; }
 
     /// <summary>

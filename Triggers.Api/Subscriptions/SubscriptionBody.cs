@@ -83,7 +83,9 @@ internal sealed record SubscriptionBody
     public required string Url { get; init; }
 
     /// <summary>
-    /// Types or patterns: <c>*</c>, <c>order.created</c>, <c>order.*</c>. None matches a type that begins with <c>triggers.</c>.
+    /// Types or patterns: <c>*</c>, <c>order.created</c>, <c>order.*</c>. None matches a type that begins with <c>triggers.</c>, but
+    /// for <c>triggers.subscription.*</c>, by which the tenant is told of its subscriptions: <c>failing</c>, <c>recovered</c>,
+    /// <c>disabled</c>.
     /// </summary>
     [Length(1, MaxEventTypes), Items(EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfSubscribed)]
     public required string[] EventTypes { get; init; }
@@ -141,8 +143,9 @@ internal sealed record SubscriptionBody
             // What was no text at all has been refused as that.
             if (patterns[i].Length > 0 && !EventTypePattern.IsPattern(patterns[i]))
                 fields.Refuse($"/eventTypes/{i}", "Must be *, an event type, or a type and .*, as in order.*.");
-            else if (EventTypePattern.IsSystem(patterns[i]))
-                fields.Refuse($"/eventTypes/{i}", "Would match nothing: types that begin with \"triggers.\" are the system's own.");
+            else if (EventTypePattern.IsSystem(patterns[i]) && !EventTypePattern.IsOperational(patterns[i]))
+                fields.Refuse(
+                    $"/eventTypes/{i}", $"Would match nothing: of the system's own types only {EventTypePattern.Operational} are sent.");
         }
         return patterns;
     }

@@ -13,7 +13,7 @@ internal static class SubscriptionDocs
     private const string Group = "Subscriptions";
 
     private const string Example =
-        """{"id":"sub_01jd0000000000000000000000","url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"retry":null,"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
+        """{"id":"sub_01jd0000000000000000000000","url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"retry":null,"circuit":{"state":"closed","reason":null,"since":null,"failingSince":null,"nextProbeAt":null,"failedProbes":0,"lastOutcome":null,"lastStatusCode":null},"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
 
     public static readonly Operation Create = new("createSubscription", Group, "Subscribe",
         "Every event accepted after this answer whose type matches is sent to the address as a signed webhook (Standard Webhooks). The "
@@ -35,8 +35,9 @@ internal static class SubscriptionDocs
     };
 
     public static readonly Operation Get = new("getSubscription", Group, "Get a subscription",
-        "`disabledReason` is `requested`, or `gone` after the receiver answered 410. The values of `headers` are `***` unless the key has "
-        + "`subscriptions:write`.")
+        "`disabledReason` is `requested`, `gone` after the receiver answered 410, or `failing` after every attempt failed for days. "
+        + "`circuit` says whether deliveries are held because attempts fail, and when the next is tried. The values of `headers` are "
+        + "`***` unless the key has `subscriptions:write`.")
     {
         AnswerExample = Example,
     };
@@ -66,6 +67,21 @@ internal static class SubscriptionDocs
         Body = new(typeof(RotateSecret), """{"overlap":"00:00:00"}"""),
         BodyIsOptional = true,
         AnswerExample = """{"secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq=","previousExpiresAt":"2026-02-01T09:30:00Z"}""",
+    };
+
+    public static readonly Operation OpenCircuit = new("openSubscriptionCircuit", Group, "Hold a subscription's deliveries",
+        "New deliveries are made and wait, in their order, and nothing is sent until the circuit is closed again. A disabled subscription "
+        + "gets no new deliveries instead.")
+    {
+        AnswerExample = Example.Replace(
+            "\"state\":\"closed\",\"reason\":null,\"since\":null",
+            "\"state\":\"open\",\"reason\":\"requested\",\"since\":\"2026-01-31T09:30:00Z\""),
+    };
+
+    public static readonly Operation CloseCircuit = new("closeSubscriptionCircuit", Group, "Let a subscription's deliveries go",
+        "Whether they are held by request or because attempts failed. What was held is sent in its order, a few at a time at first.")
+    {
+        AnswerExample = Example,
     };
 
     public static readonly Operation PreviewRetries = new("previewRetries", Group, "See when a subscription is tried again",

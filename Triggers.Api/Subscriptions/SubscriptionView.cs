@@ -15,6 +15,7 @@ internal record SubscriptionView(
     string? DisabledReason,
     IReadOnlyDictionary<string, string> Headers,
     RetryPolicy? Retry,
+    CircuitView Circuit,
     DateTimeOffset CreatedAt,
     DateTimeOffset UpdatedAt)
 {
@@ -28,7 +29,25 @@ internal record SubscriptionView(
     public static SubscriptionView Of(Subscription s, Caller caller) => new(
         TypeId.Format(TypeId.Subscription, s.Id), s.Url, s.EventTypes, s.Description, s.Enabled, s.DisabledReason,
         caller.May(Scopes.SubscriptionsWrite) ? s.Headers : s.Headers.ToDictionary(h => h.Key, _ => Masked),
-        s.Retry, s.CreatedAt, s.UpdatedAt);
+        s.Retry, CircuitView.Of(s.Circuit), s.CreatedAt, s.UpdatedAt);
+}
+
+/// <summary>Whether deliveries are made, or held because attempts fail.</summary>
+/// <param name="State"><c>closed</c> (they are made), <c>open</c> (held), <c>half_open</c> (one is tried).</param>
+/// <param name="Reason"><c>failures</c>, or <c>requested</c>; null while it is closed.</param>
+/// <param name="Since">When it opened.</param>
+/// <param name="FailingSince">Since when every attempt has failed.</param>
+/// <param name="NextProbeAt">When the next delivery may be tried; null when it is closed by request only.</param>
+/// <param name="FailedProbes">How many of those failed.</param>
+/// <param name="LastOutcome">How the newest failed attempt ended.</param>
+/// <param name="LastStatusCode">The HTTP status of that, when there was an answer.</param>
+internal sealed record CircuitView(
+    CircuitState State, CircuitReason? Reason, DateTimeOffset? Since, DateTimeOffset? FailingSince, DateTimeOffset? NextProbeAt,
+    int FailedProbes, AttemptOutcome? LastOutcome, int? LastStatusCode)
+{
+    public static CircuitView Of(Circuit? c) => c is null
+        ? new(CircuitState.Closed, null, null, null, null, 0, null, null)
+        : new(c.State, c.Reason, c.Since, c.FailingSince, c.NextProbeAt, c.FailedProbes, c.LastOutcome, c.LastStatusCode);
 }
 
 /// <summary>A subscription with its signing secret, which is shown when it is made and never again.</summary>

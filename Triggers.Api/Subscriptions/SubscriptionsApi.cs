@@ -2,6 +2,7 @@ using System.Text.Json;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.Options;
+using Npgsql;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Idempotency;
@@ -9,6 +10,7 @@ using Triggers.Api.Lists;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.Core.Tables;
 
 namespace Triggers.Api.Subscriptions;
@@ -33,6 +35,10 @@ internal static class SubscriptionsApi
         app.MapDelete("/subscriptions/{id}", DeleteAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Delete);
         app.MapPost("/subscriptions/{id}/secret/rotate", RotateSecretAsync).RequireScope(Scopes.SubscriptionsWrite)
             .WithMetadata(SubscriptionDocs.RotateSecret);
+        app.MapPost("/subscriptions/{id}/circuit/open", OpenCircuitAsync).RequireScope(Scopes.SubscriptionsWrite)
+            .WithMetadata(SubscriptionDocs.OpenCircuit);
+        app.MapPost("/subscriptions/{id}/circuit/close", CloseCircuitAsync).RequireScope(Scopes.SubscriptionsWrite)
+            .WithMetadata(SubscriptionDocs.CloseCircuit);
         app.MapGet("/subscriptions/{id}/retry-preview", RetryPreview.GetAsync).RequireScope(Scopes.SubscriptionsRead)
             .WithMetadata(SubscriptionDocs.PreviewRetries);
         app.MapPost("/subscriptions/{id}/test", SubscriptionTest.SendAsync).RequireScope(Scopes.SubscriptionsWrite)
@@ -138,8 +144,46 @@ internal static class SubscriptionsApi
         EnsureWithin(caps.Value, body.EventTypes?.Length ?? 0, body.Headers is null ? 0 : subscription.Headers.Count);
         if (body.Retry is not null && subscription.Retry is { } retry && RetryBody.Problem(retry) is { } problem)
             throw ApiException.Invalid("/retry", problem);
+        // What failed before says nothing of another address, or of what somebody has mended and enabled again.
+        if (body.Url is not null || body.Enabled is true)
+            await ApplyAsync(db, CircuitChanges.CloseByRequest(caller.TenantId, key), cancellationToken);
+        else
+            subscription.Circuit = await db.Circuits.FirstOrDefaultAsync(c => c.SubscriptionId == key, cancellationToken);
         await transaction.CommitAsync(cancellationToken);
         return TypedResults.Ok(SubscriptionView.Of(subscription, caller));
+    }
+
+    private static Task<Ok<SubscriptionView>> OpenCircuitAsync(
+        string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken) =>
+        ChangeCircuitAsync(id, CircuitChanges.OpenByRequest, caller, db, cancellationToken);
+
+    private static Task<Ok<SubscriptionView>> CloseCircuitAsync(
+        string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken) =>
+        ChangeCircuitAsync(id, CircuitChanges.CloseByRequest, caller, db, cancellationToken);
+
+    private static async Task<Ok<SubscriptionView>> ChangeCircuitAsync(
+        string id, Func<Guid, Guid, IEnumerable<NpgsqlBatchCommand>> change, Caller caller, TriggersDbContext db,
+        CancellationToken cancellationToken)
+    {
+        var key = Ids.Subscription(id);
+        if (!await Living(db, caller).AnyAsync(s => s.Id == key, cancellationToken))
+            throw ApiException.NotFound("subscription");
+        await using (var transaction = await db.Database.BeginTransactionAsync(cancellationToken))
+        {
+            await ApplyAsync(db, change(caller.TenantId, key), cancellationToken);
+            await transaction.CommitAsync(cancellationToken);
+        }
+        return await GetAsync(id, caller, db, cancellationToken);
+    }
+
+    /// <summary>Within the context's transaction.</summary>
+    private static async Task ApplyAsync(
+        TriggersDbContext db, IEnumerable<NpgsqlBatchCommand> commands, CancellationToken cancellationToken)
+    {
+        await using var batch = new NpgsqlBatch((NpgsqlConnection)db.Database.GetDbConnection());
+        foreach (var command in commands)
+            batch.BatchCommands.Add(command);
+        await batch.ExecuteNonQueryAsync(cancellationToken);
     }
 
     private static async Task<NoContent> DeleteAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
@@ -184,5 +228,5 @@ internal static class SubscriptionsApi
 
     /// <summary>The subscriptions of the caller's tenant that are not deleted.</summary>
     public static IQueryable<Subscription> Living(TriggersDbContext db, Caller caller) =>
-        db.Subscriptions.Where(s => s.TenantId == caller.TenantId && s.DeletedAt == null);
+        db.Subscriptions.Include(s => s.Circuit).Where(s => s.TenantId == caller.TenantId && s.DeletedAt == null);
 }

@@ -130,6 +130,15 @@ public sealed class RetryPolicies : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0013_retry_policies.sql"));
 }
 
+/// <summary>0014_circuits.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0014_circuits")]
+public sealed class CircuitBreakers : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0014_circuits.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

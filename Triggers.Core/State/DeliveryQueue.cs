@@ -198,6 +198,7 @@ public static class DeliveryQueue
             SELECT l.subscription_id, l.next_attempt_at
             FROM lanes l JOIN subscriptions s ON s.id = l.subscription_id
             WHERE l.next_attempt_at <= now() AND s.enabled
+                AND NOT EXISTS (SELECT FROM circuits c WHERE c.subscription_id = l.subscription_id)
         ),
         behind AS MATERIALIZED (SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0)
         SELECT
@@ -213,7 +214,8 @@ public static class DeliveryQueue
                 FROM behind), 0),
             clock_timestamp(),
             (SELECT id FROM events WHERE seq >= (SELECT next FROM behind) ORDER BY seq LIMIT 1),
-            (SELECT count(*) FROM (SELECT FROM fan_outs LIMIT @max) x)
+            (SELECT count(*) FROM (SELECT FROM fan_outs LIMIT @max) x),
+            (SELECT count(*) FROM (SELECT FROM circuits LIMIT @max) x)
         """;
 
     /// <summary>

@@ -32,11 +32,32 @@ public static class StoredEvents
     /// <param name="rows">A query for <see cref="Columns"/>.</param>
     public static string Store(string rows) => $"INSERT INTO events ({Columns}) {rows} ON CONFLICT DO NOTHING";
 
-    /// <summary>
-    /// The event of a subscription's test, and its one delivery. The event is nobody's but this subscription's: it has no place in a log,
-    /// so that nothing else matches it, and counts as acknowledged, so that it is in no inbox.
-    /// </summary>
+    /// <summary>The event of a subscription's test, and its one delivery.</summary>
     public static IEnumerable<NpgsqlBatchCommand> Test(Event e, Guid deliveryId, Guid subscriptionId)
+    {
+        foreach (var command in OfTheSystem(e))
+            yield return command;
+        yield return DeliveryQueue.Enqueue(
+            [new NewDelivery(e.TenantId, deliveryId, e.Id, subscriptionId) { DataBytes = e.Data.Length, Test = true }]);
+    }
+
+    /// <summary>An event of the system's own, and its deliveries.</summary>
+    /// <param name="e">The event.</param>
+    /// <param name="subscriptions">At least one.</param>
+    public static IEnumerable<NpgsqlBatchCommand> Tell(Event e, IEnumerable<Guid> subscriptions)
+    {
+        foreach (var command in OfTheSystem(e))
+            yield return command;
+        yield return DeliveryQueue.Enqueue(
+            [.. subscriptions.Select(s => new NewDelivery(e.TenantId, TypeId.NewGuid(), e.Id, s) { DataBytes = e.Data.Length })]);
+        yield return new NpgsqlBatchCommand($"SELECT pg_notify('{Notifications.Deliveries}', '')");
+    }
+
+    /// <summary>
+    /// An event that is nobody's but those subscriptions' to which it is sent: it has no place in a log, so that nothing else matches it,
+    /// and counts as acknowledged, so that it is in no inbox.
+    /// </summary>
+    private static IEnumerable<NpgsqlBatchCommand> OfTheSystem(Event e)
     {
         yield return new NpgsqlBatchCommand(
             $"INSERT INTO events ({Columns}) VALUES (@tenant, @id, NULL, @type, NULL, NULL, NULL, @correlation, @trace, @data)")
@@ -51,7 +72,5 @@ public static class StoredEvents
         {
             Parameters = { new("tenant", e.TenantId), new("id", e.Id) },
         };
-        yield return DeliveryQueue.Enqueue(
-            [new NewDelivery(e.TenantId, deliveryId, e.Id, subscriptionId) { DataBytes = e.Data.Length, Test = true }]);
     }
 }

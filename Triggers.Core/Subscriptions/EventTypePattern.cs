@@ -19,14 +19,21 @@ public static class EventTypePattern
     /// <summary>What a pattern looks like, as a regular expression.</summary>
     public const string OfPatterns = @"^(\*|[A-Za-z0-9._-]{1,256}(\.\*)?)$";
 
+    /// <summary>What a pattern of published types looks like, as a regular expression.</summary>
+    public const string OfReplayed = @"^(\*|(?!triggers\.)[A-Za-z0-9._-]{1,256}(\.\*)?)$";
+
     /// <summary>What a pattern looks like that somebody may subscribe to, as a regular expression.</summary>
-    public const string OfSubscribed = @"^(\*|(?!triggers\.)[A-Za-z0-9._-]{1,256}(\.\*)?)$";
+    public const string OfSubscribed =
+        @"^(\*|triggers\.subscription\.(\*|failing|recovered|disabled)|(?!triggers\.)[A-Za-z0-9._-]{1,256}(\.\*)?)$";
+
+    /// <summary>All that a tenant is told of its own subscriptions, see <see cref="OperationalEventTypes"/>.</summary>
+    public const string Operational = "triggers.subscription.*";
 
     private const string SystemPrefix = "triggers.";
 
     /// <summary>
     /// Whether a type, or a pattern of types, is the system's own, as <c>triggers.test</c> is. Nobody publishes such a type, and no
-    /// pattern matches it.
+    /// pattern but <see cref="MatchesOperational"/> matches it.
     /// </summary>
     public static bool IsSystem(ReadOnlySpan<char> typeOrPattern) => typeOrPattern.StartsWith(SystemPrefix, StringComparison.Ordinal);
 
@@ -55,6 +62,13 @@ public static class EventTypePattern
                 ? type.Length > pattern.Length - 1 && type.StartsWith(pattern[..^1], StringComparison.Ordinal)
                 : pattern.SequenceEqual(type)));
 
+    /// <summary>Whether a pattern asks for <see cref="OperationalEventTypes"/>.</summary>
+    public static bool IsOperational(string pattern) =>
+        pattern is Operational or OperationalEventTypes.Failing or OperationalEventTypes.Recovered or OperationalEventTypes.Disabled;
+
+    /// <summary>Whether the system's own events of a type, one of <see cref="OperationalEventTypes"/>, are asked for.</summary>
+    public static bool MatchesOperational(string pattern, string type) => pattern == type || pattern == Operational;
+
     /// <summary>Whether any of the patterns matches.</summary>
     public static bool MatchesAny(IEnumerable<string> patterns, string type)
     {
@@ -65,4 +79,20 @@ public static class EventTypePattern
         }
         return false;
     }
+}
+
+/// <summary>
+/// Types of the events by which a tenant is told what becomes of its subscriptions. They are sent to subscriptions that ask for them by
+/// name, or by <see cref="EventTypePattern.Operational"/>, and to no other.
+/// </summary>
+public static class OperationalEventTypes
+{
+    /// <summary>Its circuit opened: its deliveries are held.</summary>
+    public const string Failing = "triggers.subscription.failing";
+
+    /// <summary>Its circuit closed: a probe succeeded.</summary>
+    public const string Recovered = "triggers.subscription.recovered";
+
+    /// <summary>It failed for so long that it is disabled.</summary>
+    public const string Disabled = "triggers.subscription.disabled";
 }

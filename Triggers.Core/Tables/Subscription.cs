@@ -30,7 +30,10 @@ public sealed class Subscription
     /// <summary>A disabled subscription gets no new deliveries, and those it has wait.</summary>
     public bool Enabled { get; set; } = true;
 
-    /// <summary>Why it is disabled: <c>requested</c>, or <c>gone</c> when the receiver answered 410. Null while enabled.</summary>
+    /// <summary>
+    /// Why it is disabled: <c>requested</c>, <c>gone</c> when the receiver answered 410, or <c>failing</c> when every attempt failed for
+    /// too long. Null while enabled.
+    /// </summary>
     public string? DisabledReason { get; set; }
 
     /// <summary>By the database's clock.</summary>
@@ -41,6 +44,9 @@ public sealed class Subscription
 
     /// <summary>Deleted subscriptions stay for the history that names them.</summary>
     public DateTimeOffset? DeletedAt { get; set; }
+
+    /// <summary>Its circuit breaker, where that was read with it; null while it is closed.</summary>
+    public Circuit? Circuit { get; set; }
 }
 
 /// <summary>A Standard Webhooks secret.</summary>

@@ -54,4 +54,25 @@ internal static class Answer
             return seconds < TimeSpan.MaxValue.TotalSeconds ? TimeSpan.FromSeconds(Math.Ceiling(seconds)) : TimeSpan.MaxValue;
         return RetryConditionHeaderValue.TryParse(text, out var date) && date.Date - now is { } wait && wait > TimeSpan.Zero ? wait : null;
     }
+
+    /// <summary>
+    /// When the quota comes back that this answer used up; null while some is left, or none is told of. Of the forms in use:
+    /// <c>RateLimit: "x";r=0;t=30</c>, and <c>RateLimit-Remaining: 0</c> with <c>RateLimit-Reset: 30</c>.
+    /// </summary>
+    public static TimeSpan? QuotaResets(HttpResponseMessage response)
+    {
+        var headers = response.Headers.NonValidated;
+        if (headers.TryGetValues("RateLimit", out var limits))
+        {
+            return limits.SelectMany(line => line.Split(',')).Select(policy => policy.Split(';', StringSplitOptions.TrimEntries))
+                .Where(parameters => parameters.Contains("r=0"))
+                .Select(parameters => Seconds(parameters.FirstOrDefault(p => p.StartsWith("t=", StringComparison.Ordinal))?[2..]))
+                .Max();
+        }
+        return headers.TryGetValues("RateLimit-Remaining", out var remaining) && remaining.First().Trim() == "0"
+            && headers.TryGetValues("RateLimit-Reset", out var reset) ? Seconds(reset.First().Trim()) : null;
+
+        static TimeSpan? Seconds(string? text) =>
+            int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out var seconds) ? TimeSpan.FromSeconds(seconds) : null;
+    }
 }

@@ -18,6 +18,7 @@ internal sealed partial class Attempter(
     Wakeups wakeups,
     Payloads payloads,
     WebhookSender sender,
+    Circuits.Circuits circuits,
     Completions completions,
     DeliveryMetrics metrics,
     IOptions<DeliveryOptions> options,
@@ -73,7 +74,7 @@ internal sealed partial class Attempter(
         var bytes = delivery.DataBytes;
         try
         {
-            if (await MakeAsync(delivery, share, LetGo) is { } completed)
+            if (await MakeAsync(delivery, share, lanes, LetGo) is { } completed)
                 await completions.AddAsync(completed, delivery.First);
             else
                 completions.Forget(delivery.Id, delivery.Claim);
@@ -107,7 +108,7 @@ internal sealed partial class Attempter(
     }
 
     /// <summary>Null when nothing was done and nothing is to be written: the lease brings the delivery back.</summary>
-    private async Task<Completed?> MakeAsync(DueDelivery delivery, PayloadShare share, Action letGo)
+    private async Task<Completed?> MakeAsync(DueDelivery delivery, PayloadShare share, Lanes lanes, Action letGo)
     {
         var subscriber = subscribers.Find(delivery.SubscriptionId);
         if (subscriber is null)
@@ -125,7 +126,7 @@ internal sealed partial class Attempter(
             await mayGo.WaitAsync(_abort.Token);
         try
         {
-            return await MakeAsync(delivery, share, subscriber, Signed, letGo);
+            return await MakeAsync(delivery, share, lanes, subscriber, Signed, letGo);
         }
         finally
         {
@@ -135,7 +136,8 @@ internal sealed partial class Attempter(
         void Signed() => Interlocked.Exchange(ref mayGo, null)?.Release();
     }
 
-    private async Task<Completed?> MakeAsync(DueDelivery delivery, PayloadShare share, Subscriber subscriber, Action signed, Action letGo)
+    private async Task<Completed?> MakeAsync(
+        DueDelivery delivery, PayloadShare share, Lanes lanes, Subscriber subscriber, Action signed, Action letGo)
     {
         // Too late to be sure to end within the lease.
         if (time.GetElapsedTime(delivery.ClaimedAt) + options.Value.TimeoutOf(subscriber.Retry) + DeliveryOptions.LeaseMargin
@@ -152,7 +154,7 @@ internal sealed partial class Attempter(
         using var activity = DeliveryTraces.StartAttempt(delivery, e, subscriber.Url, number);
         try
         {
-            return await SendAsync(delivery, share, signed, letGo, subscriber, number, activity);
+            return await SendAsync(delivery, share, lanes, signed, letGo, subscriber, number, activity);
         }
         catch (Exception exception)
         {
@@ -167,7 +169,8 @@ internal sealed partial class Attempter(
     private async Task<StoredEvent?> EventOfAsync(PayloadShare share) => (await share.ReadAsync(_abort.Token))?.Event;
 
     private async Task<Completed> SendAsync(
-        DueDelivery delivery, PayloadShare share, Action signed, Action letGo, Subscriber subscriber, int number, Activity? activity)
+        DueDelivery delivery, PayloadShare share, Lanes lanes, Action signed, Action letGo, Subscriber subscriber, int number,
+        Activity? activity)
     {
         var started = time.GetTimestamp();
         // A replay and a test begin long after the event: they say nothing of how fast events get through.
@@ -196,6 +199,8 @@ internal sealed partial class Attempter(
         if (delivery.Test && result.Outcome != AttemptOutcome.Delivered)
             transition = Transition.Cancelled();
         metrics.Attempted(result);
+        if (!delivery.Test)
+            Learn(lanes, subscriber, started, result, policy.MaxRetryAfter);
         if (result.Outcome == AttemptOutcome.Delivered && counts)
             metrics.Delivered(SinceAcceptance(delivery));
         DeliveryTraces.Attempted(activity, result, transition.Status);
@@ -212,6 +217,18 @@ internal sealed partial class Attempter(
         var traceParent = activity is { Recorded: true } && transition.Status == DeliveryStatus.Pending ? activity.Id : null;
         // A test asks how it is now, and has its answer.
         return Completed(delivery, transition, made, traceParent, started, delivery.Test ? null : subscriber.Revision);
+    }
+
+    /// <summary>What an attempt says of how much its receiver stands, which counts before the next one starts.</summary>
+    private void Learn(Lanes lanes, Subscriber subscriber, long started, AttemptResult result, TimeSpan longest)
+    {
+        circuits.Ended(subscriber, started, result.Outcome, result.StatusCode);
+        if (result.Outcome == AttemptOutcome.Delivered)
+            lanes.Widen(subscriber.Id);
+        else if (result.Outcome == AttemptOutcome.Timeout || result.StatusCode == 429)
+            lanes.Narrow(subscriber.Id, started);
+        if (result.Pause is { } pause)
+            lanes.Hold(subscriber.Id, pause < longest ? pause : longest);
     }
 
     private Completed WithoutAttempt(DueDelivery delivery, Transition transition) =>

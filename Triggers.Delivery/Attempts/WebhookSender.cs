@@ -23,6 +23,11 @@ internal sealed record AttemptResult(
     Dictionary<string, string>? ResponseHeaders = null,
     byte[]? ResponseBody = null)
 {
+    /// <summary>
+    /// How long the receiver wants nothing more: what 429 or 503 say in <c>Retry-After</c>, or any answer in <c>RateLimit</c>.
+    /// </summary>
+    public TimeSpan? Pause { get; init; }
+
     /// <summary>Why the attempt failed, in words.</summary>
     public string Cause => (StatusCode, Error) switch
     {
@@ -117,6 +122,7 @@ internal sealed class WebhookSender(
             (int)response.StatusCode,
             RetryAfter: Answer.RetryAfter(response, time.GetUtcNow()),
             ResponseHeaders: Answer.Headers(response));
+        result = result with { Pause = Answer.QuotaResets(response) ?? (result.StatusCode is 429 or 503 ? result.RetryAfter : null) };
         if (response.StatusCode == HttpStatusCode.SwitchingProtocols)
         {
             return result with

@@ -21,6 +21,7 @@ internal sealed class Dispatcher(
     Wakeups wakeups,
     Attempter attempter,
     Completions completions,
+    Circuits.Circuits circuits,
     DeliveryMetrics metrics,
     IOptions<DeliveryOptions> options,
     TimeProvider time,
@@ -107,6 +108,7 @@ internal sealed class Dispatcher(
     private async Task SweepAsync(CancellationToken cancellationToken)
     {
         await subscribers.RefreshAsync(dataSource.Pool, cancellationToken);
+        await circuits.RefreshAsync(dataSource.Pool, cancellationToken);
         await SweepAsync(lanes, DeliveryQueue.NextDue, cancellationToken);
         await SweepAsync(_tests, DeliveryQueue.NextTestsDue, cancellationToken);
     }

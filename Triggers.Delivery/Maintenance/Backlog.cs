@@ -8,15 +8,17 @@ namespace Triggers.Delivery.Maintenance;
 
 /// <summary>What waits in the database, over all processes. Counts end at <see cref="MaxCounted"/>.</summary>
 /// <param name="Pending">Deliveries without a final state.</param>
-/// <param name="Due">Those whose time has come and that nobody has claimed; without those of disabled subscriptions, which wait on
-/// purpose.</param>
+/// <param name="Due">Those whose time has come and that nobody has claimed; without those that wait on purpose: of disabled
+/// subscriptions, and behind open circuits.</param>
 /// <param name="OldestDueSeconds">How long the one that waits longest has been due; 0 when none is.</param>
 /// <param name="UnresolvedDeadLetters">Dead letters that are open or being replayed.</param>
 /// <param name="LogLagEvents">Events in the Postgres log that are not projected; numbers that were never used count.</param>
 /// <param name="LogLagSeconds">Age of the oldest of them; 0 when there is none.</param>
 /// <param name="FanOuts">Events of which deliveries are still to be made; these are not pending before that.</param>
+/// <param name="OpenCircuits">Subscriptions whose deliveries are held.</param>
 internal sealed record Backlog(
-    long Pending, long Due, double OldestDueSeconds, long UnresolvedDeadLetters, long LogLagEvents, double LogLagSeconds, long FanOuts)
+    long Pending, long Due, double OldestDueSeconds, long UnresolvedDeadLetters, long LogLagEvents, double LogLagSeconds, long FanOuts,
+    long OpenCircuits)
 {
     /// <summary>
     /// No count goes further, so that no reading is long however much waits: past this, "a lot" is all there is to know.
@@ -34,7 +36,7 @@ internal sealed record Backlog(
             : (reader.GetFieldValue<DateTimeOffset>(5) - TypeId.CreatedAt(reader.GetGuid(6))).TotalSeconds;
         return new Backlog(
             reader.GetInt64(0), reader.GetInt64(1), reader.GetDouble(2), reader.GetInt64(3), reader.GetInt64(4), Math.Max(lagSeconds, 0),
-            reader.GetInt64(7));
+            reader.GetInt64(7), reader.GetInt64(8));
     }
 }
 

@@ -4,9 +4,24 @@ namespace Triggers.Delivery.Subscriptions;
 /// The way to one subscription: so many attempts at once, so much data in memory, and no more. What does not fit stays in Postgres, so a
 /// lane that hangs holds up nobody. Guarded by the lock of <see cref="Lanes"/>.
 /// </summary>
-internal sealed class Lane(Guid subscriptionId)
+internal sealed class Lane(Guid subscriptionId, double limit)
 {
     public Guid SubscriptionId { get; } = subscriptionId;
+
+    /// <summary>What the receiver is known to stand, in attempts at once; the fraction is what has grown toward one more.</summary>
+    public double Limit { get; set; } = limit;
+
+    /// <summary>The most at once whatever it stands: none while its circuit is open, one as a probe; null while it is closed.</summary>
+    public int? Cap { get; set; }
+
+    /// <summary>The most attempts in flight.</summary>
+    public int Places => Math.Min((int)Limit, Cap ?? int.MaxValue);
+
+    /// <summary>When it was halved last: what began before says nothing of half as many.</summary>
+    public long HalvedAt { get; set; }
+
+    /// <summary>Timestamp until when nothing is started, because the receiver asked for that.</summary>
+    public long HeldUntil { get; set; }
 
     /// <summary>Attempts in flight, and places kept for what is being claimed.</summary>
     public int Busy { get; set; }
@@ -31,11 +46,20 @@ internal sealed class Lane(Guid subscriptionId)
 /// <param name="Idle">Whether one delivery comes whatever its size, because no data of the lane is in memory.</param>
 internal sealed record ClaimRequest(Guid[] Lanes, int[] Places, long[] Bytes, bool[] Idle);
 
-/// <summary>All lanes of this process.</summary>
-internal sealed class Lanes(int concurrency, TimeProvider time)
+/// <summary>
+/// All lanes of this process. How much one takes at once is found out: half as much where the receiver is overwhelmed, and a little more
+/// with every success, up to a limit; nothing while its circuit is open.
+/// </summary>
+/// <param name="concurrency">What a lane begins with.</param>
+/// <param name="time">The clock.</param>
+/// <param name="most">What it may grow to; 0: it doesn't.</param>
+internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0)
 {
     /// <summary>The most data that a lane has in memory, but for a single delivery that is larger.</summary>
     public const long MaxBytes = 4 * 1024 * 1024;
+
+    /// <summary>How long an idle receiver is remembered to have been overwhelmed.</summary>
+    private static readonly TimeSpan s_memory = TimeSpan.FromMinutes(1);
 
     private readonly Lock _lock = new();
     private readonly Dictionary<Guid, Lane> _lanes = [];
@@ -50,8 +74,8 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
         lock (_lock)
         {
             var lane = Get(subscriptionId);
-            if (lane.Busy >= concurrency || lane.DueAt <= time.GetTimestamp() || lane.WaitsForMemory || lane.Bytes > 0 && lane.Bytes
-                + bytes > MaxBytes)
+            var now = time.GetTimestamp();
+            if (!CanStart(lane, now) || lane.DueAt <= now || lane.Bytes > 0 && lane.Bytes + bytes > MaxBytes)
                 return false;
             lane.Busy++;
             lane.Bytes += bytes;
@@ -107,7 +131,7 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
         {
             var now = time.GetTimestamp();
             var turns = _lanes.Values
-                .Where(l => CanStart(l) && l.DueAt <= now)
+                .Where(l => CanStart(l, now) && l.DueAt <= now)
                 .Select(lane => (Lane: lane, Tenant: tenantOf(lane.SubscriptionId)))
                 .Where(l => l.Tenant is not null)
                 .GroupBy(l => l.Tenant!.Value, l => l.Lane)
@@ -121,7 +145,7 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
             {
                 if (most == 0)
                     break;
-                var free = Math.Min(concurrency - lane.Busy, most);
+                var free = Math.Min(lane.Places - lane.Busy, most);
                 most -= free;
                 asked.Add(lane);
                 places.Add(free);
@@ -156,14 +180,74 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
         }
     }
 
+    /// <summary>The receiver took it: a lane whose places are all taken gets a little more room.</summary>
+    public void Widen(Guid subscriptionId)
+    {
+        lock (_lock)
+        {
+            var lane = Get(subscriptionId);
+            if (lane.Busy >= (int)lane.Limit)
+                lane.Limit = Math.Min(lane.Limit + 1 / lane.Limit, Math.Max(most, concurrency));
+        }
+    }
+
+    /// <summary>The receiver is overwhelmed: half as much at once, once for all that was under way.</summary>
+    /// <param name="subscriptionId">The lane.</param>
+    /// <param name="startedAt">When the attempt began that showed it, a timestamp.</param>
+    public void Narrow(Guid subscriptionId, long startedAt)
+    {
+        lock (_lock)
+        {
+            var lane = Get(subscriptionId);
+            if (startedAt < lane.HalvedAt)
+                return;
+            lane.Limit = Math.Max(1, lane.Limit / 2);
+            lane.HalvedAt = time.GetTimestamp();
+        }
+    }
+
+    /// <summary>The receiver wants to be left alone for so long.</summary>
+    public void Hold(Guid subscriptionId, TimeSpan duration)
+    {
+        lock (_lock)
+        {
+            var lane = Get(subscriptionId);
+            lane.HeldUntil = Math.Max(lane.HeldUntil, time.GetTimestamp() + (long)(duration.TotalSeconds * time.TimestampFrequency));
+        }
+    }
+
+    /// <summary>
+    /// Its circuit opens, or lets one through as a probe; or it closes, and the receiver is not overrun by what has been held: one at a
+    /// time to begin with.
+    /// </summary>
+    /// <param name="subscriptionId">The lane.</param>
+    /// <param name="most">0 or 1 at once; null: it is closed.</param>
+    public void Cap(Guid subscriptionId, int? most)
+    {
+        lock (_lock)
+        {
+            var lane = Get(subscriptionId);
+            lane.Cap = most;
+            if (most is null)
+                lane.Limit = 1;
+        }
+    }
+
+    /// <summary>Whether something is due and nothing is in flight.</summary>
+    public bool Waits(Guid subscriptionId)
+    {
+        lock (_lock)
+            return _lanes.TryGetValue(subscriptionId, out var lane) && lane.Busy == 0 && lane.DueAt <= time.GetTimestamp();
+    }
+
     /// <summary>How long until a lane with a free place has something due; at most <paramref name="atMost"/>.</summary>
     public TimeSpan UntilNextDue(TimeSpan atMost, Func<Guid, Guid?> tenantOf)
     {
         lock (_lock)
         {
-            var next = _lanes.Values.Where(l => CanStart(l) && tenantOf(l.SubscriptionId) is not null)
-                .Select(l => l.DueAt).DefaultIfEmpty(long.MaxValue).Min();
             var now = time.GetTimestamp();
+            var next = _lanes.Values.Where(l => HasPlace(l) && tenantOf(l.SubscriptionId) is not null)
+                .Select(l => Math.Max(l.DueAt, l.HeldUntil)).DefaultIfEmpty(long.MaxValue).Min();
             if (next <= now)
                 return TimeSpan.Zero;
             var wait = next == long.MaxValue ? atMost : time.GetElapsedTime(now, next);
@@ -176,7 +260,9 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
     {
         lock (_lock)
         {
-            foreach (var lane in _lanes.Values.Where(l => l.Busy == 0 && l.DueAt == long.MaxValue && !l.WaitsForMemory).ToArray())
+            var now = time.GetTimestamp();
+            foreach (var lane in _lanes.Values.Where(l => l.Busy == 0 && l.DueAt == long.MaxValue && !l.WaitsForMemory
+                && l.Cap is null && l.HeldUntil <= now && (l.HalvedAt == 0 || time.GetElapsedTime(l.HalvedAt) > s_memory)).ToArray())
                 _lanes.Remove(lane.SubscriptionId);
             // They begin anew, all at once and so in no disorder.
             _tenants.Clear();
@@ -197,14 +283,17 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
     /// <param name="isPaused">Whether a lane may start nothing.</param>
     public IEnumerable<(string State, int Count)> CountByState(Func<Guid, bool> isPaused)
     {
-        var (full, active, waiting, paused) = (0, 0, 0, 0);
+        var (full, active, waiting, held, paused) = (0, 0, 0, 0, 0);
         lock (_lock)
         {
+            var now = time.GetTimestamp();
             foreach (var lane in _lanes.Values)
             {
                 if (isPaused(lane.SubscriptionId))
                     paused++;
-                else if (lane.Busy >= concurrency)
+                else if (lane.Cap is not null || lane.HeldUntil > now)
+                    held++;
+                else if (lane.Busy >= lane.Places)
                     full++;
                 else if (lane.Busy > 0)
                     active++;
@@ -212,15 +301,17 @@ internal sealed class Lanes(int concurrency, TimeProvider time)
                     waiting++;
             }
         }
-        return [("full", full), ("active", active), ("waiting", waiting), ("paused", paused)];
+        return [("full", full), ("active", active), ("waiting", waiting), ("held", held), ("paused", paused)];
     }
 
-    private bool CanStart(Lane lane) => lane.Busy < concurrency && !lane.WaitsForMemory;
+    private static bool HasPlace(Lane lane) => lane.Busy < lane.Places && !lane.WaitsForMemory;
+
+    private static bool CanStart(Lane lane, long now) => HasPlace(lane) && lane.HeldUntil <= now;
 
     private Lane Get(Guid subscriptionId)
     {
         if (!_lanes.TryGetValue(subscriptionId, out var lane))
-            _lanes.Add(subscriptionId, lane = new Lane(subscriptionId));
+            _lanes.Add(subscriptionId, lane = new Lane(subscriptionId, concurrency));
         return lane;
     }
 }

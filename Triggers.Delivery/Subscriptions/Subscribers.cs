@@ -42,6 +42,10 @@ internal sealed class Subscribers
     public IEnumerable<Subscriber> Matching(Guid tenantId, string type) =>
         _enabledByTenant.GetValueOrDefault(tenantId, []).Where(s => EventTypePattern.MatchesAny(s.EventTypes, type));
 
+    /// <summary>The enabled subscriptions of a tenant that ask for this event of the system's own.</summary>
+    public IEnumerable<Subscriber> MatchingOperational(Guid tenantId, string type) =>
+        _enabledByTenant.GetValueOrDefault(tenantId, []).Where(s => s.EventTypes.Any(p => EventTypePattern.MatchesOperational(p, type)));
+
     /// <summary>Reads what changed if <paramref name="version"/> is not the one that was read.</summary>
     public async Task RefreshAsync(NpgsqlConnection connection, long version, CancellationToken cancellationToken)
     {

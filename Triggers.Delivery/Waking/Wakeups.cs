@@ -17,6 +17,9 @@ internal sealed class Wakeups(TimeProvider time)
     /// <summary>Deliveries of an event are to be made in portions.</summary>
     public Signal FanOuts { get; } = new();
 
+    /// <summary>A circuit opened, or something of one is to be written.</summary>
+    public Signal Circuits { get; } = new();
+
     /// <summary>There may be a new replay job.</summary>
     public Signal Replays { get; } = new();
 

@@ -51,12 +51,16 @@ public class EventTypePatternTests
     /// <summary>The contract shows the regular expressions; the code does not run them.</summary>
     [Fact]
     public void The_regular_expressions_say_the_same() =>
-        Gen.Select(Gen.OneOf(Gen.Const(""), Gen.Const("triggers"), Gen.Const("triggers.")),
+        Gen.Select(Gen.OneOf(Gen.Const(""), Gen.Const("triggers"), Gen.Const("triggers."), Gen.Const("triggers.subscription."),
+            Gen.Const(OperationalEventTypes.Failing)),
             Gen.String[Gen.Char["aZ0._-* é"], 0, 6], (start, rest) => start + rest).Sample(text =>
         {
             Assert.Equal(Regex.IsMatch(text, EventTypePattern.OfPatterns), EventTypePattern.IsPattern(text));
             Assert.Equal(
-                Regex.IsMatch(text, EventTypePattern.OfSubscribed), EventTypePattern.IsPattern(text) && !EventTypePattern.IsSystem(text));
+                Regex.IsMatch(text, EventTypePattern.OfReplayed), EventTypePattern.IsPattern(text) && !EventTypePattern.IsSystem(text));
+            Assert.Equal(
+                Regex.IsMatch(text, EventTypePattern.OfSubscribed),
+                EventTypePattern.IsPattern(text) && !EventTypePattern.IsSystem(text) || EventTypePattern.IsOperational(text));
             Assert.Equal(
                 Regex.IsMatch(text, EventTypePattern.OfPublished), EventTypePattern.IsType(text) && !EventTypePattern.IsSystem(text));
         });

@@ -27,7 +27,7 @@ public sealed class BacklogTests(PostgresServer postgres) : IAsyncLifetime
     }
 
     [Fact]
-    public async Task Nothing_waits_in_an_empty_database() => Assert.Equal(new Backlog(0, 0, 0, 0, 0, 0, 0), await ReadAsync());
+    public async Task Nothing_waits_in_an_empty_database() => Assert.Equal(new Backlog(0, 0, 0, 0, 0, 0, 0, 0), await ReadAsync());
 
     [Fact]
     public async Task Due_is_what_could_start_now_and_pending_is_all()
@@ -40,10 +40,13 @@ public sealed class BacklogTests(PostgresServer postgres) : IAsyncLifetime
         await AddAsync(two, -10, 1);
         await AddAsync(two, 30, 4);
         await AddAsync(paused, -3600, 5);
+        var held = await _engine.SubscribeAsync("http://d.example");
+        await AddAsync(held, -3600, 2);
+        await _engine.ExecuteAsync(CircuitChanges.OpenByRequest(_engine.Tenant, held));
 
         var backlog = await ReadAsync();
 
-        Assert.Equal((15, 4), (backlog.Pending, backlog.Due));
+        Assert.Equal((17, 4, 1), (backlog.Pending, backlog.Due, backlog.OpenCircuits));
         Assert.InRange(backlog.OldestDueSeconds, 90, 90 + Wait.Long.TotalSeconds);
     }
 

@@ -146,5 +146,89 @@ public class LanesTests
         Assert.Equal([true], request.Idle);
     }
 
+    [Fact]
+    public void A_receiver_that_is_overwhelmed_gets_half_as_much_at_once_and_with_every_success_a_little_more()
+    {
+        var lanes = new Lanes(concurrency: 8, _time, most: 9);
+        _time.Advance(TimeSpan.FromSeconds(1));
+        var started = _time.GetTimestamp();
+        _time.Advance(TimeSpan.FromSeconds(1));
+
+        lanes.Narrow(A, started);
+        // All of these were under way when the first of them showed it.
+        lanes.Narrow(A, started);
+        Assert.Equal(4, Places(lanes));
+        lanes.Narrow(A, _time.GetTimestamp());
+        lanes.Narrow(A, _time.GetTimestamp());
+        lanes.Narrow(A, _time.GetTimestamp());
+        Assert.Equal(1, Places(lanes));
+        // With places free nobody knows whether it stands more.
+        for (var i = 0; i < 100; i++)
+            lanes.Widen(A);
+        Assert.Equal(1, Places(lanes));
+
+        Assert.True(lanes.TryReserve(A));
+        lanes.Widen(A);
+        Assert.True(lanes.TryReserve(A));
+        Assert.False(lanes.TryReserve(A));
+        for (var i = 0; i < 3; i++)
+            lanes.Widen(A);
+        Assert.True(lanes.TryReserve(A));
+        for (var i = 0; i < 1_000; i++)
+        {
+            lanes.TryReserve(A);
+            lanes.Widen(A);
+        }
+        Assert.Equal(9, lanes.Busy);
+
+        static int Places(Lanes lanes)
+        {
+            var taken = 0;
+            for (; lanes.TryReserve(A); taken++) { }
+            for (var i = 0; i < taken; i++)
+                lanes.Release(A);
+            return taken;
+        }
+    }
+
+    [Fact]
+    public void A_lane_that_is_held_starts_nothing_until_then_and_keeps_nobody_awake()
+    {
+        _lanes.DueIn(A, TimeSpan.Zero);
+        _lanes.Hold(A, TimeSpan.FromSeconds(10));
+        _lanes.Hold(A, TimeSpan.FromSeconds(2));
+        _lanes.Hold(B, TimeSpan.FromSeconds(10));
+
+        Assert.Empty(ReserveDue().Lanes);
+        Assert.False(_lanes.TryReserve(B));
+        Assert.Equal(10_000, _lanes.UntilNextDue(TimeSpan.FromMinutes(1), _ => Tenant).TotalMilliseconds, 0.01);
+        _lanes.Trim();
+        Assert.Contains(("held", 2), _lanes.CountByState(_ => false));
+
+        _time.Advance(TimeSpan.FromSeconds(10));
+        Assert.True(_lanes.TryReserve(B));
+        Assert.Equal([A], ReserveDue().Lanes);
+    }
+
+    [Fact]
+    public void While_its_circuit_is_open_a_lane_starts_nothing_then_one_and_when_it_closes_one_to_begin_with()
+    {
+        _lanes.DueIn(A, TimeSpan.Zero);
+        _lanes.Cap(A, 0);
+        Assert.Empty(ReserveDue().Lanes);
+        Assert.True(_lanes.Waits(A));
+        Assert.Equal(TimeSpan.FromSeconds(5), _lanes.UntilNextDue(TimeSpan.FromSeconds(5), _ => Tenant));
+
+        _lanes.Cap(A, 1);
+        Assert.Equal([1], ReserveDue().Places);
+        _lanes.Claimed(A, unused: 0, bytes: 0, mayHaveMore: true, waitsForMemory: false);
+        Assert.False(_lanes.Waits(A));
+
+        _lanes.Cap(A, null);
+        Assert.Empty(ReserveDue().Lanes);
+        _lanes.Widen(A);
+        Assert.Equal([1], ReserveDue().Places);
+    }
+
     private ClaimRequest ReserveDue() => _lanes.ReserveDue(_ => Tenant, 500);
 }

@@ -138,7 +138,9 @@ internal sealed class Engine : IAsyncDisposable
         var host = new DeliveryHost(
         [
             .. Settings, ("Delivery:AllowedNetworks", "127.0.0.0/8"), ("Delivery:Retry:BaseDelay", "00:00:00.1"),
-            ("Delivery:Retry:Factor", "1"), ("Delivery:Retry:Jitter", "0"), ("Shutdown:Delay", "00:00:00"), .. settings,
+            ("Delivery:Retry:Factor", "1"), ("Delivery:Retry:Jitter", "0"), ("Shutdown:Delay", "00:00:00"),
+            // Where it is not about that, receivers may fail as often as they like.
+            ("Delivery:Circuit:ConsecutiveFailures", "1000"), ("Delivery:Circuit:MinimumThroughput", "100000"), .. settings,
         ], logs);
         _hosts.Add(host);
         await Wait.UntilAsync("a delivery service is registered", async () =>
