@@ -22,7 +22,9 @@ internal interface IEventSource
     /// <param name="connection">Of the transaction.</param>
     /// <param name="limit">The most records.</param>
     /// <param name="cancellationToken">Ends it.</param>
-    /// <returns>Null when there is nothing, or when another process has the position.</returns>
+    /// <returns>
+    /// Null when there is nothing, when another process has the position, or when that is not where this process left it.
+    /// </returns>
     Task<EventBatch?> ReadAsync(NpgsqlConnection connection, int limit, CancellationToken cancellationToken);
 
     /// <summary>Waits, in the transaction, for more to read.</summary>

@@ -93,6 +93,12 @@ public static class DeliveryResults
             yield return EventState.Settle(cancelled.ConvertAll(r => (r.TenantId, r.EventId)));
     }
 
+    /// <summary>
+    /// The transaction is committed before it is on disk. What a crash of Postgres takes back of such transactions it takes back whole,
+    /// the latest first: attempts are repeated whose results are gone, and none is missed. Not for dead letters: they are published.
+    /// </summary>
+    public static NpgsqlBatchCommand CommitBeforeOnDisk() => new("SELECT set_config('synchronous_commit', 'off', true)");
+
     private static NpgsqlBatchCommand Disable(List<DeliveryResult> gone)
     {
         var command = new NpgsqlBatchCommand(

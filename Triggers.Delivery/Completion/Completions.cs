@@ -75,14 +75,19 @@ internal sealed partial class Completions(
     }
 
     /// <summary>The statements that write results, the last of a transaction to touch deliveries.</summary>
-    /// <param name="results">At least one, of different deliveries.</param>
+    /// <param name="results">Of different deliveries.</param>
     public IEnumerable<NpgsqlBatchCommand> Write(List<Completed> results)
     {
+        if (!results.Exists(c => c.Result.Status == DeliveryStatus.DeadLettered))
+            yield return DeliveryResults.CommitBeforeOnDisk();
+        if (results.Count == 0)
+            yield break;
         // In the order in which everybody locks rows, so that two who write about the same deliveries don't wait for each other in a
         // circle.
         results.Sort((a, b) =>
             a.Result.TenantId.CompareTo(b.Result.TenantId) is var byTenant and not 0 ? byTenant : a.Result.Id.CompareTo(b.Result.Id));
-        return DeliveryResults.Apply(results.ConvertAll(WithAge));
+        foreach (var command in DeliveryResults.Apply(results.ConvertAll(WithAge)))
+            yield return command;
     }
 
     /// <summary>Reads what these statements say has ended.</summary>

@@ -1,4 +1,5 @@
 using Npgsql;
+using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Delivery.Subscriptions;
 using Triggers.Delivery.Waking;
@@ -46,14 +47,14 @@ internal sealed class FanOutLoop(
         var advanced = new List<(FanOut Event, Guid? After)>();
         foreach (var (e, type) in taken)
         {
-            var room = Matches.MaxDeliveries - matches.Deliveries.Count;
+            var room = Matches.MaxDeliveries - matches.Count;
             if (room <= 0)
                 break;
             var waiting = type is null ? [] : subscribers.Matching(e.TenantId, type).Where(s => s.Id.CompareTo(e.After) > 0)
                 .OrderBy(s => s.Id).ToList();
             // Left to the claims, which take tenants in turn.
             foreach (var subscriber in waiting.Take(room))
-                matches.Add(subscriber, e.EventId, e.DataBytes, starts: false);
+                matches.Add(subscriber, e.EventId, e.DataBytes);
             advanced.Add((e, waiting.Count > room ? waiting[room - 1].Id : null));
             // Whoever subscribed to it has gone meanwhile.
             if (type is not null && waiting.Count == 0 && e.After == Guid.Empty)

@@ -36,18 +36,37 @@ internal sealed class Projection(
 
             void Add(Subscriber subscriber, StoredEvent e, int dataBytes)
             {
-                var starts = matches.First is not null && !subscriber.IsInbox && dataBytes <= LoggedEvent.MaxCarriedBytes
-                    && lanes.TryReserve(subscriber.Id, dataBytes);
-                var delivery = matches.Add(subscriber, e.Id, dataBytes, starts);
-                if (starts)
-                {
-                    attempter.Start(
-                        new DueDelivery(tenantId, delivery, e.Id, subscriber.Id, Claim: 1, RetryCount: 0,
-                            ReplayOf: null, Test: false, time.GetTimestamp(), dataBytes)
-                        { First = matches.First }, lanes, e);
-                }
+                if (matches.First is not null && !subscriber.IsInbox && dataBytes <= LoggedEvent.MaxCarriedBytes)
+                    matches.AddWaiting(subscriber, e, dataBytes);
+                else
+                    matches.Add(subscriber, e.Id, dataBytes);
             }
         }
+        StartWaiting(matches);
+    }
+
+    /// <summary>Starts what now has a place in its lane, of each lane in the order of the log.</summary>
+    public void StartWaiting(Matches matches)
+    {
+        var full = new HashSet<Guid>();
+        matches.Waiting.RemoveAll(waiting =>
+        {
+            var (delivery, e) = waiting;
+            var (lane, bytes) = (delivery.SubscriptionId, delivery.DataBytes ?? 0);
+            if (full.Contains(lane))
+                return false;
+            if (!lanes.TryReserve(lane, bytes))
+            {
+                full.Add(lane);
+                return false;
+            }
+            matches.Started.Add(delivery with { Claimed = true });
+            attempter.Start(
+                new DueDelivery(delivery.TenantId, delivery.Id, delivery.EventId, lane, Claim: 1, RetryCount: 0,
+                    ReplayOf: null, Test: false, time.GetTimestamp(), bytes)
+                { First = matches.First }, lanes, e);
+            return true;
+        });
     }
 
     /// <summary>
@@ -58,10 +77,11 @@ internal sealed class Projection(
         NpgsqlTransaction transaction, Matches matches, IReadOnlyList<NpgsqlBatchCommand> advance, CancellationToken cancellationToken)
     {
         var results = matches.First?.Close() ?? [];
-        var settled = matches.Deliveries.Where(d => results.ContainsKey(d.Id)).Select(d => AsNew(d, results[d.Id])).ToList();
-        var queued = matches.Deliveries.Where(d => !results.ContainsKey(d.Id)).ToList();
+        var settled = matches.Started.Where(d => results.ContainsKey(d.Id)).Select(d => AsNew(d, results[d.Id])).ToList();
+        var left = matches.Left;
+        List<NewDelivery> queued = [.. matches.Started.Where(d => !results.ContainsKey(d.Id)), .. left, .. matches.Pulled];
         await using var batch = new NpgsqlBatch(transaction.Connection);
-        foreach (var command in settled.Count > 0 ? completions.Write(settled) : [])
+        foreach (var command in completions.Write(settled))
             batch.BatchCommands.Add(command);
         if (matches.Unmatched.Count > 0)
             batch.BatchCommands.Add(EventState.Receive(matches.Unmatched));
@@ -69,8 +89,8 @@ internal sealed class Projection(
             batch.BatchCommands.Add(DeliveryQueue.Enqueue(queued, worker.Number, options.Value.Lease));
         if (matches.Deferred.Count > 0)
             batch.BatchCommands.Add(FanOuts.Defer(matches.Deferred));
-        if (matches.WithInbox.Count > 0)
-            batch.BatchCommands.Add(Inboxes.Notify(matches.WithInbox));
+        if (matches.Pulled.Count > 0)
+            batch.BatchCommands.Add(Inboxes.Notify(matches.Pulled.Select(d => d.TenantId)));
         foreach (var command in advance)
             batch.BatchCommands.Add(command);
         var mayBeWritten = false;
@@ -92,9 +112,9 @@ internal sealed class Projection(
         {
             matches.First?.End(mayBeWritten);
         }
-        foreach (var lane in matches.LeftDue)
+        foreach (var lane in left.Select(d => d.SubscriptionId).Distinct())
             lanes.DueIn(lane, TimeSpan.Zero);
-        if (matches.LeftDue.Count > 0)
+        if (left.Count > 0)
             wakeups.Dispatch.Set();
         if (matches.Deferred.Count > 0)
             wakeups.FanOuts.Set();
@@ -125,6 +145,7 @@ internal sealed class Matches(FirstAttempts? first = null)
     private const int MaxOfTenantBeyond = 50;
 
     private readonly Dictionary<Guid, int> _ofTenants = [];
+    private readonly List<NewDelivery> _later = [];
 
     public FirstAttempts? First { get; } = first;
 
@@ -134,29 +155,38 @@ internal sealed class Matches(FirstAttempts? first = null)
     /// <summary>Events of which more would follow than there is room for.</summary>
     public List<FanOut> Deferred { get; } = [];
 
-    public List<NewDelivery> Deliveries { get; } = [];
+    /// <summary>Deliveries whose attempt has been started.</summary>
+    public List<NewDelivery> Started { get; } = [];
 
-    /// <summary>Lanes in which something waits.</summary>
-    public HashSet<Guid> LeftDue { get; } = [];
+    /// <summary>Deliveries whose attempt may be started before the transaction ends, once there is a place in the lane.</summary>
+    public List<(NewDelivery Delivery, StoredEvent Event)> Waiting { get; } = [];
 
-    /// <summary>Tenants that have something in an inbox.</summary>
-    public HashSet<Guid> WithInbox { get; } = [];
+    /// <summary>Deliveries that wait in inboxes.</summary>
+    public List<NewDelivery> Pulled { get; } = [];
+
+    /// <summary>Deliveries that are left to the claims: those that never could start here, and those that have not.</summary>
+    public List<NewDelivery> Left => [.. _later, .. Waiting.Select(w => w.Delivery)];
+
+    /// <summary>Whether the claims are waited for.</summary>
+    public bool IsLeftDue => _later.Count > 0;
+
+    /// <summary>How many deliveries there are.</summary>
+    public int Count => Started.Count + Waiting.Count + _later.Count + Pulled.Count;
 
     /// <summary>Whether so many more are too many. A tenant that has few so far always has room for a few.</summary>
     public bool IsFullWith(Guid tenantId, int more) =>
-        Deliveries.Count + more > MaxDeliveries && _ofTenants.GetValueOrDefault(tenantId) + more > MaxOfTenantBeyond;
+        Count + more > MaxDeliveries && _ofTenants.GetValueOrDefault(tenantId) + more > MaxOfTenantBeyond;
 
-    /// <returns>The delivery's id.</returns>
-    public Guid Add(Subscriber subscriber, Guid eventId, int dataBytes, bool starts)
+    /// <summary>A delivery that is left to the claims, or to whoever receives it.</summary>
+    public void Add(Subscriber subscriber, Guid eventId, int dataBytes) =>
+        (subscriber.IsInbox ? Pulled : _later).Add(New(subscriber, eventId, dataBytes));
+
+    /// <summary>A delivery that is started when its lane has a place.</summary>
+    public void AddWaiting(Subscriber subscriber, StoredEvent e, int dataBytes) => Waiting.Add((New(subscriber, e.Id, dataBytes), e));
+
+    private NewDelivery New(Subscriber subscriber, Guid eventId, int dataBytes)
     {
-        var id = TypeId.NewGuid();
-        var tenantId = subscriber.TenantId;
-        Deliveries.Add(new NewDelivery(tenantId, id, eventId, subscriber.Id) { DataBytes = dataBytes, Claimed = starts });
-        _ofTenants[tenantId] = _ofTenants.GetValueOrDefault(tenantId) + 1;
-        if (subscriber.IsInbox)
-            WithInbox.Add(tenantId);
-        else if (!starts)
-            LeftDue.Add(subscriber.Id);
-        return id;
+        _ofTenants[subscriber.TenantId] = _ofTenants.GetValueOrDefault(subscriber.TenantId) + 1;
+        return new NewDelivery(subscriber.TenantId, TypeId.NewGuid(), eventId, subscriber.Id) { DataBytes = dataBytes };
     }
 }

@@ -24,6 +24,9 @@ internal sealed class Projector<TSource>(
     /// </summary>
     private static readonly TimeSpan s_gather = TimeSpan.FromMilliseconds(25);
 
+    /// <summary>How often it is looked whether there are places for what found its lane full.</summary>
+    private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(2);
+
     private int _limit = MaxRecords;
 
     protected override bool IsAway(Exception e) => e is EventLogUnavailableException || base.IsAway(e);
@@ -80,12 +83,16 @@ internal sealed class Projector<TSource>(
         EventBatch? last = null;
         var (events, setAside, worked) = (0, 0, TimeSpan.Zero);
         var openedAt = Time.GetTimestamp();
-        do
+        for (var more = true; more || matches.Waiting.Count > 0;)
         {
             var startedAt = Time.GetTimestamp();
             // What has been sent is written also when this process is to end.
             var token = last is null ? stoppingToken : CancellationToken.None;
-            if (await source.ReadAsync(transaction.Connection!, _limit, token) is { } batch)
+            if (!more)
+            {
+                projection.StartWaiting(matches);
+            }
+            else if (await source.ReadAsync(transaction.Connection!, _limit, token) is { } batch)
             {
                 await projection.MatchAsync(transaction.Connection!, batch, matches, token);
                 last = batch;
@@ -94,9 +101,12 @@ internal sealed class Projector<TSource>(
                 DeliveryTraces.Projected(source.Name, batch.Events, Time.GetElapsedTime(startedAt), Time.GetUtcNow());
             }
             worked += Time.GetElapsedTime(startedAt);
+            var left = s_gather - Time.GetElapsedTime(openedAt);
+            if (last is null || matches is not { First: not null, IsLeftDue: false, Deferred.Count: 0 } || events >= MaxRecords
+                || left <= TimeSpan.Zero || stoppingToken.IsCancellationRequested)
+                break;
+            more = await MoreAsync(matches.Waiting.Count > 0 && left > s_look ? s_look : left, stoppingToken);
         }
-        while (last is not null && matches is { First: not null, LeftDue.Count: 0, Deferred.Count: 0 } && events < MaxRecords
-            && await MoreAsync(s_gather - Time.GetElapsedTime(openedAt), stoppingToken));
         if (last is null)
             return;
 

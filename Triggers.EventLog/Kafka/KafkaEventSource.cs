@@ -44,6 +44,9 @@ internal sealed partial class KafkaEventSource(
     private int _read;
     private readonly List<LoggedEvent> _events = [];
 
+    /// <summary>Whether a position was found before this process' place.</summary>
+    private bool _wentBack;
+
     private long _measuredAt;
 
     public string Name => "kafka";
@@ -59,6 +62,9 @@ internal sealed partial class KafkaEventSource(
         var log = await topics.Ready.WaitAsync(cancellationToken);
         _read = 0;
         _events.Clear();
+        if (_wentBack)
+            Leave();
+        _wentBack = false;
         try
         {
             _consumer ??= Join(log);
@@ -66,7 +72,16 @@ internal sealed partial class KafkaEventSource(
             {
                 cancellationToken.ThrowIfCancellationRequested();
                 Consume(_consumer, s_look);
+                if (time.GetElapsedTime(_measuredAt) < s_lagInterval)
+                    continue;
+                _measuredAt = time.GetTimestamp();
                 MeasureLag(_consumer, log);
+                // Where nothing comes, nobody locks it.
+                if (_items.Count == 0 && await HasGoneBackAsync(connection, log, cancellationToken))
+                {
+                    Leave();
+                    _consumer = Join(log);
+                }
             }
         }
         catch (Exception e)
@@ -96,7 +111,7 @@ internal sealed partial class KafkaEventSource(
             // It will be said again, when the transaction has ended.
         }
         // What needs to be set aside first, or a partition, is not for this transaction.
-        return Task.FromResult(_items.Count > _read && _items[_read..].TrueForAll(i => i.Invalid is null) && !DaysWithout().Any());
+        return Task.FromResult(!_wentBack && _items.Count > _read && _items[_read..].TrueForAll(i => i.Invalid is null) && !DaysWithout().Any());
     }
 
     public async Task<EventBatch?> ReadAsync(NpgsqlConnection connection, int limit, CancellationToken cancellationToken)
@@ -109,6 +124,9 @@ internal sealed partial class KafkaEventSource(
             BatchCommands = { LockPositions(log, items), new("SELECT version FROM subscriptions_version"), Store(log, items) },
         };
         await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
+        _wentBack = await HasGoneBackAsync(reader, cancellationToken);
+        if (_wentBack)
+            return null;
         await reader.NextResultAsync(cancellationToken);
         await reader.ReadAsync(cancellationToken);
         var version = reader.GetInt64(0);
@@ -269,9 +287,6 @@ internal sealed partial class KafkaEventSource(
 
     private void MeasureLag(IConsumer<byte[], byte[]> consumer, KafkaLogName log)
     {
-        if (time.GetElapsedTime(_measuredAt) < s_lagInterval)
-            return;
-        _measuredAt = time.GetTimestamp();
         foreach (var (partition, (next, passedAt)) in _places)
         {
             // As of the last fetch: it costs no request.
@@ -318,8 +333,34 @@ internal sealed partial class KafkaEventSource(
         _items.Where(i => i.Event is not null).Select(i => TypeId.CreatedAt(i.Event!.Id)).Append(time.GetUtcNow())
             .Select(at => DateOnly.FromDateTime(at.UtcDateTime)).Distinct().Except(_daysWithPartitions);
 
+    private async Task<bool> HasGoneBackAsync(NpgsqlConnection connection, KafkaLogName log, CancellationToken cancellationToken)
+    {
+        await using var command = new NpgsqlCommand("SELECT partition, next FROM log_positions WHERE log = @log", connection);
+        command.Parameters.AddWithValue("log", log.Log);
+        await using var reader = await command.ExecuteReaderAsync(cancellationToken);
+        return await HasGoneBackAsync(reader, cancellationToken);
+    }
+
+    /// <summary>
+    /// Whether a position is before this process' place: Postgres crashed, or another took its place, and what was written last is gone.
+    /// </summary>
+    private async Task<bool> HasGoneBackAsync(NpgsqlDataReader positions, CancellationToken cancellationToken)
+    {
+        while (await positions.ReadAsync(cancellationToken))
+        {
+            var (partition, next) = (positions.GetInt32(0), positions.GetInt64(1));
+            if (!_places.TryGetValue(partition, out var place) || next >= place.Next)
+                continue;
+            Log.WentBack(logger, partition, place.Next, next);
+            return true;
+        }
+        return false;
+    }
+
     private static NpgsqlBatchCommand LockPositions(KafkaLogName log, List<Item> items) => new(
-        "SELECT partition FROM log_positions WHERE log = @log AND partition = ANY (@partitions) ORDER BY partition FOR UPDATE")
+        """
+        SELECT partition, next FROM log_positions WHERE log = @log AND partition = ANY (@partitions) ORDER BY partition FOR UPDATE
+        """)
     {
         Parameters = { new("log", log.Log), new("partitions", items.Select(i => i.Record.Partition.Value).Distinct().ToArray()) },
     };
@@ -399,5 +440,9 @@ internal sealed partial class KafkaEventSource(
         [LoggerMessage(EventId = 4, Level = LogLevel.Error,
             Message = "The record at offset {Offset} of partition {Partition} was set aside: {Reason}")]
         public static partial void SetAside(ILogger logger, int partition, long offset, string reason);
+
+        [LoggerMessage(EventId = 5, Level = LogLevel.Warning,
+            Message = "The position of partition {Partition} was {Offset} and is {Next}: what Postgres has lost is read again")]
+        public static partial void WentBack(ILogger logger, int partition, long offset, long next);
     }
 }

@@ -29,16 +29,7 @@ public abstract class FirstAttemptsTests(PostgresServer postgres, KafkaServer? k
     [Fact]
     public async Task What_ends_at_once_was_never_in_the_queue()
     {
-        await Engine.ExecuteAsync(
-            """
-            CREATE TABLE queued (event_id uuid);
-            CREATE FUNCTION note_queued() RETURNS trigger LANGUAGE plpgsql AS $$
-            BEGIN
-                INSERT INTO queued VALUES (NEW.event_id);
-                RETURN NEW;
-            END $$;
-            CREATE TRIGGER note_queued BEFORE INSERT ON delivery_queue FOR EACH ROW EXECUTE FUNCTION note_queued()
-            """);
+        await NoteQueuedAsync();
         await Engine.SubscribeAsync(Receiver.Url);
         await Engine.StartDeliveryAsync();
 
@@ -49,6 +40,24 @@ public abstract class FirstAttemptsTests(PostgresServer postgres, KafkaServer? k
             await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
             return await Engine.ScalarAsync<long>($"SELECT count(*) FROM queued WHERE event_id = '{id}'") == 0;
         });
+    }
+
+    [Fact]
+    public async Task What_finds_its_lane_full_gets_the_next_free_place_and_was_never_in_the_queue()
+    {
+        await NoteQueuedAsync();
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync(("Delivery:LaneConcurrency", "1"));
+
+        await Wait.UntilAsync("three of one request have ended in time", async () =>
+        {
+            var ids = await Engine.AppendAsync("order.created", 3);
+            foreach (var id in ids)
+                await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
+            return await Engine.ScalarAsync<long>(
+                $"SELECT count(*) FROM queued WHERE event_id IN ({string.Join(", ", ids.Select(id => $"'{id}'"))})") == 0;
+        });
+        Assert.Equal(Receiver.Received.Count, Receiver.Received.Select(w => w.EventId).Distinct().Count());
     }
 
     [Fact]
@@ -109,6 +118,33 @@ public abstract class FirstAttemptsTests(PostgresServer postgres, KafkaServer? k
     }
 
     [Fact]
+    public async Task Only_dead_letters_wait_for_the_disk()
+    {
+        await Engine.ExecuteAsync(
+            """
+            CREATE TABLE noted (status text, setting text);
+            CREATE FUNCTION note_setting() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                INSERT INTO noted VALUES (NEW.status, current_setting('synchronous_commit'));
+                RETURN NEW;
+            END $$;
+            CREATE TRIGGER note_setting BEFORE INSERT ON deliveries FOR EACH ROW EXECUTE FUNCTION note_setting()
+            """);
+        await Engine.SubscribeAsync(Receiver.Url);
+        await Engine.StartDeliveryAsync(("Delivery:Retry:MaxAttempts", "1"));
+        await Engine.WaitForStatusAsync((await Engine.AppendAsync("order.created"))[0], DeliveryStatus.Succeeded);
+        Receiver.Respond = (_, context) =>
+        {
+            context.Response.StatusCode = 500;
+            return Task.CompletedTask;
+        };
+        await Engine.WaitForStatusAsync((await Engine.AppendAsync("order.created"))[0], DeliveryStatus.DeadLettered);
+
+        Assert.Equal("dead_lettered on, succeeded off",
+            await Engine.ScalarAsync<string>("SELECT string_agg(status || ' ' || setting, ', ' ORDER BY status) FROM noted"));
+    }
+
+    [Fact]
     public async Task What_was_sent_when_the_service_is_stopped_is_written_and_not_sent_again()
     {
         await Engine.SubscribeAsync(Receiver.Url);
@@ -122,6 +158,18 @@ public abstract class FirstAttemptsTests(PostgresServer postgres, KafkaServer? k
         await Engine.WaitUntilSettledAsync();
         Assert.Equal(20, Receiver.Received.Count);
     }
+
+    /// <summary>Keeps in a table what is put into the queue.</summary>
+    private Task<int> NoteQueuedAsync() => Engine.ExecuteAsync(
+            """
+            CREATE TABLE queued (event_id uuid);
+            CREATE FUNCTION note_queued() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                INSERT INTO queued VALUES (NEW.event_id);
+                RETURN NEW;
+            END $$;
+            CREATE TRIGGER note_queued BEFORE INSERT ON delivery_queue FOR EACH ROW EXECUTE FUNCTION note_queued()
+            """);
 
     /// <summary>Lets nobody write to tables until it is rolled back.</summary>
     private async Task<NpgsqlTransaction> HoldAsync(string tables)

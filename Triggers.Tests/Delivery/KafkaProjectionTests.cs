@@ -93,6 +93,30 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
         Assert.Equal(0, await Engine.UnsettledAsync());
     }
 
+    /// <summary>As a crash of Postgres leaves it, whose last transactions were not on disk.</summary>
+    [Theory]
+    [InlineData(0)]
+    [InlineData(200)]
+    public async Task What_Postgres_has_lost_is_read_again_by_the_process_that_had_read_it(int meanwhile)
+    {
+        await Engine.SubscribeAsync($"{Receiver.Url}/hook");
+        using var logs = new CapturedLogs();
+        await Engine.StartDeliveryAsync(logs);
+        await Engine.AppendAsync("order.created", 50);
+        await SettledAsync(50);
+        var end = await PositionsAsync();
+
+        await Engine.ExecuteAsync("UPDATE log_positions SET next = 0 WHERE log <> 'postgres'");
+        if (meanwhile > 0)
+            await Engine.AppendAsync("order.created", meanwhile);
+
+        await Wait.UntilAsync("it is noticed", () =>
+            logs.Lines.Any(line => line.Message.Contains("what Postgres has lost is read again", StringComparison.Ordinal)));
+        await SettledAsync(50 + meanwhile);
+        await Wait.UntilAsync("everything is read again", async () => meanwhile > 0 || await PositionsAsync() == end);
+        Assert.Equal(50 + meanwhile, await Engine.ScalarAsync<long>("SELECT count(*) FROM events"));
+    }
+
     [Fact]
     public async Task Where_to_read_is_known_also_when_Kafka_has_forgotten_it()
     {
