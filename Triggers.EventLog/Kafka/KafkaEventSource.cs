@@ -111,7 +111,8 @@ internal sealed partial class KafkaEventSource(
             // It will be said again, when the transaction has ended.
         }
         // What needs to be set aside first, or a partition, is not for this transaction.
-        return Task.FromResult(!_wentBack && _items.Count > _read && _items[_read..].TrueForAll(i => i.Invalid is null) && !DaysWithout().Any());
+        return Task.FromResult(
+            !_wentBack && _items.Count > _read && _items[_read..].TrueForAll(i => i.Invalid is null) && !DaysWithout().Any());
     }
 
     public async Task<EventBatch?> ReadAsync(NpgsqlConnection connection, int limit, CancellationToken cancellationToken)
