@@ -136,7 +136,7 @@ internal static class SubscriptionsApi
                     WHEN false THEN coalesce(disabled_reason, {DisabledByRequest}::text)
                     ELSE disabled_reason END,
                 updated_at = now()
-            WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL
+            WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL AND inbox IS NULL
             RETURNING *
             """).ToListAsync(cancellationToken);
         var subscription = changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
@@ -190,7 +190,10 @@ internal static class SubscriptionsApi
     {
         var key = Ids.Subscription(id);
         var deleted = await db.Database.ExecuteSqlAsync(
-            $"UPDATE subscriptions SET deleted_at = now() WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL",
+            $"""
+            UPDATE subscriptions SET deleted_at = now()
+            WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL AND inbox IS NULL
+            """,
             cancellationToken);
         return deleted > 0 ? TypedResults.NoContent() : throw ApiException.NotFound("subscription");
     }
@@ -211,7 +214,7 @@ internal static class SubscriptionsApi
                 FROM jsonb_array_elements(secrets) WITH ORDINALITY AS old (s, place),
                     LATERAL (SELECT coalesce((s->>'ExpiresAt')::timestamptz, 'infinity') AS expires_at) e
                 WHERE place < {{MaxSecrets}} AND {{overlap}} > interval '0' AND expires_at > now() AND s->>'Secret' <> {{secret}}), '[]')
-            WHERE tenant_id = {{caller.TenantId}} AND id = {{key}} AND deleted_at IS NULL
+            WHERE tenant_id = {{caller.TenantId}} AND id = {{key}} AND deleted_at IS NULL AND inbox IS NULL
             RETURNING *
             """).ToListAsync(cancellationToken);
         var subscription = changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
@@ -226,7 +229,7 @@ internal static class SubscriptionsApi
             throw ApiException.Invalid("/headers", $"Must be an object of at most {caps.HeadersPerSubscription} members.");
     }
 
-    /// <summary>The subscriptions of the caller's tenant that are not deleted.</summary>
+    /// <summary>The subscriptions of the caller's tenant that are not deleted, and no inboxes.</summary>
     public static IQueryable<Subscription> Living(TriggersDbContext db, Caller caller) =>
-        db.Subscriptions.Include(s => s.Circuit).Where(s => s.TenantId == caller.TenantId && s.DeletedAt == null);
+        db.Subscriptions.Include(s => s.Circuit).Where(s => s.TenantId == caller.TenantId && s.DeletedAt == null && s.Inbox == null);
 }

@@ -10,7 +10,7 @@ namespace Triggers.Delivery.Subscriptions;
 /// <summary>A subscription as delivery needs it. Immutable.</summary>
 internal sealed record Subscriber(
     Guid Id, Guid TenantId, int Revision, string Url, string[] EventTypes, Dictionary<string, string> Headers,
-    IReadOnlyList<SigningSecret> Secrets, bool Enabled)
+    IReadOnlyList<SigningSecret> Secrets, bool Enabled, bool IsInbox = false)
 {
     /// <summary>What it says of its retries; null: nothing.</summary>
     public RetryPolicy? Retry { get; init; }
@@ -85,7 +85,7 @@ internal sealed class Subscribers
                 new(
                     """
                     SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
-                        retry::text
+                        retry::text, inbox IS NOT NULL
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -102,7 +102,7 @@ internal sealed class Subscribers
                 reader.GetGuid(0), reader.GetGuid(1), reader.GetInt32(2), reader.GetString(3), reader.GetFieldValue<string[]>(4),
                 JsonSerializer.Deserialize<Dictionary<string, string>>(reader.GetString(5))!,
                 JsonSerializer.Deserialize<List<SigningSecret>>(reader.GetString(6))!,
-                reader.GetBoolean(7))
+                reader.GetBoolean(7), IsInbox: reader.GetBoolean(10))
             {
                 Retry = reader.IsDBNull(9) ? null : JsonSerializer.Deserialize<RetryPolicy>(reader.GetString(9)),
             };
