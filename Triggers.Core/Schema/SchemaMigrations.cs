@@ -139,31 +139,31 @@ public sealed class CircuitBreakers : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0014_circuits.sql"));
 }
 
-/// <summary>0015_large_data.sql.</summary>
+/// <summary>0015_inboxes.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
-[Migration("0015_large_data")]
-public sealed class LargeData : Migration
-{
-    /// <inheritdoc />
-    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0015_large_data.sql"));
-}
-
-/// <summary>0016_receiver_credentials.sql.</summary>
-[DbContext(typeof(TriggersDbContext))]
-[Migration("0016_receiver_credentials")]
-public sealed class ReceiverCredentials : Migration
-{
-    /// <inheritdoc />
-    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0016_receiver_credentials.sql"));
-}
-
-/// <summary>0017_inboxes.sql.</summary>
-[DbContext(typeof(TriggersDbContext))]
-[Migration("0017_inboxes")]
+[Migration("0015_inboxes")]
 public sealed class Inboxes : Migration
 {
     /// <inheritdoc />
-    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0017_inboxes.sql"));
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0015_inboxes.sql"));
+}
+
+/// <summary>0016_large_data.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0016_large_data")]
+public sealed class LargeData : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0016_large_data.sql"));
+}
+
+/// <summary>0017_receiver_credentials.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0017_receiver_credentials")]
+public sealed class ReceiverCredentials : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0017_receiver_credentials.sql"));
 }
 
 file static class Scripts

@@ -50,6 +50,8 @@ internal sealed class Dispatcher(
 
     protected override async Task RunAsync(CancellationToken stoppingToken)
     {
+        // First of all which receivers are held: the projection goes by that too.
+        await SweepAsync(stoppingToken);
         await FreeAsync(stoppingToken);
         // The first look of a round, the one after Postgres was away too, sweeps.
         var sweptAt = 0L;

@@ -126,7 +126,7 @@ public sealed class NeighboursTests(PostgresServer postgres) : EngineTests(postg
         using var release = new CancellationTokenSource();
         Receiver.Respond = (_, _) => Task.Delay(Timeout.Infinite, release.Token).ContinueWith(_ => { }, TaskScheduler.Default);
         await Engine.SubscribeAsync(Receiver.Url);
-        var host = await Engine.StartDeliveryAsync();
+        var host = await Engine.StartDeliveryAsync(("Delivery:LaneConcurrency", "32"));
 
         await Engine.AppendAsync("large", 20, data: $"\"{new string('x', 1_000_000)}\"");
 

@@ -3,7 +3,7 @@ using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Core.Schema;
 
-/// <summary>What 0015_large_data.sql makes of the table that everybody writes to.</summary>
+/// <summary>What 0016_large_data.sql makes of the table that everybody writes to.</summary>
 public sealed class LargeDataMigrationTests(PostgresServer postgres)
 {
     [Fact]
@@ -24,7 +24,7 @@ public sealed class LargeDataMigrationTests(PostgresServer postgres)
     [Fact]
     public async Task While_somebody_reads_events_it_gives_up_and_lets_everybody_write()
     {
-        await using var engine = await Engine.CreateAsync(postgres, schema: "0014_circuits");
+        await using var engine = await Engine.CreateAsync(postgres, schema: "0015_inboxes");
         await using (var reader = await engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken))
         await using (await reader.BeginTransactionAsync(TestContext.Current.CancellationToken))
         {
