@@ -60,6 +60,8 @@ api.MapHealth();
 api.MapIngest();
 api.MapEvents();
 api.MapInbox();
+api.MapInboxes();
+api.MapLeases();
 api.MapSubscriptions();
 api.MapDeliveries();
 api.MapDeadLetters();

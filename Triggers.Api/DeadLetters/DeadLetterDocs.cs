@@ -13,7 +13,7 @@ internal static class DeadLetterDocs
     private const string Group = "Dead letters";
 
     private const string Example =
-        """{"id":"dlv_01jd0000000000000000000000","eventId":"evt_01jd0000000000000000000000","subscriptionId":"sub_01jd0000000000000000000000","state":"open","reason":"exhausted","attempts":8,"lastOutcome":"http_status","lastStatusCode":503,"createdAt":"2026-02-01T10:05:00Z","replayDeliveryId":null,"closedAt":null}""";
+        """{"id":"dlv_01jd0000000000000000000000","eventId":"evt_01jd0000000000000000000000","subscriptionId":"sub_01jd0000000000000000000000","state":"open","reason":"exhausted","attempts":8,"lastOutcome":"http_status","lastStatusCode":503,"lastError":null,"createdAt":"2026-02-01T10:05:00Z","replayDeliveryId":null,"closedAt":null}""";
 
     public static readonly Operation List = new("listDeadLetters", Group, "List dead letters",
         "Deliveries that failed for good. `open` and `replaying` ones are unresolved. In the order in which the deliveries were "

@@ -23,6 +23,7 @@ internal sealed record DeadLetterView(
     int Attempts,
     AttemptOutcome? LastOutcome,
     int? LastStatusCode,
+    string? LastError,
     DateTimeOffset CreatedAt,
     string? ReplayDeliveryId,
     DateTimeOffset? ClosedAt)
@@ -31,7 +32,7 @@ internal sealed record DeadLetterView(
         TypeId.Format(TypeId.Delivery, d.DeliveryId),
         TypeId.Format(TypeId.Event, d.EventId),
         TypeId.Format(TypeId.Subscription, d.SubscriptionId),
-        d.State, d.Reason, d.Attempts, d.LastOutcome, d.LastStatusCode, d.CreatedAt,
+        d.State, d.Reason, d.Attempts, d.LastOutcome, d.LastStatusCode, d.LastError, d.CreatedAt,
         d.ReplayDeliveryId is { } replay ? TypeId.Format(TypeId.Delivery, replay) : null,
         d.ClosedAt);
 }

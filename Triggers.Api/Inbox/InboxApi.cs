@@ -6,7 +6,6 @@ using Triggers.Api.Errors;
 using Triggers.Api.Events;
 using Triggers.Api.Http;
 using Triggers.Api.Lists;
-using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.Subscriptions;
@@ -34,13 +33,6 @@ internal static class InboxApi
     /// <summary>The most events acknowledged in one request.</summary>
     public const int MaxIds = 1_000;
 
-    /// <summary>The longest wait for an event.</summary>
-    public const int MaxWaitSeconds = 30;
-
-    private static readonly TimeSpan FirstPause = TimeSpan.FromMilliseconds(25);
-    private static readonly TimeSpan LongestPause = TimeSpan.FromMilliseconds(400);
-    private static readonly TimeSpan QuietPause = TimeSpan.FromSeconds(5);
-
     /// <summary>Maps <c>/inbox</c> and <c>POST /events/{id}/acknowledge</c>.</summary>
     public static void MapInbox(this IEndpointRouteBuilder app)
     {
@@ -50,7 +42,7 @@ internal static class InboxApi
     }
 
     private static async Task<Ok<Page<EventView>>> ListAsync(
-        HttpContext context, Caller caller, EventReader reader, InboxSignal signal, ConcurrencyLimits limits, TimeProvider time)
+        HttpContext context, Caller caller, EventReader reader, InboxWait inbox)
     {
         var list = ListRequest.Of(context, newestFirst: false);
         var type = list.Text("type");
@@ -60,37 +52,11 @@ internal static class InboxApi
         list.EnsureValid();
 
         var filter = new EventFilter(caller.TenantId, list.Limit) { InboxOnly = true, Type = type, After = list.After };
-        var deadline = Deadline.Of(context);
-        var started = time.GetTimestamp();
-        // How often to look again after a signal: what was appended comes into the inbox a little later.
-        var looks = 0;
-        var pause = FirstPause;
-        using var place = wait > TimeSpan.Zero ? limits.Wait(caller.TenantId) : null;
-        while (true)
+        return TypedResults.Ok(await inbox.ForAsync(context, caller.TenantId, wait, async () =>
         {
-            var next = signal.NextOf(caller.TenantId);
             var (events, after) = await reader.ReadPageAsync(filter, context.RequestAborted);
-            var left = wait - time.GetElapsedTime(started);
-            if (events.Count > 0 || after is not null || left <= TimeSpan.Zero || signal.IsEnding)
-                return TypedResults.Ok(list.Answer(events, after));
-
-            deadline.Pause();
-            if (looks > 0)
-            {
-                looks--;
-                await Task.Delay(Min(pause, left), time, context.RequestAborted);
-                pause = Min(pause * 4, LongestPause);
-            }
-            else if (await WaitAsync(next, Min(QuietPause, left), time, context.RequestAborted))
-            {
-                looks = 3;
-            }
-            else
-            {
-                pause = FirstPause;
-            }
-            deadline.Restart();
-        }
+            return (list.Answer(events, after), events.Count > 0 || after is not null, (TimeSpan?)null);
+        }));
     }
 
     private static async Task<Ok<EventView>> AcknowledgeAsync(
@@ -115,19 +81,4 @@ internal static class InboxApi
         return TypedResults.Ok(new AcknowledgedMany(
             [.. body.Ids.Select(id => new AcknowledgedItem(TypeId.Format(TypeId.Event, id), result[id]))]));
     }
-
-    private static async Task<bool> WaitAsync(Task signal, TimeSpan atMost, TimeProvider time, CancellationToken cancellationToken)
-    {
-        try
-        {
-            await signal.WaitAsync(atMost, time, cancellationToken);
-            return true;
-        }
-        catch (TimeoutException)
-        {
-            return false;
-        }
-    }
-
-    private static TimeSpan Min(TimeSpan a, TimeSpan b) => a < b ? a : b;
 }

@@ -19,7 +19,7 @@ internal static class InboxDocs
         Query =
         [
             EventDocs.Type,
-            Parameter.Number("wait", "Seconds to wait for an event when there is none.", 0, InboxApi.MaxWaitSeconds, ifLeftOut: 0),
+            Parameter.Number("wait", "Seconds to wait for an event when there is none.", 0, InboxWait.MaxSeconds, ifLeftOut: 0),
             ListParameters.Limit, ListParameters.Cursor,
         ],
         Errors = [ErrorCodes.TooManyConcurrent],

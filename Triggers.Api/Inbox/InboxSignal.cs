@@ -6,8 +6,8 @@ using Triggers.ServiceDefaults;
 namespace Triggers.Api.Inbox;
 
 /// <summary>
-/// Wakes who waits at the inbox: one connection of this process listens for all of them. It says that events were appended; their
-/// way into the inbox takes the projection a moment more.
+/// Wakes who waits at an inbox: one connection of this process listens for all of them. It says that events were appended, whose way into
+/// the inbox takes the projection a moment more, or that something came into an inbox.
 /// </summary>
 internal sealed class InboxSignal(
     NpgsqlDataSource dataSource, Readiness readiness, IHostApplicationLifetime lifetime, TimeProvider time, ILogger<InboxSignal> logger)
@@ -27,7 +27,8 @@ internal sealed class InboxSignal(
     {
         await using var connection = await dataSource.OpenConnectionAsync(stoppingToken);
         connection.Notification += (_, notification) => Wake(notification.Payload);
-        await using (var listen = new NpgsqlCommand($"LISTEN {Notifications.Events}; LISTEN {Notifications.Inbox}", connection))
+        await using (var listen = new NpgsqlCommand(
+            $"LISTEN {Notifications.Events}; LISTEN {Notifications.Inbox}; LISTEN {Notifications.Deliveries}", connection))
             await listen.ExecuteNonQueryAsync(stoppingToken);
         Recovered();
         // What was said before we listened.

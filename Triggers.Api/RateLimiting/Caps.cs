@@ -22,6 +22,10 @@ internal sealed class CapOptions
     [Range(1, int.MaxValue, ErrorMessage = "Limits:SubscriptionsPerTenant must be at least 1.")]
     public int SubscriptionsPerTenant { get; set; } = 1_000;
 
+    /// <summary>Inboxes with a name of a tenant.</summary>
+    [Range(1, int.MaxValue, ErrorMessage = "Limits:InboxesPerTenant must be at least 1.")]
+    public int InboxesPerTenant { get; set; } = 100;
+
     /// <summary>Patterns of event types of a subscription.</summary>
     [Range(1, 100, ErrorMessage = "Limits:EventTypesPerSubscription must be between 1 and 100.")]
     public int EventTypesPerSubscription { get; set; } = 100;

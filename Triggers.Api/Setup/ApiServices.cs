@@ -115,6 +115,8 @@ internal static class ApiServices
         services.AddSingleton<ConcurrencyLimits>();
         services.AddSingleton<EventReader>();
         services.AddSingleton<Acknowledger>();
+        services.AddSingleton<InboxReceiver>();
+        services.AddSingleton<InboxWait>();
         services.AddSingleton<Replayer>();
         services.AddHosted<ReplayCharges>();
         services.AddProtection(configuration);

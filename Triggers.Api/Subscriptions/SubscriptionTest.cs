@@ -31,7 +31,7 @@ internal static class SubscriptionTest
     {
         var key = Ids.Subscription(id);
         if (!await db.Subscriptions.AnyAsync(
-            s => s.TenantId == caller.TenantId && s.Id == key && s.DeletedAt == null, context.RequestAborted))
+            s => s.TenantId == caller.TenantId && s.Id == key && s.DeletedAt == null && s.Inbox == null, context.RequestAborted))
             throw ApiException.NotFound("subscription");
 
         using var place = limits.Test(key);

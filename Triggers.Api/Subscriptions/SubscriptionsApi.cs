@@ -150,7 +150,7 @@ internal static class SubscriptionsApi
                     WHEN false THEN coalesce(disabled_reason, {DisabledByRequest}::text)
                     ELSE disabled_reason END,
                 updated_at = now()
-            WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL
+            WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL AND inbox IS NULL
             RETURNING *
             """).ToListAsync(cancellationToken);
         var subscription = changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
@@ -204,7 +204,10 @@ internal static class SubscriptionsApi
     {
         var key = Ids.Subscription(id);
         var deleted = await db.Database.ExecuteSqlAsync(
-            $"UPDATE subscriptions SET deleted_at = now() WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL",
+            $"""
+            UPDATE subscriptions SET deleted_at = now()
+            WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL AND inbox IS NULL
+            """,
             cancellationToken);
         return deleted > 0 ? TypedResults.NoContent() : throw ApiException.NotFound("subscription");
     }
@@ -222,7 +225,8 @@ internal static class SubscriptionsApi
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
         var found = await db.Subscriptions.FromSql(
             $"""
-            SELECT * FROM subscriptions WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL FOR NO KEY UPDATE
+            SELECT * FROM subscriptions
+            WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL AND inbox IS NULL FOR NO KEY UPDATE
             """).AsTracking().ToListAsync(cancellationToken);
         var subscription = found.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
         // What expires does so by the database's clock.
@@ -257,7 +261,7 @@ internal static class SubscriptionsApi
             throw ApiException.Invalid("/headers", $"Must be an object of at most {caps.HeadersPerSubscription} members.");
     }
 
-    /// <summary>The subscriptions of the caller's tenant that are not deleted.</summary>
+    /// <summary>The subscriptions of the caller's tenant that are not deleted, and no inboxes.</summary>
     public static IQueryable<Subscription> Living(TriggersDbContext db, Caller caller) =>
-        db.Subscriptions.Include(s => s.Circuit).Where(s => s.TenantId == caller.TenantId && s.DeletedAt == null);
+        db.Subscriptions.Include(s => s.Circuit).Where(s => s.TenantId == caller.TenantId && s.DeletedAt == null && s.Inbox == null);
 }

@@ -139,13 +139,22 @@ public sealed class CircuitBreakers : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0014_circuits.sql"));
 }
 
-/// <summary>0015_receiver_credentials.sql.</summary>
+/// <summary>0015_inboxes.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
-[Migration("0015_receiver_credentials")]
+[Migration("0015_inboxes")]
+public sealed class Inboxes : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0015_inboxes.sql"));
+}
+
+/// <summary>0016_receiver_credentials.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0016_receiver_credentials")]
 public sealed class ReceiverCredentials : Migration
 {
     /// <inheritdoc />
-    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0015_receiver_credentials.sql"));
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0016_receiver_credentials.sql"));
 }
 
 file static class Scripts

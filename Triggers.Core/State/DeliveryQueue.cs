@@ -78,7 +78,8 @@ public static class DeliveryQueue
 
     /// <summary>
     /// Takes what is due, of each lane as much as it has places and memory for; a lane with a million due costs no more than one with
-    /// ten. What a deleted subscription still has is taken whenever it is due, to be cancelled; what is in flight ends by itself. Answers
+    /// ten. What waits in an inbox is not taken. What a deleted subscription still has is taken whenever it is due, to be cancelled;
+    /// what is in flight ends by itself. Answers
     /// id, tenant, event, subscription, claim, retry count, whether it is a replay, of what, test, trace parent, bytes of data, and
     /// whether a lease of it has run out, in that order; and with only the subscription each lane of which something is due that is too
     /// large.
@@ -116,7 +117,7 @@ public static class DeliveryQueue
             SELECT q.tenant_id, q.id, l.subscription_id AS lane, q.claimed_by IS NOT NULL AS timed_out,
                 sum(q.data_bytes) OVER lane <= l.bytes OR l.idle AND row_number() OVER lane = 1 AS fits
             FROM unnest(@lanes, @places, @bytes, @idle) AS l (subscription_id, places, bytes, idle)
-            JOIN subscriptions s ON s.id = l.subscription_id
+            JOIN subscriptions s ON s.id = l.subscription_id AND (s.inbox IS NULL OR s.deleted_at IS NOT NULL)
             CROSS JOIN LATERAL (
                 SELECT tenant_id, id, claimed_by, data_bytes, next_attempt_at FROM delivery_queue
                 WHERE subscription_id = l.subscription_id AND {which}
@@ -142,8 +143,8 @@ public static class DeliveryQueue
         """;
 
     /// <summary>
-    /// For every lane its id and in how many seconds something of it is due: at once where the subscription is deleted. A loose index
-    /// scan: one probe a lane, however much waits in it.
+    /// For every lane its id and in how many seconds something of it is due: at once where the subscription is deleted. Inboxes are no
+    /// lanes. A loose index scan: one probe a lane, however much waits in it.
     /// </summary>
     public const string NextDue =
         $"""
@@ -151,6 +152,7 @@ public static class DeliveryQueue
         SELECT l.subscription_id,
             CASE WHEN s.deleted_at IS NULL THEN greatest(extract(epoch FROM l.next_attempt_at - clock_timestamp()), 0)::float8 ELSE 0 END
         FROM lanes l JOIN subscriptions s ON s.id = l.subscription_id
+        WHERE s.inbox IS NULL OR s.deleted_at IS NOT NULL
         """;
 
     /// <summary>The same for tests. There are never many, and an index of their own has them.</summary>
@@ -197,7 +199,7 @@ public static class DeliveryQueue
         due AS MATERIALIZED (
             SELECT l.subscription_id, l.next_attempt_at
             FROM lanes l JOIN subscriptions s ON s.id = l.subscription_id
-            WHERE l.next_attempt_at <= now() AND s.enabled
+            WHERE l.next_attempt_at <= now() AND s.enabled AND s.inbox IS NULL
                 AND NOT EXISTS (SELECT FROM circuits c WHERE c.subscription_id = l.subscription_id)
         ),
         behind AS MATERIALIZED (SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0)

@@ -58,6 +58,9 @@ public sealed record DeliveryResult(
     /// <summary>Whether the receiver said that it is gone for good, so that its subscription is disabled.</summary>
     public bool SubscriptionIsGone { get; init; }
 
+    /// <summary>Why nothing is to be tried any more, as somebody put it, where nothing was tried.</summary>
+    public string? Error { get; init; }
+
     /// <summary>W3C trace context of the attempt, to be linked to by the next.</summary>
     public string? TraceParent { get; init; }
 }
@@ -174,8 +177,10 @@ public static class DeliveryResults
             RETURNING c.stale
         ),
         died AS (
-            INSERT INTO dead_letters (tenant_id, delivery_id, event_id, subscription_id, reason, attempts, last_outcome, last_status_code)
-            SELECT tenant_id, id, event_id, subscription_id, reason, retry_count, outcome, code FROM ended WHERE status = 'dead_lettered'
+            INSERT INTO dead_letters (tenant_id, delivery_id, event_id, subscription_id, reason, attempts, last_outcome, last_status_code,
+                last_error)
+            SELECT tenant_id, id, event_id, subscription_id, reason, retry_count, outcome, code, error
+            FROM ended WHERE status = 'dead_lettered'
         ),
         answered AS (
             UPDATE dead_letters l SET
@@ -217,7 +222,8 @@ public static class DeliveryResults
         parameters.AddColumn(
             "outcomes", NpgsqlDbType.Text, results, r => r.Attempt is { } a ? SnakeCase<AttemptOutcome>.Of(a.Outcome) : null);
         // Postgres keeps no NUL in text.
-        parameters.AddColumn("errors", NpgsqlDbType.Text, results, r => r.Attempt?.Error?.Replace("\0", "", StringComparison.Ordinal));
+        parameters.AddColumn(
+            "errors", NpgsqlDbType.Text, results, r => (r.Attempt?.Error ?? r.Error)?.Replace("\0", "", StringComparison.Ordinal));
         parameters.AddColumn("codes", NpgsqlDbType.Integer, results, r => r.Attempt?.StatusCode);
         parameters.AddColumn("headers", NpgsqlDbType.Text, results, r => r.Attempt?.ResponseHeaders);
         parameters.AddColumn("bodies", NpgsqlDbType.Bytea, results, r => r.Attempt?.ResponseBody);

@@ -137,11 +137,14 @@ public static class EventState
     /// </summary>
     public static Guid FirstDelivery(Guid eventId) => TypeId.At(TypeId.CreatedAt(eventId).AddHours(-1));
 
-    /// <summary>Somebody says that they have these events: rows of id and <c>acknowledged</c> or <c>not_found</c>.</summary>
+    /// <summary>
+    /// Somebody says that they have these events: rows of id and <c>acknowledged</c> or <c>not_found</c>. Nobody receives them from the
+    /// default inbox any more.
+    /// </summary>
     public static NpgsqlBatchCommand Acknowledge(Guid tenantId, IReadOnlyList<Guid> ids)
     {
         var command = new NpgsqlBatchCommand(
-            """
+            $"""
             WITH known AS MATERIALIZED (
                 SELECT e.id FROM events e WHERE e.tenant_id = @tenant AND e.id = ANY (@ids)
             ),
@@ -150,6 +153,19 @@ public static class EventState
             ),
             got AS (
                 DELETE FROM inbox i USING known k WHERE i.tenant_id = @tenant AND i.event_id = k.id
+            ),
+            held AS MATERIALIZED (
+                SELECT q.id FROM known k
+                JOIN subscriptions s ON s.tenant_id = @tenant AND s.inbox = '{Inboxes.Default}' AND s.deleted_at IS NULL
+                JOIN delivery_queue q ON q.tenant_id = @tenant AND q.event_id = k.id AND q.subscription_id = s.id AND NOT q.is_replay
+                ORDER BY q.id FOR UPDATE OF q
+            ),
+            received AS (
+                DELETE FROM delivery_queue q USING held h WHERE q.tenant_id = @tenant AND q.id = h.id RETURNING q.*
+            ),
+            history AS (
+                INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, status, claim, retry_count, test, finalized_at)
+                SELECT tenant_id, id, event_id, subscription_id, 'succeeded', claim, retry_count, test, clock_timestamp() FROM received
             )
             SELECT w.id, CASE WHEN k.id IS NULL THEN 'not_found' ELSE 'acknowledged' END
             FROM unnest(@ids) AS w (id) LEFT JOIN known k ON k.id = w.id

@@ -169,6 +169,9 @@ public sealed class DeadLetter
     /// <summary>HTTP status of the last answer.</summary>
     public int? LastStatusCode { get; init; }
 
+    /// <summary>Why the last attempt failed, or what was said when it was rejected.</summary>
+    public string? LastError { get; init; }
+
     /// <summary>By the database's clock.</summary>
     public DateTimeOffset CreatedAt { get; init; }
 

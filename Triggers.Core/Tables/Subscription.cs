@@ -1,3 +1,5 @@
+using Triggers.Core.State;
+
 namespace Triggers.Core.Tables;
 
 /// <summary>Who wants which events pushed where.</summary>
@@ -9,7 +11,7 @@ public sealed class Subscription
     /// <summary>The tenant it belongs to.</summary>
     public required Guid TenantId { get; init; }
 
-    /// <summary>Absolute http or https address the webhooks go to.</summary>
+    /// <summary>Absolute http or https address the webhooks go to; empty for an inbox.</summary>
     public required string Url { get; set; }
 
     /// <summary>Patterns of event types, see <see cref="Subscriptions.EventTypePattern"/>; any one matching is enough.</summary>
@@ -38,6 +40,15 @@ public sealed class Subscription
     /// too long. Null while enabled.
     /// </summary>
     public string? DisabledReason { get; set; }
+
+    /// <summary>The name of an inbox, whose deliveries wait until somebody receives them; null where webhooks are sent.</summary>
+    public string? Inbox { get; init; }
+
+    /// <summary>Of an inbox: for how many seconds a delivery belongs to who received it, unless they say otherwise.</summary>
+    public int LeaseSeconds { get; init; } = Inboxes.DefaultLeaseSeconds;
+
+    /// <summary>Of an inbox: how often a delivery is given out; then it is a dead letter.</summary>
+    public int MaxDeliveries { get; init; } = Inboxes.DefaultMaxDeliveries;
 
     /// <summary>By the database's clock.</summary>
     public DateTimeOffset CreatedAt { get; init; }

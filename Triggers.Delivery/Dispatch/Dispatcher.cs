@@ -89,11 +89,11 @@ internal sealed class Dispatcher(
     }
 
     /// <summary>
-    /// Whose a lane is, to take tenants in turn. A disabled subscription's deliveries wait. Those of a deleted one are claimed, to be
-    /// cancelled.
+    /// Whose a lane is, to take tenants in turn. A disabled subscription's deliveries wait, and so do those of an inbox. Those of a
+    /// deleted one are claimed, to be cancelled.
     /// </summary>
     private Guid? Tenant(Guid subscriptionId) =>
-        subscribers.Find(subscriptionId) is { Enabled: false } ? null : TestedTenant(subscriptionId);
+        subscribers.Find(subscriptionId) is { Enabled: false } or { IsInbox: true } ? null : TestedTenant(subscriptionId);
 
     private Guid? TestedTenant(Guid subscriptionId) => subscribers.Find(subscriptionId)?.TenantId ?? Guid.Empty;
 

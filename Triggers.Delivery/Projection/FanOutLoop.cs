@@ -53,7 +53,7 @@ internal sealed class FanOutLoop(
                 .OrderBy(s => s.Id).ToList();
             // Left to the claims, which take tenants in turn.
             foreach (var subscriber in waiting.Take(room))
-                matches.Add(e.TenantId, e.EventId, subscriber.Id, e.DataBytes, starts: false);
+                matches.Add(subscriber, e.EventId, e.DataBytes, starts: false);
             advanced.Add((e, waiting.Count > room ? waiting[room - 1].Id : null));
             // Whoever subscribed to it has gone meanwhile.
             if (type is not null && waiting.Count == 0 && e.After == Guid.Empty)

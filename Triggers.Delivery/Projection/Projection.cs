@@ -36,9 +36,9 @@ internal sealed class Projection(
 
             void Add(Subscriber subscriber, StoredEvent e, int dataBytes)
             {
-                var starts = matches.First is not null && dataBytes <= LoggedEvent.MaxCarriedBytes
+                var starts = matches.First is not null && !subscriber.IsInbox && dataBytes <= LoggedEvent.MaxCarriedBytes
                     && lanes.TryReserve(subscriber.Id, dataBytes);
-                var delivery = matches.Add(tenantId, e.Id, subscriber.Id, dataBytes, starts);
+                var delivery = matches.Add(subscriber, e.Id, dataBytes, starts);
                 if (starts)
                 {
                     attempter.Start(
@@ -69,6 +69,8 @@ internal sealed class Projection(
             batch.BatchCommands.Add(DeliveryQueue.Enqueue(queued, worker.Number, options.Value.Lease));
         if (matches.Deferred.Count > 0)
             batch.BatchCommands.Add(FanOuts.Defer(matches.Deferred));
+        if (matches.WithInbox.Count > 0)
+            batch.BatchCommands.Add(Inboxes.Notify(matches.WithInbox));
         foreach (var command in advance)
             batch.BatchCommands.Add(command);
         var mayBeWritten = false;
@@ -134,20 +136,27 @@ internal sealed class Matches(FirstAttempts? first = null)
 
     public List<NewDelivery> Deliveries { get; } = [];
 
+    /// <summary>Lanes in which something waits.</summary>
     public HashSet<Guid> LeftDue { get; } = [];
+
+    /// <summary>Tenants that have something in an inbox.</summary>
+    public HashSet<Guid> WithInbox { get; } = [];
 
     /// <summary>Whether so many more are too many. A tenant that has few so far always has room for a few.</summary>
     public bool IsFullWith(Guid tenantId, int more) =>
         Deliveries.Count + more > MaxDeliveries && _ofTenants.GetValueOrDefault(tenantId) + more > MaxOfTenantBeyond;
 
     /// <returns>The delivery's id.</returns>
-    public Guid Add(Guid tenantId, Guid eventId, Guid subscriptionId, int dataBytes, bool starts)
+    public Guid Add(Subscriber subscriber, Guid eventId, int dataBytes, bool starts)
     {
         var id = TypeId.NewGuid();
-        Deliveries.Add(new NewDelivery(tenantId, id, eventId, subscriptionId) { DataBytes = dataBytes, Claimed = starts });
+        var tenantId = subscriber.TenantId;
+        Deliveries.Add(new NewDelivery(tenantId, id, eventId, subscriber.Id) { DataBytes = dataBytes, Claimed = starts });
         _ofTenants[tenantId] = _ofTenants.GetValueOrDefault(tenantId) + 1;
-        if (!starts)
-            LeftDue.Add(subscriptionId);
+        if (subscriber.IsInbox)
+            WithInbox.Add(tenantId);
+        else if (!starts)
+            LeftDue.Add(subscriber.Id);
         return id;
     }
 }

@@ -13,7 +13,7 @@ namespace Triggers.Delivery.Subscriptions;
 /// <summary>A subscription as delivery needs it. Immutable.</summary>
 internal sealed record Subscriber(
     Guid Id, Guid TenantId, int Revision, string Url, string[] EventTypes, Dictionary<string, string> Headers,
-    IReadOnlyList<SigningSecret> Secrets, bool Enabled)
+    IReadOnlyList<SigningSecret> Secrets, bool Enabled, bool IsInbox = false)
 {
     /// <summary>What the receiver knows its caller by, beside the signature; null: nothing.</summary>
     public ReceiverAuthentication? Authentication { get; init; }
@@ -94,7 +94,7 @@ internal sealed partial class Subscribers(SecretProtector protector, ILogger<Sub
                 new(
                     """
                     SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
-                        retry::text, authentication
+                        retry::text, inbox IS NOT NULL, authentication
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -121,7 +121,7 @@ internal sealed partial class Subscribers(SecretProtector protector, ILogger<Sub
     {
         var subscriber = new Subscriber(
             reader.GetGuid(0), reader.GetGuid(1), reader.GetInt32(2), reader.GetString(3), reader.GetFieldValue<string[]>(4), [], [],
-            reader.GetBoolean(7))
+            reader.GetBoolean(7), IsInbox: reader.GetBoolean(10))
         {
             Retry = reader.IsDBNull(9) ? null : JsonSerializer.Deserialize<RetryPolicy>(reader.GetString(9)),
         };
@@ -135,8 +135,8 @@ internal sealed partial class Subscribers(SecretProtector protector, ILogger<Sub
                 {
                     Secret = protector.Unprotect(s.Secret), PublicKey = s.PublicKey, ExpiresAt = s.ExpiresAt,
                 }),
-                Authentication = reader.IsDBNull(10) ? null
-                    : JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(reader.GetString(10))),
+                Authentication = reader.IsDBNull(11) ? null
+                    : JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(reader.GetString(11))),
             };
         }
         catch (CryptographicException e)

@@ -344,7 +344,9 @@ internal sealed partial class Contract
             # what does not go together, and 1 to 30 seconds
             (createSubscription|changeSubscription)\ (/retry|/retry/timeout|/authentication/.*) |
             # more than Limits:* lets in
-            (createSubscription|changeSubscription)\ (/eventTypes|/headers) |
+            (createSubscription|changeSubscription)\ (/eventTypes|/headers) | createInbox\ /eventTypes |
+            # more than Limits:* lets in, or of the inbox that has what nobody subscribes to
+            changeInbox\ /eventTypes |
             # bits at the end of its base64 that mean nothing
             (createSubscription|rotateSubscriptionSecret)\ /secret |
             # no such thing, or not this caller's

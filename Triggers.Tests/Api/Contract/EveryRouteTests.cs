@@ -151,6 +151,7 @@ public sealed class EveryRouteTests(ApiFixture api) : IClassFixture<ApiFixture>
             ["dead-letters"] = delivery,
             ["api-keys"] = (await tenant.Client.GetAsync("/api-keys")).Ids[0],
             ["tenants"] = tenant.Id,
+            ["inboxes"] = (await tenant.Client.PostAsync("/inboxes", """{"name":"mine","eventTypes":["*"]}""")).Is(201)["name"]!,
             ["usage-plans"] = await UsagePlanAsync(),
             ["replays"] = (await tenant.Client.PostAsync(
                 "/replays", $$"""{"subscriptionId":"{{subscription}}","from":"2026-01-01T00:00:00Z"}""")).Is(202).Id,
@@ -188,13 +189,13 @@ public sealed class EveryRouteTests(ApiFixture api) : IClassFixture<ApiFixture>
 
     private sealed record Route(HttpMethod Method, string Path, string Scope, Operation Operation)
     {
-        public bool TakesId => Path.Contains("{id}");
+        public bool TakesId => Path.Contains("{id}") || Path.Contains("{name}");
 
         public string Noun => Path.Split('/')[1];
 
         /// <summary>A body that is well-formed, so that it is not the body that is refused.</summary>
         public string? Body => Operation.Body is null ? null : JsonNode.Parse(Operation.Body.Example)!.ToJsonString();
 
-        public string PathWith(string id) => Path.Replace("{id}", id);
+        public string PathWith(string id) => Path.Replace("{id}", id).Replace("{name}", id);
     }
 }

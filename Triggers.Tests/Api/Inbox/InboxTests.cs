@@ -168,6 +168,7 @@ public sealed class InboxTests(ApiFixture api) : IClassFixture<ApiFixture>
         var tenant = await api.NewTenantAsync();
         var other = new ApiHost(api.ConnectionString);
         using var client = other.Client(await api.NewKeyAsync(tenant.Id, "inbox:read"));
+        await client.WaitUntilReadyAsync();
         (await client.GetAsync("/inbox")).Is(200);
         var watch = Stopwatch.StartNew();
         var waiting = client.GetAsync("/inbox?wait=30");

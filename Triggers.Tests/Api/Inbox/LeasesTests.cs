@@ -1,0 +1,443 @@
+using System.Collections.Concurrent;
+using System.Diagnostics;
+using System.Text.Json.Nodes;
+using Triggers.Core;
+using Triggers.Core.State;
+using Triggers.Core.Tables;
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.Api.Inbox;
+
+/// <summary>Receiving from inboxes: what is leased is nobody else's until the lease ends.</summary>
+public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = null) : EngineTests(postgres, kafka), IAsyncLifetime
+{
+    private ApiHost _api = null!;
+    private ApiClient _client = null!;
+
+    async ValueTask IAsyncLifetime.InitializeAsync()
+    {
+        await InitializeAsync();
+        _api = new ApiHost(Engine.ConnectionString, Engine.Settings);
+        _client = _api.Client();
+        await _client.WaitUntilReadyAsync();
+        await Engine.StartDeliveryAsync();
+    }
+
+    async ValueTask IAsyncDisposable.DisposeAsync()
+    {
+        if (_api is not null)
+            await _api.DisposeAsync();
+        await DisposeAsync();
+    }
+
+    [Fact]
+    public async Task Each_inbox_gets_every_event_it_wants_and_each_of_its_events_goes_to_one_receiver()
+    {
+        await CreateAsync("billing", """["order.*"]""");
+        await CreateAsync("audit", """["*"]""");
+        await _client.SubscribeAsync("\"order.*\"", Receiver.Url);
+        var orders = new[] { await _client.PublishAsync(), await _client.PublishAsync("order.paid") };
+        var other = await _client.PublishAsync("user.created");
+
+        var billing = await ReceiveAllAsync("billing", 2);
+        var audit = await ReceiveAllAsync("audit", 3);
+
+        Assert.Equal(orders.Order(), billing.Select(EventOf).Order());
+        Assert.Equal([.. orders.Append(other).Order()], audit.Select(EventOf).Order());
+        Assert.Empty(await ReceiveAsync("billing"));
+        Assert.Equal("0 waiting, 2 leased", await CountAsync("billing"));
+        await Wait.UntilAsync("they are pushed too", () => Receiver.Received.Count == 2);
+        // In none of them a push was tried.
+        Assert.Equal(0, await Engine.ScalarAsync<long>(
+            "SELECT count(*) FROM all_attempts a JOIN all_deliveries d ON d.id = a.delivery_id "
+            + "JOIN subscriptions s ON s.id = d.subscription_id WHERE s.inbox IS NOT NULL"));
+
+        Assert.All(await SettleAsync("audit", "acknowledge", audit), status => Assert.Equal("acknowledged", status));
+        Assert.Equal("pending", (await _client.GetAsync($"/events/{orders[0]}")).Is(200)["status"]);
+        Assert.Equal("delivered", (await _client.GetAsync($"/events/{other}")).Is(200)["status"]);
+        Assert.All(await SettleAsync("billing", "acknowledge", billing), status => Assert.Equal("acknowledged", status));
+        await Wait.UntilAsync("the events are delivered",
+            async () => (await _client.GetAsync($"/events/{orders[0]}")).Is(200)["status"] == "delivered");
+        Assert.Equal("0 waiting, 0 leased", await CountAsync("billing"));
+    }
+
+    [Fact]
+    public async Task A_lease_that_ends_gives_the_event_to_somebody_else_and_its_token_no_longer_counts()
+    {
+        await CreateAsync("work");
+        await _client.PublishAsync();
+        var first = Assert.Single(await ReceiveAllAsync("work", 1, lease: 1));
+        Assert.Equal(1, CountOf(first));
+
+        var second = Assert.Single(await ReceiveAllAsync("work", 1, lease: 600));
+
+        Assert.Equal((EventOf(first), 2), (EventOf(second), CountOf(second)));
+        Assert.Equal(["lease_lost"], await SettleAsync("work", "acknowledge", [first]));
+        Assert.Equal(["lease_lost"], await SettleAsync("work", "release", [first]));
+        Assert.Equal(["lease_lost"], await SettleAsync("work", "reject", [first]));
+        Assert.Equal(["lease_lost"], await SettleAsync("work", "extend", [first], ""","lease":5"""));
+        Assert.Equal(["acknowledged"], await SettleAsync("work", "acknowledge", [second]));
+        // Its answer may have been lost.
+        Assert.Equal(["acknowledged"], await SettleAsync("work", "acknowledge", [second]));
+        Assert.Empty(await ReceiveAsync("work"));
+    }
+
+    [Fact]
+    public async Task What_nobody_has_received_since_can_be_acknowledged_after_the_lease()
+    {
+        await CreateAsync("work");
+        var id = await _client.PublishAsync();
+        var item = Assert.Single(await ReceiveAllAsync("work", 1, lease: 1));
+        await Wait.UntilAsync("the lease has ended", async () => await CountAsync("work") == "1 waiting, 0 leased");
+
+        Assert.Equal(["acknowledged"], await SettleAsync("work", "acknowledge", [item]));
+
+        Assert.Equal("delivered", (await _client.GetAsync($"/events/{id}")).Is(200)["status"]);
+    }
+
+    [Fact]
+    public async Task What_is_released_comes_again_after_the_delay()
+    {
+        await CreateAsync("work");
+        await _client.PublishAsync();
+        var first = Assert.Single(await ReceiveAllAsync("work", 1, lease: 600));
+        Assert.Equal(["released"], await SettleAsync("work", "release", [first]));
+        Assert.Equal(["released"], await SettleAsync("work", "release", [first]));
+
+        var second = Assert.Single(await ReceiveAllAsync("work", 1, lease: 600));
+        Assert.Equal(2, CountOf(second));
+        Assert.Equal(["released"], await SettleAsync("work", "release", [second], ""","delay":3600"""));
+        Assert.Equal(["lease_lost"], await SettleAsync("work", "acknowledge", [second]));
+
+        Assert.Empty(await ReceiveAsync("work"));
+        Assert.Equal("1 waiting, 0 leased", await CountAsync("work"));
+        // An operator need not wait for it.
+        var inbox = (await _client.GetAsync("/inboxes/work")).Is(200).Id;
+        (await _client.GetAsync($"/deliveries?subscriptionId={inbox}&status=pending")).Is(200);
+        await Engine.ExecuteAsync(DeliveryQueue.SendNow(Engine.Tenant, null, Rows.Uuid(inbox), 10));
+        Assert.Equal(3, CountOf(Assert.Single(await ReceiveAllAsync("work", 1))));
+    }
+
+    [Fact]
+    public async Task A_lease_is_extended()
+    {
+        await CreateAsync("work", more: ""","lease":1""");
+        await _client.PublishAsync();
+        var item = Assert.Single(await ReceiveAllAsync("work", 1, lease: 600));
+
+        Assert.Equal(["extended"], await SettleAsync("work", "extend", [item], ""","lease":1200"""));
+
+        Assert.True(await Engine.ScalarAsync<double>(
+            "SELECT extract(epoch FROM next_attempt_at - now())::float8 FROM delivery_queue") > 900);
+        // And shortened.
+        Assert.Equal(["extended"], await SettleAsync("work", "extend", [item], ""","lease":1"""));
+        Assert.Equal(2, CountOf(Assert.Single(await ReceiveAllAsync("work", 1))));
+    }
+
+    [Fact]
+    public async Task What_is_rejected_is_a_dead_letter_with_the_reason_and_comes_again_when_that_is_replayed()
+    {
+        await CreateAsync("work");
+        var id = await _client.PublishAsync();
+        var item = Assert.Single(await ReceiveAllAsync("work", 1));
+
+        Assert.Equal(["rejected"], await SettleAsync("work", "reject", [item], ""","reason":"No such customer." """));
+        Assert.Equal(["rejected"], await SettleAsync("work", "reject", [item]));
+        Assert.Equal(["lease_lost"], await SettleAsync("work", "acknowledge", [item]));
+
+        var letter = (await _client.GetAsync("/dead-letters")).Is(200).Json["items"]!.AsArray().Single()!;
+        Assert.Equal(("rejected", "No such customer.", 1), (letter["reason"]!.GetValue<string>(),
+            letter["lastError"]!.GetValue<string>(), letter["attempts"]!.GetValue<int>()));
+        Assert.Equal("dead_lettered", (await _client.GetAsync($"/events/{id}")).Is(200)["status"]);
+        Assert.Empty(await ReceiveAsync("work"));
+
+        (await _client.PostAsync($"/dead-letters/{letter["id"]}/replay")).Is(202);
+        var again = Assert.Single(await ReceiveAllAsync("work", 1));
+        Assert.Equal((id, 1), (EventOf(again), CountOf(again)));
+        Assert.Equal(["acknowledged"], await SettleAsync("work", "acknowledge", [again]));
+        Assert.Equal("resolved", (await _client.GetAsync($"/dead-letters/{letter["id"]}")).Is(200)["state"]);
+        Assert.Equal("delivered", (await _client.GetAsync($"/events/{id}")).Is(200)["status"]);
+    }
+
+    [Fact]
+    public async Task What_was_given_out_too_often_is_a_dead_letter_and_stands_in_nobodys_way()
+    {
+        await CreateAsync("work", more: ""","maxDeliveries":2""");
+        var bad = await _client.PublishAsync();
+        for (var i = 1; i <= 2; i++)
+        {
+            var item = Assert.Single(await ReceiveAllAsync("work", 1));
+            Assert.Equal(i, CountOf(item));
+            Assert.Equal(["released"], await SettleAsync("work", "release", [item]));
+        }
+        var good = await _client.PublishAsync();
+
+        Assert.Equal(good, EventOf(Assert.Single(await ReceiveAllAsync("work", 1, max: 1))));
+
+        var letter = (await _client.GetAsync("/dead-letters")).Is(200).Json["items"]!.AsArray().Single()!;
+        Assert.Equal(("exhausted", 2, bad), (letter["reason"]!.GetValue<string>(),
+            letter["attempts"]!.GetValue<int>(), letter["eventId"]!.GetValue<string>()));
+    }
+
+    [Fact]
+    public async Task Who_waits_gets_what_is_published_meanwhile()
+    {
+        await CreateAsync("work");
+        var waiting = ReceiveAsync("work", ""","wait":30""");
+        await Wait.UntilAsync("it waits", () => _api.RequestsUnderWay == 1);
+        var id = await _client.PublishAsync();
+
+        Assert.Equal(id, EventOf(Assert.Single(await waiting)));
+    }
+
+    [Fact]
+    public async Task Only_the_types_that_are_asked_for_are_received()
+    {
+        await CreateAsync("work");
+        var user = await _client.PublishAsync("user.created");
+        var order = await _client.PublishAsync("order.created");
+        var paid = await _client.PublishAsync("order.paid.late");
+        await Wait.UntilAsync("all are there", async () => await CountAsync("work") == "3 waiting, 0 leased");
+
+        Assert.Equal(order, EventOf(Assert.Single(await ReceiveAsync("work", ""","types":["order.created"]"""))));
+        Assert.Equal(paid, EventOf(Assert.Single(await ReceiveAsync("work", ""","types":["x","order.*"]"""))));
+        Assert.Equal(user, EventOf(Assert.Single(await ReceiveAsync("work", ""","types":["order.*","*"]"""))));
+    }
+
+    [Fact]
+    public async Task What_nobody_subscribes_to_is_received_from_the_default_inbox()
+    {
+        await CreateAsync("work", """["order.*"]""");
+        var wanted = await _client.PublishAsync();
+        var unclaimed = new[] { await _client.PublishAsync("a"), await _client.PublishAsync("b"), await _client.PublishAsync("c") };
+        await Wait.UntilAsync("all are projected", async () =>
+            await CountAsync("default") == "3 waiting, 0 leased" && await CountAsync("work") == "1 waiting, 0 leased");
+
+        var first = Assert.Single((await _client.PostAsync("/inbox/receive", """{"max":1,"lease":600}""")).Is(200).Json["items"]!.AsArray())!;
+        var rest = (await _client.PostAsync("/inbox/receive")).Is(200).Json["items"]!.AsArray().Select(i => i!).ToArray();
+
+        Assert.Equal(unclaimed, rest.Prepend(first).Select(EventOf));
+        Assert.Equal("0 waiting, 3 leased", await CountAsync("default"));
+        Assert.Empty(await ReceiveAsync("default"));
+        // Who reads the inbox as before still sees what is not acknowledged.
+        Assert.Equal([wanted, .. unclaimed], (await _client.GetAsync("/inbox")).Is(200).Ids.AsEnumerable());
+        Assert.Equal(["acknowledged"], await SettleAsync("default", "acknowledge", [first]));
+        (await _client.PostAsync($"/events/{unclaimed[1]}/acknowledge")).Is(200);
+        Assert.Equal("delivered", (await _client.GetAsync($"/events/{unclaimed[0]}")).Is(200)["status"]);
+        Assert.Equal([wanted, unclaimed[2]], (await _client.GetAsync("/inbox")).Is(200).Ids);
+
+        // What was acknowledged by its event comes no more; the other does.
+        Assert.Equal(["acknowledged", "released"],
+            [.. await SettleAsync("default", "acknowledge", [rest[0]]), .. await SettleAsync("default", "release", [rest[1]])]);
+        var again = Assert.Single(await ReceiveAllAsync("default", 1));
+        Assert.Equal((unclaimed[2], 2), (EventOf(again), CountOf(again)));
+    }
+
+    [Fact]
+    public async Task What_is_leased_of_the_default_inbox_waits_there_again_when_that_is_deleted()
+    {
+        var id = await _client.PublishAsync("a");
+        Assert.Single(await ReceiveAllAsync("default", 1, lease: 1));
+
+        (await _client.DeleteAsync("/inboxes/default")).Is(204);
+
+        var again = Assert.Single(await ReceiveAllAsync("default", 1));
+        Assert.Equal((id, 1), (EventOf(again), CountOf(again)));
+    }
+
+    [Fact]
+    public async Task A_deleted_inbox_is_gone_and_what_waited_in_it_is_cancelled()
+    {
+        await CreateAsync("work");
+        var id = await _client.PublishAsync();
+        await Wait.UntilAsync("it is there", async () => await CountAsync("work") == "1 waiting, 0 leased");
+
+        (await _client.DeleteAsync("/inboxes/work")).Is(204);
+
+        (await _client.PostAsync("/inboxes/work/receive", "{}")).IsProblem(404, "not_found");
+        await Engine.WaitForStatusAsync(Rows.Uuid(id), DeliveryStatus.Cancelled);
+        // Nobody got it, and its name is free.
+        Assert.Equal([id], (await _client.GetAsync("/inbox")).Is(200).Ids);
+        await CreateAsync("work");
+        Assert.Empty(await ReceiveAsync("work"));
+    }
+
+    [Fact]
+    public async Task No_worker_touches_what_is_in_an_inbox()
+    {
+        await CreateAsync("work");
+        var dying = await Engine.StartDeliveryAsync();
+        for (var i = 0; i < 5; i++)
+            await _client.PublishAsync();
+        var leased = await ReceiveAllAsync("work", 5, lease: 600);
+        await _client.PublishAsync();
+        await Wait.UntilAsync("one more is there", async () => await CountAsync("work") == "1 waiting, 5 leased");
+
+        // A worker that goes away gives back what is its own, another one sweeps as it begins; neither is about inboxes.
+        await dying.DisposeAsync();
+        var another = await Engine.StartDeliveryAsync();
+        await _client.SubscribeAsync("\"marker\"", Receiver.Url);
+        var marker = await _client.PublishAsync("marker");
+        await Engine.WaitForStatusAsync(Rows.Uuid(marker), DeliveryStatus.Succeeded);
+
+        Assert.Equal("1 waiting, 5 leased", (await CountAsync("work")).Replace("2 waiting", "1 waiting", StringComparison.Ordinal));
+        Assert.Equal(5, await Engine.ScalarAsync<long>("SELECT count(*) FROM delivery_queue WHERE claim = 1 AND claimed_by = 0"));
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM delivery_queue WHERE claim > 1 OR claimed_by > 0"));
+        // It is due, and nothing that anybody should hurry for.
+        var backlog = await Engine.DataSource.CreateCommand(DeliveryQueue.Backlog.Replace("@max", "1000", StringComparison.Ordinal))
+            .ExecuteReaderAsync(TestContext.Current.CancellationToken);
+        await using (backlog)
+        {
+            await backlog.ReadAsync(TestContext.Current.CancellationToken);
+            Assert.Equal((0L, 0d), (backlog.GetInt64(1), backlog.GetDouble(2)));
+        }
+        Assert.Equal(0, await Engine.ScalarAsync<long>($"SELECT count(*) FROM ({DeliveryQueue.NextDue}) due"));
+        Assert.All(await SettleAsync("work", "acknowledge", leased), status => Assert.Equal("acknowledged", status));
+        GC.KeepAlive(another);
+    }
+
+    [Fact]
+    public async Task What_was_claimed_and_never_answered_comes_again_when_the_lease_ends()
+    {
+        await CreateAsync("work");
+        var id = await _client.PublishAsync();
+        await Wait.UntilAsync("it is there", async () => await CountAsync("work") == "1 waiting, 0 leased");
+        var inbox = Rows.Uuid((await _client.GetAsync("/inboxes/work")).Is(200).Id);
+
+        // What is left of a process that died here.
+        await Engine.ExecuteAsync(Inboxes.Receive(Engine.Tenant, inbox, 10, 1_000, TimeSpan.FromSeconds(1), []));
+
+        var item = Assert.Single(await ReceiveAllAsync("work", 1));
+        Assert.Equal((id, 2), (EventOf(item), CountOf(item)));
+        Assert.Equal(["acknowledged"], await SettleAsync("work", "acknowledge", [item]));
+    }
+
+    [Fact]
+    public async Task Many_receivers_at_once_never_have_the_same_event_and_leave_none()
+    {
+        const int Events = 600;
+        const int Receivers = 12;
+        await CreateAsync("work", more: ""","maxDeliveries":1000""");
+        // Another process of the API receives too.
+        await using var other = new ApiHost(Engine.ConnectionString, Engine.Settings);
+        using var second = other.Client();
+        await second.WaitUntilReadyAsync();
+        var published = new ConcurrentBag<string>();
+        // What each lease began and ended at; one that ended by itself, without our knowing when, ended at 0.
+        var held = new ConcurrentDictionary<(string Delivery, int Count), (long Began, long Ended)>();
+        var acknowledged = new ConcurrentDictionary<string, int>();
+        var twice = new ConcurrentBag<string>();
+        var clock = Stopwatch.StartNew();
+
+        await Task.WhenAll(
+            Enumerable.Range(0, Receivers).Select(n => ReceiveUntilDoneAsync(n, n % 2 == 0 ? _client : second)).Append(PublishAsync()));
+
+        Assert.Empty(twice);
+        foreach (var leases in held.GroupBy(h => h.Key.Delivery, h => (h.Key.Count, h.Value.Began, h.Value.Ended)))
+        {
+            var inOrder = leases.OrderBy(l => l.Count).ToArray();
+            Assert.All(inOrder.Zip(inOrder.Skip(1)), pair => Assert.True(pair.First.Ended <= pair.Second.Began, $"{leases.Key}: {pair}"));
+        }
+        Assert.Equal(published.Order(), acknowledged.Keys.Order());
+        Assert.All(acknowledged.Values, times => Assert.Equal(1, times));
+        Assert.Equal("0 waiting, 0 leased", await CountAsync("work"));
+
+        async Task PublishAsync()
+        {
+            for (var i = 0; i < Events; i += 20)
+            {
+                var events = string.Join(',', Enumerable.Range(i, 20).Select(n => $$"""{"type":"order.created","data":{{n}}}"""));
+                foreach (var id in (await _client.PostAsync("/events/batch", $$"""{"events":[{{events}}]}""")).Is(202).Ids)
+                    published.Add(id);
+            }
+        }
+
+        async Task ReceiveUntilDoneAsync(int receiver, ApiClient client)
+        {
+            var random = new Random(receiver);
+            while (acknowledged.Count < Events)
+            {
+                // Some leases end while they are worked on.
+                var lease = random.Next(4) == 0 ? 1 : 600;
+                var items = (await client.PostAsync("/inboxes/work/receive", $$"""{"max":7,"wait":1,"lease":{{lease}}}""")).Is(200)
+                    .Json["items"]!.AsArray().Select(i => i!).ToArray();
+                var now = clock.ElapsedMilliseconds;
+                foreach (var item in items)
+                {
+                    if (!held.TryAdd(KeyOf(item), (now, lease == 1 ? 0 : long.MaxValue)))
+                        twice.Add(TokenOf(item));
+                }
+                foreach (var (group, action) in items.GroupBy(_ => random.Next(5)).Select(g => (g.ToArray(), g.Key)))
+                {
+                    if (lease == 1 && action < 2)
+                        continue;
+                    if (action == 0)
+                    {
+                        var end = clock.ElapsedMilliseconds;
+                        foreach (var item in group)
+                            held[KeyOf(item)] = (held[KeyOf(item)].Began, end);
+                        await SettleAsync("work", "release", group, client: client);
+                        continue;
+                    }
+                    var results = await SettleAsync("work", "acknowledge", group, client: client);
+                    foreach (var (item, result) in group.Zip(results))
+                    {
+                        if (result == "acknowledged")
+                            acknowledged.AddOrUpdate(EventOf(item), 1, (_, times) => times + 1);
+                        else if (lease > 1)
+                            twice.Add($"{TokenOf(item)} was {result} under a lease");
+                    }
+                }
+            }
+        }
+    }
+
+    private async Task CreateAsync(string name, string eventTypes = """["*"]""", string more = "") =>
+        (await _client.PostAsync("/inboxes", $$"""{"name":"{{name}}","eventTypes":{{eventTypes}}{{more}}}""")).Is(201);
+
+    private async Task<JsonNode[]> ReceiveAsync(string inbox, string more = "", int max = 100) =>
+        [.. (await _client.PostAsync($"/inboxes/{inbox}/receive", $$"""{"max":{{max}}{{more}}}""")).Is(200)
+            .Json["items"]!.AsArray().Select(i => i!)];
+
+    /// <summary>Receives until there are so many.</summary>
+    private async Task<JsonNode[]> ReceiveAllAsync(string inbox, int count, int lease = 60, int max = 100)
+    {
+        var received = new List<JsonNode>();
+        await Wait.UntilAsync($"{count} are received", async () =>
+        {
+            received.AddRange(await ReceiveAsync(inbox, $",\"wait\":1,\"lease\":{lease}", max));
+            return received.Count >= count;
+        });
+        Assert.Equal(count, received.Count);
+        return [.. received];
+    }
+
+    private async Task<string[]> SettleAsync(
+        string inbox, string action, JsonNode[] items, string more = "", ApiClient? client = null)
+    {
+        var leases = string.Join(',', items.Select(i => $"\"{TokenOf(i)}\""));
+        var answer = (await (client ?? _client).PostAsync($"/inboxes/{inbox}/{action}", $$"""{"leases":[{{leases}}]{{more}}}""")).Is(200);
+        Assert.Equal(items.Select(TokenOf), answer.Json["items"]!.AsArray().Select(i => i!["lease"]!.GetValue<string>()));
+        return [.. answer.Json["items"]!.AsArray().Select(i => i!["status"]!.GetValue<string>())];
+    }
+
+    private async Task<string> CountAsync(string inbox)
+    {
+        var view = (await _client.GetAsync($"/inboxes/{inbox}")).Is(200);
+        return $"{view["waiting"]} waiting, {view["leased"]} leased";
+    }
+
+    private static string TokenOf(JsonNode item) => item["lease"]!.GetValue<string>();
+
+    private static string EventOf(JsonNode item) => item["event"]!["id"]!.GetValue<string>();
+
+    private static (string Delivery, int Count) KeyOf(JsonNode item) => (TokenOf(item).Split('.')[0], CountOf(item));
+
+    private static int CountOf(JsonNode item) => item["deliveryCount"]!.GetValue<int>();
+}
+
+/// <summary>On the Postgres log.</summary>
+public sealed class PostgresLeasesTests(PostgresServer postgres) : LeasesTests(postgres);
+
+/// <summary>On the Kafka log.</summary>
+public sealed class KafkaLeasesTests(PostgresServer postgres, KafkaServer kafka) : LeasesTests(postgres, kafka);
