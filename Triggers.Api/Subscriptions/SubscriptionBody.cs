@@ -227,7 +227,9 @@ internal sealed record RotateSecret
     {
         var body = new RotateSecret
         {
-            Overlap = fields.Duration("overlap"), Secret = SigningSecrets.Read(fields), Type = fields.OneOf<SignatureType>("type"),
+            Overlap = fields.Duration("overlap"),
+            Secret = SigningSecrets.Read(fields),
+            Type = fields.OneOf<SignatureType>("type"),
         };
         if (body is { Secret: { } secret, Type: { } type } && SigningSecrets.TypeOf(secret) != SnakeCase<SignatureType>.Of(type))
             fields.Refuse("/secret", "Is for another signature than the one that is asked for.");

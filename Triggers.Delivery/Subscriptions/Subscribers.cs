@@ -133,7 +133,9 @@ internal sealed partial class Subscribers(SecretProtector protector, ILogger<Sub
                     .ToDictionary(h => h.Key, h => protector.Unprotect(h.Value)),
                 Secrets = JsonSerializer.Deserialize<List<SigningSecret>>(reader.GetString(6))!.ConvertAll(s => new SigningSecret
                 {
-                    Secret = protector.Unprotect(s.Secret), PublicKey = s.PublicKey, ExpiresAt = s.ExpiresAt,
+                    Secret = protector.Unprotect(s.Secret),
+                    PublicKey = s.PublicKey,
+                    ExpiresAt = s.ExpiresAt,
                 }),
                 Authentication = reader.IsDBNull(11) ? null
                     : JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(reader.GetString(11))),
