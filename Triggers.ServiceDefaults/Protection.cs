@@ -80,7 +80,9 @@ public sealed class SecretProtector(IDataProtectionProvider protection)
             [
                 .. subscription.Secrets.Select(s => new SigningSecret
                 {
-                    Secret = Protect(Unprotect(s.Secret)), PublicKey = s.PublicKey, ExpiresAt = s.ExpiresAt,
+                    Secret = Protect(Unprotect(s.Secret)),
+                    PublicKey = s.PublicKey,
+                    ExpiresAt = s.ExpiresAt,
                 }),
             ];
             subscription.Headers = subscription.Headers.ToDictionary(h => h.Key, h => Protect(Unprotect(h.Value)));

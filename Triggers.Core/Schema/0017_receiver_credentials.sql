@@ -1,6 +1,5 @@
--- What a receiver knows its caller by, encrypted by the services. Signing secrets, and the values of headers, are encrypted too from
--- here on,
--- each on its own; `Triggers.Api --migrate` encrypts those that are there.
+-- What a receiver knows its caller by, encrypted by the services. Signing secrets, and the values of headers, are encrypted too from here
+-- on, each on its own; `Triggers.Api --migrate` encrypts those that are there.
 ALTER TABLE subscriptions ADD COLUMN authentication text;
 
 CREATE OR REPLACE TRIGGER subscriptions_revision_bump BEFORE UPDATE ON subscriptions

@@ -23,6 +23,8 @@ internal sealed class RealSender : IAsyncDisposable
 {
     private readonly ServiceProvider _services;
     private readonly MeterListener _listener = new();
+    private readonly Guid _subscription = TypeId.NewGuid();
+    private readonly Guid _tenant = TypeId.NewGuid();
     private long _stale;
 
     /// <param name="settings">What differs from the defaults, in which this machine may be sent to.</param>
@@ -101,7 +103,7 @@ internal sealed class RealSender : IAsyncDisposable
     {
         var e = new StoredEvent(TypeId.NewGuid(), "order.created", null, null, null, null, "correlation-1", null,
             Encoding.UTF8.GetBytes(data));
-        var subscriber = new Subscriber(TypeId.NewGuid(), TypeId.NewGuid(), 1, url, ["*"], headers ?? [],
+        var subscriber = new Subscriber(_subscription, _tenant, 1, url, ["*"], headers ?? [],
             [.. secret.Split(' ').Select(s => new SigningSecret { Secret = s })], Enabled: true)
         { Authentication = authentication };
         var delivery = new DueDelivery(subscriber.TenantId, TypeId.NewGuid(), e.Id, subscriber.Id, 1, 0, null, false, 0, data.Length);
