@@ -41,6 +41,11 @@ internal sealed partial class Circuits(
     private readonly ConcurrentDictionary<Guid, Broken> _broken = new();
     private readonly ConcurrentQueue<Change> _changes = new();
 
+    private readonly TaskCompletionSource _known = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    /// <summary>Ends when it is known for the first time which are open.</summary>
+    public Task Known => _known.Task;
+
     private CircuitOptions Options => options.Value.Circuit;
 
     protected override Task PrepareAsync(CancellationToken stoppingToken) => worker.Registered.WaitAsync(stoppingToken);
@@ -95,6 +100,7 @@ internal sealed partial class Circuits(
             return;
         foreach (var id in _broken.Keys.Where(id => !read.Contains(id)))
             Mend(id);
+        _known.TrySetResult();
     }
 
     protected override async Task RunAsync(CancellationToken stoppingToken)

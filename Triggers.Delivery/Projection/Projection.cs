@@ -16,9 +16,13 @@ namespace Triggers.Delivery.Projection;
 /// inbox. What finds a free place in its lane is attempted at once, before anything is written.
 /// </summary>
 internal sealed class Projection(
-    Subscribers subscribers, Attempter attempter, Completions completions, Lanes lanes, WorkerRegistration worker, Wakeups wakeups,
+    Subscribers subscribers, Attempter attempter, Completions completions, Circuits.Circuits circuits, Lanes lanes,
+    WorkerRegistration worker, Wakeups wakeups,
     IOptions<DeliveryOptions> options, TimeProvider time)
 {
+    /// <summary>Ends when there is a number to claim by, and nothing is sent that is to be held.</summary>
+    public Task Ready => Task.WhenAll(worker.Registered, circuits.Known);
+
     /// <summary>Decides what follows, in the transaction that read the events, and starts what has a place in its lane.</summary>
     public async Task MatchAsync(
         NpgsqlConnection connection, EventBatch batch, Matches matches, CancellationToken cancellationToken)

@@ -1,7 +1,6 @@
 using Npgsql;
 using Triggers.Core;
 using Triggers.Delivery.Completion;
-using Triggers.Delivery.Workers;
 using Triggers.EventLog;
 using Triggers.ServiceDefaults;
 
@@ -12,7 +11,7 @@ namespace Triggers.Delivery.Projection;
 /// log's position passes the batch. What is read again changes nothing. Each log has one of these, in every process.
 /// </summary>
 internal sealed class Projector<TSource>(
-    TSource source, Projection projection, EngineDataSource dataSource, WorkerRegistration worker, DeliveryMetrics metrics,
+    TSource source, Projection projection, EngineDataSource dataSource, DeliveryMetrics metrics,
     TimeProvider time, ILogger<Projector<TSource>> logger)
     : BackgroundLoop(time, logger) where TSource : IEventSource
 {
@@ -31,7 +30,7 @@ internal sealed class Projector<TSource>(
 
     protected override bool IsAway(Exception e) => e is EventLogUnavailableException || base.IsAway(e);
 
-    protected override Task PrepareAsync(CancellationToken stoppingToken) => worker.Registered.WaitAsync(stoppingToken);
+    protected override Task PrepareAsync(CancellationToken stoppingToken) => projection.Ready.WaitAsync(stoppingToken);
 
     protected override async Task RunAsync(CancellationToken stoppingToken)
     {
