@@ -152,6 +152,8 @@ internal sealed partial class Attempter(
         using var scope = Log.Attempt(logger, e.CorrelationId);
         var number = delivery.RetryCount + 1;
         using var activity = DeliveryTraces.StartAttempt(delivery, e, subscriber.Url, number);
+        // Where nothing is traced, lines are still found by the trace that the producer began.
+        using var trace = activity is null && e.TraceParent is { Length: 55 } parent ? Log.Trace(logger, parent[3..35]) : null;
         try
         {
             return await SendAsync(delivery, share, lanes, signed, letGo, subscriber, number, activity);
@@ -254,10 +256,14 @@ internal sealed partial class Attempter(
     private static partial class Log
     {
         // As in the API's requests: in every line that is written during an attempt.
-        private static readonly Func<ILogger, string,
-        IDisposable?> AttemptScope = LoggerMessage.DefineScope<string>("CorrelationId:{CorrelationId}");
+        private static readonly Func<ILogger, string, IDisposable?> AttemptScope =
+            LoggerMessage.DefineScope<string>("CorrelationId:{CorrelationId}");
+
+        private static readonly Func<ILogger, string, IDisposable?> TraceScope = LoggerMessage.DefineScope<string>("TraceId:{TraceId}");
 
         public static IDisposable? Attempt(ILogger logger, string correlationId) => AttemptScope(logger, correlationId);
+
+        public static IDisposable? Trace(ILogger logger, string traceId) => TraceScope(logger, traceId);
 
         [LoggerMessage(EventId = 2, Level = LogLevel.Error, Message = "Delivery {DeliveryId} broke off; its lease brings it back")]
         public static partial void Broken(ILogger logger, Exception exception, string deliveryId);
