@@ -39,6 +39,12 @@ internal sealed record SubscriptionChange
     /// <summary>Whether the retry policy goes.</summary>
     internal bool RemovesRetry { get; init; }
 
+    /// <summary>As when subscribing; null for never.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+
+    /// <summary>Whether the end is to change, were it to never.</summary>
+    internal bool HasExpiresAt { get; init; }
+
     /// <summary>Whether the description is to change, were it to null.</summary>
     internal bool HasDescription { get; init; }
 
@@ -54,6 +60,8 @@ internal sealed record SubscriptionChange
             Retry = retry,
             RetryPatch = patch,
             RemovesRetry = fields.Has("retry") && retry is null,
+            ExpiresAt = fields.Moment("expiresAt"),
+            HasExpiresAt = fields.Has("expiresAt"),
             Url = SubscriptionBody.ReadUrl(fields),
             EventTypes = SubscriptionBody.ReadEventTypes(fields),
             HasDescription = fields.Has("description"),
@@ -111,6 +119,9 @@ internal sealed record SubscriptionBody
     /// <summary>When to try again, as far as it is not as the service has it.</summary>
     public RetryBody? Retry { get; init; }
 
+    /// <summary>When it is deleted by itself, give or take seconds; never when left out.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+
     public static SubscriptionBody Read(Fields fields) => new()
     {
         Url = ReadUrl(fields)!,
@@ -120,6 +131,7 @@ internal sealed record SubscriptionBody
         Headers = ReadHeaders(fields)?.ToDictionary(h => h.Key, h => h.Value!),
         Secret = SigningSecrets.Read(fields),
         Retry = fields.Object("retry", of => RetryBody.Read(of, out _)),
+        ExpiresAt = fields.Moment("expiresAt"),
     };
 
     /// <summary>The address, as it is to be kept.</summary>

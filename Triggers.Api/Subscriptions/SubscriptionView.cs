@@ -15,6 +15,7 @@ internal record SubscriptionView(
     string? DisabledReason,
     IReadOnlyDictionary<string, string> Headers,
     RetryPolicy? Retry,
+    DateTimeOffset? ExpiresAt,
     DateTimeOffset CreatedAt,
     DateTimeOffset UpdatedAt)
 {
@@ -28,7 +29,7 @@ internal record SubscriptionView(
     public static SubscriptionView Of(Subscription s, Caller caller) => new(
         TypeId.Format(TypeId.Subscription, s.Id), s.Url, s.EventTypes, s.Description, s.Enabled, s.DisabledReason,
         caller.May(Scopes.SubscriptionsWrite) ? s.Headers : s.Headers.ToDictionary(h => h.Key, _ => Masked),
-        s.Retry, s.CreatedAt, s.UpdatedAt);
+        s.Retry, s.ExpiresAt, s.CreatedAt, s.UpdatedAt);
 }
 
 /// <summary>A subscription with its signing secret, which is shown when it is made and never again.</summary>

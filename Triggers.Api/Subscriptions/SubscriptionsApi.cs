@@ -41,22 +41,23 @@ internal static class SubscriptionsApi
 
     private static async Task<Created<SubscriptionWithSecret>> CreateAsync(
         HttpContext context, Caller caller, TriggersDbContext db, FirstAnswers answers,
-        IOptions<CapOptions> caps, CancellationToken cancellationToken)
+        IOptions<CapOptions> caps, TimeProvider time, CancellationToken cancellationToken)
     {
         var key = IdempotencyKey.Of(context.Request);
         var bytes = await Body.ReadBytesAsync(context, Body.MaxBytes);
         var body = Body.Parse(bytes, SubscriptionBody.Read);
         var request = key is null ? null : Fingerprints.OfRequest(key, context.Request.Path, bytes.Span);
         var (made, repeated) = await answers.OnceAsync(
-            caller.TenantId, request, () => AddAsync(body, caller, db, caps.Value, cancellationToken), cancellationToken);
+            caller.TenantId, request, () => AddAsync(body, caller, db, caps.Value, time, cancellationToken), cancellationToken);
         if (repeated)
             IdempotencyKey.MarkReplayed(context.Response);
         return TypedResults.Created($"/subscriptions/{made.Subscription.Id}", new SubscriptionWithSecret(made.Subscription, made.Secret));
     }
 
     private static async Task<NewSubscription> AddAsync(
-        SubscriptionBody body, Caller caller, TriggersDbContext db, CapOptions caps, CancellationToken cancellationToken)
+        SubscriptionBody body, Caller caller, TriggersDbContext db, CapOptions caps, TimeProvider time, CancellationToken cancellationToken)
     {
+        EnsureToCome(body.ExpiresAt, time);
         EnsureWithin(caps, body.EventTypes.Length, body.Headers?.Count ?? 0);
         var enabled = body.Enabled ?? true;
         var secret = body.Secret ?? SigningSecrets.New();
@@ -70,6 +71,7 @@ internal static class SubscriptionsApi
             Headers = body.Headers ?? [],
             Secrets = [new SigningSecret { Secret = secret }],
             Retry = body.Retry?.ToPolicy(),
+            ExpiresAt = body.ExpiresAt,
             Enabled = enabled,
             DisabledReason = enabled ? null : DisabledByRequest,
         };
@@ -102,10 +104,11 @@ internal static class SubscriptionsApi
 
     private static async Task<Ok<SubscriptionView>> ChangeAsync(
         string id, HttpContext context, Caller caller, TriggersDbContext db,
-        IOptions<CapOptions> caps, CancellationToken cancellationToken)
+        IOptions<CapOptions> caps, TimeProvider time, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         var body = await Body.ReadAsync(context, SubscriptionChange.Read);
+        EnsureToCome(body.ExpiresAt, time);
         var headers = JsonSerializer.Serialize(body.Headers ?? []);
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
         // One statement, so that two changes at once, or a receiver's 410 in between, can't undo each other's parts.
@@ -124,6 +127,7 @@ internal static class SubscriptionsApi
                 retry = CASE WHEN {body.RemovesRetry} THEN NULL WHEN {body.RetryPatch}::jsonb IS NULL THEN retry
                     ELSE nullif(
                         jsonb_strip_nulls(coalesce(retry, jsonb_build_object()) || {body.RetryPatch}::jsonb), jsonb_build_object()) END,
+                expires_at = CASE WHEN {body.HasExpiresAt} THEN {body.ExpiresAt}::timestamptz ELSE expires_at END,
                 enabled = coalesce({body.Enabled}::boolean, enabled),
                 disabled_reason = CASE {body.Enabled}::boolean
                     WHEN true THEN NULL
@@ -183,6 +187,13 @@ internal static class SubscriptionsApi
             throw ApiException.Invalid("/eventTypes", $"Must be an array of 1 to {caps.EventTypesPerSubscription}.");
         if (headers > caps.HeadersPerSubscription)
             throw ApiException.Invalid("/headers", $"Must be an object of at most {caps.HeadersPerSubscription} members.");
+    }
+
+    /// <summary>Refuses an end that has been.</summary>
+    public static void EnsureToCome(DateTimeOffset? expiresAt, TimeProvider time)
+    {
+        if (expiresAt <= time.GetUtcNow())
+            throw ApiException.Invalid("/expiresAt", "Must be in the future.");
     }
 
     /// <summary>The subscriptions of the caller's tenant that are not deleted, and no inboxes.</summary>

@@ -139,6 +139,15 @@ public sealed class Inboxes : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0014_inboxes.sql"));
 }
 
+/// <summary>0015_hooks.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0015_hooks")]
+public sealed class Hooks : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0015_hooks.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)
