@@ -65,8 +65,8 @@ internal static class InboxesDocs
 
     public static readonly Operation Receive = new("receive", Group, "Receive from an inbox",
         "Gives out what waits, the longest waiting first, each item to one receiver: until its lease ends nobody else gets it. "
-        + "Acknowledge it, or it comes again. After `maxDeliveries` it is a dead letter. An answer ends early when its events hold more than 8 MiB. "
-        + "The body may be left out.")
+        + "Acknowledge it, or it comes again. After `maxDeliveries` it is a dead letter. An answer ends early when its events hold more "
+        + "than 8 MiB. The body may be left out.")
     {
         Body = new(typeof(ReceiveBody), """{"max":10,"wait":20,"lease":60,"types":["order.created"]}"""),
         BodyIsOptional = true,
