@@ -55,7 +55,8 @@ internal static class SubscriptionsApi
     }
 
     private static async Task<NewSubscription> AddAsync(
-        SubscriptionBody body, Caller caller, TriggersDbContext db, CapOptions caps, TimeProvider time, CancellationToken cancellationToken)
+        SubscriptionBody body, Caller caller, TriggersDbContext db, CapOptions caps, TimeProvider time,
+        CancellationToken cancellationToken)
     {
         EnsureToCome(body.ExpiresAt, time);
         EnsureWithin(caps, body.EventTypes.Length, body.Headers?.Count ?? 0);
