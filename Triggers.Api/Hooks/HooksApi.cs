@@ -100,6 +100,7 @@ internal static class HooksApi
         "What is still pending is cancelled. 404 when it is not there, or not there any more.")
     {
         Body = new(typeof(RemoveHook), """{"targetUrl":"https://hooks.example.com/1/abc"}"""),
+        Errors = [ErrorCodes.NotFound],
     };
 
     private static readonly Operation s_samples = new("getSamples", Group, "Get samples of an event type",
