@@ -63,8 +63,8 @@ internal static class InboxesApi
             Description = body.Description,
             Secrets = [],
             Inbox = body.Name,
-            LeaseSeconds = body.Lease ?? Inboxes.DefaultLeaseSeconds,
-            MaxDeliveries = body.MaxDeliveries ?? Inboxes.DefaultMaxDeliveries,
+            LeaseSeconds = body.Lease ?? Subscription.DefaultLeaseSeconds,
+            MaxDeliveries = body.MaxDeliveries ?? Subscription.DefaultMaxDeliveries,
         };
         await using var transaction = await db.LockTenantAsync(caller.TenantId, cancellationToken);
         if (await Living(db, caller.TenantId).AnyAsync(s => s.Inbox == body.Name, cancellationToken))

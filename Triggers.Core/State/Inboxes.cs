@@ -22,12 +22,6 @@ public static class Inboxes
     /// <summary>What the default inbox is said to want. Nothing is published of this type: what it has is looked for elsewhere.</summary>
     public const string DefaultEventType = "triggers.unclaimed";
 
-    /// <summary>How long a lease is unless somebody says otherwise.</summary>
-    public const int DefaultLeaseSeconds = 30;
-
-    /// <summary>How often a delivery is given out unless somebody says otherwise.</summary>
-    public const int DefaultMaxDeliveries = 10;
-
     /// <summary>Of how many deliveries the types are looked at, when only some are wanted.</summary>
     private const int MaxLookedAt = 10_000;
 

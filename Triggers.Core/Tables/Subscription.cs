@@ -1,10 +1,14 @@
-using Triggers.Core.State;
-
 namespace Triggers.Core.Tables;
 
 /// <summary>Who wants which events pushed where.</summary>
 public sealed class Subscription
 {
+    /// <summary>How long a lease is unless somebody says otherwise.</summary>
+    public const int DefaultLeaseSeconds = 30;
+
+    /// <summary>How often a delivery is given out unless somebody says otherwise.</summary>
+    public const int DefaultMaxDeliveries = 10;
+
     /// <summary>UUIDv7, shown as <c>sub_…</c>.</summary>
     public required Guid Id { get; init; }
 
@@ -45,10 +49,10 @@ public sealed class Subscription
     public string? Inbox { get; init; }
 
     /// <summary>Of an inbox: for how many seconds a delivery belongs to who received it, unless they say otherwise.</summary>
-    public int LeaseSeconds { get; init; } = Inboxes.DefaultLeaseSeconds;
+    public int LeaseSeconds { get; init; } = DefaultLeaseSeconds;
 
     /// <summary>Of an inbox: how often a delivery is given out; then it is a dead letter.</summary>
-    public int MaxDeliveries { get; init; } = Inboxes.DefaultMaxDeliveries;
+    public int MaxDeliveries { get; init; } = DefaultMaxDeliveries;
 
     /// <summary>By the database's clock.</summary>
     public DateTimeOffset CreatedAt { get; init; }
