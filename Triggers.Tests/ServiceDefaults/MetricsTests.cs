@@ -65,15 +65,15 @@ public sealed partial class MetricsTests(PostgresServer postgres)
         var served = Family().Matches(ofApi + ofDelivery).Select(family => family.Groups[1].Value)
             .Where(name => name.StartsWith("triggers_", StringComparison.Ordinal)).ToHashSet();
         Assert.Superset(served, documented);
-        // Those for which there was no occasion: nobody died, nothing came due again, no record was strange, nothing was old,
-        // and no receiver failed.
-        Assert.Equal(
-            [
-                "triggers_dead_letters_written_total", "triggers_delivery_circuits_opened_total",
-                "triggers_delivery_connections_stale_total", "triggers_delivery_leases_expired_total",
-                "triggers_projection_set_aside_total", "triggers_retention_dropped_total",
-            ],
-            documented.Except(served).Order());
+        // All but those for which there was no occasion: nobody died, nothing came due again, no record was strange, nothing was
+        // old, and no receiver failed, unless in a test that runs beside this one in the same process.
+        string[] withoutOccasion =
+        [
+            "triggers_dead_letters_written_total", "triggers_delivery_circuits_opened_total",
+            "triggers_delivery_connections_stale_total", "triggers_delivery_leases_expired_total",
+            "triggers_projection_set_aside_total", "triggers_retention_dropped_total",
+        ];
+        Assert.Empty(documented.Except(served).Except(withoutOccasion));
     }
 
     [Fact]
