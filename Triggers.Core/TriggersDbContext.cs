@@ -16,6 +16,12 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
     /// <summary>Limits with a name.</summary>
     public DbSet<UsagePlan> UsagePlans => Set<UsagePlan>();
 
+    /// <summary>What events of a type look like.</summary>
+    public DbSet<EventType> EventTypes => Set<EventType>();
+
+    /// <summary>Their schemas.</summary>
+    public DbSet<EventTypeVersion> EventTypeVersions => Set<EventTypeVersion>();
+
     /// <summary>Who wants what, deleted ones included.</summary>
     public DbSet<Subscription> Subscriptions => Set<Subscription>();
 
@@ -43,6 +49,17 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
         modelBuilder.Entity<Tenant>(e => e.Property(x => x.CreatedAt).HasDefaultValueSql("now()"));
         modelBuilder.Entity<ApiKey>(e => e.Property(x => x.CreatedAt).HasDefaultValueSql("now()"));
         modelBuilder.Entity<UsagePlan>(e => e.Property(x => x.CreatedAt).HasDefaultValueSql("now()"));
+        modelBuilder.Entity<EventType>(e =>
+        {
+            e.HasKey(x => new { x.TenantId, x.Name });
+            e.Property(x => x.CreatedAt).HasDefaultValueSql("now()");
+            e.Property(x => x.UpdatedAt).HasDefaultValueSql("now()");
+        });
+        modelBuilder.Entity<EventTypeVersion>(e =>
+        {
+            e.HasKey(x => new { x.EventTypeId, x.Version });
+            e.Property(x => x.CreatedAt).HasDefaultValueSql("now()");
+        });
         modelBuilder.Entity<Subscription>(e =>
         {
             e.Property(x => x.Headers).HasColumnType("jsonb");
@@ -76,6 +93,9 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
         configurationBuilder.Properties<AttemptOutcome>().HaveConversion<SnakeCaseConverter<AttemptOutcome>>();
         configurationBuilder.Properties<ReplayJobStatus>().HaveConversion<SnakeCaseConverter<ReplayJobStatus>>();
         configurationBuilder.Properties<ReplayInclude>().HaveConversion<SnakeCaseConverter<ReplayInclude>>();
+        configurationBuilder.Properties<ContractMode>().HaveConversion<SnakeCaseConverter<ContractMode>>();
+        configurationBuilder.Properties<SchemaCompatibility>().HaveConversion<SnakeCaseConverter<SchemaCompatibility>>();
+        configurationBuilder.Properties<UnknownEventTypes>().HaveConversion<SnakeCaseConverter<UnknownEventTypes>>();
         configurationBuilder.Properties<DeadLetterState>().HaveConversion<SnakeCaseConverter<DeadLetterState>>();
     }
 

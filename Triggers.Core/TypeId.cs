@@ -29,6 +29,9 @@ public static class TypeId
     /// <summary>Prefix of usage plans.</summary>
     public const string UsagePlan = "pln";
 
+    /// <summary>Prefix of event types.</summary>
+    public const string EventType = "typ";
+
     /// <summary>Prefix of replay jobs.</summary>
     public const string Replay = "rpl";
 

@@ -11,7 +11,9 @@ namespace Triggers.Api.Auth;
 /// <param name="Scopes">What it may do, with what its scopes include.</param>
 /// <param name="ExpiresAt">Not accepted from then on.</param>
 /// <param name="Limits">What it may use.</param>
-internal sealed record Caller(Guid KeyId, Guid TenantId, IReadOnlySet<string> Scopes, DateTimeOffset? ExpiresAt, Limits Limits)
+/// <param name="ContractsVersion">The state of its tenant's event types; 0: there is nothing to hold events to.</param>
+internal sealed record Caller(
+    Guid KeyId, Guid TenantId, IReadOnlySet<string> Scopes, DateTimeOffset? ExpiresAt, Limits Limits, long ContractsVersion)
 {
     /// <summary>The same for ASP.NET Core.</summary>
     public ClaimsPrincipal Principal { get; } = new(new ClaimsIdentity(

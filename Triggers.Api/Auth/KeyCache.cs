@@ -19,6 +19,7 @@ internal sealed class KeyCache(
 {
     private static readonly TimeSpan KeepRefused = TimeSpan.FromSeconds(10);
     private const int MaxEntries = 20_000;
+    private const string TenantPrefix = "tenant:";
 
     // A key stays known when its answer is old, so that a flood of unknown keys from the same address does not stop it.
     private readonly ConcurrentDictionary<string, Entry> _known = new(StringComparer.Ordinal);
@@ -60,13 +61,19 @@ internal sealed class KeyCache(
     }
 
     /// <summary>Forgets what this process knows of a key.</summary>
-    /// <param name="name">The hash of its secret in hex; empty for all keys.</param>
+    /// <param name="name">The hash of its secret in hex; empty for all keys; see <see cref="KeysOf"/> for those of a tenant.</param>
     public void Forget(string name)
     {
         if (name.Length == 0)
         {
             Interlocked.Increment(ref _generation);
             _refused.Clear();
+        }
+        else if (name.StartsWith(TenantPrefix, StringComparison.Ordinal))
+        {
+            // Whose a key is that is being looked up nobody knows yet.
+            foreach (var entry in _known.Values)
+                entry.IsOver |= !entry.Answer.Value.IsCompletedSuccessfully || entry.Answer.Value.Result is { } c && KeysOf(c.TenantId) == name;
         }
         else
         {
@@ -75,6 +82,9 @@ internal sealed class KeyCache(
                 entry.IsOver = true;
         }
     }
+
+    /// <summary>What stands for all keys of a tenant.</summary>
+    public static string KeysOf(Guid tenantId) => TenantPrefix + tenantId.ToString("N");
 
     private Entry EntryOf(string name, byte[] hash, IPAddress? address)
     {
@@ -101,7 +111,8 @@ internal sealed class KeyCache(
             await using var command = dataSource.CreateCommand(
                 """
                 SELECT k.id, k.tenant_id, k.scopes, k.expires_at, k.hash, coalesce(k.limit_id, k.id), k.requests_per_second, k.burst,
-                    p.requests_per_second, p.burst, p.events_per_second, p.bytes_per_second, p.events_per_day
+                    p.requests_per_second, p.burst, p.events_per_second, p.bytes_per_second, p.events_per_day,
+                    t.contracts_version
                 FROM api_keys k JOIN tenants t ON t.id = k.tenant_id LEFT JOIN usage_plans p ON p.id = t.usage_plan_id
                 WHERE k.hash = @hash AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
                 """);
@@ -117,7 +128,8 @@ internal sealed class KeyCache(
                 Number(8) is { } perSecond ? new PlanLimits(perSecond, Number(9)!.Value, Number(10), Number(11), Number(12)) : null,
                 defaults.Value);
             return new Caller(
-                reader.GetGuid(0), tenantId, scopes, reader.IsDBNull(3) ? null : reader.GetFieldValue<DateTimeOffset>(3), limits);
+                reader.GetGuid(0), tenantId, scopes, reader.IsDBNull(3) ? null : reader.GetFieldValue<DateTimeOffset>(3), limits,
+                reader.GetInt64(13));
         }
         catch (OperationCanceledException e)
         {

@@ -12,7 +12,7 @@ namespace Triggers.Api.Auth;
 internal sealed partial class KeyChanges(KeyCache keys, TimeProvider time, ILogger<KeyChanges> logger, RedisConnection? redis = null)
     : BackgroundLoop(time, logger)
 {
-    // A message is the hash of a key's secret in hex, or empty for all keys. It is no secret: keys are too random to be guessed.
+    // A message is the hash of a key's secret in hex, empty for all keys, or the name of a tenant's (which the version before ignores). It is no secret: keys are too random to be guessed.
     private static readonly RedisChannel Channel = RedisChannel.Literal("triggers:keys");
 
     /// <summary>A key was revoked or changed.</summary>
@@ -20,6 +20,9 @@ internal sealed partial class KeyChanges(KeyCache keys, TimeProvider time, ILogg
 
     /// <summary>Something that many keys have was changed.</summary>
     public Task TellAllAsync() => TellAsync("");
+
+    /// <summary>Something that all keys of a tenant have was changed.</summary>
+    public Task TellAsync(Guid tenantId) => TellAsync(KeyCache.KeysOf(tenantId));
 
     private async Task TellAsync(string name)
     {

@@ -11,6 +11,8 @@ internal static class Scopes
     public const string InboxWrite = "inbox:write";
     public const string SubscriptionsWrite = "subscriptions:write";
     public const string SubscriptionsRead = "subscriptions:read";
+    public const string EventTypesWrite = "event_types:write";
+    public const string EventTypesRead = "event_types:read";
     public const string KeysWrite = "keys:write";
 
     /// <summary>Everything in its own tenant, and to loosen what limits the tenant's keys.</summary>
@@ -23,7 +25,8 @@ internal static class Scopes
     public const string Admin = "admin";
 
     public static readonly IReadOnlyList<string> All =
-        [EventsWrite, EventsRead, InboxRead, InboxWrite, SubscriptionsWrite, SubscriptionsRead, KeysWrite, TenantAdmin, Admin];
+        [EventsWrite, EventsRead, InboxRead, InboxWrite, SubscriptionsWrite, SubscriptionsRead,
+            EventTypesWrite, EventTypesRead, KeysWrite, TenantAdmin, Admin];
 
     /// <summary>The scopes of a key, with those that they include.</summary>
     public static IReadOnlySet<string> Expand(IReadOnlyCollection<string> scopes) =>

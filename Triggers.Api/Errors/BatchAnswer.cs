@@ -32,6 +32,10 @@ internal sealed record BatchItem
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public IReadOnlyList<FieldError>? Errors { get; init; }
 
+    /// <summary>What the type of an accepted event has against it.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyList<FieldError>? Warnings { get; init; }
+
     /// <summary>An event that is not in the log.</summary>
     public static BatchItem Refuse(ErrorCode code, IReadOnlyList<FieldError> errors) =>
         new() { Status = BatchItemStatus.Refused, Code = code.Code, Errors = errors };

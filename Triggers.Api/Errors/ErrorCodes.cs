@@ -35,11 +35,15 @@ internal static class ErrorCodes
     public static readonly ErrorCode LastAdminKey = new("last_admin_key", 409, "The last admin key can't be revoked");
     public static readonly ErrorCode LimitReached = new("limit_reached", 409, "There are as many as there may be");
     public static readonly ErrorCode UsagePlanInUse = new("usage_plan_in_use", 409, "Tenants have this usage plan");
+    public static readonly ErrorCode IncompatibleSchema =
+        new("incompatible_schema", 409, "The schema is not as compatible as its type asks for");
     public static readonly ErrorCode PayloadTooLarge = new("payload_too_large", 413, "The body is too large");
     public static readonly ErrorCode UnsupportedMediaType =
         new("unsupported_media_type", 415, "The body must be plain application/json");
     public static readonly ErrorCode IdempotencyKeyReused =
         new("idempotency_key_reused", 422, "The Idempotency-Key was used with another request");
+    public static readonly ErrorCode SchemaViolation = new("schema_violation", 422, "The event does not match the schema of its type");
+    public static readonly ErrorCode UnknownEventType = new("unknown_event_type", 422, "The tenant has not described this event type");
     public static readonly ErrorCode RateLimited = new("rate_limited", 429, "The limit of requests, events or bytes a second is reached");
     public static readonly ErrorCode QuotaExceeded = new("quota_exceeded", 429, "The tenant has used its events of the day");
     public static readonly ErrorCode TooManyBytes =
@@ -59,9 +63,9 @@ internal static class ErrorCodes
         IdempotencyNotSupported, Unauthenticated, Forbidden, NotFound, MethodNotAllowed,
         RequestTimeout, ExternalIdConflict, IdempotencyInProgress, DeliveryPending,
         DeliveryEnded, ReplayRunning, ReplayEnded, SubscriptionGone, SubscriptionDisabled,
-        DeadLetterClosed, NameTaken, LastAdminKey, LimitReached, UsagePlanInUse,
-        PayloadTooLarge, UnsupportedMediaType, IdempotencyKeyReused, RateLimited,
-        QuotaExceeded, TooManyBytes, TooManyConcurrent, InternalError, LogUnavailable,
+        DeadLetterClosed, NameTaken, LastAdminKey, LimitReached, UsagePlanInUse, IncompatibleSchema,
+        PayloadTooLarge, UnsupportedMediaType, IdempotencyKeyReused, SchemaViolation, UnknownEventType,
+        RateLimited, QuotaExceeded, TooManyBytes, TooManyConcurrent, InternalError, LogUnavailable,
         StorageUnavailable, Overloaded, EventNotYetVisible, TestNotAttempted,
     ];
 

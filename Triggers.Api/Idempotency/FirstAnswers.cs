@@ -76,12 +76,12 @@ internal sealed class FirstAnswers(TriggersDbContext db, IDataProtectionProvider
         if (!kept.Fingerprint.AsSpan().SequenceEqual(key.Fingerprint))
             throw new ApiException(
                 ErrorCodes.IdempotencyKeyReused, "Within 24 hours a key stands for one request: the same path and the same body.");
-        return JsonSerializer.Deserialize<T>(_protector.Unprotect(kept.Answer), Json.Options);
+        return JsonSerializer.Deserialize<T>(_protector.Unprotect(kept.Answer), Http.Json.Options);
     }
 
     private async Task<bool> TryKeepAsync<T>(Guid tenantId, RequestKey key, T answer, CancellationToken cancellationToken)
     {
-        var bytes = _protector.Protect(JsonSerializer.SerializeToUtf8Bytes(answer, Json.Options));
+        var bytes = _protector.Protect(JsonSerializer.SerializeToUtf8Bytes(answer, Http.Json.Options));
         return await db.Database.ExecuteSqlAsync(
             $"""
             INSERT INTO first_answers (tenant_id, key_hash, fingerprint, answer, expires_at)

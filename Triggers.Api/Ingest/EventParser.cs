@@ -20,9 +20,15 @@ internal sealed class ParsedEvent
     /// <summary>What is wrong with it; then nothing else of it counts.</summary>
     public List<FieldError> Errors { get; } = [];
 
+    /// <summary>What its type says against it, though it is accepted; null for nothing.</summary>
+    public List<FieldError>? Warnings { get; private set; }
+
+    /// <summary>Set when it is its type that refuses it.</summary>
+    public ErrorCode? ContractRefusal { get; private set; }
+
     /// <summary>What its refusal is called: more than one mistake is just not valid.</summary>
     public ErrorCode Code =>
-        EventTypePattern.IsSystem(Type) && Errors.Count == 1 ? ErrorCodes.ReservedEventType : ErrorCodes.InvalidRequest;
+        ContractRefusal ?? (EventTypePattern.IsSystem(Type) && Errors.Count == 1 ? ErrorCodes.ReservedEventType : ErrorCodes.InvalidRequest);
 
     /// <summary>How many more mistakes the request has room for, beside the first of each event.</summary>
     public required MistakesLeft Room { get; init; }
@@ -31,10 +37,40 @@ internal sealed class ParsedEvent
     public required int? Index { get; init; }
 
     /// <summary>Remembers a mistake, of a member or of the event itself. The first one is always named.</summary>
-    public void Refuse(string? member, string detail)
+    public void Refuse(string? member, string detail) => RefuseAt(member is null ? "" : Fields.Pointer(member), detail);
+
+    /// <summary>Its type refuses it.</summary>
+    public void Refuse(ErrorCode code, IEnumerable<FieldError> violations)
+    {
+        ContractRefusal = code;
+        foreach (var violation in violations)
+            RefuseAt(violation.Pointer, violation.Detail);
+    }
+
+    /// <summary>It was accepted before its type refused such events.</summary>
+    public void TakeBack()
+    {
+        ContractRefusal = null;
+        Errors.Clear();
+    }
+
+    /// <summary>Its type has something against it.</summary>
+    public void Warn(IEnumerable<FieldError> violations)
+    {
+        Warnings ??= [];
+        foreach (var violation in violations)
+        {
+            if (Warnings.Count == 0 || Room.Take())
+                Warnings.Add(new FieldError(Place + violation.Pointer, violation.Detail));
+        }
+    }
+
+    private string Place => Index is { } i ? $"/events/{i}" : "";
+
+    private void RefuseAt(string pointer, string detail)
     {
         if (Errors.Count == 0 || Room.Take())
-            Errors.Add(new FieldError((Index is { } i ? $"/events/{i}" : "") + (member is null ? "" : Fields.Pointer(member)), detail));
+            Errors.Add(new FieldError(Place + pointer, detail));
     }
 }
 

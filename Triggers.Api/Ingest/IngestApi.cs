@@ -32,7 +32,7 @@ internal static class IngestApi
     }
 
     private static async Task<Accepted<AcceptedEvent>> PublishAsync(
-        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics)
+        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics, ContractCheck contracts)
     {
         var key = IdempotencyKey.Of(context.Request);
         var body = await Body.ReadBytesAsync(context, Body.MaxBytes);
@@ -40,8 +40,11 @@ internal static class IngestApi
         if (parsed.Errors.Count > 0)
             throw new ApiException(parsed.Code, "The event has mistakes; see errors.", parsed.Errors);
 
+        await contracts.CheckAsync(caller, [parsed], context.RequestAborted);
         var firstId = TypeId.NewGuid();
-        var refusal = await limits.TakeEventsAsync(context, 1, body.Length);
+        var refusal = parsed.Errors.Count > 0
+            ? new ApiException(parsed.Code, "The event is not what the tenant says of its event types; see errors.", parsed.Errors)
+            : await limits.TakeEventsAsync(context, 1, body.Length);
         var result = await AppendAsync(context, caller, log, metrics, key, body, firstId, [NewEvent(parsed, firstId)], refusal);
         var appended = result.Events[0];
         if (appended.Outcome == AppendedEventOutcome.ExternalIdConflict)
@@ -55,24 +58,22 @@ internal static class IngestApi
     }
 
     private static async Task<Accepted<BatchAnswer>> PublishBatchAsync(
-        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics)
+        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics, ContractCheck contracts)
     {
         var key = IdempotencyKey.Of(context.Request);
         var body = await Body.ReadBytesAsync(context, MaxBatchBytes);
         var parsed = EventParser.ReadBatch(body, MaxBatchEvents);
 
         var firstId = TypeId.NewGuid();
-        var events = new List<NewEvent>(parsed.Count);
-        for (var i = 0; i < parsed.Count; i++)
-        {
-            if (parsed[i].Errors.Count == 0)
-                events.Add(NewEvent(parsed[i], TypeId.Add(firstId, i)));
-        }
+        await contracts.CheckAsync(caller, parsed, context.RequestAborted);
+        if (key is not null && parsed.Exists(e => e.ContractRefusal is not null))
+            await TakeBackIfAcceptedAsync(context, caller, log, key, body, firstId, parsed);
+        var events = Events(parsed, firstId, e => e.Errors.Count == 0);
 
         var refusal = await limits.TakeEventsAsync(context, events.Count, body.Length);
         var items = new BatchItem[parsed.Count];
         var result = events.Count == 0 && refusal is null ? null
-            : await AppendAsync(context, caller, log, metrics, key, body, firstId, events, refusal);
+            : await AppendAsync(context, caller, log, metrics, key, body, firstId, events, refusal, RefusedByContract(parsed));
         if (result?.Outcome == AppendOutcome.Repeated)
             IdempotencyKey.MarkReplayed(context.Response);
         for (int i = 0, next = 0; i < items.Length; i++)
@@ -95,14 +96,14 @@ internal static class IngestApi
     private static async Task<AppendResult> AppendAsync(
         HttpContext context, Caller caller, IEventLog log, ApiMetrics metrics,
         string? key, ReadOnlyMemory<byte> body, Guid firstId, List<NewEvent> events,
-        ApiException? refusal)
+        ApiException? refusal, string withoutEvents = "")
     {
         // The events carry the context of this span: theirs is the trace that the deliveries go on with.
         using var activity = refusal is null ? ApiTraces.StartAppend(log, caller.TenantId, events) : null;
         var started = Stopwatch.GetTimestamp();
         var request = new AppendRequest(
             caller.TenantId, firstId, context.CorrelationId(), Activity.Current?.Id,
-            key is null ? null : Fingerprints.OfRequest(key, context.Request.Path, body.Span), events);
+            key is null ? null : Fingerprints.OfRequest(key, context.Request.Path + withoutEvents, body.Span), events);
         var limit = Deadline.Of(context).Limit;
         AppendResult result;
         if (refusal is not null)
@@ -142,6 +143,39 @@ internal static class IngestApi
         }
     }
 
+    /// <summary>
+    /// A key stands for the events that were accepted with it. Another time the types may refuse others, and the ids of those would be
+    /// nobody's: it is not the same request then.
+    /// </summary>
+    private static string RefusedByContract(List<ParsedEvent> parsed) =>
+        parsed.Exists(e => e.ContractRefusal is not null)
+            ? "?refused=" + string.Join(',', parsed.Where(e => e.ContractRefusal is not null).Select(e => e.Index)) : "";
+
+    /// <summary>What was accepted whole before a type began to refuse some of it gets its first answer.</summary>
+    private static async Task TakeBackIfAcceptedAsync(
+        HttpContext context, Caller caller, IEventLog log, string key, ReadOnlyMemory<byte> body, Guid firstId, List<ParsedEvent> parsed)
+    {
+        var whole = new AppendRequest(
+            caller.TenantId, firstId, context.CorrelationId(), null, Fingerprints.OfRequest(key, context.Request.Path, body.Span),
+            Events(parsed, firstId, e => e.Errors.Count == 0 || e.ContractRefusal is not null));
+        var first = await log.FindRepeatedAsync(whole, Deadline.Of(context).Limit, context.RequestAborted);
+        if (first?.Outcome != AppendOutcome.Repeated)
+            return;
+        foreach (var e in parsed.Where(e => e.ContractRefusal is not null))
+            e.TakeBack();
+    }
+
+    private static List<NewEvent> Events(List<ParsedEvent> parsed, Guid firstId, Predicate<ParsedEvent> which)
+    {
+        var events = new List<NewEvent>(parsed.Count);
+        for (var i = 0; i < parsed.Count; i++)
+        {
+            if (which(parsed[i]))
+                events.Add(NewEvent(parsed[i], TypeId.Add(firstId, i)));
+        }
+        return events;
+    }
+
     private static NewEvent NewEvent(ParsedEvent e, Guid id) =>
         new(id, e.Type, e.ExternalId, KeyOf(e), e.Source, e.Subject, e.Time, e.Data);
 
@@ -150,7 +184,10 @@ internal static class IngestApi
         e.ExternalId is null ? null : Fingerprints.Of(e.ExternalId, e.Data.Span, e.Type, e.Source, e.Subject, e.Time?.UtcTicks.ToString());
 
     private static AcceptedEvent Accepted(ParsedEvent e, AppendedEvent appended) =>
-        new(TypeId.Format(TypeId.Event, appended.Id), e.Type, "pending", TypeId.CreatedAt(appended.Id), appended.CorrelationId);
+        new(TypeId.Format(TypeId.Event, appended.Id), e.Type, "pending", TypeId.CreatedAt(appended.Id), appended.CorrelationId)
+        {
+            Warnings = e.Warnings,
+        };
 
     private static BatchItem Item(ParsedEvent e, int index, AppendedEvent appended) =>
         appended.Outcome == AppendedEventOutcome.ExternalIdConflict
@@ -163,6 +200,7 @@ internal static class IngestApi
                 CreatedAt = TypeId.CreatedAt(appended.Id),
                 CorrelationId = appended.CorrelationId,
                 Repeated = appended.Outcome == AppendedEventOutcome.Repeated ? true : null,
+                Warnings = e.Warnings,
             };
 
     private static string ConflictDetail(AppendedEvent holder) =>

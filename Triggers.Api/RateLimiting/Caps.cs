@@ -26,6 +26,10 @@ internal sealed class CapOptions
     [Range(1, int.MaxValue, ErrorMessage = "Limits:InboxesPerTenant must be at least 1.")]
     public int InboxesPerTenant { get; set; } = 100;
 
+    /// <summary>Event types that a tenant describes.</summary>
+    [Range(1, 10_000, ErrorMessage = "Limits:EventTypesPerTenant must be between 1 and 10000.")]
+    public int EventTypesPerTenant { get; set; } = 500;
+
     /// <summary>Patterns of event types of a subscription.</summary>
     [Range(1, 100, ErrorMessage = "Limits:EventTypesPerSubscription must be between 1 and 100.")]
     public int EventTypesPerSubscription { get; set; } = 100;

@@ -144,6 +144,17 @@ internal sealed class Fields
         return null;
     }
 
+    /// <summary>Any JSON of a member, null when it is not there or null.</summary>
+    public JsonElement? Json(string name, int maxLength)
+    {
+        if (!TryGet(name, out var element, out _))
+            return null;
+        if (element.GetRawText().Length <= maxLength)
+            return element.Clone();
+        Refuse(Pointer(name), $"Must be at most {maxLength / 1024} KiB of JSON.");
+        return null;
+    }
+
     /// <summary>The texts of a member that is an array; what is no text is refused, and empty here.</summary>
     public string[]? Texts(string name) =>
         TryGet(name, out var element, out var limits) ? TextsOf(name, element, limits, limits.Items!.MaxLength) : null;

@@ -5,9 +5,11 @@ using Microsoft.AspNetCore.HttpOverrides;
 using Microsoft.Extensions.Options;
 using Triggers.Api.Auth;
 using Triggers.Api.Events;
+using Triggers.Api.EventTypes;
 using Triggers.Api.Http;
 using Triggers.Api.Idempotency;
 using Triggers.Api.Inbox;
+using Triggers.Api.Ingest;
 using Triggers.Api.RateLimiting;
 using Triggers.Api.Redis;
 using Triggers.Api.Replays;
@@ -114,6 +116,8 @@ internal static class ApiServices
         services.AddSettings<CapOptions>("Limits").ValidateDataAnnotations();
         services.AddOptions<DeliveryDefaults>().BindConfiguration("Delivery");
         services.AddSingleton<ConcurrencyLimits>();
+        services.AddSingleton<Contracts>();
+        services.AddSingleton<ContractCheck>();
         services.AddSingleton<EventReader>();
         services.AddSingleton<Acknowledger>();
         services.AddSingleton<InboxReceiver>();
@@ -128,7 +132,7 @@ internal static class ApiServices
 
     /// <summary>JSON as our wire has it.</summary>
     public static void AddJson(this IServiceCollection services) =>
-        services.Configure<JsonOptions>(options => Json.Configure(options.SerializerOptions));
+        services.Configure<JsonOptions>(options => Http.Json.Configure(options.SerializerOptions));
 
     /// <summary>Browsers of other origins are let in only where <c>Cors:Origins</c> names them.</summary>
     public static void AddOrigins(this WebApplicationBuilder builder)

@@ -24,7 +24,8 @@ internal sealed partial class WarmUp(
 
     // A tenant that has nothing.
     private readonly Caller _nobody = new(
-        Guid.Empty, Guid.Empty, new HashSet<string>(), null, new Limits(Guid.Empty, new Rate(1, 1), null, null, null, Guid.Empty, null));
+        Guid.Empty, Guid.Empty, new HashSet<string>(), null, new Limits(Guid.Empty, new Rate(1, 1), null, null, null, Guid.Empty, null),
+        0);
 
     /// <summary>Takes the middleware that every request goes through.</summary>
     public RequestDelegate Use(RequestDelegate pipeline)

@@ -1,11 +1,13 @@
 using System.Diagnostics.Metrics;
+using Triggers.Core;
+using Triggers.Core.Tables;
 
 namespace Triggers.Api.Telemetry;
 
 /// <summary>What this service counts: one method per fact. <c>docs/metrics.md</c> is made from the names and descriptions here.</summary>
 internal sealed class ApiMetrics
 {
-    private readonly Counter<long> _accepted, _refused;
+    private readonly Counter<long> _accepted, _refused, _violations;
     private readonly Histogram<double> _append;
     private readonly Counter<long> _limited;
     private readonly UpDownCounter<long> _bodyBytes;
@@ -16,6 +18,8 @@ internal sealed class ApiMetrics
         _accepted = meter.CreateCounter<long>("triggers.events.accepted", "{event}", "Events that are in the log and were answered 202.");
         _refused = meter.CreateCounter<long>("triggers.events.refused", "{event}",
             "Requests with events that were refused, and events of batches; by `reason`, which is the error's code.");
+        _violations = meter.CreateCounter<long>("triggers.events.schema_violations", "{event}",
+            "Events that did not match the schema of their type, by `mode`: accepted with `warn`, refused with `enforce`.");
         _append = meter.CreateHistogram("triggers.log.append.duration", "s", "From handing events to the log to their being durable.",
             advice: new InstrumentAdvice<double>
             {
@@ -33,6 +37,10 @@ internal sealed class ApiMetrics
     /// <summary>A request with events, or an event of a batch, was refused.</summary>
     /// <param name="reason">The error code.</param>
     public void Refused(string reason) => _refused.Add(1, new KeyValuePair<string, object?>("reason", reason));
+
+    /// <summary>An event did not match the schema of its type.</summary>
+    public void SchemaViolated(ContractMode mode) =>
+        _violations.Add(1, new KeyValuePair<string, object?>("mode", SnakeCase<ContractMode>.Of(mode)));
 
     /// <summary>An append took this long.</summary>
     public void Appended(TimeSpan duration) => _append.Record(duration.TotalSeconds);

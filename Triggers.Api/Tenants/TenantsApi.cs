@@ -27,7 +27,15 @@ internal sealed record NewTenant
     [Id(TypeId.UsagePlan)]
     public Guid? UsagePlanId { get; init; }
 
-    public static NewTenant Read(Fields fields) => new() { Name = fields.Text("name")!, UsagePlanId = fields.Id("usagePlanId") };
+    /// <summary>What becomes of events of types that are not at <c>/event-types</c>; <c>allow</c> when left out.</summary>
+    public UnknownEventTypes? UnknownEventTypes { get; init; }
+
+    public static NewTenant Read(Fields fields) => new()
+    {
+        Name = fields.Text("name")!,
+        UsagePlanId = fields.Id("usagePlanId"),
+        UnknownEventTypes = fields.OneOf<UnknownEventTypes>("unknownEventTypes"),
+    };
 }
 
 /// <summary>The body of <c>PATCH /tenants/{id}</c>: what is not there stays.</summary>
@@ -42,6 +50,10 @@ internal sealed record TenantChange
     [Id(TypeId.UsagePlan)]
     public Guid? UsagePlanId { get; init; }
 
+    /// <summary>As when making it; within seconds.</summary>
+    [NotRemovable]
+    public UnknownEventTypes? UnknownEventTypes { get; init; }
+
     /// <summary>Whether the plan is to change, were it to none.</summary>
     internal bool HasUsagePlan { get; init; }
 
@@ -50,14 +62,17 @@ internal sealed record TenantChange
         Name = fields.Text("name"),
         UsagePlanId = fields.Id("usagePlanId"),
         HasUsagePlan = fields.Has("usagePlanId"),
+        UnknownEventTypes = fields.OneOf<UnknownEventTypes>("unknownEventTypes"),
     };
 }
 
 /// <summary>A tenant as clients see it.</summary>
-internal sealed record TenantView(string Id, string Name, string? UsagePlanId, DateTimeOffset CreatedAt)
+internal sealed record TenantView(
+    string Id, string Name, string? UsagePlanId, UnknownEventTypes UnknownEventTypes, DateTimeOffset CreatedAt)
 {
     public static TenantView Of(Tenant t) => new(
-        TypeId.Format(TypeId.Tenant, t.Id), t.Name, t.UsagePlanId is { } plan ? TypeId.Format(TypeId.UsagePlan, plan) : null, t.CreatedAt);
+        TypeId.Format(TypeId.Tenant, t.Id), t.Name, t.UsagePlanId is { } plan ? TypeId.Format(TypeId.UsagePlan, plan) : null,
+        t.UnknownEventTypes, t.CreatedAt);
 }
 
 /// <summary>Whose data there is, and what they may use. For the platform's admin; tenants see themselves.</summary>
@@ -65,7 +80,7 @@ internal static class TenantsApi
 {
     private const string Group = "Tenants";
     private const string Example =
-        """{"id":"ten_01jd0000000000000000000000","name":"acme","usagePlanId":null,"createdAt":"2026-01-31T09:30:00Z"}""";
+        """{"id":"ten_01jd0000000000000000000000","name":"acme","usagePlanId":null,"unknownEventTypes":"allow","createdAt":"2026-01-31T09:30:00Z"}""";
 
     private static readonly Operation Create = new(
         "createTenant", Group, "Make a tenant", "It has no keys yet: make one with `tenantId` at `/api-keys`.")
@@ -134,7 +149,10 @@ internal static class TenantsApi
         await db.Tenants.EnsureRoomAsync(caps.Value.Tenants, "tenants", cancellationToken);
         var made = await WithPlanAsync(() => db.Tenants.FromSql(
             $"""
-            INSERT INTO tenants (id, name, usage_plan_id) VALUES ({TypeId.NewGuid()}, {body.Name}, {body.UsagePlanId})
+            INSERT INTO tenants (id, name, usage_plan_id, unknown_event_types, contracts_version)
+            VALUES ({TypeId.NewGuid()}, {body.Name}, {body.UsagePlanId},
+                {SnakeCase<UnknownEventTypes>.Of(body.UnknownEventTypes ?? UnknownEventTypes.Allow)},
+                {(body.UnknownEventTypes == UnknownEventTypes.Refuse ? 1L : 0L)})
             ON CONFLICT (name) DO NOTHING RETURNING *
             """).ToListAsync(cancellationToken));
         var view = TenantView.Of(made.SingleOrDefault() ?? throw NameTaken());
@@ -173,6 +191,8 @@ internal static class TenantsApi
             $"""
             UPDATE tenants SET
                 name = coalesce({body.Name}::text, name),
+                unknown_event_types = coalesce(
+                    {(body.UnknownEventTypes is { } unknown ? SnakeCase<UnknownEventTypes>.Of(unknown) : null)}::text, unknown_event_types),
                 usage_plan_id = CASE WHEN {body.HasUsagePlan} THEN {body.UsagePlanId}::uuid ELSE usage_plan_id END
             WHERE id = {key}
             RETURNING *

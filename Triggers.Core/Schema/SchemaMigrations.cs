@@ -166,6 +166,15 @@ public sealed class ReceiverCredentials : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0017_receiver_credentials.sql"));
 }
 
+/// <summary>0027_event_types.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0027_event_types")]
+public sealed class EventTypes : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0027_event_types.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

@@ -15,6 +15,12 @@ public sealed class Tenant
     /// <summary>The plan whose limits hold for all its keys together; null takes the service's defaults.</summary>
     public Guid? UsagePlanId { get; set; }
 
+    /// <summary>What becomes of events of types that it has not described.</summary>
+    public UnknownEventTypes UnknownEventTypes { get; set; }
+
+    /// <summary>Grows with every change of its event types; 0: it has none, and there is nothing to hold events to.</summary>
+    public long ContractsVersion { get; init; }
+
     /// <summary>By the database's clock.</summary>
     public DateTimeOffset CreatedAt { get; init; }
 }

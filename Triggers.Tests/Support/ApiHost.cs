@@ -211,6 +211,9 @@ public class ApiFixture(PostgresServer postgres) : IAsyncLifetime
     /// <summary>Settings of the API beside the database.</summary>
     private protected virtual Task<(string Key, string Value)[]> SettingsAsync() => Task.FromResult<(string, string)[]>([]);
 
+    /// <summary>The same, for another process of the API.</summary>
+    internal Task<(string Key, string Value)[]> OtherSettingsAsync() => SettingsAsync();
+
     /// <summary>Ends when everything accepted so far can be read.</summary>
     internal virtual Task CaughtUpAsync() => Task.CompletedTask;
 
@@ -246,7 +249,7 @@ public class ApiFixture(PostgresServer postgres) : IAsyncLifetime
     {
         using var admin = Host.Client();
         string[] all = ["events:write", "events:read", "inbox:read", "inbox:write",
-            "subscriptions:write", "subscriptions:read", "keys:write", "tenant:admin"];
+            "subscriptions:write", "subscriptions:read", "event_types:write", "event_types:read", "keys:write", "tenant:admin"];
         var list = string.Join(",", (scopes.Length == 0 ? all : scopes).Select(s => $"\"{s}\""));
         return (await admin.PostAsync("/api-keys", $$"""{"name":"test","scopes":[{{list}}],"tenantId":"{{tenantId}}"}"""))
             .Is(201)["secret"]!;

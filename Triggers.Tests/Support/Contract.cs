@@ -351,6 +351,8 @@ internal sealed partial class Contract
             (createSubscription|rotateSubscriptionSecret)\ /secret |
             # no such thing, or not this caller's
             createApiKey\ /tenantId | (createTenant|changeTenant)\ /usagePlanId | .*\ \?tenantId | getWebhookKeys\ \?subscriptionId | replayEvent\ /subscriptionIds/.* | createReplay\ /subscriptionId |
+            # no schema that is taken, an example that does not match it, a mode without one
+            (createEventType|changeEventType)\ (/schema.*|/example.*|/mode) |
             # the platform's admin, of another tenant
             createApiKey\ /scopes/[0-9]+ |
             # in an order, and before now

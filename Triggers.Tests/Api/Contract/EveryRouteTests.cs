@@ -88,8 +88,9 @@ public sealed class EveryRouteTests(ApiFixture api) : IClassFixture<ApiFixture>
         var stranger = await api.NewTenantAsync();
         var mine = (await stranger.Client.GetAsync("/api-keys")).Ids;
 
-        foreach (var route in Routes().Where(r => r.Method == HttpMethod.Get && !r.TakesId && r.Scope != Scopes.Admin))
+        foreach (var route in Routes().Where(r => r.Operation.IsList && !r.TakesId && r.Scope != Scopes.Admin))
             Assert.Equal(route.Noun == "api-keys" ? mine : [], (await stranger.Client.GetAsync(route.Path)).Is(200).Ids);
+        Assert.Empty((await stranger.Client.GetAsync("/asyncapi.json")).Is(200).Json["channels"]!.AsObject());
         foreach (var filter in new[] { $"eventId={ids["events"]}", $"subscriptionId={ids["subscriptions"]}" })
         {
             Assert.Empty((await stranger.Client.GetAsync($"/deliveries?{filter}")).Is(200).Ids);
@@ -152,6 +153,7 @@ public sealed class EveryRouteTests(ApiFixture api) : IClassFixture<ApiFixture>
             ["api-keys"] = (await tenant.Client.GetAsync("/api-keys")).Ids[0],
             ["tenants"] = tenant.Id,
             ["inboxes"] = (await tenant.Client.PostAsync("/inboxes", """{"name":"mine","eventTypes":["*"]}""")).Is(201)["name"]!,
+            ["event-types"] = (await tenant.Client.PostAsync("/event-types", """{"name":"mine","schema":true}""")).Is(201)["name"]!,
             ["usage-plans"] = await UsagePlanAsync(),
             ["replays"] = (await tenant.Client.PostAsync(
                 "/replays", $$"""{"subscriptionId":"{{subscription}}","from":"2026-01-01T00:00:00Z"}""")).Is(202).Id,

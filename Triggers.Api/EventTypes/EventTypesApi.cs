@@ -1,0 +1,232 @@
+using System.Text;
+using System.Text.Json;
+using Microsoft.AspNetCore.Http.HttpResults;
+using Microsoft.EntityFrameworkCore;
+using Microsoft.Extensions.Options;
+using Triggers.Api.Auth;
+using Triggers.Api.Errors;
+using Triggers.Api.Http;
+using Triggers.Api.Lists;
+using Triggers.Api.RateLimiting;
+using Triggers.Api.Requests;
+using Triggers.Api.Schemas;
+using Triggers.Core;
+using Triggers.Core.Tables;
+
+namespace Triggers.Api.EventTypes;
+
+/// <summary>What the events of a tenant look like, type by type, and what becomes of those that don't.</summary>
+internal static class EventTypesApi
+{
+    private const int MaxVersions = 1_000;
+
+    /// <summary>Maps <c>/event-types</c> and <c>/asyncapi.json</c>.</summary>
+    public static void MapEventTypes(this IEndpointRouteBuilder app)
+    {
+        app.MapPost("/event-types", CreateAsync).RequireScope(Scopes.EventTypesWrite).WithMetadata(EventTypeDocs.Create);
+        app.MapGet("/event-types", ListAsync).RequireScope(Scopes.EventTypesRead).WithMetadata(EventTypeDocs.List);
+        app.MapGet("/event-types/{name}", GetAsync).RequireScope(Scopes.EventTypesRead).WithMetadata(EventTypeDocs.Get);
+        app.MapPatch("/event-types/{name}", ChangeAsync).RequireScope(Scopes.EventTypesWrite).WithMetadata(EventTypeDocs.Change);
+        app.MapDelete("/event-types/{name}", DeleteAsync).RequireScope(Scopes.EventTypesWrite).WithMetadata(EventTypeDocs.Delete);
+        app.MapGet("/event-types/{name}/versions", ListVersionsAsync).RequireScope(Scopes.EventTypesRead)
+            .WithMetadata(EventTypeDocs.ListVersions);
+        app.MapGet("/event-types/{name}/versions/{version}", GetVersionAsync).RequireScope(Scopes.EventTypesRead)
+            .WithMetadata(EventTypeDocs.GetVersion);
+        app.MapGet("/asyncapi.json", AsyncApi.GetAsync).RequireScope(Scopes.EventTypesRead).WithMetadata(EventTypeDocs.AsyncApi);
+    }
+
+    private static async Task<Created<EventTypeDetails>> CreateAsync(
+        HttpContext context, Caller caller, TriggersDbContext db, KeyChanges changes, IOptions<CapOptions> caps,
+        CancellationToken cancellationToken)
+    {
+        var body = await Body.ReadAsync(context, EventTypeBody.Read);
+        if (body.Schema is null && body.Mode is not (null or ContractMode.Off))
+            throw NeedsSchema();
+        EnsureMatches(body.Example, body.Schema);
+        var type = new EventType
+        {
+            TenantId = caller.TenantId,
+            Name = body.Name,
+            Id = TypeId.NewGuid(),
+            Description = body.Description,
+            GroupName = body.Group,
+            Mode = body.Mode ?? ContractMode.Off,
+            Compatibility = body.Compatibility ?? SchemaCompatibility.None,
+            Version = body.Schema is null ? 0 : 1,
+            Example = Text(body.Example),
+            Deprecation = body.Deprecation,
+        };
+        await using var transaction = await db.LockTenantAsync(caller.TenantId, cancellationToken);
+        if (await OfTenant(db, caller).AnyAsync(t => t.Name == body.Name, cancellationToken))
+        {
+            const string Taken = "There is an event type with this name.";
+            throw new ApiException(ErrorCodes.NameTaken, Taken, [new FieldError("/name", Taken)]);
+        }
+        await OfTenant(db, caller).EnsureRoomAsync(caps.Value.EventTypesPerTenant, "event types of a tenant; delete one first", cancellationToken);
+        db.Add(type);
+        if (body.Schema is { } schema)
+            db.Add(NewVersion(type.Id, 1, schema));
+        await db.SaveChangesAsync(cancellationToken);
+        if (transaction is not null)
+            await transaction.CommitAsync(cancellationToken);
+        await changes.TellAsync(caller.TenantId);
+        return TypedResults.Created($"/event-types/{type.Name}", EventTypeDetails.Of(type, Text(body.Schema)));
+    }
+
+    private static async Task<Ok<Page<EventTypeView>>> ListAsync(
+        HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        var list = ListRequest.Of(context);
+        var group = list.Text("group");
+        list.EnsureValid();
+        return TypedResults.Ok(await list.AnswerAsync(
+            OfTenant(db, caller).Where(t => group == null || t.GroupName == group), t => t.Id, EventTypeView.Of, cancellationToken));
+    }
+
+    private static async Task<Ok<EventTypeDetails>> GetAsync(
+        string name, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        var type = await FindAsync(db, caller, name, cancellationToken);
+        return TypedResults.Ok(EventTypeDetails.Of(type, await SchemaAsync(db, type, cancellationToken)));
+    }
+
+    private static async Task<Ok<EventTypeDetails>> ChangeAsync(
+        string name, HttpContext context, Caller caller, TriggersDbContext db, KeyChanges changes, CancellationToken cancellationToken)
+    {
+        var body = await Body.ReadAsync(context, EventTypeChange.Read);
+        await using var transaction = await db.LockTenantAsync(caller.TenantId, cancellationToken);
+        var type = await FindAsync(db, caller, name, cancellationToken);
+        var schema = await SchemaAsync(db, type, cancellationToken);
+        if (body.Schema is { } next && !AreSame(schema, next))
+        {
+            EnsureCompatible(body.Compatibility ?? type.Compatibility, schema, next);
+            if (type.Version == MaxVersions)
+                throw new ApiException(ErrorCodes.LimitReached, $"There may be {MaxVersions} versions of a type.");
+            db.Add(NewVersion(type.Id, type.Version + 1, next));
+            await db.SaveChangesAsync(cancellationToken);
+            (type.Version, schema) = (type.Version + 1, Text(next));
+        }
+        type.Mode = body.Mode ?? type.Mode;
+        if (type.Mode != ContractMode.Off && type.Version == 0)
+            throw NeedsSchema();
+        type.Compatibility = body.Compatibility ?? type.Compatibility;
+        if (body.Members.Contains("description"))
+            type.Description = body.Description;
+        if (body.Members.Contains("group"))
+            type.GroupName = body.Group;
+        if (body.Members.Contains("deprecation"))
+            type.Deprecation = body.Deprecation;
+        if (body.Members.Contains("example"))
+            type.Example = Text(body.Example);
+        EnsureMatches(Raw(type.Example), Raw(schema));
+        var changed = await db.EventTypes.FromSql(
+            $"""
+            UPDATE event_types SET description = {type.Description}, group_name = {type.GroupName}, mode = {SnakeCase<ContractMode>.Of(type.Mode)},
+                compatibility = {SnakeCase<SchemaCompatibility>.Of(type.Compatibility)}, version = {type.Version}, example = {type.Example},
+                deprecation = {type.Deprecation}, updated_at = now()
+            WHERE tenant_id = {caller.TenantId} AND name = {name}
+            RETURNING *
+            """).ToListAsync(cancellationToken);
+        if (transaction is not null)
+            await transaction.CommitAsync(cancellationToken);
+        await changes.TellAsync(caller.TenantId);
+        return TypedResults.Ok(EventTypeDetails.Of(changed.Single(), schema));
+    }
+
+    private static async Task<NoContent> DeleteAsync(
+        string name, Caller caller, TriggersDbContext db, KeyChanges changes, CancellationToken cancellationToken)
+    {
+        if (await OfTenant(db, caller).Where(t => t.Name == name).ExecuteDeleteAsync(cancellationToken) == 0)
+            throw NotFound();
+        await changes.TellAsync(caller.TenantId);
+        return TypedResults.NoContent();
+    }
+
+    private static async Task<Ok<Page<EventTypeVersionView>>> ListVersionsAsync(
+        string name, HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        var list = ListRequest.Of(context);
+        list.EnsureValid();
+        var type = await FindAsync(db, caller, name, cancellationToken);
+        return TypedResults.Ok(await list.AnswerAsync(
+            db.EventTypeVersions.Where(v => v.EventTypeId == type.Id), v => v.Id, EventTypeVersionView.Of, cancellationToken));
+    }
+
+    private static async Task<Ok<EventTypeVersionDetails>> GetVersionAsync(
+        string name, string version, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        var type = await FindAsync(db, caller, name, cancellationToken);
+        var found = int.TryParse(version, System.Globalization.NumberStyles.None, null, out var number)
+            ? await db.EventTypeVersions.FirstOrDefaultAsync(v => v.EventTypeId == type.Id && v.Version == number, cancellationToken) : null;
+        return found is null ? throw ApiException.NotFound("version of this event type")
+            : TypedResults.Ok(new EventTypeVersionDetails(found.Version, found.CreatedAt, Raw(found.Schema)!.Value));
+    }
+
+    private static IQueryable<EventType> OfTenant(TriggersDbContext db, Caller caller) =>
+        db.EventTypes.Where(t => t.TenantId == caller.TenantId);
+
+    private static async Task<EventType> FindAsync(
+        TriggersDbContext db, Caller caller, string name, CancellationToken cancellationToken) =>
+        await OfTenant(db, caller).FirstOrDefaultAsync(t => t.Name == name, cancellationToken) ?? throw NotFound();
+
+    private static Task<string?> SchemaAsync(TriggersDbContext db, EventType type, CancellationToken cancellationToken) =>
+        db.EventTypeVersions.Where(v => v.EventTypeId == type.Id && v.Version == type.Version).Select(v => (string?)v.Schema)
+            .FirstOrDefaultAsync(cancellationToken);
+
+    private static EventTypeVersion NewVersion(Guid typeId, int version, RawJson schema) =>
+        new() { EventTypeId = typeId, Version = version, Id = TypeId.NewGuid(), Schema = Text(schema)! };
+
+    private static bool AreSame(string? schema, RawJson other)
+    {
+        if (schema is null)
+            return false;
+        using var one = JsonDocument.Parse(schema);
+        using var two = JsonDocument.Parse(other.Utf8);
+        return JsonElement.DeepEquals(one.RootElement, two.RootElement);
+    }
+
+    private static void EnsureMatches(RawJson? example, RawJson? schema)
+    {
+        if (example is not { } data || schema is null)
+            return;
+        var mistakes = EventSchema.Compile(Text(schema)!).Judge(data.Utf8, new Steps(), FieldErrors.Max);
+        if (mistakes.Count > 0)
+        {
+            throw new ApiException(ErrorCodes.InvalidRequest, "The example does not match the schema.",
+                [.. mistakes.Select(m => new FieldError("/example" + m.Pointer, m.Detail))]);
+        }
+    }
+
+    private static void EnsureCompatible(SchemaCompatibility compatibility, string? before, RawJson next)
+    {
+        if (before is null || compatibility == SchemaCompatibility.None)
+            return;
+        using var one = JsonDocument.Parse(before);
+        using var two = JsonDocument.Parse(next.Utf8);
+        var mistakes = new List<FieldError>();
+        if (compatibility is SchemaCompatibility.Backward or SchemaCompatibility.Full)
+        {
+            mistakes.AddRange(SchemaComparison.WhyNotAll(two.RootElement, one.RootElement)
+                .Select(m => new FieldError("/schema" + m.Pointer, $"Backward: {m.Detail}")));
+        }
+        if (compatibility is SchemaCompatibility.Forward or SchemaCompatibility.Full)
+        {
+            // Its pointers lead into the version before.
+            mistakes.AddRange(SchemaComparison.WhyNotAll(one.RootElement, two.RootElement)
+                .Select(m => new FieldError("/schema", $"Forward: at {(m.Pointer.Length == 0 ? "the root" : m.Pointer)} of the version before: {m.Detail}")));
+        }
+        if (mistakes.Count > 0)
+        {
+            throw new ApiException(ErrorCodes.IncompatibleSchema,
+                $"The type asks for {SnakeCase<SchemaCompatibility>.Of(compatibility)} compatibility with the version before.", mistakes);
+        }
+    }
+
+    private static string? Text(RawJson? json) => json is { } raw ? Encoding.UTF8.GetString(raw.Utf8.Span) : null;
+
+    private static RawJson? Raw(string? json) => json is null ? null : new RawJson(Encoding.UTF8.GetBytes(json));
+
+    private static ApiException NeedsSchema() => ApiException.Invalid("/mode", "Without a schema it can only be off.");
+
+    private static ApiException NotFound() => ApiException.NotFound("event type");
+}

@@ -1,0 +1,382 @@
+using System.Text.Json;
+using Triggers.Api.Errors;
+
+namespace Triggers.Api.Schemas;
+
+/// <summary>
+/// Whether everything that matches one schema matches another, as far as it follows from the two, keyword by keyword (docs/contracts.md has
+/// the rules). What does not follow is named, and so is what can't be judged. One thing is taken for granted: a property that a schema
+/// does not name, and neither forbids nor describes, is not there.
+/// </summary>
+internal sealed class SchemaComparison
+{
+    private const int MaxSteps = 50_000;
+    private const int MaxDepth = 200;
+    private const int MaxMistakes = 20;
+
+    private static readonly string[] s_numbers = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"];
+    private static readonly string[] s_strings = ["minLength", "maxLength", "pattern"];
+    private static readonly string[] s_arrays =
+        ["minItems", "maxItems", "uniqueItems", "items", "prefixItems", "contains", "minContains", "maxContains", "unevaluatedItems"];
+    private static readonly string[] s_objects =
+    [
+        "minProperties", "maxProperties", "required", "properties", "patternProperties", "additionalProperties", "propertyNames",
+        "dependentRequired", "dependentSchemas", "unevaluatedProperties",
+    ];
+
+    // What else a keyword depends on in its schema.
+    private static readonly Dictionary<string, string[]> s_together = new()
+    {
+        ["if"] = ["if", "then", "else"],
+        ["contains"] = ["contains", "minContains", "maxContains"],
+    };
+
+    private static readonly JsonElement s_true = JsonDocument.Parse("true").RootElement.Clone();
+
+    private readonly JsonElement _wideRoot;
+    private readonly JsonElement _narrowRoot;
+    private readonly bool _sameDefinitions;
+    private readonly HashSet<(string, string)> _compared = [];
+    private int _steps;
+
+    private SchemaComparison(JsonElement wide, JsonElement narrow) =>
+        (_wideRoot, _narrowRoot, _sameDefinitions) = (wide, narrow, HaveSameDefinitions(wide, narrow));
+
+    /// <summary>Why values that match <paramref name="narrow"/> might not match <paramref name="wide"/>; empty when all do.</summary>
+    /// <param name="wide">The schema that is to let all in.</param>
+    /// <param name="narrow">The schema whose values they are.</param>
+    /// <returns>Pointers into <paramref name="wide"/>.</returns>
+    public static IReadOnlyList<FieldError> WhyNotAll(JsonElement wide, JsonElement narrow)
+    {
+        var comparison = new SchemaComparison(wide, narrow);
+        var mistakes = new List<FieldError>();
+        comparison.Compare(new At(wide, ""), new At(narrow, ""), mistakes, 0);
+        return mistakes;
+    }
+
+    private void Compare(At wide, At narrow, List<FieldError> mistakes, int depth)
+    {
+        if (mistakes.Count >= MaxMistakes)
+            return;
+        if (++_steps > MaxSteps || depth > MaxDepth)
+        {
+            Unknown(wide, "The schemas are too entangled to be compared", mistakes);
+            return;
+        }
+        // Begun before: what follows from it is being looked at.
+        if (!_compared.Add((wide.Pointer, narrow.Pointer)))
+            return;
+        if (JsonElement.DeepEquals(wide.Schema, narrow.Schema) && _sameDefinitions)
+            return;
+        narrow = Follow(narrow, _narrowRoot);
+        if (narrow.Schema.ValueKind == JsonValueKind.False || IsTrue(wide.Schema))
+            return;
+        if (wide.Schema.ValueKind == JsonValueKind.False)
+        {
+            Break(wide, "Nothing matches any more", mistakes);
+            return;
+        }
+        if (wide.Get("$ref") is { } reference)
+        {
+            if (Target(reference, _wideRoot) is { } target)
+                Compare(target, narrow, mistakes, depth + 1);
+            else
+                Unknown(wide.Of("$ref"), "A reference by anchor is not followed", mistakes);
+        }
+        var types = TypesOf(narrow);
+        foreach (var keyword in wide.Schema.EnumerateObject())
+        {
+            if (keyword.Name == "$ref" || SchemaKeywords.Annotations.Contains(keyword.Name))
+                continue;
+            // What is about other values than there are says nothing.
+            var about = s_numbers.Contains(keyword.Name) ? ["integer", "number"] : s_strings.Contains(keyword.Name) ? ["string"]
+                : s_arrays.Contains(keyword.Name) ? ["array"] : s_objects.Contains(keyword.Name) ? ["object"] : types;
+            if (about.Any(types.Contains))
+                CompareKeyword(keyword.Name, wide, narrow, types, mistakes, depth);
+        }
+    }
+
+    private void CompareKeyword(
+        string name, At wide, At narrow, IReadOnlyCollection<string> types, List<FieldError> mistakes, int depth)
+    {
+        var (value, at) = (wide.Schema.GetProperty(name), wide.Of(name));
+        var other = narrow.Get(name);
+        switch (name)
+        {
+            case "type":
+                var allowed = TypesOf(wide.Schema);
+                if (types.Where(type => !allowed.Contains(type) && !(type == "integer" && allowed.Contains("number"))).ToArray()
+                    is { Length: > 0 } lost)
+                    Break(at, $"No longer lets in {string.Join(", ", lost)}", mistakes);
+                return;
+            case "enum" or "const":
+                var values = Values(wide.Schema)!;
+                if (Values(narrow.Schema) is not { } given)
+                    Break(at, "Values are not restricted to these on the other side", mistakes);
+                else if (given.Any(v => !values.Any(w => JsonElement.DeepEquals(v, w))))
+                    Break(at, "Lacks values of the other side", mistakes);
+                return;
+            case "minimum" or "exclusiveMinimum" or "maximum" or "exclusiveMaximum":
+                if (!IsWithin(name, value, narrow))
+                    Break(at, "Lets in fewer numbers", mistakes);
+                return;
+            case "minLength" or "minItems" or "minProperties":
+                if (Number(value) > 0 && !(Number(other) >= Number(value))
+                    && !(name == "minProperties" && Required(narrow).Count >= Number(value)))
+                    Break(at, "Asks for more", mistakes);
+                return;
+            case "maxLength" or "maxItems" or "maxProperties":
+                if (!(Number(other) <= Number(value)))
+                    Break(at, "Lets in less", mistakes);
+                return;
+            case "multipleOf":
+                if (!(Number(other) is { } step && Number(value) is { } of && of != 0 && step % of == 0))
+                    Break(at, "Lets in fewer numbers", mistakes);
+                return;
+            case "pattern":
+                if (other is null)
+                    Break(at, "Text has no pattern on the other side", mistakes);
+                else if (!JsonElement.DeepEquals(value, other.Value))
+                    Unknown(at, "Two patterns are not compared", mistakes);
+                return;
+            case "uniqueItems":
+                if (value.ValueKind == JsonValueKind.True && other is not { ValueKind: JsonValueKind.True })
+                    Break(at, "Items may come twice on the other side", mistakes);
+                return;
+            case "required":
+                var required = Required(narrow);
+                foreach (var missing in value.EnumerateArray().Select(v => v.GetString()!).Where(p => !required.Contains(p)))
+                    Break(at, $"Requires \"{missing}\", which the other side does not", mistakes);
+                return;
+            case "properties":
+                foreach (var property in value.EnumerateObject())
+                {
+                    if (Property(narrow, property.Name) is { } theirs)
+                        Compare(at.Of(property.Name), theirs, mistakes, depth + 1);
+                }
+                return;
+            case "additionalProperties":
+                CompareAdditional(at, wide, narrow, mistakes, depth);
+                return;
+            case "items":
+                if (!SameOf("prefixItems", wide, narrow))
+                    Unknown(at, "Not compared where prefixItems differ", mistakes);
+                else
+                    Compare(at, narrow.Get("items") is null ? new At(s_true, narrow.Pointer + "/items") : narrow.Of("items"), mistakes, depth + 1);
+                return;
+            case "anyOf":
+                if (other is not { } alternatives)
+                    goto default;
+                for (var i = 0; i < alternatives.GetArrayLength(); i++)
+                {
+                    var alternative = narrow.Of("anyOf").Of(i);
+                    if (!Enumerable.Range(0, value.GetArrayLength()).Any(j => IsWithin(at.Of(j), alternative, depth)))
+                        Break(at, $"No alternative lets in what number {i} of the other side does, as far as can be judged", mistakes);
+                }
+                return;
+            case "allOf":
+                // Each is held to all that the other side says.
+                if (SameOf(name, wide, narrow) && _sameDefinitions)
+                    return;
+                for (var i = 0; i < value.GetArrayLength(); i++)
+                    Compare(at.Of(i), narrow, mistakes, depth + 1);
+                return;
+            case "then" or "else" or "minContains" or "maxContains":
+                // Judged with what they belong to; without it they say nothing.
+                return;
+            case "unevaluatedProperties" or "unevaluatedItems":
+                if (!IsTrue(value) && !(JsonElement.DeepEquals(wide.Schema, narrow.Schema) && _sameDefinitions))
+                    Unknown(at, "Not compared where anything around it differs", mistakes);
+                return;
+            default:
+                // What is no keyword says nothing.
+                if (!IsKeyword(name) || s_together.GetValueOrDefault(name, [name]).All(k => SameOf(k, wide, narrow)) && _sameDefinitions)
+                    return;
+                Unknown(at, $"{name} is only compared with the same {name}", mistakes);
+                return;
+        }
+    }
+
+    private void CompareAdditional(At at, At wide, At narrow, List<FieldError> mistakes, int depth)
+    {
+        if (IsTrue(at.Schema))
+            return;
+        if (!SameOf("patternProperties", wide, narrow) || !_sameDefinitions && narrow.Get("patternProperties") is not null)
+        {
+            Unknown(at, "Not compared where patternProperties differ", mistakes);
+            return;
+        }
+        // What the other side names, and this one doesn't.
+        if (narrow.Get("properties") is { } properties)
+        {
+            foreach (var property in properties.EnumerateObject())
+            {
+                if (wide.Get("properties") is not { } named || !named.TryGetProperty(property.Name, out _))
+                    Compare(at, narrow.Of("properties").Of(property.Name), mistakes, depth + 1);
+            }
+        }
+        var others = narrow.Get("additionalProperties") is { } additional ? narrow.Of("additionalProperties")
+            : new At(s_true, narrow.Pointer + "/additionalProperties");
+        if (at.Schema.ValueKind == JsonValueKind.False && others.Schema.ValueKind != JsonValueKind.False)
+            Break(at, "Forbids properties that the other side lets in", mistakes);
+        else
+            Compare(at, others, mistakes, depth + 1);
+    }
+
+    /// <summary>What a schema says of a property; null when it is not there.</summary>
+    private static At? Property(At schema, string name)
+    {
+        if (schema.Get("properties") is { } properties && properties.TryGetProperty(name, out _))
+            return schema.Of("properties").Of(name);
+        if (schema.Get("additionalProperties") is { ValueKind: JsonValueKind.Object } || schema.Get("patternProperties") is not null)
+        {
+            // What a pattern says of it is left out: it may be anything then.
+            return schema.Get("patternProperties") is null ? schema.Of("additionalProperties")
+                : new At(s_true, $"{schema.Pointer}/patternProperties");
+        }
+        return Required(schema).Contains(name) ? new At(s_true, $"{schema.Pointer}/required/{name}") : null;
+    }
+
+    private bool IsWithin(At wide, At narrow, int depth)
+    {
+        var mistakes = new List<FieldError>();
+        var before = _compared.ToArray();
+        Compare(wide, narrow, mistakes, depth + 1);
+        if (mistakes.Count == 0)
+            return true;
+        // Another way that leads here is to find the same.
+        _compared.Clear();
+        _compared.UnionWith(before);
+        return false;
+    }
+
+    private static bool IsWithin(string name, JsonElement bound, At narrow)
+    {
+        var isLower = name is "minimum" or "exclusiveMinimum";
+        var (closed, open) = isLower ? ("minimum", "exclusiveMinimum") : ("maximum", "exclusiveMaximum");
+        if (Number(bound) is not { } limit)
+            return false;
+        var given = Number(narrow.Get(closed));
+        var givenOpen = Number(narrow.Get(open));
+        bool Beyond(double value) => isLower ? value > limit : value < limit;
+        return given is { } c && (Beyond(c) || c == limit && name == closed) || givenOpen is { } o && (Beyond(o) || o == limit);
+    }
+
+    /// <summary>A schema that is nothing but a reference is what it refers to.</summary>
+    private static At Follow(At schema, JsonElement root)
+    {
+        for (var i = 0; i < MaxDepth && schema.Get("$ref") is { } reference; i++)
+        {
+            if (schema.Schema.EnumerateObject().Any(k => k.Name != "$ref" && !SchemaKeywords.Annotations.Contains(k.Name))
+                || Target(reference, root) is not { } target)
+                break;
+            schema = target;
+        }
+        return schema;
+    }
+
+    private static At? Target(JsonElement reference, JsonElement root)
+    {
+        var fragment = Uri.UnescapeDataString(reference.GetString()!.TrimStart('#'));
+        if (fragment.Length > 0 && fragment[0] != '/')
+            return null;
+        var at = new At(root, "");
+        foreach (var part in fragment.Split('/').Skip(1).Select(p => p.Replace("~1", "/").Replace("~0", "~")))
+        {
+            if (at.Schema.ValueKind == JsonValueKind.Array && int.TryParse(part, out var i) && i < at.Schema.GetArrayLength())
+                at = at.Of(i);
+            else if (at.Schema.ValueKind == JsonValueKind.Object && at.Schema.TryGetProperty(part, out _))
+                at = at.Of(part);
+            else
+                return null;
+        }
+        return at;
+    }
+
+    private static string[] TypesOf(At schema) =>
+        Values(schema.Schema) is { } values && schema.Get("type") is null ? [.. values.Select(TypeOf).Distinct()] : TypesOf(schema.Schema);
+
+    private static string[] TypesOf(JsonElement schema) =>
+        schema.ValueKind != JsonValueKind.Object || !schema.TryGetProperty("type", out var type)
+            ? ["null", "boolean", "object", "array", "number", "integer", "string"]
+            : type.ValueKind == JsonValueKind.Array ? [.. type.EnumerateArray().Select(t => t.GetString()!)] : [type.GetString()!];
+
+    private static string TypeOf(JsonElement value) => value.ValueKind switch
+    {
+        JsonValueKind.Null => "null",
+        JsonValueKind.True or JsonValueKind.False => "boolean",
+        JsonValueKind.Object => "object",
+        JsonValueKind.Array => "array",
+        JsonValueKind.String => "string",
+        _ => value.TryGetInt64(out _) ? "integer" : "number",
+    };
+
+    /// <summary>The values there are, if they are told one by one.</summary>
+    private static JsonElement[]? Values(JsonElement schema) =>
+        schema.ValueKind != JsonValueKind.Object ? null
+            : schema.TryGetProperty("const", out var constant) ? [constant]
+            : schema.TryGetProperty("enum", out var values) ? [.. values.EnumerateArray()] : null;
+
+    private static HashSet<string> Required(At schema) =>
+        schema.Get("required") is { } required ? [.. required.EnumerateArray().Select(p => p.GetString()!)] : [];
+
+    private static double? Number(JsonElement? value) =>
+        value is { ValueKind: JsonValueKind.Number } number && number.TryGetDouble(out var real) ? real : null;
+
+    private static bool IsTrue(JsonElement schema) =>
+        schema.ValueKind == JsonValueKind.True || schema.ValueKind == JsonValueKind.Object && schema.GetPropertyCount() == 0;
+
+    private static bool IsKeyword(string name) =>
+        SchemaKeywords.SameValue.Contains(name) || SchemaKeywords.ArraysOfSameValue.Contains(name)
+        || SchemaKeywords.MapsOfSameValue.Contains(name) || s_objects.Contains(name) || s_arrays.Contains(name)
+        || name is "$dynamicRef";
+
+    private static bool SameOf(string name, At wide, At narrow) => (wide.Get(name), narrow.Get(name)) switch
+    {
+        (null, null) => true,
+        ({ } one, { } other) => JsonElement.DeepEquals(one, other),
+        _ => false,
+    };
+
+    /// <summary>
+    /// Whether equal text means the same on both sides: what it refers to is among definitions, and those are equal.
+    /// </summary>
+    private static bool HaveSameDefinitions(JsonElement one, JsonElement other) =>
+        SameOf("$defs", new At(one, ""), new At(other, "")) && SameOf("definitions", new At(one, ""), new At(other, ""))
+        && RefersToDefinitions(one) && RefersToDefinitions(other);
+
+    private static bool RefersToDefinitions(JsonElement schema) => schema.ValueKind switch
+    {
+        JsonValueKind.Object => schema.EnumerateObject().All(member => member.Name switch
+        {
+            "$dynamicRef" => false,
+            "$ref" when member.Value.ValueKind == JsonValueKind.String =>
+                member.Value.GetString()!.StartsWith("#/$defs/", StringComparison.Ordinal)
+                || member.Value.GetString()!.StartsWith("#/definitions/", StringComparison.Ordinal),
+            _ => RefersToDefinitions(member.Value),
+        }),
+        JsonValueKind.Array => schema.EnumerateArray().All(RefersToDefinitions),
+        _ => true,
+    };
+
+    private static void Break(At at, string detail, List<FieldError> mistakes) => Add(at, detail + ".", mistakes);
+
+    private static void Unknown(At at, string detail, List<FieldError> mistakes) => Add(at, $"Can't be judged: {detail}.", mistakes);
+
+    private static void Add(At at, string detail, List<FieldError> mistakes)
+    {
+        if (mistakes.Count < MaxMistakes)
+            mistakes.Add(new FieldError(at.Pointer, detail));
+    }
+
+    /// <summary>A place in a schema.</summary>
+    private readonly record struct At(JsonElement Schema, string Pointer)
+    {
+        public JsonElement? Get(string name) =>
+            Schema.ValueKind == JsonValueKind.Object && Schema.TryGetProperty(name, out var value) ? value : null;
+
+        public At Of(string name) => new(Schema.GetProperty(name), $"{Pointer}/{name.Replace("~", "~0").Replace("/", "~1")}");
+
+        public At Of(int index) => new(Schema[index], $"{Pointer}/{index}");
+    }
+}
