@@ -24,6 +24,9 @@ internal sealed record Subscriber(
     /// <summary>What it says of its retries; null: nothing.</summary>
     public RetryPolicy? Retry { get; init; }
 
+    /// <summary>What it is sent at most; null: as much as there is.</summary>
+    public SubscriptionLimits? Limits { get; init; }
+
     /// <summary>The secrets that sign at that moment, newest first.</summary>
     public IEnumerable<string> SecretsAt(DateTimeOffset now) =>
         Secrets.Where(s => s.ExpiresAt is null || s.ExpiresAt > now).Select(s => s.Secret);
@@ -94,7 +97,7 @@ internal sealed partial class Subscribers(SecretProtector protector, ILogger<Sub
                 new(
                     """
                     SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
-                        retry::text, authentication, inbox IS NOT NULL
+                        retry::text, authentication, inbox IS NOT NULL, rate_requests, rate_seconds, concurrency
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -124,6 +127,8 @@ internal sealed partial class Subscribers(SecretProtector protector, ILogger<Sub
             reader.GetBoolean(7), IsInbox: reader.GetBoolean(11))
         {
             Retry = reader.IsDBNull(9) ? null : JsonSerializer.Deserialize<RetryPolicy>(reader.GetString(9)),
+            Limits = SubscriptionLimits.Of(
+                reader.GetFieldValue<int?>(12), reader.GetFieldValue<int?>(13), reader.GetFieldValue<int?>(14)),
         };
         try
         {
