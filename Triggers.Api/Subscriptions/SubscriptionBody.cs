@@ -50,6 +50,12 @@ internal sealed record SubscriptionChange
     /// <summary>Whether the retry policy goes.</summary>
     internal bool RemovesRetry { get; init; }
 
+    /// <summary>As when subscribing; null for never.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+
+    /// <summary>Whether the end is to change, were it to never.</summary>
+    internal bool HasExpiresAt { get; init; }
+
     /// <summary>Whether the description is to change, were it to null.</summary>
     internal bool HasDescription { get; init; }
 
@@ -68,6 +74,8 @@ internal sealed record SubscriptionChange
             NewAuthentication = authentication,
             RemovesAuthentication = fields.Has("authentication") && authentication is null,
             RemovesRetry = fields.Has("retry") && retry is null,
+            ExpiresAt = fields.Moment("expiresAt"),
+            HasExpiresAt = fields.Has("expiresAt"),
             Url = SubscriptionBody.ReadUrl(fields),
             EventTypes = SubscriptionBody.ReadEventTypes(fields),
             HasDescription = fields.Has("description"),
@@ -140,6 +148,9 @@ internal sealed record SubscriptionBody
     /// <summary>When to try again, as far as it is not as the service has it.</summary>
     public RetryBody? Retry { get; init; }
 
+    /// <summary>When it is deleted by itself; never when left out.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+
     public static SubscriptionBody Read(Fields fields)
     {
         var secret = SigningSecrets.Read(fields);
@@ -157,6 +168,7 @@ internal sealed record SubscriptionBody
             Signatures = signatures,
             NewAuthentication = fields.Object<AuthenticationBody, ReceiverAuthentication>("authentication", AuthenticationBody.Read),
             Retry = fields.Object("retry", of => RetryBody.Read(of, out _)),
+            ExpiresAt = fields.Moment("expiresAt"),
         };
     }
 

@@ -21,6 +21,7 @@ internal record SubscriptionView(
     AuthenticationView? Authentication,
     RetryPolicy? Retry,
     CircuitView Circuit,
+    DateTimeOffset? ExpiresAt,
     DateTimeOffset CreatedAt,
     DateTimeOffset UpdatedAt)
 {
@@ -39,7 +40,7 @@ internal record SubscriptionView(
         s.Secrets.Find(secret => secret is { PublicKey: not null, ExpiresAt: null })?.PublicKey,
         s.Authentication is null ? null
             : AuthenticationView.Of(JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(s.Authentication))!),
-        s.Retry, CircuitView.Of(s.Circuit), s.CreatedAt, s.UpdatedAt);
+        s.Retry, CircuitView.Of(s.Circuit), s.ExpiresAt, s.CreatedAt, s.UpdatedAt);
 }
 
 /// <summary>Whether deliveries are made, or held because attempts fail.</summary>
