@@ -67,8 +67,8 @@ internal sealed class DeliveryMetrics
             "triggers.delivery.lanes", () => lanes.CountByState(id => subscribers.Find(id) is { Enabled: false }).Select(state =>
                 new Measurement<int>(state.Count, new KeyValuePair<string, object?>("state", state.State))), "{lane}",
             "Lanes (one per subscription) in this process, by `state`: `full` (every place taken), `active`, `waiting` (for a time to "
-                + "come), `held` (the receiver fails, or wants to be left alone), `limited` (by its subscription's limits), or `paused` (the "
-                + "subscription is disabled).");
+                + "come), `held` (the receiver fails, or wants to be left alone), `limited` (by its subscription's limits), or `paused` "
+                + "(the subscription is disabled).");
         _circuitsOpened = meter.CreateCounter<long>("triggers.delivery.circuits.opened", "{circuit}",
             "Subscriptions whose circuit this process opened, because their receiver failed too often.");
         _limitsReached = meter.CreateCounter<long>("triggers.delivery.limits.reached", "{wait}",

@@ -63,6 +63,12 @@ internal sealed record SubscriptionChange
     /// <summary>Whether the retry policy goes.</summary>
     internal bool RemovesRetry { get; init; }
 
+    /// <summary>As when subscribing; null for never.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+
+    /// <summary>Whether the end is to change, were it to never.</summary>
+    internal bool HasExpiresAt { get; init; }
+
     /// <summary>Whether the description is to change, were it to null.</summary>
     internal bool HasDescription { get; init; }
 
@@ -85,6 +91,8 @@ internal sealed record SubscriptionChange
             HasRateLimit = fields.Has("rateLimit"),
             Concurrency = fields.Number("concurrency"),
             HasConcurrency = fields.Has("concurrency"),
+            ExpiresAt = fields.Moment("expiresAt"),
+            HasExpiresAt = fields.Has("expiresAt"),
             Url = SubscriptionBody.ReadUrl(fields),
             EventTypes = SubscriptionBody.ReadEventTypes(fields),
             HasDescription = fields.Has("description"),
@@ -164,6 +172,9 @@ internal sealed record SubscriptionBody
     [Range(1, SubscriptionLimits.MaxConcurrency)]
     public int? Concurrency { get; init; }
 
+    /// <summary>When it is deleted by itself; never when left out.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+
     public static SubscriptionBody Read(Fields fields)
     {
         var secret = SigningSecrets.Read(fields);
@@ -183,6 +194,7 @@ internal sealed record SubscriptionBody
             Retry = fields.Object("retry", of => RetryBody.Read(of, out _)),
             RateLimit = fields.Object("rateLimit", RateLimitBody.Read),
             Concurrency = fields.Number("concurrency"),
+            ExpiresAt = fields.Moment("expiresAt"),
         };
     }
 

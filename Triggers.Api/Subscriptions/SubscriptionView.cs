@@ -24,6 +24,7 @@ internal record SubscriptionView(
     int? Concurrency,
     LimitsInUse? LimitsInUse,
     CircuitView Circuit,
+    DateTimeOffset? ExpiresAt,
     DateTimeOffset CreatedAt,
     DateTimeOffset UpdatedAt)
 {
@@ -43,7 +44,7 @@ internal record SubscriptionView(
         s.Authentication is null ? null
             : AuthenticationView.Of(JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(s.Authentication))!),
         s.Retry, s.RateRequests is { } requests ? new RateLimitView(requests, s.RateSeconds!.Value) : null, s.Concurrency, limits,
-        CircuitView.Of(s.Circuit), s.CreatedAt, s.UpdatedAt);
+        CircuitView.Of(s.Circuit), s.ExpiresAt, s.CreatedAt, s.UpdatedAt);
 }
 
 /// <summary>A rate.</summary>

@@ -115,8 +115,8 @@ internal sealed class Permits
             if ((isUsed || isWaited) && !asks && _renewAt > now)
                 return null;
         }
-        var request = new PermitRequest(
-            lane.SubscriptionId, Limits, Limits.Concurrency is null ? 0 : lane.Busy, asks ? Wanted : isWaited ? Available(lane.Busy, now) : 0)
+        var wanted = asks ? Wanted : isWaited ? Available(lane.Busy, now) : 0;
+        var request = new PermitRequest(lane.SubscriptionId, Limits, Limits.Concurrency is null ? 0 : lane.Busy, wanted)
         {
             GivenBack = _left,
             Counted = _counted,

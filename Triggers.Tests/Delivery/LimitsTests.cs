@@ -9,8 +9,8 @@ using Triggers.Tests.Support;
 namespace Triggers.Tests.Delivery;
 
 /// <summary>
-/// Limits of a subscription, held by several delivery processes against a receiver that counts. Rates are of an hour, so that no clock has a
-/// say in what may come.
+/// Limits of a subscription, held by several delivery processes against a receiver that counts. Rates are of an hour, so that no clock
+/// has a say in what may come.
 /// </summary>
 public abstract class LimitsTests(PostgresServer postgres, RedisServer redis, KafkaServer? kafka = null) : EngineTests(postgres, kafka)
 {
@@ -99,7 +99,8 @@ public abstract class LimitsTests(PostgresServer postgres, RedisServer redis, Ka
         };
         await LimitAsync("/limited", "rate_requests = 4, rate_seconds = 3600");
         await Engine.SubscribeAsync($"{Receiver.Url}/free");
-        await Engine.StartDeliveryAsync(("ConnectionStrings:redis", await redis.ConnectionStringAsync()), ("Delivery:Retry:MaxAttempts", "9"));
+        await Engine.StartDeliveryAsync(
+            ("ConnectionStrings:redis", await redis.ConnectionStringAsync()), ("Delivery:Retry:MaxAttempts", "9"));
 
         await Engine.AppendAsync("order.created");
         await Wait.UntilAsync("nobody else waits", () => Receiver.At("/free").Count() == 9);
@@ -213,7 +214,8 @@ public abstract class LimitsTests(PostgresServer postgres, RedisServer redis, Ka
 
     /// <summary>On Kafka nobody can tell by the events that are stored.</summary>
     private Task DeliveredAsync(int deliveries) => Wait.UntilAsync($"{deliveries} are delivered", async () =>
-        await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") == deliveries, TimeSpan.FromMinutes(1));
+        await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") == deliveries,
+        TimeSpan.FromMinutes(1));
 
     /// <summary>Counts what comes to the limited one at once, and answers when the test lets it.</summary>
     private async Task CountAsync(ReceivedWebhook webhook, Microsoft.AspNetCore.Http.HttpContext context)
