@@ -11,15 +11,19 @@ using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.State;
+using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 using Triggers.ServiceDefaults;
+using Triggers.ServiceDefaults.Redis;
 
 namespace Triggers.Api.Subscriptions;
 
 /// <summary>Who gets which events pushed where. Changes take effect for events accepted after the answer.</summary>
 internal static class SubscriptionsApi
 {
-    private const string DisabledByRequest = "requested";
+    /// <summary>The reason of what somebody has disabled.</summary>
+    public const string DisabledByRequest = "requested";
+
     private const int MaxSecrets = 10;
     private static readonly TimeSpan DefaultOverlap = TimeSpan.FromHours(24);
 
@@ -51,23 +55,24 @@ internal static class SubscriptionsApi
 
     private static async Task<Created<SubscriptionWithSecret>> CreateAsync(
         HttpContext context, Caller caller, TriggersDbContext db, FirstAnswers answers, SecretProtector protector,
-        IOptions<CapOptions> caps, CancellationToken cancellationToken)
+        IOptions<CapOptions> caps, TimeProvider time, CancellationToken cancellationToken)
     {
         var key = IdempotencyKey.Of(context.Request);
         var bytes = await Body.ReadBytesAsync(context, Body.MaxBytes);
         var body = Body.Parse(bytes, SubscriptionBody.Read);
         var request = key is null ? null : Fingerprints.OfRequest(key, context.Request.Path, bytes.Span);
         var (made, repeated) = await answers.OnceAsync(
-            caller.TenantId, request, () => AddAsync(body, caller, db, protector, caps.Value, cancellationToken), cancellationToken);
+            caller.TenantId, request, () => AddAsync(body, caller, db, protector, caps.Value, time, cancellationToken), cancellationToken);
         if (repeated)
             IdempotencyKey.MarkReplayed(context.Response);
         return TypedResults.Created($"/subscriptions/{made.Subscription.Id}", new SubscriptionWithSecret(made.Subscription, made.Secret));
     }
 
     private static async Task<NewSubscription> AddAsync(
-        SubscriptionBody body, Caller caller, TriggersDbContext db, SecretProtector protector, CapOptions caps,
+        SubscriptionBody body, Caller caller, TriggersDbContext db, SecretProtector protector, CapOptions caps, TimeProvider time,
         CancellationToken cancellationToken)
     {
+        EnsureToCome(body.ExpiresAt, time);
         EnsureWithin(caps, body.EventTypes.Length, body.Headers?.Count ?? 0);
         var enabled = body.Enabled ?? true;
         string[] types = body.Signatures is { } asked ? [.. asked.Distinct()]
@@ -85,6 +90,10 @@ internal static class SubscriptionsApi
             Secrets = [.. secrets.Select(secret => SigningSecrets.Keep(secret, protector))],
             Authentication = Kept(body.NewAuthentication, protector),
             Retry = body.Retry?.ToPolicy(),
+            RateRequests = body.RateLimit?.Requests,
+            RateSeconds = RateSeconds(body.RateLimit),
+            Concurrency = body.Concurrency,
+            ExpiresAt = body.ExpiresAt,
             Enabled = enabled,
             DisabledReason = enabled ? null : DisabledByRequest,
         };
@@ -110,19 +119,42 @@ internal static class SubscriptionsApi
     }
 
     private static async Task<Ok<SubscriptionView>> GetAsync(
-        string id, Caller caller, TriggersDbContext db, SecretProtector protector, CancellationToken cancellationToken)
+        string id, Caller caller, TriggersDbContext db, SecretProtector protector, TimeProvider time, IServiceProvider services,
+        CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
-        var found = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken);
-        return TypedResults.Ok(SubscriptionView.Of(found ?? throw ApiException.NotFound("subscription"), caller, protector));
+        var found = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken)
+            ?? throw ApiException.NotFound("subscription");
+        var limits = await LimitsInUseAsync(found, services.GetService<SharedPermits>(), time);
+        return TypedResults.Ok(SubscriptionView.Of(found, caller, protector, limits));
     }
+
+    /// <summary>Null without limits, and where nobody can tell.</summary>
+    private static async Task<LimitsInUse?> LimitsInUseAsync(Subscription subscription, SharedPermits? permits, TimeProvider time)
+    {
+        if (permits is null
+            || SubscriptionLimits.Of(subscription.RateRequests, subscription.RateSeconds, subscription.Concurrency) is not { } limits)
+            return null;
+        try
+        {
+            var used = await permits.LookAsync(subscription.Id, limits).WaitAsync(RequestBudget.Redis, time);
+            return new LimitsInUse(used.Requests, used.Concurrency, used.Waiting);
+        }
+        catch (Exception e) when (RedisConnection.MeansAway(e))
+        {
+            return null;
+        }
+    }
+
+    private static int? RateSeconds(RateLimitBody? rate) => rate is null ? null : rate.PerSeconds ?? 1;
 
     private static async Task<Ok<SubscriptionView>> ChangeAsync(
         string id, HttpContext context, Caller caller, TriggersDbContext db, SecretProtector protector,
-        IOptions<CapOptions> caps, CancellationToken cancellationToken)
+        IOptions<CapOptions> caps, TimeProvider time, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         var body = await Body.ReadAsync(context, SubscriptionChange.Read);
+        EnsureToCome(body.ExpiresAt, time);
         var headers = JsonSerializer.Serialize(
             body.Headers?.ToDictionary(h => h.Key, h => h.Value is null ? null : protector.Protect(h.Value)) ?? []);
         var authentication = Kept(body.NewAuthentication, protector);
@@ -143,7 +175,11 @@ internal static class SubscriptionsApi
                 retry = CASE WHEN {body.RemovesRetry} THEN NULL WHEN {body.RetryPatch}::jsonb IS NULL THEN retry
                     ELSE nullif(
                         jsonb_strip_nulls(coalesce(retry, jsonb_build_object()) || {body.RetryPatch}::jsonb), jsonb_build_object()) END,
+                rate_requests = CASE WHEN {body.HasRateLimit} THEN {body.RateLimit?.Requests}::int ELSE rate_requests END,
+                rate_seconds = CASE WHEN {body.HasRateLimit} THEN {RateSeconds(body.RateLimit)}::int ELSE rate_seconds END,
+                concurrency = CASE WHEN {body.HasConcurrency} THEN {body.Concurrency}::int ELSE concurrency END,
                 authentication = CASE WHEN {body.RemovesAuthentication} THEN NULL ELSE coalesce({authentication}::text, authentication) END,
+                expires_at = CASE WHEN {body.HasExpiresAt} THEN {body.ExpiresAt}::timestamptz ELSE expires_at END,
                 enabled = coalesce({body.Enabled}::boolean, enabled),
                 disabled_reason = CASE {body.Enabled}::boolean
                     WHEN true THEN NULL
@@ -151,6 +187,7 @@ internal static class SubscriptionsApi
                     ELSE disabled_reason END,
                 updated_at = now()
             WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL AND inbox IS NULL
+                AND (expires_at IS NULL OR expires_at > now())
             RETURNING *
             """).ToListAsync(cancellationToken);
         var subscription = changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
@@ -187,7 +224,8 @@ internal static class SubscriptionsApi
             await ApplyAsync(db, change(caller.TenantId, key), cancellationToken);
             await transaction.CommitAsync(cancellationToken);
         }
-        return await GetAsync(id, caller, db, protector, cancellationToken);
+        var changed = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken);
+        return TypedResults.Ok(SubscriptionView.Of(changed ?? throw ApiException.NotFound("subscription"), caller, protector));
     }
 
     /// <summary>Within the context's transaction.</summary>
@@ -207,6 +245,7 @@ internal static class SubscriptionsApi
             $"""
             UPDATE subscriptions SET deleted_at = now()
             WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL AND inbox IS NULL
+                AND (expires_at IS NULL OR expires_at > now())
             """,
             cancellationToken);
         return deleted > 0 ? TypedResults.NoContent() : throw ApiException.NotFound("subscription");
@@ -226,6 +265,7 @@ internal static class SubscriptionsApi
         var found = await db.Subscriptions.FromSql(
             $"""
             SELECT * FROM subscriptions WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL AND inbox IS NULL
+                AND (expires_at IS NULL OR expires_at > now())
             FOR NO KEY UPDATE
             """).AsTracking().ToListAsync(cancellationToken);
         var subscription = found.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
@@ -253,7 +293,7 @@ internal static class SubscriptionsApi
     private static string? Kept(ReceiverAuthentication? authentication, SecretProtector protector) =>
         authentication is null ? null : protector.Protect(JsonSerializer.Serialize(authentication));
 
-    private static void EnsureWithin(CapOptions caps, int eventTypes, int headers)
+    public static void EnsureWithin(CapOptions caps, int eventTypes, int headers)
     {
         if (eventTypes > caps.EventTypesPerSubscription)
             throw ApiException.Invalid("/eventTypes", $"Must be an array of 1 to {caps.EventTypesPerSubscription}.");
@@ -261,7 +301,14 @@ internal static class SubscriptionsApi
             throw ApiException.Invalid("/headers", $"Must be an object of at most {caps.HeadersPerSubscription} members.");
     }
 
-    /// <summary>The subscriptions of the caller's tenant that are not deleted, and no inboxes.</summary>
+    /// <summary>Refuses an end that has been.</summary>
+    public static void EnsureToCome(DateTimeOffset? expiresAt, TimeProvider time)
+    {
+        if (expiresAt <= time.GetUtcNow())
+            throw ApiException.Invalid("/expiresAt", "Must be in the future.");
+    }
+
+    /// <summary>The subscriptions of the caller's tenant that have not ended, and no inboxes.</summary>
     public static IQueryable<Subscription> Living(TriggersDbContext db, Caller caller) =>
-        db.Subscriptions.Include(s => s.Circuit).Where(s => s.TenantId == caller.TenantId && s.DeletedAt == null && s.Inbox == null);
+        db.LivingSubscriptions.Include(s => s.Circuit).Where(s => s.TenantId == caller.TenantId && s.Inbox == null);
 }

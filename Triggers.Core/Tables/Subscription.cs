@@ -36,6 +36,15 @@ public sealed class Subscription
     /// <summary>When to try again, as far as it is not as the service has it; null: as the service has it.</summary>
     public RetryPolicy? Retry { get; set; }
 
+    /// <summary>How many requests it is sent at most in any <see cref="RateSeconds"/>; null: as many as there are.</summary>
+    public int? RateRequests { get; set; }
+
+    /// <summary>The time that <see cref="RateRequests"/> counts for.</summary>
+    public int? RateSeconds { get; set; }
+
+    /// <summary>How many requests it is sent at once at most, by all processes together; null: as many as it stands.</summary>
+    public int? Concurrency { get; set; }
+
     /// <summary>A disabled subscription gets no new deliveries, and those it has wait.</summary>
     public bool Enabled { get; set; } = true;
 
@@ -44,6 +53,12 @@ public sealed class Subscription
     /// too long. Null while enabled.
     /// </summary>
     public string? DisabledReason { get; set; }
+
+    /// <summary>Whether it is a REST hook: its address is its name, and a 410 deletes it.</summary>
+    public bool IsHook { get; init; }
+
+    /// <summary>When it ends by itself, by the database's clock; null for never.</summary>
+    public DateTimeOffset? ExpiresAt { get; set; }
 
     /// <summary>The name of an inbox, whose deliveries wait until somebody receives them; null where webhooks are sent.</summary>
     public string? Inbox { get; init; }
