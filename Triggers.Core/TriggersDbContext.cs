@@ -66,6 +66,7 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
         modelBuilder.Entity<EventTypeVersion>(e =>
         {
             e.HasKey(x => new { x.EventTypeId, x.Version });
+            e.HasOne<EventType>().WithMany().HasForeignKey(x => x.EventTypeId).HasPrincipalKey(x => x.Id);
             e.Property(x => x.CreatedAt).HasDefaultValueSql("now()");
         });
         modelBuilder.Entity<Subscription>(e =>

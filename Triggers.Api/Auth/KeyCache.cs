@@ -73,7 +73,11 @@ internal sealed class KeyCache(
         {
             // Whose a key is that is being looked up nobody knows yet.
             foreach (var entry in _known.Values)
-                entry.IsOver |= !entry.Answer.Value.IsCompletedSuccessfully || entry.Answer.Value.Result is { } c && KeysOf(c.TenantId) == name;
+            {
+                var answer = entry.Answer.Value;
+                if (!answer.IsCompletedSuccessfully || answer.Result is { } caller && KeysOf(caller.TenantId) == name)
+                    entry.IsOver = true;
+            }
         }
         else
         {

@@ -12,7 +12,8 @@ namespace Triggers.Api.Auth;
 internal sealed partial class KeyChanges(KeyCache keys, TimeProvider time, ILogger<KeyChanges> logger, RedisConnection? redis = null)
     : BackgroundLoop(time, logger)
 {
-    // A message is the hash of a key's secret in hex, empty for all keys, or the name of a tenant's (which the version before ignores). It is no secret: keys are too random to be guessed.
+    // A message is the hash of a key's secret in hex, empty for all keys, or the name of a tenant's (which the version before ignores).
+    // It is no secret: keys are too random to be guessed.
     private static readonly RedisChannel Channel = RedisChannel.Literal("triggers:keys");
 
     /// <summary>A key was revoked or changed.</summary>

@@ -25,9 +25,10 @@ internal static class AsyncApi
         var tenant = await db.Tenants.FirstAsync(t => t.Id == caller.TenantId, cancellationToken);
         var length = await db.EventTypes.Where(t => t.TenantId == caller.TenantId)
             .SumAsync(t => (t.Example ?? "").Length
-                + db.EventTypeVersions.Where(v => v.EventTypeId == t.Id && v.Version == t.Version).Sum(v => v.Schema.Length), cancellationToken);
+                + db.EventTypeVersions.Where(v => v.EventTypeId == t.Id && v.Version == t.Version).Sum(v => v.Schema.Length),
+                cancellationToken);
         if (length > MaxCharacters)
-            throw new ApiException(ErrorCodes.LimitReached, "The schemas and examples of all types are longer than a document may be: 8 MiB.");
+            throw new ApiException(ErrorCodes.LimitReached, "The schemas and examples of all types have more than 8 MiB.");
         var types = await (
             from t in db.EventTypes
             where t.TenantId == caller.TenantId
@@ -136,9 +137,11 @@ internal static class AsyncApi
                 members[name] = root + place;
             else if (SchemaKeywords.SameValue.Contains(name) || SchemaKeywords.Part.Contains(name))
                 Moved(value, root);
-            else if (value is JsonArray items && (SchemaKeywords.ArraysOfSameValue.Contains(name) || SchemaKeywords.ArraysOfPart.Contains(name)))
+            else if (value is JsonArray items
+                && (SchemaKeywords.ArraysOfSameValue.Contains(name) || SchemaKeywords.ArraysOfPart.Contains(name)))
                 items.ToList().ForEach(item => Moved(item, root));
-            else if (value is JsonObject map && (SchemaKeywords.MapsOfSameValue.Contains(name) || SchemaKeywords.MapsOfPart.Contains(name)))
+            else if (value is JsonObject map
+                && (SchemaKeywords.MapsOfSameValue.Contains(name) || SchemaKeywords.MapsOfPart.Contains(name)))
                 map.ToList().ForEach(entry => Moved(entry.Value, root));
         }
         return schema;

@@ -38,10 +38,10 @@ internal sealed record EventTypeBody
     public SchemaCompatibility? Compatibility { get; init; }
 
     /// <summary>JSON Schema 2020-12 of <c>data</c>, at most 64 KiB, complete in itself: version 1.</summary>
-    public RawJson? Schema { get; init; }
+    public RawJson Schema { get; init; }
 
     /// <summary>A <c>data</c> that matches the schema, at most 64 KiB.</summary>
-    public RawJson? Example { get; init; }
+    public RawJson Example { get; init; }
 
     /// <summary>Why it should not be used any more, and what instead: it is deprecated then.</summary>
     [Length(1, MaxTextLength)]
@@ -65,10 +65,11 @@ internal sealed record EventTypeBody
         };
     }
 
-    internal static RawJson? ReadSchema(Fields fields)
+    /// <summary>Nothing where it is left out.</summary>
+    internal static RawJson ReadSchema(Fields fields)
     {
         if (fields.Json("schema", SchemaOutline.MaxBytes) is not { } schema)
-            return null;
+            return default;
         try
         {
             EventSchema.Compile(schema);
@@ -81,8 +82,9 @@ internal sealed record EventTypeBody
         return Raw(schema);
     }
 
-    internal static RawJson? ReadExample(Fields fields) =>
-        fields.Json("example", MaxExampleLength) is { } example ? Raw(example) : null;
+    /// <summary>Nothing where it is left out, or null.</summary>
+    internal static RawJson ReadExample(Fields fields) =>
+        fields.Json("example", MaxExampleLength) is { } example ? Raw(example) : default;
 
     private static RawJson Raw(JsonElement element) => new(Encoding.UTF8.GetBytes(element.GetRawText()));
 }
@@ -111,10 +113,10 @@ internal sealed record EventTypeChange
 
     /// <summary>The next version, unless it is the newest already. Events are held to it within seconds.</summary>
     [NotRemovable]
-    public RawJson? Schema { get; init; }
+    public RawJson Schema { get; init; }
 
     /// <summary>As when making it; null removes it.</summary>
-    public RawJson? Example { get; init; }
+    public RawJson Example { get; init; }
 
     /// <summary>As when making it; null: it is not deprecated any more.</summary>
     [Length(1, EventTypeBody.MaxTextLength)]
@@ -154,7 +156,7 @@ internal record EventTypeView(
         t.CreatedAt, t.UpdatedAt);
 }
 
-/// <summary>An event type as clients see it.</summary>
+/// <summary>An event type as clients see it, with its newest schema; null where it has none.</summary>
 internal sealed record EventTypeDetails(
     string Id,
     string Name,
@@ -166,15 +168,16 @@ internal sealed record EventTypeDetails(
     string? Deprecation,
     DateTimeOffset CreatedAt,
     DateTimeOffset UpdatedAt,
-    RawJson? Schema,
-    RawJson? Example)
+    RawJson Schema,
+    RawJson Example)
     : EventTypeView(Id, Name, Description, Group, Mode, Compatibility, Version, Deprecation, CreatedAt, UpdatedAt)
 {
     public static EventTypeDetails Of(EventType t, string? schema) => new(
         TypeId.Format(TypeId.EventType, t.Id), t.Name, t.Description, t.GroupName, t.Mode, t.Compatibility, t.Version, t.Deprecation,
         t.CreatedAt, t.UpdatedAt, Raw(schema), Raw(t.Example));
 
-    private static RawJson? Raw(string? json) => json is null ? null : new RawJson(Encoding.UTF8.GetBytes(json));
+    // JSON's null where there is none.
+    private static RawJson Raw(string? json) => new(Encoding.UTF8.GetBytes(json ?? "null"));
 }
 
 /// <summary>A version of a schema on a list.</summary>

@@ -19,10 +19,10 @@ internal static class EventTypeDocs
         + ""","example":{"orderId":1042,"total":12.5}}""";
 
     public static readonly Operation Create = new("createEventType", Group, "Describe an event type",
-        "Holds within seconds for what is published with any key of the tenant, by every process. `off` describes, `warn` accepts what does "
-        + "not match, counts it, and says so in the answer (`warnings`), `enforce` refuses it with 422 `schema_violation`. The schema is JSON "
-        + "Schema 2020-12 and complete in itself: `$ref` leads to a place in it, nothing is fetched, and patterns match in linear time. "
-        + "Whether types that are not described are refused is said at the tenant (`unknownEventTypes`).")
+        "Holds within seconds for what is published with any key of the tenant, by every process. `off` describes, `warn` accepts what "
+        + "does not match, counts it, and says so in the answer (`warnings`), `enforce` refuses it with 422 `schema_violation`. The schema "
+        + "is JSON Schema 2020-12 and complete in itself: `$ref` leads to a place in it, nothing is fetched, and patterns match in linear "
+        + "time. Whether types that are not described are refused is said at the tenant (`unknownEventTypes`).")
     {
         Body = new(typeof(EventTypeBody),
             $$$"""{"name":"order.created","group":"orders","mode":"enforce","compatibility":"backward","schema":{{{Schema}}},"example":{"orderId":1042,"total":12.5}}"""),
@@ -47,11 +47,12 @@ internal static class EventTypeDocs
 
     public static readonly Operation Change = new("changeEventType", Group, "Change an event type",
         "JSON merge patch (RFC 7396) of all but `schema` and `example`, which are replaced as a whole: members that are not there stay. A "
-        + "schema is the next version, and refused with 409 `incompatible_schema` if it is not as compatible with the one before as the type "
-        + "asks for, or if that can't be judged; the same schema once more changes nothing.")
+        + "schema is the next version, and refused with 409 `incompatible_schema` if it is not as compatible with the one before as the "
+        + "type asks for, or if that can't be judged; the same schema once more changes nothing.")
     {
         Body = new(typeof(EventTypeChange), """{"mode":"warn","deprecation":"Use order.placed."}"""),
-        AnswerExample = s_example.Replace("\"enforce\"", "\"warn\"").Replace("\"deprecation\":null", "\"deprecation\":\"Use order.placed.\""),
+        AnswerExample = s_example.Replace("\"enforce\"", "\"warn\"")
+            .Replace("\"deprecation\":null", "\"deprecation\":\"Use order.placed.\""),
         Errors = [ErrorCodes.IncompatibleSchema, ErrorCodes.LimitReached],
     };
 
@@ -72,8 +73,8 @@ internal static class EventTypeDocs
     };
 
     public static readonly Operation AsyncApi = new("getAsyncApi", Group, "Get the AsyncAPI document",
-        "AsyncAPI 3.0, made of the tenant's event types: for each a channel, a message with its schema and example, and the operation by which "
-        + "it is sent to subscribers.")
+        "AsyncAPI 3.0, made of the tenant's event types: for each a channel, a message with its schema and example, and the operation by "
+        + "which it is sent to subscribers.")
     {
         AnswerExample =
             """{"asyncapi":"3.0.0","info":{"title":"Events","version":"3"},"defaultContentType":"application/json","channels":{},"operations":{},"components":{}}""",

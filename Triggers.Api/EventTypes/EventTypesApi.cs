@@ -40,9 +40,9 @@ internal static class EventTypesApi
         CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, EventTypeBody.Read);
-        if (body.Schema is null && body.Mode is not (null or ContractMode.Off))
+        if (body.Schema.Utf8.IsEmpty && body.Mode is not (null or ContractMode.Off))
             throw NeedsSchema();
-        EnsureMatches(body.Example, body.Schema);
+        EnsureMatches(Text(body.Example), Text(body.Schema));
         var type = new EventType
         {
             TenantId = caller.TenantId,
@@ -52,7 +52,7 @@ internal static class EventTypesApi
             GroupName = body.Group,
             Mode = body.Mode ?? ContractMode.Off,
             Compatibility = body.Compatibility ?? SchemaCompatibility.None,
-            Version = body.Schema is null ? 0 : 1,
+            Version = body.Schema.Utf8.IsEmpty ? 0 : 1,
             Example = Text(body.Example),
             Deprecation = body.Deprecation,
         };
@@ -62,10 +62,11 @@ internal static class EventTypesApi
             const string Taken = "There is an event type with this name.";
             throw new ApiException(ErrorCodes.NameTaken, Taken, [new FieldError("/name", Taken)]);
         }
-        await OfTenant(db, caller).EnsureRoomAsync(caps.Value.EventTypesPerTenant, "event types of a tenant; delete one first", cancellationToken);
+        await OfTenant(db, caller).EnsureRoomAsync(
+            caps.Value.EventTypesPerTenant, "event types of a tenant; delete one first", cancellationToken);
         db.Add(type);
-        if (body.Schema is { } schema)
-            db.Add(NewVersion(type.Id, 1, schema));
+        if (type.Version > 0)
+            db.Add(NewVersion(type.Id, 1, body.Schema));
         await db.SaveChangesAsync(cancellationToken);
         if (transaction is not null)
             await transaction.CommitAsync(cancellationToken);
@@ -97,7 +98,7 @@ internal static class EventTypesApi
         await using var transaction = await db.LockTenantAsync(caller.TenantId, cancellationToken);
         var type = await FindAsync(db, caller, name, cancellationToken);
         var schema = await SchemaAsync(db, type, cancellationToken);
-        if (body.Schema is { } next && !AreSame(schema, next))
+        if (body.Schema is { Utf8.IsEmpty: false } next && !AreSame(schema, next))
         {
             EnsureCompatible(body.Compatibility ?? type.Compatibility, schema, next);
             if (type.Version == MaxVersions)
@@ -118,12 +119,12 @@ internal static class EventTypesApi
             type.Deprecation = body.Deprecation;
         if (body.Members.Contains("example"))
             type.Example = Text(body.Example);
-        EnsureMatches(Raw(type.Example), Raw(schema));
+        EnsureMatches(type.Example, schema);
         var changed = await db.EventTypes.FromSql(
             $"""
-            UPDATE event_types SET description = {type.Description}, group_name = {type.GroupName}, mode = {SnakeCase<ContractMode>.Of(type.Mode)},
-                compatibility = {SnakeCase<SchemaCompatibility>.Of(type.Compatibility)}, version = {type.Version}, example = {type.Example},
-                deprecation = {type.Deprecation}, updated_at = now()
+            UPDATE event_types SET description = {type.Description}, group_name = {type.GroupName},
+                mode = {SnakeCase<ContractMode>.Of(type.Mode)}, compatibility = {SnakeCase<SchemaCompatibility>.Of(type.Compatibility)},
+                version = {type.Version}, example = {type.Example}, deprecation = {type.Deprecation}, updated_at = now()
             WHERE tenant_id = {caller.TenantId} AND name = {name}
             RETURNING *
             """).ToListAsync(cancellationToken);
@@ -156,10 +157,11 @@ internal static class EventTypesApi
         string name, string version, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var type = await FindAsync(db, caller, name, cancellationToken);
-        var found = int.TryParse(version, System.Globalization.NumberStyles.None, null, out var number)
-            ? await db.EventTypeVersions.FirstOrDefaultAsync(v => v.EventTypeId == type.Id && v.Version == number, cancellationToken) : null;
-        return found is null ? throw ApiException.NotFound("version of this event type")
-            : TypedResults.Ok(new EventTypeVersionDetails(found.Version, found.CreatedAt, Raw(found.Schema)!.Value));
+        var isNumber = int.TryParse(version, System.Globalization.NumberStyles.None, null, out var number);
+        var found = await db.EventTypeVersions.FirstOrDefaultAsync(
+            v => isNumber && v.EventTypeId == type.Id && v.Version == number, cancellationToken);
+        return found is null ? throw ApiException.NotFound("version of this event type") : TypedResults.Ok(
+            new EventTypeVersionDetails(found.Version, found.CreatedAt, new RawJson(Encoding.UTF8.GetBytes(found.Schema))));
     }
 
     private static IQueryable<EventType> OfTenant(TriggersDbContext db, Caller caller) =>
@@ -185,11 +187,11 @@ internal static class EventTypesApi
         return JsonElement.DeepEquals(one.RootElement, two.RootElement);
     }
 
-    private static void EnsureMatches(RawJson? example, RawJson? schema)
+    private static void EnsureMatches(string? example, string? schema)
     {
-        if (example is not { } data || schema is null)
+        if (example is null || schema is null)
             return;
-        var mistakes = EventSchema.Compile(Text(schema)!).Judge(data.Utf8, new Steps(), FieldErrors.Max);
+        var mistakes = EventSchema.Compile(schema).Judge(Encoding.UTF8.GetBytes(example), new Steps(), FieldErrors.Max);
         if (mistakes.Count > 0)
         {
             throw new ApiException(ErrorCodes.InvalidRequest, "The example does not match the schema.",
@@ -213,7 +215,7 @@ internal static class EventTypesApi
         {
             // Its pointers lead into the version before.
             mistakes.AddRange(SchemaComparison.WhyNotAll(one.RootElement, two.RootElement)
-                .Select(m => new FieldError("/schema", $"Forward: at {(m.Pointer.Length == 0 ? "the root" : m.Pointer)} of the version before: {m.Detail}")));
+                .Select(m => new FieldError("/schema", $"Forward: \"{m.Pointer}\" of the version before: {m.Detail}")));
         }
         if (mistakes.Count > 0)
         {
@@ -222,9 +224,7 @@ internal static class EventTypesApi
         }
     }
 
-    private static string? Text(RawJson? json) => json is { } raw ? Encoding.UTF8.GetString(raw.Utf8.Span) : null;
-
-    private static RawJson? Raw(string? json) => json is null ? null : new RawJson(Encoding.UTF8.GetBytes(json));
+    private static string? Text(RawJson json) => json.Utf8.IsEmpty ? null : Encoding.UTF8.GetString(json.Utf8.Span);
 
     private static ApiException NeedsSchema() => ApiException.Invalid("/mode", "Without a schema it can only be off.");
 

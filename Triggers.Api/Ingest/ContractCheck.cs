@@ -24,7 +24,7 @@ internal sealed class ContractCheck(Contracts contracts, ApiMetrics metrics)
     {
         var tenant = await contracts.OfAsync(caller, cancellationToken);
         // All events of a request share its steps.
-        var steps = new Steps();
+        var steps = new Steps(events.Sum(e => (long)e.Data.Length));
         var traced = 0;
         foreach (var e in events)
         {

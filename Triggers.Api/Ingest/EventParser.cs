@@ -27,8 +27,8 @@ internal sealed class ParsedEvent
     public ErrorCode? ContractRefusal { get; private set; }
 
     /// <summary>What its refusal is called: more than one mistake is just not valid.</summary>
-    public ErrorCode Code =>
-        ContractRefusal ?? (EventTypePattern.IsSystem(Type) && Errors.Count == 1 ? ErrorCodes.ReservedEventType : ErrorCodes.InvalidRequest);
+    public ErrorCode Code => ContractRefusal
+        ?? (EventTypePattern.IsSystem(Type) && Errors.Count == 1 ? ErrorCodes.ReservedEventType : ErrorCodes.InvalidRequest);
 
     /// <summary>How many more mistakes the request has room for, beside the first of each event.</summary>
     public required MistakesLeft Room { get; init; }

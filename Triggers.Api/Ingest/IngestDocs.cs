@@ -54,8 +54,8 @@ internal static class IngestDocs
 
     public static readonly Operation Publish = new("publishEvent", Group, "Publish an event",
         "Answers once the event is durable. At most 1 MiB. An event with an `externalId` that was accepted before, with the same "
-        + "content, answers as the first did; with other content it is refused. What the tenant's `/event-types` say against it refuses it too, "
-        + "or is in `warnings`.")
+        + "content, answers as the first did; with other content it is refused. What the tenant's `/event-types` say against it "
+        + "refuses it, too, or is in `warnings`.")
     {
         Headers = [IdempotencyKey.Parameter],
         Body = new(typeof(PublishEvent),

@@ -26,7 +26,12 @@ internal static class BoundedDialect
     public static JsonSchema Compile(ReadOnlyMemory<byte> written)
     {
         // Registries of its own: it finds nothing of other schemas, nor they of it. There is nothing that fetches.
-        var options = new BuildOptions { SchemaRegistry = new SchemaRegistry(), DialectRegistry = new DialectRegistry(), Dialect = s_dialect };
+        var options = new BuildOptions
+        {
+            SchemaRegistry = new SchemaRegistry(),
+            DialectRegistry = new DialectRegistry(),
+            Dialect = s_dialect,
+        };
         using var document = JsonDocument.Parse(written);
         return JsonSchema.Build(document.RootElement.Clone(), options);
     }
@@ -91,7 +96,7 @@ internal static class BoundedDialect
                 : value.EnumerateObject().ToDictionary(entry => entry.Name, entry => SchemaPattern.Compile(entry.Name, out _));
     }
 
-    /// <summary>Where only the verdict is asked for, without annotations and paths, and what is no schema of many keywords at once.</summary>
+    /// <summary>Where only the verdict is asked for: without annotations and paths, and what is simple without more ado.</summary>
     private sealed class Properties : PropertiesKeyword
     {
         public override void BuildSubschemas(KeywordData keyword, BuildContext context)
@@ -239,6 +244,9 @@ internal sealed class StepsKeyword : IKeywordHandler
     /// <param name="OfSquare">What of it may compare each item with each.</param>
     private sealed record Cost(long Each, long OfBytes, long OfSquare)
     {
+        // To come to a schema costs as much as some keywords.
+        private const long Base = 10;
+
         public long Of(JsonElement value)
         {
             long count = value.ValueKind switch
@@ -248,7 +256,8 @@ internal sealed class StepsKeyword : IKeywordHandler
                 _ => 0,
             };
             var bytes = OfBytes == 0 ? 0 : (long)JsonMarshal.GetRawUtf8Value(value).Length;
-            return Each + Each * count / 32 + OfBytes * bytes / 64 + (value.ValueKind == JsonValueKind.Array ? OfSquare * count * count / 64 : 0);
+            var pairs = value.ValueKind == JsonValueKind.Array ? count * count : 0;
+            return Base + Each + Each * count / 32 + OfBytes * bytes / 64 + OfSquare * pairs / 64;
         }
     }
 }

@@ -162,7 +162,7 @@ internal sealed class SchemaComparison
                 if (!SameOf("prefixItems", wide, narrow))
                     Unknown(at, "Not compared where prefixItems differ", mistakes);
                 else
-                    Compare(at, narrow.Get("items") is null ? new At(s_true, narrow.Pointer + "/items") : narrow.Of("items"), mistakes, depth + 1);
+                    Compare(at, narrow.OfOrTrue("items"), mistakes, depth + 1);
                 return;
             case "anyOf":
                 if (other is not { } alternatives)
@@ -215,8 +215,7 @@ internal sealed class SchemaComparison
                     Compare(at, narrow.Of("properties").Of(property.Name), mistakes, depth + 1);
             }
         }
-        var others = narrow.Get("additionalProperties") is { } additional ? narrow.Of("additionalProperties")
-            : new At(s_true, narrow.Pointer + "/additionalProperties");
+        var others = narrow.OfOrTrue("additionalProperties");
         if (at.Schema.ValueKind == JsonValueKind.False && others.Schema.ValueKind != JsonValueKind.False)
             Break(at, "Forbids properties that the other side lets in", mistakes);
         else
@@ -376,6 +375,8 @@ internal sealed class SchemaComparison
             Schema.ValueKind == JsonValueKind.Object && Schema.TryGetProperty(name, out var value) ? value : null;
 
         public At Of(string name) => new(Schema.GetProperty(name), $"{Pointer}/{name.Replace("~", "~0").Replace("/", "~1")}");
+
+        public At OfOrTrue(string name) => Get(name) is null ? new At(s_true, $"{Pointer}/{name}") : Of(name);
 
         public At Of(int index) => new(Schema[index], $"{Pointer}/{index}");
     }

@@ -183,7 +183,12 @@ internal sealed class SchemaOutline
             case "minLength" or "maxLength" or "multipleOf" or "minimum" or "maximum" or "exclusiveMinimum" or "exclusiveMaximum":
                 cost.OfBytes++;
                 break;
-            case "propertyNames" or "additionalProperties":
+            case "propertyNames":
+                // Makes a value of each name.
+                cost.OfBytes++;
+                cost.Each += 200;
+                break;
+            case "additionalProperties":
                 cost.OfBytes++;
                 break;
             case "unevaluatedProperties" or "unevaluatedItems":

@@ -4,12 +4,13 @@ namespace Triggers.Api.Schemas;
 /// What a request may spend on schemas, counted and not timed, so that the same request is always judged alike. A step is about 50 ns:
 /// the whole of it is well below the time of a request.
 /// </summary>
-internal sealed class Steps(long left = Steps.PerRequest)
+/// <param name="bytes">Of data that there are to judge.</param>
+internal sealed class Steps(long bytes = 0)
 {
-    /// <summary>What a request has, however many events it brings.</summary>
-    public const long PerRequest = 1_000_000;
+    private const long PerRequest = 1_000_000;
+    private const long PerByte = 2;
 
-    private long _left = left;
+    private long _left = PerRequest + PerByte * bytes;
 
     /// <summary>Spends some.</summary>
     /// <exception cref="StepsExceededException">There are not as many left.</exception>

@@ -263,7 +263,9 @@ internal sealed partial class Contract
         foreach (var child in node switch
         {
             JsonObject members =>
-                members.Where(m => m.Key is not ("enum" or "example" or "examples" or "default")).Select(m => m.Value).ToArray(),
+                // A member of this name is a schema, and an example is none.
+                members.Where(m => m.Key is not ("enum" or "example" or "examples" or "default")
+                    || m.Value is JsonObject { Count: 1 } only && only.ContainsKey("$ref")).Select(m => m.Value).ToArray(),
             JsonArray items => [.. items],
             _ => [],
         })

@@ -69,7 +69,7 @@ public sealed class EventSchemaTests
         // Endless: no part of the value is come to in between.
         { """{"$ref":"#"}""", "" },
         { """{"allOf":[{"$ref":"#"}]}""", "" },
-        { """{"anyOf":[{"not":{"$ref":"#/anyOf/0"}}]}""", "/anyOf/0" },
+        { """{"anyOf":[{"not":{"$ref":"#/anyOf/0"}}]}""", "" },
         { """{"$dynamicAnchor":"a","if":{"$dynamicRef":"#a"}}""", "" },
         { """{"$defs":{"a":{"$ref":"#/$defs/b"},"b":{"oneOf":[{"$ref":"#/$defs/a"}]}},"items":{"$ref":"#/$defs/a"}}""", "/$defs/a" },
         // 2^40 schemas about one value.
@@ -83,7 +83,10 @@ public sealed class EventSchemaTests
         { $$"""{"pattern":"{{new string('a', 600)}}"}""", "/pattern" },
         { $$"""{"pattern":"{{new string('(', 200)}}{{new string(')', 200)}}"}""", "/pattern" },
         { """{"patternProperties":{"(x+x+)+\\1":true}}""", "/patternProperties/(x+x+)+\\1" },
-        { "{\"patternProperties\":{" + string.Join(',', Enumerable.Range(0, 101).Select(i => $"\"a{i}\":true")) + "}}", "/patternProperties/a100" },
+        {
+            "{\"patternProperties\":{" + string.Join(',', Enumerable.Range(0, 101).Select(i => $"\"a{i}\":true")) + "}}",
+            "/patternProperties/a100"
+        },
         { Nested(41), Pointer(41) },
         { $$"""{"allOf":[{{string.Join(',', Enumerable.Repeat("{}", 2_001))}}]}""", "" },
         { $$"""{"enum":["{{new string('x', 70_000)}}"]}""", "" },
@@ -97,7 +100,7 @@ public sealed class EventSchemaTests
         { """{"multipleOf":0}""", "/multipleOf" },
         { """{"type":"string","type":"number"}""", "/type" },
         { """{"properties":{"a":true,"a":false}}""", "/properties/a" },
-        { """{"title":"\ud800","type":"\ud800"}""", "/type" },
+        { """{"title":"\ud800","type":"\ud800"}""", "" },
         { """{"$triggers:steps":[0,0,0]}""", "/$triggers:steps" },
         { "1", "" },
         { "[]", "" },
@@ -114,8 +117,7 @@ public sealed class EventSchemaTests
 
     public static TheoryData<string, string> TooMuch => new()
     {
-        // Patterns are about every name and text.
-        { """{"pattern":"^(a|aa)+$"}""", Text(1_000_000) },
+        { """{"pattern":"^(ab?|[ac]{900})+$"}""", Text(1_000_000) },
         { "{\"items\":{\"enum\":[" + string.Join(',', Enumerable.Range(0, 1_000)) + "]}}", Array(100_000, "1001") },
         { """{"uniqueItems":true}""", Array(100_000, "1") },
         { """{"properties":{"a":{"$ref":"#"},"b":{"$ref":"#"}},"allOf":[{"properties":{"a":{"$ref":"#"}}},{"properties":{"a":{"$ref":"#"}}}]}""",

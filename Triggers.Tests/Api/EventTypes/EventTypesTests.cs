@@ -17,7 +17,7 @@ public abstract class EventTypesTests(ApiFixture api)
         var tenant = await api.NewTenantAsync();
 
         var made = (await tenant.Client.PostAsync("/event-types",
-            $$"""{"name":"order.created","description":"placed","group":"orders","mode":"warn","compatibility":"full","schema":{{Order}},"example":{"orderId":1}}"""))
+            $$$"""{"name":"order.created","description":"placed","group":"orders","mode":"warn","compatibility":"full","schema":{{{Order}}},"example":{"orderId":1}}"""))
                 .Is(201);
         Assert.StartsWith("typ_", made.Id);
         Assert.Equal("/event-types/order.created", made.Headers["Location"]);
@@ -103,7 +103,7 @@ public abstract class EventTypesTests(ApiFixture api)
         Assert.Equal(["/data/orderId", "/data/lines/1"], refused.Pointers);
         (await tenant.Client.PostAsync("/events", """{"type":"order.created","data":{}}""")).IsProblem(422, "schema_violation");
         var many = (await tenant.Client.PostAsync("/events",
-            $$"""{"type":"order.created","data":{"orderId":1,"lines":[{{string.Join(',', Enumerable.Repeat("{}", 500))}}]}}"""))
+            $$$"""{"type":"order.created","data":{"orderId":1,"lines":[{{{string.Join(',', Enumerable.Repeat("{}", 500))}}}]}}"""))
                 .IsProblem(422, "schema_violation");
         Assert.Equal(100, many.Pointers.Length);
 

@@ -70,8 +70,8 @@ public sealed class SchemaComparisonTests
     [InlineData("""{"unevaluatedProperties":false}""", """{"unevaluatedProperties":false,"properties":{"a":true}}""", "/unevaluatedProperties")]
     [InlineData("""{"oneOf":[{"$ref":"#/$defs/n"}],"$defs":{"n":{"type":"integer"}}}""",
         """{"oneOf":[{"$ref":"#/$defs/n"}],"$defs":{"n":{"type":"number"}}}""", "/oneOf")]
-    public void What_can_not_be_judged_is_said_so(string wide, string narrow, string place) =>
-        Assert.Contains(WhyNotAll(wide, narrow), m => m.Pointer == place && m.Detail.StartsWith("Can't be judged", StringComparison.Ordinal));
+    public void What_can_not_be_judged_is_said_so(string wide, string narrow, string place) => Assert.Contains(
+        WhyNotAll(wide, narrow), m => m.Pointer == place && m.Detail.StartsWith("Can't be judged", StringComparison.Ordinal));
 
     [Fact]
     public void Schemas_that_are_too_entangled_come_to_an_end()
@@ -99,7 +99,8 @@ public sealed class SchemaComparisonTests
         var schema = Gen.Recursive<string>((depth, inner) => depth >= 2 ? leaf : Gen.OneOf(
             leaf,
             Gen.Select(inner, inner, Gen.Int[0, 7], (a, b, bits) =>
-                "{\"properties\":{\"a\":" + a + ((bits & 1) > 0 ? $",\"b\":{b}" : "") + "}" + ((bits & 2) > 0 ? ",\"required\":[\"a\"]" : "")
+                "{\"properties\":{\"a\":" + a + ((bits & 1) > 0 ? $",\"b\":{b}" : "") + "}"
+                    + ((bits & 2) > 0 ? ",\"required\":[\"a\"]" : "")
                     + ((bits & 4) > 0 ? ",\"additionalProperties\":false" : "") + "}"),
             Gen.Select(inner, Gen.Bool, (a, typed) => "{\"items\":" + a + (typed ? ",\"type\":\"array\",\"maxItems\":2}" : "}")),
             Gen.Select(inner, inner, (a, b) => $$"""{"anyOf":[{{a}},{{b}}]}"""),
