@@ -175,6 +175,15 @@ public sealed class Hooks : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0024_hooks.sql"));
 }
 
+/// <summary>0025_client_certificates.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0025_client_certificates")]
+public sealed class ClientCertificates : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0025_client_certificates.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

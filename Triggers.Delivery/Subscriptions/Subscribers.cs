@@ -6,6 +6,7 @@ using NpgsqlTypes;
 using Triggers.Core;
 using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
+using Triggers.Delivery.Attempts;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.Subscriptions;
@@ -17,6 +18,9 @@ internal sealed record Subscriber(
 {
     /// <summary>What the receiver knows its caller by, beside the signature; null: nothing.</summary>
     public ReceiverAuthentication? Authentication { get; init; }
+
+    /// <summary>What the receiver knows its caller by in the TLS handshake; null: nothing.</summary>
+    public CertificateOf? ClientCertificate { get; init; }
 
     /// <summary>Whether its secrets can't be decrypted, so that nothing can be sent.</summary>
     public bool IsUnreadable { get; init; }
@@ -105,7 +109,7 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                     """
                     SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
                         retry::text, authentication, inbox IS NOT NULL,
-                        extract(epoch FROM expires_at - clock_timestamp())::float8
+                        extract(epoch FROM expires_at - clock_timestamp())::float8, client_certificate
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -152,6 +156,7 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                 }),
                 Authentication = reader.IsDBNull(10) ? null
                     : JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(reader.GetString(10))),
+                ClientCertificate = reader.IsDBNull(13) ? null : new(subscriber.Id, protector.Unprotect(reader.GetString(13))),
             };
         }
         catch (CryptographicException e)
