@@ -36,6 +36,19 @@ internal sealed record SubscriptionChange
     public RetryBody? Retry { get; init; }
 
     /// <summary>As when subscribing; replaced as a whole, null removes it.</summary>
+    public RateLimitBody? RateLimit { get; init; }
+
+    /// <summary>As when subscribing; null removes it.</summary>
+    [Range(1, SubscriptionLimits.MaxConcurrency)]
+    public int? Concurrency { get; init; }
+
+    /// <summary>Whether the rate limit is to change, were it to null.</summary>
+    internal bool HasRateLimit { get; init; }
+
+    /// <summary>Whether the concurrency is to change, were it to null.</summary>
+    internal bool HasConcurrency { get; init; }
+
+    /// <summary>As when subscribing; replaced as a whole, null removes it.</summary>
     public AuthenticationBody? Authentication { get; init; }
 
     /// <summary>What is read of <see cref="Authentication"/>.</summary>
@@ -86,6 +99,10 @@ internal sealed record SubscriptionChange
             NewClientCertificate = certificate,
             RemovesClientCertificate = fields.Has("clientCertificate") && certificate is null,
             RemovesRetry = fields.Has("retry") && retry is null,
+            RateLimit = fields.Object("rateLimit", RateLimitBody.Read),
+            HasRateLimit = fields.Has("rateLimit"),
+            Concurrency = fields.Number("concurrency"),
+            HasConcurrency = fields.Has("concurrency"),
             ExpiresAt = fields.Moment("expiresAt"),
             HasExpiresAt = fields.Has("expiresAt"),
             Url = SubscriptionBody.ReadUrl(fields),
@@ -166,6 +183,13 @@ internal sealed record SubscriptionBody
     /// <summary>When to try again, as far as it is not as the service has it.</summary>
     public RetryBody? Retry { get; init; }
 
+    /// <summary>How many requests it is sent at most in a time. As many as there are when left out.</summary>
+    public RateLimitBody? RateLimit { get; init; }
+
+    /// <summary>How many requests it is sent at once at most. As many as it stands when left out.</summary>
+    [Range(1, SubscriptionLimits.MaxConcurrency)]
+    public int? Concurrency { get; init; }
+
     /// <summary>When it is deleted by itself; never when left out.</summary>
     public DateTimeOffset? ExpiresAt { get; init; }
 
@@ -187,6 +211,8 @@ internal sealed record SubscriptionBody
             NewAuthentication = fields.Object<AuthenticationBody, ReceiverAuthentication>("authentication", AuthenticationBody.Read),
             NewClientCertificate = fields.Object<ClientCertificateBody, string>("clientCertificate", ClientCertificateBody.Read),
             Retry = fields.Object("retry", of => RetryBody.Read(of, out _)),
+            RateLimit = fields.Object("rateLimit", RateLimitBody.Read),
+            Concurrency = fields.Number("concurrency"),
             ExpiresAt = fields.Moment("expiresAt"),
         };
     }
@@ -231,6 +257,22 @@ internal sealed record SubscriptionBody
         }
         return headers;
     }
+}
+
+/// <summary>A rate: in any time of that length no more requests are begun, by all processes together.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+internal sealed record RateLimitBody
+{
+    /// <summary>The most requests.</summary>
+    [Range(1, SubscriptionLimits.MaxRequests)]
+    public required int Requests { get; init; }
+
+    /// <summary>The time, in seconds; 1 when left out.</summary>
+    [Range(1, SubscriptionLimits.MaxPerSeconds)]
+    public int? PerSeconds { get; init; }
+
+    public static RateLimitBody Read(Fields fields) =>
+        new() { Requests = fields.Number("requests") ?? 0, PerSeconds = fields.Number("perSeconds") };
 }
 
 /// <summary>How a subscription's secret is to change; may be left out.</summary>

@@ -11,8 +11,10 @@ using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.State;
+using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 using Triggers.ServiceDefaults;
+using Triggers.ServiceDefaults.Redis;
 
 namespace Triggers.Api.Subscriptions;
 
@@ -91,6 +93,9 @@ internal static class SubscriptionsApi
             Authentication = Kept(body.NewAuthentication, protector),
             ClientCertificate = body.NewClientCertificate is { } certificate ? protector.Protect(certificate) : null,
             Retry = body.Retry?.ToPolicy(),
+            RateRequests = body.RateLimit?.Requests,
+            RateSeconds = RateSeconds(body.RateLimit),
+            Concurrency = body.Concurrency,
             ExpiresAt = body.ExpiresAt,
             Enabled = enabled,
             DisabledReason = enabled ? null : DisabledByRequest,
@@ -119,13 +124,34 @@ internal static class SubscriptionsApi
     }
 
     private static async Task<Ok<SubscriptionView>> GetAsync(
-        string id, Caller caller, TriggersDbContext db, SecretProtector protector, TimeProvider time,
+        string id, Caller caller, TriggersDbContext db, SecretProtector protector, TimeProvider time, IServiceProvider services,
         CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
-        var found = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken);
-        return TypedResults.Ok(SubscriptionView.Of(found ?? throw ApiException.NotFound("subscription"), caller, protector, time));
+        var found = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken)
+            ?? throw ApiException.NotFound("subscription");
+        var limits = await LimitsInUseAsync(found, services.GetService<SharedPermits>(), time);
+        return TypedResults.Ok(SubscriptionView.Of(found, caller, protector, time, limits));
     }
+
+    /// <summary>Null without limits, and where nobody can tell.</summary>
+    private static async Task<LimitsInUse?> LimitsInUseAsync(Subscription subscription, SharedPermits? permits, TimeProvider time)
+    {
+        if (permits is null
+            || SubscriptionLimits.Of(subscription.RateRequests, subscription.RateSeconds, subscription.Concurrency) is not { } limits)
+            return null;
+        try
+        {
+            var used = await permits.LookAsync(subscription.Id, limits).WaitAsync(RequestBudget.Redis, time);
+            return new LimitsInUse(used.Requests, used.Concurrency, used.Waiting);
+        }
+        catch (Exception e) when (RedisConnection.MeansAway(e))
+        {
+            return null;
+        }
+    }
+
+    private static int? RateSeconds(RateLimitBody? rate) => rate is null ? null : rate.PerSeconds ?? 1;
 
     private static async Task<Ok<SubscriptionView>> ChangeAsync(
         string id, HttpContext context, Caller caller, TriggersDbContext db, SecretProtector protector,
@@ -156,6 +182,9 @@ internal static class SubscriptionsApi
                 retry = CASE WHEN {body.RemovesRetry} THEN NULL WHEN {body.RetryPatch}::jsonb IS NULL THEN retry
                     ELSE nullif(
                         jsonb_strip_nulls(coalesce(retry, jsonb_build_object()) || {body.RetryPatch}::jsonb), jsonb_build_object()) END,
+                rate_requests = CASE WHEN {body.HasRateLimit} THEN {body.RateLimit?.Requests}::int ELSE rate_requests END,
+                rate_seconds = CASE WHEN {body.HasRateLimit} THEN {RateSeconds(body.RateLimit)}::int ELSE rate_seconds END,
+                concurrency = CASE WHEN {body.HasConcurrency} THEN {body.Concurrency}::int ELSE concurrency END,
                 authentication = CASE WHEN {body.RemovesAuthentication} THEN NULL ELSE coalesce({authentication}::text, authentication) END,
                 client_certificate = CASE WHEN {body.RemovesClientCertificate} THEN NULL
                     ELSE coalesce({certificate}::text, client_certificate) END,
@@ -208,7 +237,8 @@ internal static class SubscriptionsApi
             await ApplyAsync(db, change(caller.TenantId, key), cancellationToken);
             await transaction.CommitAsync(cancellationToken);
         }
-        return await GetAsync(id, caller, db, protector, time, cancellationToken);
+        var changed = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken);
+        return TypedResults.Ok(SubscriptionView.Of(changed ?? throw ApiException.NotFound("subscription"), caller, protector, time));
     }
 
     /// <summary>Within the context's transaction.</summary>

@@ -166,6 +166,15 @@ public sealed class ReceiverCredentials : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0017_receiver_credentials.sql"));
 }
 
+/// <summary>0021_subscription_limits.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0021_subscription_limits")]
+public sealed class LimitsOfSubscriptions : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0021_subscription_limits.sql"));
+}
+
 /// <summary>0024_hooks.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
 [Migration("0024_hooks")]

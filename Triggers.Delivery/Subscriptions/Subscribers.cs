@@ -31,6 +31,9 @@ internal sealed record Subscriber(
     /// <summary>What it says of its retries; null: nothing.</summary>
     public RetryPolicy? Retry { get; init; }
 
+    /// <summary>What it is sent at most; null: as much as there is.</summary>
+    public SubscriptionLimits? Limits { get; init; }
+
     /// <summary>The secrets that sign at that moment, newest first.</summary>
     public IEnumerable<string> SecretsAt(DateTimeOffset now) =>
         Secrets.Where(s => s.ExpiresAt is null || s.ExpiresAt > now).Select(s => s.Secret);
@@ -109,7 +112,8 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                     """
                     SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
                         retry::text, authentication, inbox IS NOT NULL,
-                        extract(epoch FROM expires_at - clock_timestamp())::float8, client_certificate
+                        extract(epoch FROM expires_at - clock_timestamp())::float8, rate_requests, rate_seconds, concurrency,
+                        client_certificate
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -141,6 +145,8 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
             EndsAt = reader.IsDBNull(12) ? null
                 : time.GetTimestamp() + (long)(Math.Min(reader.GetDouble(12), MaxSeconds) * time.TimestampFrequency),
             Retry = reader.IsDBNull(9) ? null : JsonSerializer.Deserialize<RetryPolicy>(reader.GetString(9)),
+            Limits = SubscriptionLimits.Of(
+                reader.GetFieldValue<int?>(13), reader.GetFieldValue<int?>(14), reader.GetFieldValue<int?>(15)),
         };
         try
         {
@@ -156,7 +162,7 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                 }),
                 Authentication = reader.IsDBNull(10) ? null
                     : JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(reader.GetString(10))),
-                ClientCertificate = reader.IsDBNull(13) ? null : new(subscriber.Id, protector.Unprotect(reader.GetString(13))),
+                ClientCertificate = reader.IsDBNull(16) ? null : new(subscriber.Id, protector.Unprotect(reader.GetString(16))),
             };
         }
         catch (CryptographicException e)
