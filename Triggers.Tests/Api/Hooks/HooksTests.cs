@@ -136,7 +136,7 @@ public abstract class HooksTests(PostgresServer postgres, KafkaServer? kafka = n
         Answers(200);
         await Wait.UntilAsync("the tenant is told", () => Receiver.At("/told").Any());
         var data = System.Text.Json.Nodes.JsonNode.Parse(Receiver.At("/told").First().Body)!["data"]!;
-        Assert.Equal((ending.Id, Receiver.Url + "/"), (data["subscriptionId"]!.ToString(), data["url"]!.ToString()));
+        Assert.Equal((ending.Id, Receiver.Url), (data["subscriptionId"]!.ToString(), data["url"]!.ToString()));
     }
 
     [Fact]
