@@ -184,6 +184,24 @@ public sealed class Hooks : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0024_hooks.sql"));
 }
 
+/// <summary>0025_client_certificates.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0025_client_certificates")]
+public sealed class ClientCertificates : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0025_client_certificates.sql"));
+}
+
+/// <summary>0026_receiver_certificates.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0026_receiver_certificates")]
+public sealed class ReceiverCertificates : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0026_receiver_certificates.sql"));
+}
+
 /// <summary>0027_event_types.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
 [Migration("0027_event_types")]

@@ -18,6 +18,9 @@ internal sealed record Subscriber(
     /// <summary>What the receiver knows its caller by, beside the signature; null: nothing.</summary>
     public ReceiverAuthentication? Authentication { get; init; }
 
+    /// <summary>What the receiver knows its caller by in the TLS handshake; null: nothing.</summary>
+    public CertificateOf? ClientCertificate { get; init; }
+
     /// <summary>Whether its secrets can't be decrypted, so that nothing can be sent.</summary>
     public bool IsUnreadable { get; init; }
 
@@ -34,6 +37,11 @@ internal sealed record Subscriber(
     public IEnumerable<string> SecretsAt(DateTimeOffset now) =>
         Secrets.Where(s => s.ExpiresAt is null || s.ExpiresAt > now).Select(s => s.Secret);
 }
+
+/// <summary>The client certificate of a subscription, see <see cref="ClientCertificate"/>.</summary>
+/// <param name="SubscriptionId">Whose.</param>
+/// <param name="Kept">As it is kept, decrypted.</param>
+internal sealed record CertificateOf(Guid SubscriptionId, string Kept);
 
 /// <summary>
 /// Every subscription that has not ended, in memory. <c>subscriptions_version</c>, which the database bumps at every write, says
@@ -108,7 +116,8 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                     """
                     SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
                         retry::text, authentication, inbox IS NOT NULL,
-                        extract(epoch FROM expires_at - clock_timestamp())::float8, rate_requests, rate_seconds, concurrency
+                        extract(epoch FROM expires_at - clock_timestamp())::float8, rate_requests, rate_seconds, concurrency,
+                        client_certificate
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -157,6 +166,7 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                 }),
                 Authentication = reader.IsDBNull(10) ? null
                     : JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(reader.GetString(10))),
+                ClientCertificate = reader.IsDBNull(16) ? null : new(subscriber.Id, protector.Unprotect(reader.GetString(16))),
             };
         }
         catch (CryptographicException e)
