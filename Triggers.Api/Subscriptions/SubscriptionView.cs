@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 using Triggers.Api.Auth;
 using Triggers.Core;
@@ -12,6 +13,7 @@ internal record SubscriptionView(
     string Id,
     string Url,
     IReadOnlyList<string> EventTypes,
+    JsonObject? Filter,
     string? Description,
     bool Enabled,
     string? DisabledReason,
@@ -36,7 +38,8 @@ internal record SubscriptionView(
     /// have them sent to an address of theirs anyway.
     /// </summary>
     public static SubscriptionView Of(Subscription s, Caller caller, SecretProtector protector, LimitsInUse? limits = null) => new(
-        TypeId.Format(TypeId.Subscription, s.Id), s.Url, s.EventTypes, s.Description, s.Enabled, s.DisabledReason,
+        TypeId.Format(TypeId.Subscription, s.Id), s.Url, s.EventTypes,
+        s.Filter is null ? null : JsonNode.Parse(s.Filter)!.AsObject(), s.Description, s.Enabled, s.DisabledReason,
         caller.May(Scopes.SubscriptionsWrite) ? s.Headers.ToDictionary(h => h.Key, h => protector.Unprotect(h.Value))
             : s.Headers.ToDictionary(h => h.Key, _ => Masked),
         [.. s.Secrets.Where(secret => secret.ExpiresAt is null).Select(secret => SigningSecrets.TypeOf(secret)).Order()],
