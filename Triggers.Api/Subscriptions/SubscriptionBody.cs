@@ -67,6 +67,15 @@ internal sealed record SubscriptionChange
     /// <summary>Whether it goes.</summary>
     internal bool RemovesAuthentication { get; init; }
 
+    /// <summary>As when subscribing; replaced as a whole, null removes it.</summary>
+    public ClientCertificateBody? ClientCertificate { get; init; }
+
+    /// <summary>What is read of <see cref="ClientCertificate"/>, as it is to be kept.</summary>
+    internal string? NewClientCertificate { get; init; }
+
+    /// <summary>Whether it goes.</summary>
+    internal bool RemovesClientCertificate { get; init; }
+
     /// <summary>The members of <see cref="Retry"/> that are to change, those to be removed as null, as they are kept.</summary>
     internal string? RetryPatch { get; init; }
 
@@ -90,12 +99,15 @@ internal sealed record SubscriptionChange
         string? patch = null;
         var retry = fields.Object("retry", of => RetryBody.Read(of, out patch));
         var authentication = fields.Object<AuthenticationBody, ReceiverAuthentication>("authentication", AuthenticationBody.Read);
+        var certificate = fields.Object<ClientCertificateBody, string>("clientCertificate", ClientCertificateBody.Read);
         return new()
         {
             Retry = retry,
             RetryPatch = patch,
             NewAuthentication = authentication,
             RemovesAuthentication = fields.Has("authentication") && authentication is null,
+            NewClientCertificate = certificate,
+            RemovesClientCertificate = fields.Has("clientCertificate") && certificate is null,
             RemovesRetry = fields.Has("retry") && retry is null,
             RateLimit = fields.Object("rateLimit", RateLimitBody.Read),
             HasRateLimit = fields.Has("rateLimit"),
@@ -183,6 +195,12 @@ internal sealed record SubscriptionBody
     /// <summary>What is read of <see cref="Authentication"/>.</summary>
     internal ReceiverAuthentication? NewAuthentication { get; init; }
 
+    /// <summary>What the receiver knows its caller by in the TLS handshake. Goes with an https address.</summary>
+    public ClientCertificateBody? ClientCertificate { get; init; }
+
+    /// <summary>What is read of <see cref="ClientCertificate"/>, as it is to be kept.</summary>
+    internal string? NewClientCertificate { get; init; }
+
     /// <summary>When to try again, as far as it is not as the service has it.</summary>
     public RetryBody? Retry { get; init; }
 
@@ -213,6 +231,7 @@ internal sealed record SubscriptionBody
             Secret = secret,
             Signatures = signatures,
             NewAuthentication = fields.Object<AuthenticationBody, ReceiverAuthentication>("authentication", AuthenticationBody.Read),
+            NewClientCertificate = fields.Object<ClientCertificateBody, string>("clientCertificate", ClientCertificateBody.Read),
             Retry = fields.Object("retry", of => RetryBody.Read(of, out _)),
             RateLimit = fields.Object("rateLimit", RateLimitBody.Read),
             Concurrency = fields.Number("concurrency"),

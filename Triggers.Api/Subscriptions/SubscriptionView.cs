@@ -21,6 +21,7 @@ internal record SubscriptionView(
     IReadOnlyList<string> Signatures,
     string? PublicKey,
     AuthenticationView? Authentication,
+    ClientCertificateView? ClientCertificate,
     RetryPolicy? Retry,
     RateLimitView? RateLimit,
     int? Concurrency,
@@ -37,7 +38,8 @@ internal record SubscriptionView(
     /// A subscription as the caller may see it. The values of headers, which may be credentials of the receiver, are for those who could
     /// have them sent to an address of theirs anyway.
     /// </summary>
-    public static SubscriptionView Of(Subscription s, Caller caller, SecretProtector protector, LimitsInUse? limits = null) => new(
+    public static SubscriptionView Of(
+        Subscription s, Caller caller, SecretProtector protector, TimeProvider time, LimitsInUse? limits = null) => new(
         TypeId.Format(TypeId.Subscription, s.Id), s.Url, s.EventTypes,
         s.Filter is null ? null : JsonNode.Parse(s.Filter)!.AsObject(), s.Description, s.Enabled, s.DisabledReason,
         caller.May(Scopes.SubscriptionsWrite) ? s.Headers.ToDictionary(h => h.Key, h => protector.Unprotect(h.Value))
@@ -46,6 +48,7 @@ internal record SubscriptionView(
         s.Secrets.Find(secret => secret is { PublicKey: not null, ExpiresAt: null })?.PublicKey,
         s.Authentication is null ? null
             : AuthenticationView.Of(JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(s.Authentication))!),
+        s.ClientCertificate is null ? null : ClientCertificateView.Of(protector.Unprotect(s.ClientCertificate), time.GetUtcNow()),
         s.Retry, s.RateRequests is { } requests ? new RateLimitView(requests, s.RateSeconds!.Value) : null, s.Concurrency, limits,
         CircuitView.Of(s.Circuit), s.ExpiresAt, s.CreatedAt, s.UpdatedAt);
 }

@@ -25,6 +25,7 @@ internal static class SubscriptionsApi
     public const string DisabledByRequest = "requested";
 
     private const int MaxSecrets = 10;
+    private const string CertificateNeedsHttps = "A client certificate goes with an https address only.";
     private static readonly TimeSpan DefaultOverlap = TimeSpan.FromHours(24);
 
     private sealed record NewSubscription(SubscriptionView Subscription, string? Secret);
@@ -75,6 +76,7 @@ internal static class SubscriptionsApi
         CancellationToken cancellationToken)
     {
         EnsureToCome(body.ExpiresAt, time);
+        EnsureFits(body.NewClientCertificate, body.Url, time);
         EnsureWithin(caps, body.EventTypes.Length, body.Headers?.Count ?? 0);
         var enabled = body.Enabled ?? true;
         string[] types = body.Signatures is { } asked ? [.. asked.Distinct()]
@@ -92,6 +94,7 @@ internal static class SubscriptionsApi
             Headers = (body.Headers ?? []).ToDictionary(h => h.Key, h => protector.Protect(h.Value)),
             Secrets = [.. secrets.Select(secret => SigningSecrets.Keep(secret, protector))],
             Authentication = Kept(body.NewAuthentication, protector),
+            ClientCertificate = body.NewClientCertificate is { } certificate ? protector.Protect(certificate) : null,
             Retry = body.Retry?.ToPolicy(),
             RateRequests = body.RateLimit?.Requests,
             RateSeconds = RateSeconds(body.RateLimit),
@@ -108,17 +111,19 @@ internal static class SubscriptionsApi
         if (transaction is not null)
             await transaction.CommitAsync(cancellationToken);
         // A private key is nobody's to know.
-        return new NewSubscription(SubscriptionView.Of(subscription, caller, protector),
+        return new NewSubscription(SubscriptionView.Of(subscription, caller, protector, time),
             Array.Find(secrets, secret => SigningSecrets.TypeOf(secret) == SigningSecrets.Symmetric));
     }
 
     private static async Task<Ok<Page<SubscriptionView>>> ListAsync(
-        HttpContext context, Caller caller, TriggersDbContext db, SecretProtector protector, CancellationToken cancellationToken)
+        HttpContext context, Caller caller, TriggersDbContext db, SecretProtector protector, TimeProvider time,
+        CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         list.EnsureValid();
         var query = Living(db, caller);
-        return TypedResults.Ok(await list.AnswerAsync(query, s => s.Id, s => SubscriptionView.Of(s, caller, protector), cancellationToken));
+        return TypedResults.Ok(
+            await list.AnswerAsync(query, s => s.Id, s => SubscriptionView.Of(s, caller, protector, time), cancellationToken));
     }
 
     private static async Task<Ok<SubscriptionView>> GetAsync(
@@ -129,7 +134,7 @@ internal static class SubscriptionsApi
         var found = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken)
             ?? throw ApiException.NotFound("subscription");
         var limits = await LimitsInUseAsync(found, services.GetService<SharedPermits>(), time);
-        return TypedResults.Ok(SubscriptionView.Of(found, caller, protector, limits));
+        return TypedResults.Ok(SubscriptionView.Of(found, caller, protector, time, limits));
     }
 
     /// <summary>Null without limits, and where nobody can tell.</summary>
@@ -161,6 +166,8 @@ internal static class SubscriptionsApi
         var headers = JsonSerializer.Serialize(
             body.Headers?.ToDictionary(h => h.Key, h => h.Value is null ? null : protector.Protect(h.Value)) ?? []);
         var authentication = Kept(body.NewAuthentication, protector);
+        EnsureFits(body.NewClientCertificate, body.Url, time);
+        var certificate = body.NewClientCertificate is { } brought ? protector.Protect(brought) : null;
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
         // One statement, so that two changes at once, or a receiver's 410 in between, can't undo each other's parts.
         var changed = await db.Subscriptions.FromSql(
@@ -183,6 +190,8 @@ internal static class SubscriptionsApi
                 rate_seconds = CASE WHEN {body.HasRateLimit} THEN {RateSeconds(body.RateLimit)}::int ELSE rate_seconds END,
                 concurrency = CASE WHEN {body.HasConcurrency} THEN {body.Concurrency}::int ELSE concurrency END,
                 authentication = CASE WHEN {body.RemovesAuthentication} THEN NULL ELSE coalesce({authentication}::text, authentication) END,
+                client_certificate = CASE WHEN {body.RemovesClientCertificate} THEN NULL
+                    ELSE coalesce({certificate}::text, client_certificate) END,
                 expires_at = CASE WHEN {body.HasExpiresAt} THEN {body.ExpiresAt}::timestamptz ELSE expires_at END,
                 enabled = coalesce({body.Enabled}::boolean, enabled),
                 disabled_reason = CASE {body.Enabled}::boolean
@@ -199,26 +208,30 @@ internal static class SubscriptionsApi
         EnsureWithin(caps.Value, body.EventTypes?.Length ?? 0, body.Headers is null ? 0 : subscription.Headers.Count);
         if (body.Retry is not null && subscription.Retry is { } retry && RetryBody.Problem(retry) is { } problem)
             throw ApiException.Invalid("/retry", problem);
+        if (subscription.ClientCertificate is not null && !IsSecure(subscription.Url))
+            throw ApiException.Invalid(body.Url is null ? "/clientCertificate" : "/url", CertificateNeedsHttps);
         // What failed before says nothing of another address, or of what somebody has mended and enabled again.
         if (body.Url is not null || body.Enabled is true)
             await ApplyAsync(db, CircuitChanges.CloseByRequest(caller.TenantId, key), cancellationToken);
         else
             subscription.Circuit = await db.Circuits.FirstOrDefaultAsync(c => c.SubscriptionId == key, cancellationToken);
         await transaction.CommitAsync(cancellationToken);
-        return TypedResults.Ok(SubscriptionView.Of(subscription, caller, protector));
+        return TypedResults.Ok(SubscriptionView.Of(subscription, caller, protector, time));
     }
 
     private static Task<Ok<SubscriptionView>> OpenCircuitAsync(
-        string id, Caller caller, TriggersDbContext db, SecretProtector protector, CancellationToken cancellationToken) =>
-        ChangeCircuitAsync(id, CircuitChanges.OpenByRequest, caller, db, protector, cancellationToken);
+        string id, Caller caller, TriggersDbContext db, SecretProtector protector, TimeProvider time,
+        CancellationToken cancellationToken) =>
+        ChangeCircuitAsync(id, CircuitChanges.OpenByRequest, caller, db, protector, time, cancellationToken);
 
     private static Task<Ok<SubscriptionView>> CloseCircuitAsync(
-        string id, Caller caller, TriggersDbContext db, SecretProtector protector, CancellationToken cancellationToken) =>
-        ChangeCircuitAsync(id, CircuitChanges.CloseByRequest, caller, db, protector, cancellationToken);
+        string id, Caller caller, TriggersDbContext db, SecretProtector protector, TimeProvider time,
+        CancellationToken cancellationToken) =>
+        ChangeCircuitAsync(id, CircuitChanges.CloseByRequest, caller, db, protector, time, cancellationToken);
 
     private static async Task<Ok<SubscriptionView>> ChangeCircuitAsync(
         string id, Func<Guid, Guid, IEnumerable<NpgsqlBatchCommand>> change, Caller caller, TriggersDbContext db,
-        SecretProtector protector, CancellationToken cancellationToken)
+        SecretProtector protector, TimeProvider time, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         if (!await Living(db, caller).AnyAsync(s => s.Id == key, cancellationToken))
@@ -229,7 +242,7 @@ internal static class SubscriptionsApi
             await transaction.CommitAsync(cancellationToken);
         }
         var changed = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken);
-        return TypedResults.Ok(SubscriptionView.Of(changed ?? throw ApiException.NotFound("subscription"), caller, protector));
+        return TypedResults.Ok(SubscriptionView.Of(changed ?? throw ApiException.NotFound("subscription"), caller, protector, time));
     }
 
     /// <summary>Within the context's transaction.</summary>
@@ -296,6 +309,18 @@ internal static class SubscriptionsApi
 
     private static string? Kept(ReceiverAuthentication? authentication, SecretProtector protector) =>
         authentication is null ? null : protector.Protect(JsonSerializer.Serialize(authentication));
+
+    private static void EnsureFits(string? certificate, string? url, TimeProvider time)
+    {
+        if (certificate is null)
+            return;
+        if (ClientCertificateView.Of(certificate, time.GetUtcNow()).Expired)
+            throw ApiException.Invalid("/clientCertificate", "Has expired.");
+        if (url is not null && !IsSecure(url))
+            throw ApiException.Invalid("/clientCertificate", CertificateNeedsHttps);
+    }
+
+    public static bool IsSecure(string url) => url.StartsWith("https://", StringComparison.OrdinalIgnoreCase);
 
     public static void EnsureWithin(CapOptions caps, int eventTypes, int headers)
     {

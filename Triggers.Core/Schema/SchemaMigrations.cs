@@ -184,6 +184,15 @@ public sealed class Hooks : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0024_hooks.sql"));
 }
 
+/// <summary>0025_client_certificates.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0025_client_certificates")]
+public sealed class ClientCertificates : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0025_client_certificates.sql"));
+}
+
 /// <summary>0030_filters.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
 [Migration("0030_filters")]

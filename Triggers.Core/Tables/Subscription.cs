@@ -36,6 +36,9 @@ public sealed class Subscription
     /// <summary>A <see cref="ReceiverAuthentication"/> as JSON, encrypted; null without one.</summary>
     public string? Authentication { get; set; }
 
+    /// <summary>A <see cref="Subscriptions.ClientCertificate"/> as it is kept, encrypted; null without one.</summary>
+    public string? ClientCertificate { get; set; }
+
     /// <summary>When to try again, as far as it is not as the service has it; null: as the service has it.</summary>
     public RetryPolicy? Retry { get; set; }
 

@@ -6,6 +6,7 @@ using NpgsqlTypes;
 using Triggers.Core;
 using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
+using Triggers.Delivery.Attempts;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.Subscriptions;
@@ -17,6 +18,9 @@ internal sealed record Subscriber(
 {
     /// <summary>What the receiver knows its caller by, beside the signature; null: nothing.</summary>
     public ReceiverAuthentication? Authentication { get; init; }
+
+    /// <summary>What the receiver knows its caller by in the TLS handshake; null: nothing.</summary>
+    public CertificateOf? ClientCertificate { get; init; }
 
     /// <summary>Whether its secrets can't be decrypted, so that nothing can be sent.</summary>
     public bool IsUnreadable { get; init; }
@@ -111,7 +115,8 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                     """
                     SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
                         retry::text, authentication, inbox IS NOT NULL,
-                        extract(epoch FROM expires_at - clock_timestamp())::float8, rate_requests, rate_seconds, concurrency, filter
+                        extract(epoch FROM expires_at - clock_timestamp())::float8, rate_requests, rate_seconds, concurrency,
+                        client_certificate, filter
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -145,7 +150,7 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
             Retry = reader.IsDBNull(9) ? null : JsonSerializer.Deserialize<RetryPolicy>(reader.GetString(9)),
             Limits = SubscriptionLimits.Of(
                 reader.GetFieldValue<int?>(13), reader.GetFieldValue<int?>(14), reader.GetFieldValue<int?>(15)),
-            Filter = reader.IsDBNull(16) ? null : SubscriptionFilter.Parse(reader.GetString(16)),
+            Filter = reader.IsDBNull(17) ? null : SubscriptionFilter.Parse(reader.GetString(17)),
         };
         try
         {
@@ -161,6 +166,7 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                 }),
                 Authentication = reader.IsDBNull(10) ? null
                     : JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(reader.GetString(10))),
+                ClientCertificate = reader.IsDBNull(16) ? null : new(subscriber.Id, protector.Unprotect(reader.GetString(16))),
             };
         }
         catch (CryptographicException e)

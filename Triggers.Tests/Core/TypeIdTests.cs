@@ -67,7 +67,9 @@ public class TypeIdTests
         Assert.NotEqual(here, elsewhere);
     }
 
-    /// <summary>A clock is set back by seconds under a steady load, and again: the time in the ids does not stay ahead for ever.</summary>
+    /// <summary>
+    /// A clock is set back by seconds under a steady load, and again: the time in the ids does not stay ahead of it for ever.
+    /// </summary>
     [Fact]
     public void Ids_grow_while_the_clock_goes_back_and_tell_the_time_again_when_it_has_caught_up() =>
         Gen.Int[1, 5_000].Array[1, 4].Sample(steps =>

@@ -90,6 +90,8 @@ public abstract class FiltersTests(PostgresServer postgres, KafkaServer? kafka =
     {
         await Wait.UntilAsync($"{events.Length} webhooks came to {path}", () => Receiver.At(path).Count() == events.Length);
         Assert.Equal(events.Order(), Receiver.At(path).Select(w => w.EventId).Order());
+        await Wait.UntilAsync(
+            "all is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM delivery_queue") == 0);
     }
 }
 

@@ -342,7 +342,7 @@ internal sealed partial class Contract
             # a host, a port, a reserved header: see WebhookAddress and WebhookHeaders
             (createSubscription|changeSubscription)\ (/url|/headers/.*) | (createHook|removeHook)\ /targetUrl |
             # what does not go together, and 1 to 30 seconds
-            (createSubscription|changeSubscription)\ (/retry|/retry/timeout|/authentication/.*) |
+            (createSubscription|changeSubscription)\ (/retry|/retry/timeout|/authentication/.*|/clientCertificate(/.*)?) |
             # what a filter may be, see docs/filters.md; an event or its id, and one there is
             (createSubscription|changeSubscription|testFilter)\ /filter.* | testFilter\ (/eventId)? |
             # more than Limits:* lets in
