@@ -30,6 +30,9 @@ internal sealed record Subscriber(
     /// <summary>What it says of its retries; null: nothing.</summary>
     public RetryPolicy? Retry { get; init; }
 
+    /// <summary>Which events of its types it wants; null: all.</summary>
+    public SubscriptionFilter? Filter { get; init; }
+
     /// <summary>What it is sent at most; null: as much as there is.</summary>
     public SubscriptionLimits? Limits { get; init; }
 
@@ -117,7 +120,7 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                     SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
                         retry::text, authentication, inbox IS NOT NULL,
                         extract(epoch FROM expires_at - clock_timestamp())::float8, rate_requests, rate_seconds, concurrency,
-                        client_certificate
+                        client_certificate, filter
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -151,6 +154,7 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
             Retry = reader.IsDBNull(9) ? null : JsonSerializer.Deserialize<RetryPolicy>(reader.GetString(9)),
             Limits = SubscriptionLimits.Of(
                 reader.GetFieldValue<int?>(13), reader.GetFieldValue<int?>(14), reader.GetFieldValue<int?>(15)),
+            Filter = reader.IsDBNull(17) ? null : SubscriptionFilter.Parse(reader.GetString(17)),
         };
         try
         {
