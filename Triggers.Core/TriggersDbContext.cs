@@ -76,6 +76,8 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
         configurationBuilder.Properties<AttemptOutcome>().HaveConversion<SnakeCaseConverter<AttemptOutcome>>();
         configurationBuilder.Properties<ReplayJobStatus>().HaveConversion<SnakeCaseConverter<ReplayJobStatus>>();
         configurationBuilder.Properties<ReplayInclude>().HaveConversion<SnakeCaseConverter<ReplayInclude>>();
+        configurationBuilder.Properties<Ordering>().HaveConversion<SnakeCaseConverter<Ordering>>();
+        configurationBuilder.Properties<FailingHead>().HaveConversion<SnakeCaseConverter<FailingHead>>();
         configurationBuilder.Properties<DeadLetterState>().HaveConversion<SnakeCaseConverter<DeadLetterState>>();
     }
 

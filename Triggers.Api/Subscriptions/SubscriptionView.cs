@@ -20,6 +20,9 @@ internal record SubscriptionView(
     string? PublicKey,
     AuthenticationView? Authentication,
     RetryPolicy? Retry,
+    Ordering Ordering,
+    FailingHead FailingHead,
+    int? FailingHeadAttempts,
     CircuitView Circuit,
     DateTimeOffset CreatedAt,
     DateTimeOffset UpdatedAt)
@@ -39,7 +42,7 @@ internal record SubscriptionView(
         s.Secrets.Find(secret => secret is { PublicKey: not null, ExpiresAt: null })?.PublicKey,
         s.Authentication is null ? null
             : AuthenticationView.Of(JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(s.Authentication))!),
-        s.Retry, CircuitView.Of(s.Circuit), s.CreatedAt, s.UpdatedAt);
+        s.Retry, s.Ordering, s.FailingHead, s.FailingHeadAttempts, CircuitView.Of(s.Circuit), s.CreatedAt, s.UpdatedAt);
 }
 
 /// <summary>Whether deliveries are made, or held because attempts fail.</summary>

@@ -43,6 +43,12 @@ internal static class SubscriptionsApi
             .WithMetadata(SubscriptionDocs.CloseCircuit);
         app.MapGet("/subscriptions/{id}/retry-preview", RetryPreview.GetAsync).RequireScope(Scopes.SubscriptionsRead)
             .WithMetadata(SubscriptionDocs.PreviewRetries);
+        app.MapGet("/subscriptions/{id}/ordering", OrderingApi.GetAsync).RequireScope(Scopes.SubscriptionsRead)
+            .WithMetadata(SubscriptionDocs.Ordering);
+        app.MapPost("/subscriptions/{id}/ordering/release", OrderingApi.ReleaseAsync).RequireScope(Scopes.SubscriptionsWrite)
+            .WithMetadata(SubscriptionDocs.ReleaseKeys);
+        app.MapPost("/subscriptions/{id}/ordering/skip", OrderingApi.SkipAsync).RequireScope(Scopes.SubscriptionsWrite)
+            .WithMetadata(SubscriptionDocs.SkipHead);
         app.MapPost("/subscriptions/{id}/test", SubscriptionTest.SendAsync).RequireScope(Scopes.SubscriptionsWrite)
             .WithMetadata(new CostsEvents(1)).WithMetadata(SubscriptionDocs.Test);
         app.MapPost("/subscriptions/{id}/verify", SubscriptionVerification.SendAsync).RequireScope(Scopes.SubscriptionsWrite)
@@ -85,12 +91,17 @@ internal static class SubscriptionsApi
             Secrets = [.. secrets.Select(secret => SigningSecrets.Keep(secret, protector))],
             Authentication = Kept(body.NewAuthentication, protector),
             Retry = body.Retry?.ToPolicy(),
+            Ordering = body.Ordering ?? Ordering.None,
+            FailingHead = body.FailingHead ?? FailingHead.Block,
+            FailingHeadAttempts = body.FailingHeadAttempts,
             Enabled = enabled,
             DisabledReason = enabled ? null : DisabledByRequest,
         };
         await using var transaction = await db.LockTenantAsync(caller.TenantId, cancellationToken);
         await Living(db, caller)
             .EnsureRoomAsync(caps.SubscriptionsPerTenant, "subscriptions of a tenant; delete one first", cancellationToken);
+        if (subscription.Ordering != Ordering.None)
+            await EnsureRoomInOrderAsync(db, caller, subscription.Id, caps, cancellationToken);
         db.Add(subscription);
         await db.SaveChangesAsync(cancellationToken);
         if (transaction is not null)
@@ -144,6 +155,10 @@ internal static class SubscriptionsApi
                     ELSE nullif(
                         jsonb_strip_nulls(coalesce(retry, jsonb_build_object()) || {body.RetryPatch}::jsonb), jsonb_build_object()) END,
                 authentication = CASE WHEN {body.RemovesAuthentication} THEN NULL ELSE coalesce({authentication}::text, authentication) END,
+                ordering = coalesce({(body.Ordering is { } ordering ? SnakeCase<Ordering>.Of(ordering) : null)}::text, ordering),
+                failing_head = coalesce({(body.FailingHead is { } head ? SnakeCase<FailingHead>.Of(head) : null)}::text, failing_head),
+                failing_head_attempts = CASE WHEN {body.HasFailingHeadAttempts} THEN {body.FailingHeadAttempts}::int
+                    ELSE failing_head_attempts END,
                 enabled = coalesce({body.Enabled}::boolean, enabled),
                 disabled_reason = CASE {body.Enabled}::boolean
                     WHEN true THEN NULL
@@ -158,6 +173,11 @@ internal static class SubscriptionsApi
         EnsureWithin(caps.Value, body.EventTypes?.Length ?? 0, body.Headers is null ? 0 : subscription.Headers.Count);
         if (body.Retry is not null && subscription.Retry is { } retry && RetryBody.Problem(retry) is { } problem)
             throw ApiException.Invalid("/retry", problem);
+        if (body.Ordering is not (null or Ordering.None))
+        {
+            await db.LockTenantAsync(caller.TenantId, cancellationToken);
+            await EnsureRoomInOrderAsync(db, caller, key, caps.Value, cancellationToken);
+        }
         // What failed before says nothing of another address, or of what somebody has mended and enabled again.
         if (body.Url is not null || body.Enabled is true)
             await ApplyAsync(db, CircuitChanges.CloseByRequest(caller.TenantId, key), cancellationToken);
@@ -260,6 +280,14 @@ internal static class SubscriptionsApi
         if (headers > caps.HeadersPerSubscription)
             throw ApiException.Invalid("/headers", $"Must be an object of at most {caps.HeadersPerSubscription} members.");
     }
+
+    /// <summary>
+    /// What is delivered in order is made as the log is read, for each such subscription, and whoever is behind in the log waits for it.
+    /// </summary>
+    private static Task EnsureRoomInOrderAsync(
+        TriggersDbContext db, Caller caller, Guid id, CapOptions caps, CancellationToken cancellationToken) =>
+        Living(db, caller).Where(s => s.Ordering != Ordering.None && s.Id != id).EnsureRoomAsync(
+            caps.OrderedSubscriptionsPerTenant, "subscriptions of a tenant that get their deliveries in order", cancellationToken);
 
     /// <summary>The subscriptions of the caller's tenant that are not deleted, and no inboxes.</summary>
     public static IQueryable<Subscription> Living(TriggersDbContext db, Caller caller) =>

@@ -24,6 +24,23 @@ internal sealed record Subscriber(
     /// <summary>What it says of its retries; null: nothing.</summary>
     public RetryPolicy? Retry { get; init; }
 
+    /// <summary>In which order it gets its deliveries.</summary>
+    public Ordering Ordering { get; init; }
+
+    /// <summary>What becomes of a key whose first delivery fails for good.</summary>
+    public FailingHead FailingHead { get; init; }
+
+    /// <summary>After how many failed attempts that is; null: at the end of its retries.</summary>
+    public int? FailingHeadAttempts { get; init; }
+
+    /// <summary>The key of what it gets of such a subject; null where it gets that in no order.</summary>
+    public string? OrderKeyOf(string? subject) => Ordering switch
+    {
+        Ordering.Strict => "",
+        Ordering.PerKey => subject,
+        _ => null,
+    };
+
     /// <summary>The secrets that sign at that moment, newest first.</summary>
     public IEnumerable<string> SecretsAt(DateTimeOffset now) =>
         Secrets.Where(s => s.ExpiresAt is null || s.ExpiresAt > now).Select(s => s.Secret);
@@ -94,7 +111,7 @@ internal sealed partial class Subscribers(SecretProtector protector, ILogger<Sub
                 new(
                     """
                     SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
-                        retry::text, authentication, inbox IS NOT NULL
+                        retry::text, authentication, inbox IS NOT NULL, ordering, failing_head, failing_head_attempts
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -124,6 +141,9 @@ internal sealed partial class Subscribers(SecretProtector protector, ILogger<Sub
             reader.GetBoolean(7), IsInbox: reader.GetBoolean(11))
         {
             Retry = reader.IsDBNull(9) ? null : JsonSerializer.Deserialize<RetryPolicy>(reader.GetString(9)),
+            Ordering = SnakeCase<Ordering>.Parse(reader.GetString(12)),
+            FailingHead = SnakeCase<FailingHead>.Parse(reader.GetString(13)),
+            FailingHeadAttempts = reader.IsDBNull(14) ? null : reader.GetInt32(14),
         };
         try
         {
