@@ -19,6 +19,10 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
     /// <summary>Who wants what, deleted ones included.</summary>
     public DbSet<Subscription> Subscriptions => Set<Subscription>();
 
+    /// <summary>Those that have not ended: neither deleted, nor is their time over by the database's clock.</summary>
+    public IQueryable<Subscription> LivingSubscriptions =>
+        Subscriptions.Where(s => s.DeletedAt == null && (s.ExpiresAt == null || s.ExpiresAt > Now()));
+
     /// <summary>Circuit breakers that are not closed. For reading.</summary>
     public DbSet<Circuit> Circuits => Set<Circuit>();
 
@@ -36,6 +40,10 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
 
     /// <summary>Ranges of time that are delivered again.</summary>
     public DbSet<ReplayJob> ReplayJobs => Set<ReplayJob>();
+
+    /// <summary>The database's clock, in queries only.</summary>
+    [DbFunction("now", IsBuiltIn = true)]
+    public static DateTimeOffset Now() => throw new NotSupportedException("It is the database's to say.");
 
     /// <inheritdoc />
     protected override void OnModelCreating(ModelBuilder modelBuilder)

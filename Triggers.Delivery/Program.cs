@@ -54,6 +54,7 @@ services.AddHostedSingleton<Projector<PostgresEventSource>>();
 services.AddHostedSingleton<ReplayJobs>();
 services.AddHostedSingleton<Housekeeping>();
 services.AddHostedSingleton<BacklogWatch>();
+services.AddHostedSingleton<Expiry>();
 if (builder.Configuration.HasKafka())
 {
     builder.AddKafka();

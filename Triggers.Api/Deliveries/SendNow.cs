@@ -44,7 +44,7 @@ internal static class SendNow
         NpgsqlDataSource dataSource, RateLimits limits, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
-        if (!await db.Subscriptions.AnyAsync(s => s.TenantId == caller.TenantId && s.Id == key && s.DeletedAt == null, cancellationToken))
+        if (!await db.LivingSubscriptions.AnyAsync(s => s.TenantId == caller.TenantId && s.Id == key, cancellationToken))
             throw ApiException.NotFound("subscription");
         await EnsureReachableAsync(db, key, cancellationToken);
         var (charge, more) = (Charge.Of(context), true);
@@ -90,7 +90,7 @@ internal static class SendNow
     private static async Task EnsureReachableAsync(TriggersDbContext db, Guid subscriptionId, CancellationToken cancellationToken)
     {
         var subscription = await db.Subscriptions.Where(s => s.Id == subscriptionId)
-            .Select(s => new { s.Enabled, Deleted = s.DeletedAt != null })
+            .Select(s => new { s.Enabled, Deleted = s.DeletedAt != null || s.ExpiresAt <= TriggersDbContext.Now() })
             .SingleAsync(cancellationToken);
         if (subscription.Deleted)
             throw new ApiException(ErrorCodes.SubscriptionGone, "The subscription was deleted; nothing can be sent to it.");

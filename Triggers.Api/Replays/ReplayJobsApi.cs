@@ -138,7 +138,7 @@ internal static class ReplayJobsApi
         var subscription = await db.Subscriptions.FirstOrDefaultAsync(
             s => s.TenantId == caller.TenantId && s.Id == body.SubscriptionId, cancellationToken)
             ?? throw ApiException.Invalid("/subscriptionId", "There is no such subscription.");
-        if (subscription.DeletedAt is not null)
+        if (!await db.LivingSubscriptions.AnyAsync(s => s.Id == subscription.Id, cancellationToken))
             throw new ApiException(ErrorCodes.SubscriptionGone, "The subscription was deleted; nothing can be sent to it.");
         // Of an enabled one every event is either stored by now, or will be matched; so between the two nothing is missed.
         if (!subscription.Enabled)

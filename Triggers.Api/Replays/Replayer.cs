@@ -39,7 +39,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
         NewDelivery repetition;
         await using (var command = new NpgsqlCommand(
             $"""
-            SELECT d.subscription_id, d.test, s.enabled, s.deleted_at IS NOT NULL AS deleted,
+            SELECT d.subscription_id, d.test, s.enabled, {SubscriptionEnds.HasEnded} AS deleted,
                 {EventState.IsOnItsWay("d.tenant_id", "@event", "d.subscription_id")} AS pending,
                 EXISTS (
                     SELECT FROM dead_letters l
@@ -92,7 +92,8 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
         var underWay = false;
         await using (var command = new NpgsqlCommand(
             $"""
-            SELECT s.id, s.enabled, s.deleted_at IS NOT NULL, s.event_types, d.id, {EventState.IsOnItsWay("@tenant", "@event", "s.id")},
+            SELECT s.id, s.enabled, {SubscriptionEnds.HasEnded}, s.event_types, d.id,
+                {EventState.IsOnItsWay("@tenant", "@event", "s.id")},
                 {OrderedQueue.KeyOf(Subject)}
             FROM subscriptions s
             LEFT JOIN LATERAL (
@@ -100,7 +101,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
                 WHERE tenant_id = @tenant AND event_id = @event AND subscription_id = s.id AND id >= @floor
                 ORDER BY id DESC LIMIT 1
             ) d ON true
-            WHERE s.tenant_id = @tenant AND CASE WHEN @all THEN s.enabled AND s.deleted_at IS NULL ELSE s.id = ANY (@ids) END
+            WHERE s.tenant_id = @tenant AND CASE WHEN @all THEN s.enabled AND NOT {SubscriptionEnds.HasEnded} ELSE s.id = ANY (@ids) END
             ORDER BY s.id FOR SHARE OF s
             """, connection, transaction))
         {

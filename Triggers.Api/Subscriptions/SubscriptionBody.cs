@@ -67,6 +67,12 @@ internal sealed record SubscriptionChange
     /// <summary>Whether the retry policy goes.</summary>
     internal bool RemovesRetry { get; init; }
 
+    /// <summary>As when subscribing; null for never.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+
+    /// <summary>Whether the end is to change, were it to never.</summary>
+    internal bool HasExpiresAt { get; init; }
+
     /// <summary>Whether the description is to change, were it to null.</summary>
     internal bool HasDescription { get; init; }
 
@@ -89,6 +95,8 @@ internal sealed record SubscriptionChange
             FailingHead = fields.OneOf<FailingHead>("failingHead"),
             HasFailingHeadAttempts = fields.Has("failingHeadAttempts"),
             FailingHeadAttempts = fields.Number("failingHeadAttempts"),
+            ExpiresAt = fields.Moment("expiresAt"),
+            HasExpiresAt = fields.Has("expiresAt"),
             Url = SubscriptionBody.ReadUrl(fields),
             EventTypes = SubscriptionBody.ReadEventTypes(fields),
             HasDescription = fields.Has("description"),
@@ -180,6 +188,9 @@ internal sealed record SubscriptionBody
     [Range(1, MaxFailingHeadAttempts)]
     public int? FailingHeadAttempts { get; init; }
 
+    /// <summary>When it is deleted by itself; never when left out.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+
     public static SubscriptionBody Read(Fields fields)
     {
         var secret = SigningSecrets.Read(fields);
@@ -200,6 +211,7 @@ internal sealed record SubscriptionBody
             Ordering = fields.OneOf<Ordering>("ordering"),
             FailingHead = fields.OneOf<FailingHead>("failingHead"),
             FailingHeadAttempts = fields.Number("failingHeadAttempts"),
+            ExpiresAt = fields.Moment("expiresAt"),
         };
     }
 

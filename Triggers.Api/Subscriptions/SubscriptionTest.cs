@@ -30,8 +30,7 @@ internal static class SubscriptionTest
         TimeProvider time)
     {
         var key = Ids.Subscription(id);
-        if (!await db.Subscriptions.AnyAsync(
-            s => s.TenantId == caller.TenantId && s.Id == key && s.DeletedAt == null && s.Inbox == null, context.RequestAborted))
+        if (!await SubscriptionsApi.Living(db, caller).AnyAsync(s => s.Id == key, context.RequestAborted))
             throw ApiException.NotFound("subscription");
 
         using var place = limits.Test(key);
@@ -71,7 +70,7 @@ internal static class SubscriptionTest
                 .FirstOrDefaultAsync(context.RequestAborted);
             if (attempt is not null)
                 return (eventId, deliveryId, attempt);
-            if (await db.Subscriptions.AnyAsync(s => s.Id == key && s.DeletedAt != null, context.RequestAborted))
+            if (!await db.LivingSubscriptions.AnyAsync(s => s.Id == key, context.RequestAborted))
                 throw new ApiException(ErrorCodes.SubscriptionGone, "The subscription was deleted before the test was sent.");
         }
         throw new ApiException(ErrorCodes.TestNotAttempted,

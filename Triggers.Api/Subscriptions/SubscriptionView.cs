@@ -24,6 +24,7 @@ internal record SubscriptionView(
     FailingHead FailingHead,
     int? FailingHeadAttempts,
     CircuitView Circuit,
+    DateTimeOffset? ExpiresAt,
     DateTimeOffset CreatedAt,
     DateTimeOffset UpdatedAt)
 {
@@ -42,7 +43,7 @@ internal record SubscriptionView(
         s.Secrets.Find(secret => secret is { PublicKey: not null, ExpiresAt: null })?.PublicKey,
         s.Authentication is null ? null
             : AuthenticationView.Of(JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(s.Authentication))!),
-        s.Retry, s.Ordering, s.FailingHead, s.FailingHeadAttempts, CircuitView.Of(s.Circuit), s.CreatedAt, s.UpdatedAt);
+        s.Retry, s.Ordering, s.FailingHead, s.FailingHeadAttempts, CircuitView.Of(s.Circuit), s.ExpiresAt, s.CreatedAt, s.UpdatedAt);
 }
 
 /// <summary>Whether deliveries are made, or held because attempts fail.</summary>

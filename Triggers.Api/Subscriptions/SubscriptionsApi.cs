@@ -19,7 +19,9 @@ namespace Triggers.Api.Subscriptions;
 /// <summary>Who gets which events pushed where. Changes take effect for events accepted after the answer.</summary>
 internal static class SubscriptionsApi
 {
-    private const string DisabledByRequest = "requested";
+    /// <summary>The reason of what somebody has disabled.</summary>
+    public const string DisabledByRequest = "requested";
+
     private const int MaxSecrets = 10;
     private static readonly TimeSpan DefaultOverlap = TimeSpan.FromHours(24);
 
@@ -57,23 +59,24 @@ internal static class SubscriptionsApi
 
     private static async Task<Created<SubscriptionWithSecret>> CreateAsync(
         HttpContext context, Caller caller, TriggersDbContext db, FirstAnswers answers, SecretProtector protector,
-        IOptions<CapOptions> caps, CancellationToken cancellationToken)
+        IOptions<CapOptions> caps, TimeProvider time, CancellationToken cancellationToken)
     {
         var key = IdempotencyKey.Of(context.Request);
         var bytes = await Body.ReadBytesAsync(context, Body.MaxBytes);
         var body = Body.Parse(bytes, SubscriptionBody.Read);
         var request = key is null ? null : Fingerprints.OfRequest(key, context.Request.Path, bytes.Span);
         var (made, repeated) = await answers.OnceAsync(
-            caller.TenantId, request, () => AddAsync(body, caller, db, protector, caps.Value, cancellationToken), cancellationToken);
+            caller.TenantId, request, () => AddAsync(body, caller, db, protector, caps.Value, time, cancellationToken), cancellationToken);
         if (repeated)
             IdempotencyKey.MarkReplayed(context.Response);
         return TypedResults.Created($"/subscriptions/{made.Subscription.Id}", new SubscriptionWithSecret(made.Subscription, made.Secret));
     }
 
     private static async Task<NewSubscription> AddAsync(
-        SubscriptionBody body, Caller caller, TriggersDbContext db, SecretProtector protector, CapOptions caps,
+        SubscriptionBody body, Caller caller, TriggersDbContext db, SecretProtector protector, CapOptions caps, TimeProvider time,
         CancellationToken cancellationToken)
     {
+        EnsureToCome(body.ExpiresAt, time);
         EnsureWithin(caps, body.EventTypes.Length, body.Headers?.Count ?? 0);
         var enabled = body.Enabled ?? true;
         string[] types = body.Signatures is { } asked ? [.. asked.Distinct()]
@@ -94,6 +97,7 @@ internal static class SubscriptionsApi
             Ordering = body.Ordering ?? Ordering.None,
             FailingHead = body.FailingHead ?? FailingHead.Block,
             FailingHeadAttempts = body.FailingHeadAttempts,
+            ExpiresAt = body.ExpiresAt,
             Enabled = enabled,
             DisabledReason = enabled ? null : DisabledByRequest,
         };
@@ -130,10 +134,11 @@ internal static class SubscriptionsApi
 
     private static async Task<Ok<SubscriptionView>> ChangeAsync(
         string id, HttpContext context, Caller caller, TriggersDbContext db, SecretProtector protector,
-        IOptions<CapOptions> caps, CancellationToken cancellationToken)
+        IOptions<CapOptions> caps, TimeProvider time, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         var body = await Body.ReadAsync(context, SubscriptionChange.Read);
+        EnsureToCome(body.ExpiresAt, time);
         var headers = JsonSerializer.Serialize(
             body.Headers?.ToDictionary(h => h.Key, h => h.Value is null ? null : protector.Protect(h.Value)) ?? []);
         var authentication = Kept(body.NewAuthentication, protector);
@@ -159,6 +164,7 @@ internal static class SubscriptionsApi
                 failing_head = coalesce({(body.FailingHead is { } head ? SnakeCase<FailingHead>.Of(head) : null)}::text, failing_head),
                 failing_head_attempts = CASE WHEN {body.HasFailingHeadAttempts} THEN {body.FailingHeadAttempts}::int
                     ELSE failing_head_attempts END,
+                expires_at = CASE WHEN {body.HasExpiresAt} THEN {body.ExpiresAt}::timestamptz ELSE expires_at END,
                 enabled = coalesce({body.Enabled}::boolean, enabled),
                 disabled_reason = CASE {body.Enabled}::boolean
                     WHEN true THEN NULL
@@ -166,6 +172,7 @@ internal static class SubscriptionsApi
                     ELSE disabled_reason END,
                 updated_at = now()
             WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL AND inbox IS NULL
+                AND (expires_at IS NULL OR expires_at > now())
             RETURNING *
             """).ToListAsync(cancellationToken);
         var subscription = changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
@@ -227,6 +234,7 @@ internal static class SubscriptionsApi
             $"""
             UPDATE subscriptions SET deleted_at = now()
             WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL AND inbox IS NULL
+                AND (expires_at IS NULL OR expires_at > now())
             """,
             cancellationToken);
         return deleted > 0 ? TypedResults.NoContent() : throw ApiException.NotFound("subscription");
@@ -246,6 +254,7 @@ internal static class SubscriptionsApi
         var found = await db.Subscriptions.FromSql(
             $"""
             SELECT * FROM subscriptions WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL AND inbox IS NULL
+                AND (expires_at IS NULL OR expires_at > now())
             FOR NO KEY UPDATE
             """).AsTracking().ToListAsync(cancellationToken);
         var subscription = found.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
@@ -273,7 +282,7 @@ internal static class SubscriptionsApi
     private static string? Kept(ReceiverAuthentication? authentication, SecretProtector protector) =>
         authentication is null ? null : protector.Protect(JsonSerializer.Serialize(authentication));
 
-    private static void EnsureWithin(CapOptions caps, int eventTypes, int headers)
+    public static void EnsureWithin(CapOptions caps, int eventTypes, int headers)
     {
         if (eventTypes > caps.EventTypesPerSubscription)
             throw ApiException.Invalid("/eventTypes", $"Must be an array of 1 to {caps.EventTypesPerSubscription}.");
@@ -289,7 +298,14 @@ internal static class SubscriptionsApi
         Living(db, caller).Where(s => s.Ordering != Ordering.None && s.Id != id).EnsureRoomAsync(
             caps.OrderedSubscriptionsPerTenant, "subscriptions of a tenant that get their deliveries in order", cancellationToken);
 
-    /// <summary>The subscriptions of the caller's tenant that are not deleted, and no inboxes.</summary>
+    /// <summary>Refuses an end that has been.</summary>
+    public static void EnsureToCome(DateTimeOffset? expiresAt, TimeProvider time)
+    {
+        if (expiresAt <= time.GetUtcNow())
+            throw ApiException.Invalid("/expiresAt", "Must be in the future.");
+    }
+
+    /// <summary>The subscriptions of the caller's tenant that have not ended, and no inboxes.</summary>
     public static IQueryable<Subscription> Living(TriggersDbContext db, Caller caller) =>
-        db.Subscriptions.Include(s => s.Circuit).Where(s => s.TenantId == caller.TenantId && s.DeletedAt == null && s.Inbox == null);
+        db.LivingSubscriptions.Include(s => s.Circuit).Where(s => s.TenantId == caller.TenantId && s.Inbox == null);
 }

@@ -51,7 +51,7 @@ internal static class WebhookKeys
             throw ApiException.Invalid("?" + SubscriptionId, "Is required.");
         var address = context.Connection.RemoteIpAddress;
         strangers.EnsureMayAsk(address);
-        var secrets = await db.Subscriptions.Where(s => s.Id == id && s.DeletedAt == null).Select(s => s.Secrets)
+        var secrets = await db.LivingSubscriptions.Where(s => s.Id == id).Select(s => s.Secrets)
             .FirstOrDefaultAsync(cancellationToken);
         if (secrets is null)
             strangers.Note(address);

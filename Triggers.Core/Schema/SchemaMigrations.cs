@@ -175,6 +175,15 @@ public sealed class OrderedDeliveries : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0018_ordering.sql"));
 }
 
+/// <summary>0024_hooks.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0024_hooks")]
+public sealed class Hooks : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0024_hooks.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

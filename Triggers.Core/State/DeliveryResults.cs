@@ -63,7 +63,7 @@ public sealed record DeliveryResult(
     /// <summary>Length of the event's data, of what is new.</summary>
     public int DataBytes { get; init; }
 
-    /// <summary>Whether the receiver said that it is gone for good, so that its subscription is disabled.</summary>
+    /// <summary>Whether the receiver said that it is gone for good: its subscription is disabled, and a REST hook deleted.</summary>
     public bool SubscriptionIsGone { get; init; }
 
     /// <summary>Why nothing is to be tried any more, as somebody put it, where nothing was tried.</summary>
@@ -119,9 +119,10 @@ public static class DeliveryResults
     {
         var command = new NpgsqlBatchCommand(
             """
-            UPDATE subscriptions s SET enabled = false, disabled_reason = 'gone', updated_at = now()
+            UPDATE subscriptions s SET enabled = false, disabled_reason = 'gone', updated_at = now(),
+                deleted_at = CASE WHEN s.is_hook THEN now() END
             FROM (SELECT DISTINCT id, revision FROM unnest(@gone, @revisions) AS g (id, revision) ORDER BY id) g
-            WHERE s.id = g.id AND s.revision = g.revision AND s.enabled
+            WHERE s.id = g.id AND s.revision = g.revision AND (s.enabled OR s.is_hook) AND s.deleted_at IS NULL
             """);
         command.Parameters.AddColumn("gone", NpgsqlDbType.Uuid, gone, r => r.SubscriptionId);
         command.Parameters.AddColumn("revisions", NpgsqlDbType.Integer, gone, r => r.Revision);

@@ -54,6 +54,12 @@ public sealed class Subscription
     /// </summary>
     public string? DisabledReason { get; set; }
 
+    /// <summary>Whether it is a REST hook: its address is its name, and a 410 deletes it.</summary>
+    public bool IsHook { get; init; }
+
+    /// <summary>When it ends by itself, by the database's clock; null for never.</summary>
+    public DateTimeOffset? ExpiresAt { get; set; }
+
     /// <summary>The name of an inbox, whose deliveries wait until somebody receives them; null where webhooks are sent.</summary>
     public string? Inbox { get; init; }
 

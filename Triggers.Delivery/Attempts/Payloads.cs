@@ -1,5 +1,6 @@
 using Npgsql;
 using Triggers.Core.State;
+using Triggers.Core.Subscriptions;
 
 namespace Triggers.Delivery.Attempts;
 
@@ -9,7 +10,7 @@ namespace Triggers.Delivery.Attempts;
 internal sealed record Payload(StoredEvent Event, byte[] Body)
 {
     /// <summary>Writes the body; the data itself is then no longer needed.</summary>
-    public static Payload Of(StoredEvent e) => new(e with { Data = [] }, WebhookRequest.Envelope(e));
+    public static Payload Of(StoredEvent e) => new(e with { Data = [] }, WebhookBody.Of(e));
 }
 
 /// <summary>Reads events; those that are no longer kept are not among the answers.</summary>

@@ -3,9 +3,7 @@ using System.Net.Http.Headers;
 using System.Reflection;
 using System.Security.Cryptography;
 using System.Text;
-using System.Text.Json;
 using Triggers.Core;
-using Triggers.Core.State;
 using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Subscriptions;
@@ -72,28 +70,4 @@ internal static class WebhookRequest
         AuthenticationType.Bearer => new("Bearer", authentication.Token),
         _ => null,
     };
-
-    /// <summary>
-    /// <c>{"id","type","timestamp","source"?,"subject"?,"externalId"?,"data"}</c>, with <c>data</c> byte for byte as it was received.
-    /// </summary>
-    public static byte[] Envelope(StoredEvent e)
-    {
-        // The head alone is written as JSON, and the data copied behind it once.
-        var buffer = new System.Buffers.ArrayBufferWriter<byte>(512);
-        using (var json = new Utf8JsonWriter(buffer, new JsonWriterOptions { SkipValidation = true }))
-        {
-            json.WriteStartObject();
-            json.WriteString("id", TypeId.Format(TypeId.Event, e.Id));
-            json.WriteString("type", e.Type);
-            json.WriteString("timestamp", (e.Time ?? TypeId.CreatedAt(e.Id)).UtcDateTime);
-            if (e.Source is not null)
-                json.WriteString("source", e.Source);
-            if (e.Subject is not null)
-                json.WriteString("subject", e.Subject);
-            if (e.ExternalId is not null)
-                json.WriteString("externalId", e.ExternalId);
-            json.WritePropertyName("data");
-        }
-        return [.. buffer.WrittenSpan, .. e.Data, (byte)'}'];
-    }
 }

@@ -145,8 +145,12 @@ internal sealed partial class Circuits(
         if (IsWell(outcome, statusCode) is true)
         {
             Mend(id);
-            Write(new(CircuitChanges.Close(id, epoch), subscriber, OperationalEventTypes.Recovered, outcome, statusCode));
-            Log.Closed(Logger, TypeId.Format(TypeId.Subscription, id));
+            // A receiver that says it is gone holds up nothing any more, and has not recovered.
+            var isGone = statusCode == 410;
+            Write(new(
+                CircuitChanges.Close(id, epoch), subscriber, isGone ? null : OperationalEventTypes.Recovered, outcome, statusCode));
+            if (!isGone)
+                Log.Closed(Logger, TypeId.Format(TypeId.Subscription, id));
         }
         else
         {

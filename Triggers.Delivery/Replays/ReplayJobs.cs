@@ -105,10 +105,10 @@ internal sealed partial class ReplayJobs(
             BatchCommands =
             {
                 new(
-                    """
+                    $"""
                     UPDATE replay_jobs j SET status = 'failed', reason = 'subscription_gone', finished_at = clock_timestamp()
                     FROM subscriptions s
-                    WHERE s.id = j.subscription_id AND s.deleted_at IS NOT NULL AND j.status = 'running'
+                    WHERE s.id = j.subscription_id AND {SubscriptionEnds.HasEnded} AND j.status = 'running'
                     """),
                 new("SELECT EXISTS (SELECT FROM replay_jobs WHERE status = 'running')"),
                 new(
@@ -116,7 +116,7 @@ internal sealed partial class ReplayJobs(
                     SELECT j.tenant_id, j.id, j.subscription_id, j.next_event, j.end_event, coalesce(j.event_types, s.event_types),
                         j.include = 'all'
                     FROM replay_jobs j JOIN subscriptions s ON s.id = j.subscription_id
-                    WHERE j.status = 'running' AND j.next_step_at <= now() AND s.enabled AND s.deleted_at IS NULL
+                    WHERE j.status = 'running' AND j.next_step_at <= now() AND s.enabled AND NOT {SubscriptionEnds.HasEnded}
                         AND j.deliveries - j.charged < {MaxUncharged}
                         AND (SELECT count(*) FROM (
                             SELECT FROM delivery_queue q

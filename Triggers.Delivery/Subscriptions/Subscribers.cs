@@ -21,6 +21,9 @@ internal sealed record Subscriber(
     /// <summary>Whether its secrets can't be decrypted, so that nothing can be sent.</summary>
     public bool IsUnreadable { get; init; }
 
+    /// <summary>The timestamp at which it ends by itself; null: never.</summary>
+    public long? EndsAt { get; init; }
+
     /// <summary>What it says of its retries; null: nothing.</summary>
     public RetryPolicy? Retry { get; init; }
 
@@ -47,11 +50,14 @@ internal sealed record Subscriber(
 }
 
 /// <summary>
-/// Every subscription that is not deleted, in memory. <c>subscriptions_version</c>, which the database bumps at every write, says
+/// Every subscription that has not ended, in memory. <c>subscriptions_version</c>, which the database bumps at every write, says
 /// when to look again; <c>subscriptions.changed_by</c>, which ones to read.
 /// </summary>
-internal sealed partial class Subscribers(SecretProtector protector, ILogger<Subscribers> logger)
+internal sealed partial class Subscribers(SecretProtector protector, TimeProvider time, ILogger<Subscribers> logger)
 {
+    /// <summary>Longer than any process lives.</summary>
+    private const double MaxSeconds = 1e9;
+
     private readonly SemaphoreSlim _reading = new(1);
     private readonly ConcurrentDictionary<Guid, Subscriber> _byId = new();
     private readonly ConcurrentDictionary<Guid, Subscriber[]> _enabledByTenant = new();
@@ -61,16 +67,18 @@ internal sealed partial class Subscribers(SecretProtector protector, ILogger<Sub
     /// <summary>How many rows were read, ever.</summary>
     public long RowsRead { get; private set; }
 
-    /// <summary>The subscription, or null when it is deleted, or newer than what was read last.</summary>
-    public Subscriber? Find(Guid id) => _byId.GetValueOrDefault(id);
+    /// <summary>The subscription, or null when it has ended, or is newer than what was read last.</summary>
+    public Subscriber? Find(Guid id) => _byId.TryGetValue(id, out var subscriber) && !HasEnded(subscriber) ? subscriber : null;
 
     /// <summary>The enabled subscriptions of a tenant that want this type.</summary>
     public IEnumerable<Subscriber> Matching(Guid tenantId, string type) =>
-        _enabledByTenant.GetValueOrDefault(tenantId, []).Where(s => EventTypePattern.MatchesAny(s.EventTypes, type));
+        _enabledByTenant.GetValueOrDefault(tenantId, [])
+            .Where(s => EventTypePattern.MatchesAny(s.EventTypes, type) && !HasEnded(s));
 
     /// <summary>The enabled subscriptions of a tenant that ask for this event of the system's own.</summary>
     public IEnumerable<Subscriber> MatchingOperational(Guid tenantId, string type) =>
-        _enabledByTenant.GetValueOrDefault(tenantId, []).Where(s => s.EventTypes.Any(p => EventTypePattern.MatchesOperational(p, type)));
+        _enabledByTenant.GetValueOrDefault(tenantId, [])
+            .Where(s => s.EventTypes.Any(p => EventTypePattern.MatchesOperational(p, type)) && !HasEnded(s));
 
     /// <summary>Reads what changed if <paramref name="version"/> is not the one that was read.</summary>
     public async Task RefreshAsync(NpgsqlConnection connection, long version, CancellationToken cancellationToken)
@@ -96,6 +104,8 @@ internal sealed partial class Subscribers(SecretProtector protector, ILogger<Sub
         await RefreshAsync(connection, (long)(await command.ExecuteScalarAsync(cancellationToken))!, cancellationToken);
     }
 
+    private bool HasEnded(Subscriber subscriber) => subscriber.EndsAt is { } end && end <= time.GetTimestamp();
+
     /// <summary>
     /// What the last look could not see was written by a transaction that was running or not begun then. To look at some again harms
     /// nothing: a transaction that stays open makes the reading longer, not wrong.
@@ -111,7 +121,8 @@ internal sealed partial class Subscribers(SecretProtector protector, ILogger<Sub
                 new(
                     """
                     SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
-                        retry::text, authentication, inbox IS NOT NULL, ordering, failing_head, failing_head_attempts
+                        retry::text, authentication, inbox IS NOT NULL,
+                        extract(epoch FROM expires_at - clock_timestamp())::float8, ordering, failing_head, failing_head_attempts
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -140,10 +151,12 @@ internal sealed partial class Subscribers(SecretProtector protector, ILogger<Sub
             reader.GetGuid(0), reader.GetGuid(1), reader.GetInt32(2), reader.GetString(3), reader.GetFieldValue<string[]>(4), [], [],
             reader.GetBoolean(7), IsInbox: reader.GetBoolean(11))
         {
+            EndsAt = reader.IsDBNull(12) ? null
+                : time.GetTimestamp() + (long)(Math.Min(reader.GetDouble(12), MaxSeconds) * time.TimestampFrequency),
             Retry = reader.IsDBNull(9) ? null : JsonSerializer.Deserialize<RetryPolicy>(reader.GetString(9)),
-            Ordering = SnakeCase<Ordering>.Parse(reader.GetString(12)),
-            FailingHead = SnakeCase<FailingHead>.Parse(reader.GetString(13)),
-            FailingHeadAttempts = reader.IsDBNull(14) ? null : reader.GetInt32(14),
+            Ordering = SnakeCase<Ordering>.Parse(reader.GetString(13)),
+            FailingHead = SnakeCase<FailingHead>.Parse(reader.GetString(14)),
+            FailingHeadAttempts = reader.IsDBNull(15) ? null : reader.GetInt32(15),
         };
         try
         {

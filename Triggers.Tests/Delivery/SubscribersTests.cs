@@ -1,5 +1,6 @@
 using Microsoft.AspNetCore.DataProtection;
 using Microsoft.Extensions.Logging.Abstractions;
+using Microsoft.Extensions.Time.Testing;
 using Triggers.Delivery.Subscriptions;
 using Triggers.ServiceDefaults;
 using Triggers.Tests.Support;
@@ -10,7 +11,7 @@ namespace Triggers.Tests.Delivery;
 public sealed class SubscribersTests(PostgresServer postgres) : EngineTests(postgres)
 {
     private readonly Subscribers _subscribers =
-        new(new SecretProtector(new EphemeralDataProtectionProvider()), NullLogger<Subscribers>.Instance);
+        new(new SecretProtector(new EphemeralDataProtectionProvider()), TimeProvider.System, NullLogger<Subscribers>.Instance);
 
     [Fact]
     public async Task A_change_of_one_subscription_reads_that_one_again_and_not_all()
@@ -60,6 +61,28 @@ public sealed class SubscribersTests(PostgresServer postgres) : EngineTests(post
         await ChangeAsync(stays, "deleted_at = now(), enabled = false, disabled_reason = 'requested'");
         await RefreshAsync();
         Assert.Empty(Matching("invoice.paid"));
+    }
+
+    [Fact]
+    public async Task One_whose_time_is_over_matches_nothing_whether_or_not_it_has_been_deleted()
+    {
+        var time = new FakeTimeProvider();
+        var subscribers = new Subscribers(
+            new SecretProtector(new EphemeralDataProtectionProvider()), time, NullLogger<Subscribers>.Instance);
+        var (over, ends) = (await Engine.SubscribeAsync(Receiver.Url), await Engine.SubscribeAsync(Receiver.Url));
+        var stays = await Engine.SubscribeAsync(Receiver.Url);
+        await ChangeAsync(over, "expires_at = now() - interval '1 second'");
+        await ChangeAsync(ends, "expires_at = now() + interval '1 hour'");
+        await ChangeAsync(stays, "expires_at = '9999-12-31'");
+        await subscribers.RefreshAsync(Engine.DataSource, TestContext.Current.CancellationToken);
+        HashSet<Guid> Found() => [.. subscribers.Matching(Engine.Tenant, "order.created").Select(s => s.Id)];
+        Assert.Equal(new HashSet<Guid> { ends, stays }, Found());
+        Assert.Null(subscribers.Find(over));
+
+        time.Advance(TimeSpan.FromHours(1));
+
+        Assert.Equal(new HashSet<Guid> { stays }, Found());
+        Assert.Null(subscribers.Find(ends));
     }
 
     [Fact]

@@ -4,6 +4,7 @@ using System.Text.Json;
 using CsCheck;
 using Triggers.Core;
 using Triggers.Core.State;
+using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Attempts;
 using Triggers.Delivery.Subscriptions;
@@ -87,7 +88,7 @@ public class WebhookRequestTests
     [InlineData("""{"a":1,"a":2}""")]
     public void Data_goes_out_byte_for_byte(string data)
     {
-        var envelope = Encoding.UTF8.GetString(WebhookRequest.Envelope(DeliveryOf(data).Event));
+        var envelope = Encoding.UTF8.GetString(WebhookBody.Of(DeliveryOf(data).Event));
 
         Assert.EndsWith($"\"data\":{data}}}", envelope, StringComparison.Ordinal);
     }
@@ -98,7 +99,7 @@ public class WebhookRequestTests
         {
             var e = DeliveryOf("true").Event with { Source = source, Subject = subject, ExternalId = externalId };
 
-            using var json = JsonDocument.Parse(WebhookRequest.Envelope(e));
+            using var json = JsonDocument.Parse(WebhookBody.Of(e));
 
             Assert.True(json.RootElement.GetProperty("data").GetBoolean());
             // Lone surrogates can't be written in UTF-8; everything else comes back as it went in.

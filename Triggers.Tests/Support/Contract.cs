@@ -340,11 +340,11 @@ internal sealed partial class Contract
         """
         ^(
             # a host, a port, a reserved header: see WebhookAddress and WebhookHeaders
-            (createSubscription|changeSubscription)\ (/url|/headers/.*) |
+            (createSubscription|changeSubscription)\ (/url|/headers/.*) | (createHook|removeHook)\ /targetUrl |
             # what does not go together, and 1 to 30 seconds
             (createSubscription|changeSubscription)\ (/retry|/retry/timeout|/authentication/.*) |
             # more than Limits:* lets in
-            (createSubscription|changeSubscription)\ (/eventTypes|/headers) | createInbox\ /eventTypes |
+            (createSubscription|changeSubscription)\ (/eventTypes|/headers) | (createInbox|createHook)\ /eventTypes |
             # more than Limits:* lets in, or of the inbox that has what nobody subscribes to
             changeInbox\ /eventTypes |
             # bits at the end of its base64 that mean nothing
@@ -356,7 +356,7 @@ internal sealed partial class Contract
             # in an order, and before now
             createReplay\ (/from|/to) |
             # to come
-            (createApiKey|changeApiKey)\ /expiresAt |
+            (createApiKey|changeApiKey|createSubscription|changeSubscription|createHook)\ /expiresAt |
             # of another list
             .*\ \?cursor
         )$

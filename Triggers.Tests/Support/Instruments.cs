@@ -29,8 +29,9 @@ internal static class Instruments
         };
         listener.Start();
         _ = new ApiMetrics(meters);
-        _ = new DeliveryMetrics(meters, new Lanes(1, TimeProvider.System), new Subscribers(
-            new SecretProtector(new EphemeralDataProtectionProvider()), NullLogger<Subscribers>.Instance), new LogLags());
+        var subscribers = new Subscribers(
+            new SecretProtector(new EphemeralDataProtectionProvider()), TimeProvider.System, NullLogger<Subscribers>.Instance);
+        _ = new DeliveryMetrics(meters, new Lanes(1, TimeProvider.System), subscribers, new LogLags());
         return all;
     }
 

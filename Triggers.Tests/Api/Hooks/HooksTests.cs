@@ -1,0 +1,180 @@
+using Triggers.Core.Tables;
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.Api.Hooks;
+
+/// <summary>Subscribing by an address, as automation platforms do.</summary>
+public abstract class HooksTests(PostgresServer postgres, KafkaServer? kafka = null) : EngineTests(postgres, kafka), IAsyncLifetime
+{
+    private ApiHost _api = null!;
+    private ApiClient _client = null!;
+
+    async ValueTask IAsyncLifetime.InitializeAsync()
+    {
+        await InitializeAsync();
+        _api = new ApiHost(Engine.ConnectionString, Engine.Settings);
+        _client = _api.Client();
+        await _client.WaitUntilReadyAsync();
+        await Engine.StartDeliveryAsync();
+    }
+
+    async ValueTask IAsyncDisposable.DisposeAsync()
+    {
+        _client?.Dispose();
+        if (_api is not null)
+            await _api.DisposeAsync();
+        await DisposeAsync();
+    }
+
+    [Fact]
+    public async Task An_address_is_subscribed_once_and_unsubscribed_by_itself_however_often()
+    {
+        var made = await HookAsync("\"a\"");
+        var again = await HookAsync("\"b\"");
+        Assert.Equal(made.Id, again.Id);
+        Assert.StartsWith("whsec_", made["secret"]);
+        Assert.Null(again["secret"]);
+        Assert.Equal([made.Id], (await _client.GetAsync("/subscriptions")).Is(200).Ids);
+        await _client.PublishAsync("a");
+        await _client.PublishAsync("b");
+        await Wait.UntilAsync("the one is sent", () => Receiver.Received.Count == 1);
+
+        await UnsubscribeAsync(_client);
+        await UnsubscribeAsync(_client);
+
+        Assert.Empty((await _client.GetAsync("/subscriptions")).Is(200).Ids);
+        await _client.PublishAsync("b");
+        // A subscription like any other at the same address is no hook.
+        await _client.SubscribeAsync("\"marker\"", Receiver.Url);
+        await UnsubscribeAsync(_client);
+        await _client.PublishAsync("marker");
+        await Wait.UntilAsync("the marker is sent", () => Receiver.Received.Count == 2);
+        Assert.NotEqual(made.Id, (await HookAsync("\"b\"")).Id);
+    }
+
+    [Fact]
+    public async Task A_receiver_that_is_gone_is_deleted_and_what_it_had_pending_cancelled()
+    {
+        Answers(503);
+        var hook = await HookAsync("\"*\"", ",\"expiresAt\":\"2099-01-01T00:00:00Z\"");
+        var first = await _client.PublishAsync();
+        await Wait.UntilAsync("it waits to be tried again", () => Receiver.Received.Count > 0);
+
+        Answers(410);
+        var second = await _client.PublishAsync();
+
+        await Engine.WaitForStatusAsync(Rows.Uuid(first), DeliveryStatus.Cancelled);
+        await Engine.WaitForStatusAsync(Rows.Uuid(second), DeliveryStatus.Cancelled);
+        (await _client.GetAsync($"/subscriptions/{hook.Id}")).IsProblem(404, "not_found");
+        // The address may be subscribed again.
+        Assert.NotEqual(hook.Id, (await HookAsync("\"*\"")).Id);
+    }
+
+    [Fact]
+    public async Task Gone_counts_also_for_a_hook_that_was_disabled_meanwhile()
+    {
+        var (came, mayAnswer) = (new TaskCompletionSource(), new TaskCompletionSource());
+        Receiver.Respond = async (_, context) =>
+        {
+            came.TrySetResult();
+            await mayAnswer.Task;
+            context.Response.StatusCode = 410;
+        };
+        var hook = await HookAsync("\"*\"");
+        await _client.PublishAsync();
+        await came.Task.WaitAsync(Wait.Long, TestContext.Current.CancellationToken);
+
+        (await _client.PatchAsync($"/subscriptions/{hook.Id}", """{"enabled":false}""")).Is(200);
+        mayAnswer.SetResult();
+
+        await Wait.UntilAsync("it is gone", async () => (await _client.GetAsync($"/subscriptions/{hook.Id}")).Status == 404);
+    }
+
+    [Fact]
+    public async Task Gone_from_before_an_address_was_subscribed_again_does_not_count()
+    {
+        var (came, mayAnswer) = (new TaskCompletionSource(), new TaskCompletionSource());
+        Receiver.Respond = async (_, context) =>
+        {
+            if (!came.TrySetResult())
+                return;
+            await mayAnswer.Task;
+            context.Response.StatusCode = 410;
+        };
+        var hook = await HookAsync("\"*\"");
+        var id = await _client.PublishAsync();
+        await came.Task.WaitAsync(Wait.Long, TestContext.Current.CancellationToken);
+
+        await HookAsync("\"*\"");
+        mayAnswer.SetResult();
+
+        await Engine.WaitForStatusAsync(Rows.Uuid(id), DeliveryStatus.Succeeded);
+        (await _client.GetAsync($"/subscriptions/{hook.Id}")).Is(200);
+        Assert.Equal(2, Receiver.Received.Count);
+    }
+
+    [Fact]
+    public async Task What_ends_is_deleted_and_what_it_has_pending_cancelled()
+    {
+        var kept = (await _client.PostAsync("/subscriptions",
+            $$"""{"url":"{{Receiver.Url}}","eventTypes":["never"],"expiresAt":"2099-01-01T00:00:00Z"}""")).Is(201);
+        Assert.Equal("2099-01-01T00:00:00Z", kept["expiresAt"]);
+        Answers(503);
+        var ending = await HookAsync("\"*\"", ",\"expiresAt\":\"2099-01-01T00:00:00Z\"");
+        var id = await _client.PublishAsync();
+        await Wait.UntilAsync("it waits to be tried again", () => Receiver.Received.Count > 0);
+
+        await Engine.ExecuteAsync($"UPDATE subscriptions SET expires_at = now() WHERE id = '{Rows.Uuid(ending.Id)}'");
+
+        (await _client.GetAsync($"/subscriptions/{ending.Id}")).IsProblem(404, "not_found");
+        await Engine.WaitForStatusAsync(Rows.Uuid(id), DeliveryStatus.Cancelled);
+        await Wait.UntilAsync("it is deleted", () => Engine.ScalarAsync<bool>(
+            $"SELECT deleted_at IS NOT NULL FROM subscriptions WHERE id = '{Rows.Uuid(ending.Id)}'"));
+        Assert.Equal([kept.Id], (await _client.GetAsync("/subscriptions")).Is(200).Ids);
+    }
+
+    [Fact]
+    public async Task Samples_are_the_newest_bodies_of_a_type_or_made_up()
+    {
+        var samples = (await _client.GetAsync("/hooks/samples?type=order.created")).Is(200);
+        Assert.Equal(
+            """{"items":[{"id":"evt_00000000000000000000000000","type":"order.created","timestamp":"2026-01-31T09:30:00Z","data":{"example":true}}],"builtIn":true}""",
+            samples.Text);
+        await HookAsync("\"order.created\"");
+        var ids = new List<string>();
+        for (var i = 0; i < 4; i++)
+            ids.Add(await _client.PublishAsync(data: $"{{\"n\":{i}}}", more: ",\"subject\":\"s\""));
+        await _client.PublishAsync("order.paid");
+        await Wait.UntilAsync("they are sent", () => Receiver.Received.Count == 4);
+        await Wait.UntilAsync(
+            "they are stored", async () => (await _client.GetAsync("/events?type=order.created")).Is(200).Ids.Length == 4);
+
+        samples = (await _client.GetAsync("/hooks/samples?type=order.created")).Is(200);
+
+        Assert.Equal([ids[3], ids[2], ids[1]], samples.Ids.AsEnumerable());
+        Assert.False(samples.Json["builtIn"]!.GetValue<bool>());
+        // What is shown is what is sent.
+        var newest = System.Text.Encoding.UTF8.GetString(Receiver.Received.Single(w => w.EventId == ids[3]).Body);
+        Assert.Contains(newest, samples.Text, StringComparison.Ordinal);
+        Assert.Equal(3, (await _client.GetAsync("/hooks/samples")).Is(200).Ids.Length);
+        (await _client.GetAsync("/hooks/samples?type=order.*")).IsProblem(400, "invalid_request");
+    }
+
+    private void Answers(int status) => Receiver.Respond = (_, context) =>
+    {
+        context.Response.StatusCode = status;
+        return Task.CompletedTask;
+    };
+
+    private async Task<Answer> HookAsync(string types, string more = "") =>
+        (await _client.PostAsync("/hooks", $$"""{"targetUrl":"{{Receiver.Url}}","eventTypes":[{{types}}]{{more}}}""")).Is(201);
+
+    private async Task UnsubscribeAsync(ApiClient client) =>
+        (await client.PostAsync("/hooks/unsubscribe", $$"""{"targetUrl":"{{Receiver.Url}}"}""")).Is(204);
+}
+
+/// <summary>On the Postgres log.</summary>
+public sealed class PostgresHooksTests(PostgresServer postgres) : HooksTests(postgres);
+
+/// <summary>On the Kafka log.</summary>
+public sealed class KafkaHooksTests(PostgresServer postgres, KafkaServer kafka) : HooksTests(postgres, kafka);
