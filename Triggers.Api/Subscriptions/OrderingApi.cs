@@ -172,7 +172,8 @@ internal static class OrderingApi
         if (head is not { } first)
             throw new ApiException(ErrorCodes.DeliveryEnded, "It has ended, or is in no order.");
         if (first.Id != deliveryId || first.InFlight)
-            throw new ApiException(ErrorCodes.WaitsInOrder, first.InFlight ? "A delivery of its key is being sent." : "It is not the first.");
+            throw new ApiException(
+                ErrorCodes.WaitsInOrder, first.InFlight ? "A delivery of its key is being sent." : "It is not the first of its key.");
         await ApplyAsync(connection,
         [
             OrderedQueue.Unhold(subscription, first.Key, first.Id),

@@ -99,8 +99,8 @@ public static class DeliveryQueue
     /// ten. What waits in an inbox is not taken. What a deleted subscription still has is taken whenever it is due, to be cancelled;
     /// what is in flight ends by itself. Answers
     /// id, tenant, event, subscription, claim, retry count, whether it is a replay, of what, test, trace parent, bytes of data,
-    /// whether a lease of it has run out, and its key, in that order; and of each lane of which something is due that is too large, only the
-    /// subscription and the bytes of the first.
+    /// whether a lease of it has run out, and its key, in that order; and of each lane of which something is due that is too large, only
+    /// the subscription and the bytes of the first.
     /// </summary>
     /// <remarks>The rows are locked inside a materialized CTE: as a plain join the planner may lock more than the limit lets
     /// through.</remarks>

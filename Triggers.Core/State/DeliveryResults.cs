@@ -56,7 +56,8 @@ public sealed record DeliveryResult(
     public string? OrderKey { get; init; }
 
     /// <summary>
-    /// Whether it failed for good and holds the rest of its key: as a dead letter, or, pending, before the others until somebody lets it go.
+    /// Whether it failed for good and holds the rest of its key: as a dead letter, or, pending, before the others until somebody lets it
+    /// go.
     /// </summary>
     public bool HoldsKey { get; init; }
 

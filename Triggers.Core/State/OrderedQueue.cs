@@ -106,8 +106,8 @@ public static class OrderedQueue
     }
 
     /// <summary>
-    /// The first of each of these keys is due, unless it was before or its key is held. The lanes of which something became due are rows of
-    /// <c>due_lane</c>.
+    /// The first of each of these keys is due, unless it was before or its key is held. The lanes of which something became due are rows
+    /// of <c>due_lane</c>.
     /// </summary>
     public static NpgsqlBatchCommand Advance(IEnumerable<(Guid SubscriptionId, string Key)> keys)
     {
@@ -159,12 +159,15 @@ public static class OrderedQueue
         SELECT order_key FROM released
         """)
     {
-        Parameters = { new("id", subscriptionId), new("key", NpgsqlDbType.Text) { Value = (object?)key ?? DBNull.Value }, new("most", most) },
+        Parameters =
+        {
+            new("id", subscriptionId), new("key", NpgsqlDbType.Text) { Value = (object?)key ?? DBNull.Value }, new("most", most),
+        },
     };
 
     /// <summary>
-    /// The delivery that heads the key of another, locked: rows of id, event, claim, whether it is a replay, key, whether somebody works on
-    /// it, and how its last attempt ended. None where the other is not there, or in no order. Under the lock of the subscription.
+    /// The delivery that heads the key of another, locked: rows of id, event, claim, whether it is a replay, key, and whether somebody
+    /// works on it. None where the other is not there, or in no order. Under the lock of the subscription.
     /// </summary>
     public static NpgsqlBatchCommand Head(Guid tenantId, Guid subscriptionId, Guid deliveryId) => new(
         """
@@ -204,7 +207,8 @@ public static class OrderedQueue
             KeyStates.Failing =>
                 $"""
                 SELECT order_key FROM delivery_queue
-                WHERE subscription_id = @id AND NOT test AND order_key IS NOT NULL AND retry_count > 0 AND next_attempt_at < 'infinity' {beyond}
+                WHERE subscription_id = @id AND NOT test AND next_attempt_at < 'infinity' AND order_key IS NOT NULL AND retry_count > 0
+                    {beyond}
                 ORDER BY order_key LIMIT @most
                 """,
             _ =>
@@ -229,7 +233,8 @@ public static class OrderedQueue
             FROM ({keys}) k
             LEFT JOIN held_keys h ON h.subscription_id = @id AND h.order_key = k.order_key
             LEFT JOIN LATERAL (
-                SELECT * FROM delivery_queue q WHERE q.subscription_id = @id AND q.order_key = k.order_key ORDER BY position LIMIT 1) f ON true
+                SELECT * FROM delivery_queue q
+                WHERE q.subscription_id = @id AND q.order_key = k.order_key ORDER BY position LIMIT 1) f ON true
             ORDER BY k.order_key
             """)
         {

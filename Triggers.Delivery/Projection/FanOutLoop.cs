@@ -50,9 +50,10 @@ internal sealed class FanOutLoop(
             var room = Matches.MaxDeliveries - matches.Count;
             if (room <= 0)
                 break;
-            var waiting = type is null ? [] : subscribers.Matching(e.TenantId, type).Where(s => s.Id.CompareTo(e.After) > 0 && !e.Made.Contains(s.Id))
+            var waiting = type is null ? [] : subscribers.Matching(e.TenantId, type)
+                .Where(s => s.Id.CompareTo(e.After) > 0 && !e.Made.Contains(s.Id))
                 .OrderBy(s => s.Id).ToList();
-            // Left to the claims, which take tenants in turn. Who wants them in order since then gets in order what is accepted since then.
+            // Left to the claims, which take tenants in turn. In no order: whoever wants one since then has it of what came since then.
             foreach (var subscriber in waiting.Take(room))
                 matches.Add(subscriber, e.EventId, e.DataBytes);
             advanced.Add((e, waiting.Count > room ? waiting[room - 1].Id : null));

@@ -27,7 +27,8 @@ internal sealed partial class ReplayJobs(
     private const int MaxDelivered = 200;
 
     /// <summary>
-    /// While so many deliveries of the subscription are due, or wait in order, its job waits: what is published meanwhile is not to wait behind it.
+    /// While so many deliveries of the subscription are due, or wait in order, its job waits: what is published meanwhile is not to wait
+    /// behind it.
     /// </summary>
     private const int MaxDue = 1_000;
 

@@ -5,7 +5,7 @@ using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Delivery;
 
-/// <summary>What becomes of a key whose first delivery fails, and what somebody can do about it. API and delivery service on one database.</summary>
+/// <summary>What becomes of a key whose first delivery fails, and what somebody can do about it.</summary>
 public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(postgres), IAsyncLifetime
 {
     private readonly ConcurrentDictionary<string, byte> _fails = [];
@@ -130,7 +130,8 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
         var held = await HeldAsync(subscription, behind: 2);
         Assert.Equal("", Text(held["key"]));
         var first = Text(held["head"]!["deliveryId"])!;
-        var second = TypeId.Format(TypeId.Delivery, await Engine.ScalarAsync<Guid>("SELECT id FROM delivery_queue ORDER BY position OFFSET 1 LIMIT 1"));
+        var second = TypeId.Format(
+            TypeId.Delivery, await Engine.ScalarAsync<Guid>("SELECT id FROM delivery_queue ORDER BY position OFFSET 1 LIMIT 1"));
         (await SkipAsync(subscription, second)).IsProblem(409, "waits_in_order");
         (await SkipAsync(subscription, "dlv_01jd0000000000000000000000")).IsProblem(404, "not_found");
 
@@ -272,7 +273,8 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
         Assert.Equal(["c"], page["keys"]!.AsArray().Select(key => Text(key!["key"])));
         Assert.False((bool)page["more"]!);
         Assert.Empty((await _client.GetAsync($"/subscriptions/{subscription}/ordering?state=held")).Is(200).Json["keys"]!.AsArray());
-        Assert.Empty((await _client.GetAsync($"/subscriptions/{subscription}/ordering?state=failing&after=a")).Is(200).Json["keys"]!.AsArray());
+        Assert.Empty(
+            (await _client.GetAsync($"/subscriptions/{subscription}/ordering?state=failing&after=a")).Is(200).Json["keys"]!.AsArray());
         (await _client.GetAsync($"/subscriptions/{subscription}/ordering?state=gone")).IsProblem(400, "invalid_request");
     }
 
@@ -289,7 +291,10 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
         var changed = (await _client.PatchAsync(
             $"/subscriptions/{subscription}", """{"ordering":"strict","failingHead":"park_key","failingHeadAttempts":null}""")).Is(200);
         Assert.Equal(("strict", "park_key", null), (changed["ordering"], changed["failingHead"], changed["failingHeadAttempts"]));
-        foreach (var wrong in new[] { """{"ordering":"some"}""", """{"ordering":null}""", """{"failingHead":"wait"}""", """{"failingHeadAttempts":0}""" })
+        foreach (var wrong in new[]
+        {
+            """{"ordering":"some"}""", """{"ordering":null}""", """{"failingHead":"wait"}""", """{"failingHeadAttempts":0}""",
+        })
             (await _client.PatchAsync($"/subscriptions/{subscription}", wrong)).IsProblem(400, "invalid_request");
     }
 
