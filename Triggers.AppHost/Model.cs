@@ -40,6 +40,8 @@ internal static class Model
             .AsProgram(settings)
             .AsService(settings, replicas: settings.Replicas)
             .WithReference(database).WaitForCompletion(migrations)
+            // Only for limits of subscriptions, and not before there are any.
+            .WithReference(redis)
             .WithKafka(kafka);
 
         if (builder.ExecutionContext.IsRunMode)

@@ -5,6 +5,7 @@ using Triggers.Delivery.Attempts;
 using Triggers.Delivery.Maintenance;
 using Triggers.Delivery.Subscriptions;
 using Triggers.EventLog;
+using Triggers.ServiceDefaults.Redis;
 
 namespace Triggers.Delivery;
 
@@ -25,7 +26,8 @@ internal sealed class DeliveryMetrics
 
     private readonly Histogram<int> _batchSize;
     private readonly Histogram<double> _batchDuration, _attemptDuration, _toFirstAttempt, _toDelivered;
-    private readonly Counter<long> _staleConnections, _finished, _deadLetters, _leasesExpired, _setAside, _dropped, _circuitsOpened;
+    private readonly Counter<long> _staleConnections, _finished, _deadLetters, _leasesExpired, _setAside, _dropped, _circuitsOpened,
+        _limitsReached;
     private readonly UpDownCounter<long> _active;
     private volatile Backlog? _backlog;
 
@@ -65,9 +67,12 @@ internal sealed class DeliveryMetrics
             "triggers.delivery.lanes", () => lanes.CountByState(id => subscribers.Find(id) is { Enabled: false }).Select(state =>
                 new Measurement<int>(state.Count, new KeyValuePair<string, object?>("state", state.State))), "{lane}",
             "Lanes (one per subscription) in this process, by `state`: `full` (every place taken), `active`, `waiting` (for a time to "
-                + "come), `held` (the receiver fails, or wants to be left alone), or `paused` (the subscription is disabled).");
+                + "come), `held` (the receiver fails, or wants to be left alone), `limited` (by its subscription's limits), or `paused` "
+                + "(the subscription is disabled).");
         _circuitsOpened = meter.CreateCounter<long>("triggers.delivery.circuits.opened", "{circuit}",
             "Subscriptions whose circuit this process opened, because their receiver failed too often.");
+        _limitsReached = meter.CreateCounter<long>("triggers.delivery.limits.reached", "{wait}",
+            "Times that a lane of this process began to wait for a limit of its subscription, by `limit`: `rate` or `concurrency`.");
         meter.CreateObservableGauge("triggers.delivery.circuits.open", () => Of(b => b.OpenCircuits), "{circuit}",
             "Subscriptions whose deliveries are held, in the whole system, by request or because their receiver fails.");
 
@@ -137,6 +142,10 @@ internal sealed class DeliveryMetrics
 
     /// <summary>The receiver of a subscription failed too often.</summary>
     public void CircuitOpened() => _circuitsOpened.Add(1);
+
+    /// <summary>A lane waits for a limit of its subscription.</summary>
+    public void LimitReached(LimitKind limit) =>
+        _limitsReached.Add(1, new KeyValuePair<string, object?>("limit", SnakeCase<LimitKind>.Of(limit)));
 
     /// <summary>What a dead worker had claimed is due again.</summary>
     public void WorkerDied(int deliveries) => _leasesExpired.Add(deliveries, new KeyValuePair<string, object?>("reason", "worker_died"));

@@ -6,6 +6,7 @@ using Triggers.Delivery.Circuits;
 using Triggers.Delivery.Completion;
 using Triggers.Delivery.DeadLetters;
 using Triggers.Delivery.Dispatch;
+using Triggers.Delivery.Limits;
 using Triggers.Delivery.Maintenance;
 using Triggers.Delivery.Projection;
 using Triggers.Delivery.Replays;
@@ -16,6 +17,7 @@ using Triggers.EventLog;
 using Triggers.EventLog.Kafka;
 using Triggers.EventLog.Postgres;
 using Triggers.ServiceDefaults;
+using Triggers.ServiceDefaults.Redis;
 
 var builder = WebApplication.CreateBuilder(args);
 builder.AddServiceDefaults();
@@ -34,8 +36,12 @@ services.AddSingleton<Wakeups>();
 services.AddSingleton(provider =>
 {
     var options = provider.GetRequiredService<IOptions<DeliveryOptions>>().Value;
-    return new Lanes(options.LaneConcurrency, provider.GetRequiredService<TimeProvider>(), options.MaxLaneConcurrency);
+    var subscribers = provider.GetRequiredService<Subscribers>();
+    return new Lanes(options.LaneConcurrency, provider.GetRequiredService<TimeProvider>(), options.MaxLaneConcurrency,
+        id => subscribers.Find(id)?.Limits);
 });
+if (RedisConnection.AddTo(builder))
+    services.AddSingleton<SharedPermits>();
 services.AddWebhookClient();
 
 // They stop in the reverse order: no new work, then the attempts in flight, then their results, then the worker's entry.
@@ -43,6 +49,7 @@ services.AddHostedSingleton<WorkerRegistration>();
 services.AddHostedSingleton<Completions>();
 services.AddSingleton(provider => new Payloads(Payloads.ReadFrom(provider.GetRequiredService<NpgsqlDataSource>())));
 services.AddSingleton<Attempter>();
+services.AddHostedSingleton<LimitKeeper>();
 services.AddHostedSingleton<Circuits>();
 services.AddHostedSingleton<Dispatcher>();
 services.AddSingleton<Projection>();

@@ -348,8 +348,9 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
 
     private string Memories()
     {
-        var memories = s_services.Select(service => _system.Memory(service).Peak).ToArray();
-        return $"{Mega(memories.Sum())} MB ({string.Join(" + ", memories.Select(Mega))})";
+        var memories = s_services.Select(_system.Memory).ToArray();
+        return $"{Mega(memories.Sum(m => m.Peak))} MB ({string.Join(" + ", memories.Select(m => Mega(m.Peak)))}; "
+            + $"{Mega(memories.Sum(m => m.Files))} of it files)";
     }
 
     private static string Mega(long bytes) => $"{bytes / 1e6:0}";

@@ -145,12 +145,15 @@ internal sealed partial class SystemUnderTest : IAsyncDisposable
         return used.ToDictionary(u => u.Key, u => u.Value / 100);
     }
 
-    /// <summary>Resident memory of a part, and the most that it was since <see cref="ForgetPeaks"/>: bytes.</summary>
-    public (long Now, long Peak) Memory(string part)
+    /// <summary>
+    /// Resident memory of a part, the most that it was since <see cref="ForgetPeaks"/>, and what of it are pages of files, which processes
+    /// share: bytes.
+    /// </summary>
+    public (long Now, long Peak, long Files) Memory(string part)
     {
         var status = File.ReadAllText($"/proc/{Parts()[part]}/status");
         long Of(string name) => long.Parse(Regex.Match(status, name + @":\s+(\d+) kB").Groups[1].ValueSpan) * 1024;
-        return (Of("VmRSS"), Of("VmHWM"));
+        return (Of("VmRSS"), Of("VmHWM"), Of("RssFile"));
     }
 
     public void ForgetPeaks()

@@ -1,7 +1,7 @@
 using StackExchange.Redis;
-using Triggers.Api.Redis;
 using Triggers.Core;
 using Triggers.ServiceDefaults;
+using Triggers.ServiceDefaults.Redis;
 
 namespace Triggers.Api.Auth;
 

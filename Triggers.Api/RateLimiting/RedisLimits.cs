@@ -2,8 +2,8 @@ using System.Collections.Concurrent;
 using Microsoft.Extensions.Diagnostics.HealthChecks;
 using StackExchange.Redis;
 using Triggers.Api.Auth;
-using Triggers.Api.Redis;
 using Triggers.Core;
+using Triggers.ServiceDefaults.Redis;
 
 namespace Triggers.Api.RateLimiting;
 

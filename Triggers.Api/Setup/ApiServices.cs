@@ -9,7 +9,6 @@ using Triggers.Api.Http;
 using Triggers.Api.Idempotency;
 using Triggers.Api.Inbox;
 using Triggers.Api.RateLimiting;
-using Triggers.Api.Redis;
 using Triggers.Api.Replays;
 using Triggers.Api.Requests;
 using Triggers.Api.Subscriptions;
@@ -19,6 +18,7 @@ using Triggers.EventLog;
 using Triggers.EventLog.Kafka;
 using Triggers.EventLog.Postgres;
 using Triggers.ServiceDefaults;
+using Triggers.ServiceDefaults.Redis;
 
 namespace Triggers.Api.Setup;
 
@@ -94,13 +94,10 @@ internal static class ApiServices
     /// </summary>
     public static void AddRedis(this WebApplicationBuilder builder)
     {
-        if (builder.Configuration.GetConnectionString("redis") is not { Length: > 0 } connectionString)
+        if (!RedisConnection.AddTo(builder))
             return;
-        builder.Services.AddOptions<RedisOptions>().Configure(options => options.ConnectionString = connectionString)
-            .Validate(
-                options => options.IsValid, "ConnectionStrings:redis must be a StackExchange.Redis connection string, as in host:6379.")
-            .ValidateOnStart();
-        builder.Services.AddHosted<RedisConnection>();
+        builder.Services.AddHostedService(provider => provider.GetRequiredService<RedisConnection>());
+        builder.Services.AddSingleton<SharedPermits>();
         builder.Services.AddSingleton<RedisLimits>();
         builder.Services.AddDependencyCheck<RedisLimits>("redis");
     }

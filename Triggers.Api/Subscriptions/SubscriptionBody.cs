@@ -36,6 +36,19 @@ internal sealed record SubscriptionChange
     public RetryBody? Retry { get; init; }
 
     /// <summary>As when subscribing; replaced as a whole, null removes it.</summary>
+    public RateLimitBody? RateLimit { get; init; }
+
+    /// <summary>As when subscribing; null removes it.</summary>
+    [Range(1, SubscriptionLimits.MaxConcurrency)]
+    public int? Concurrency { get; init; }
+
+    /// <summary>Whether the rate limit is to change, were it to null.</summary>
+    internal bool HasRateLimit { get; init; }
+
+    /// <summary>Whether the concurrency is to change, were it to null.</summary>
+    internal bool HasConcurrency { get; init; }
+
+    /// <summary>As when subscribing; replaced as a whole, null removes it.</summary>
     public AuthenticationBody? Authentication { get; init; }
 
     /// <summary>
@@ -61,6 +74,15 @@ internal sealed record SubscriptionChange
     /// <summary>Whether it goes.</summary>
     internal bool RemovesAuthentication { get; init; }
 
+    /// <summary>As when subscribing; replaced as a whole, null removes it.</summary>
+    public ClientCertificateBody? ClientCertificate { get; init; }
+
+    /// <summary>What is read of <see cref="ClientCertificate"/>, as it is to be kept.</summary>
+    internal string? NewClientCertificate { get; init; }
+
+    /// <summary>Whether it goes.</summary>
+    internal bool RemovesClientCertificate { get; init; }
+
     /// <summary>The members of <see cref="Retry"/> that are to change, those to be removed as null, as they are kept.</summary>
     internal string? RetryPatch { get; init; }
 
@@ -84,17 +106,24 @@ internal sealed record SubscriptionChange
         string? patch = null;
         var retry = fields.Object("retry", of => RetryBody.Read(of, out patch));
         var authentication = fields.Object<AuthenticationBody, ReceiverAuthentication>("authentication", AuthenticationBody.Read);
+        var certificate = fields.Object<ClientCertificateBody, string>("clientCertificate", ClientCertificateBody.Read);
         return new()
         {
             Retry = retry,
             RetryPatch = patch,
             NewAuthentication = authentication,
             RemovesAuthentication = fields.Has("authentication") && authentication is null,
+            NewClientCertificate = certificate,
+            RemovesClientCertificate = fields.Has("clientCertificate") && certificate is null,
             RemovesRetry = fields.Has("retry") && retry is null,
             Ordering = fields.OneOf<Ordering>("ordering"),
             FailingHead = fields.OneOf<FailingHead>("failingHead"),
             HasFailingHeadAttempts = fields.Has("failingHeadAttempts"),
             FailingHeadAttempts = fields.Number("failingHeadAttempts"),
+            RateLimit = fields.Object("rateLimit", RateLimitBody.Read),
+            HasRateLimit = fields.Has("rateLimit"),
+            Concurrency = fields.Number("concurrency"),
+            HasConcurrency = fields.Has("concurrency"),
             ExpiresAt = fields.Moment("expiresAt"),
             HasExpiresAt = fields.Has("expiresAt"),
             Url = SubscriptionBody.ReadUrl(fields),
@@ -167,6 +196,12 @@ internal sealed record SubscriptionBody
     /// <summary>What is read of <see cref="Authentication"/>.</summary>
     internal ReceiverAuthentication? NewAuthentication { get; init; }
 
+    /// <summary>What the receiver knows its caller by in the TLS handshake. Goes with an https address.</summary>
+    public ClientCertificateBody? ClientCertificate { get; init; }
+
+    /// <summary>What is read of <see cref="ClientCertificate"/>, as it is to be kept.</summary>
+    internal string? NewClientCertificate { get; init; }
+
     /// <summary>When to try again, as far as it is not as the service has it.</summary>
     public RetryBody? Retry { get; init; }
 
@@ -188,6 +223,13 @@ internal sealed record SubscriptionBody
     [Range(1, MaxFailingHeadAttempts)]
     public int? FailingHeadAttempts { get; init; }
 
+    /// <summary>How many requests it is sent at most in a time. As many as there are when left out.</summary>
+    public RateLimitBody? RateLimit { get; init; }
+
+    /// <summary>How many requests it is sent at once at most. As many as it stands when left out.</summary>
+    [Range(1, SubscriptionLimits.MaxConcurrency)]
+    public int? Concurrency { get; init; }
+
     /// <summary>When it is deleted by itself; never when left out.</summary>
     public DateTimeOffset? ExpiresAt { get; init; }
 
@@ -207,10 +249,13 @@ internal sealed record SubscriptionBody
             Secret = secret,
             Signatures = signatures,
             NewAuthentication = fields.Object<AuthenticationBody, ReceiverAuthentication>("authentication", AuthenticationBody.Read),
+            NewClientCertificate = fields.Object<ClientCertificateBody, string>("clientCertificate", ClientCertificateBody.Read),
             Retry = fields.Object("retry", of => RetryBody.Read(of, out _)),
             Ordering = fields.OneOf<Ordering>("ordering"),
             FailingHead = fields.OneOf<FailingHead>("failingHead"),
             FailingHeadAttempts = fields.Number("failingHeadAttempts"),
+            RateLimit = fields.Object("rateLimit", RateLimitBody.Read),
+            Concurrency = fields.Number("concurrency"),
             ExpiresAt = fields.Moment("expiresAt"),
         };
     }
@@ -255,6 +300,22 @@ internal sealed record SubscriptionBody
         }
         return headers;
     }
+}
+
+/// <summary>A rate: in any time of that length no more requests are begun, by all processes together.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+internal sealed record RateLimitBody
+{
+    /// <summary>The most requests.</summary>
+    [Range(1, SubscriptionLimits.MaxRequests)]
+    public required int Requests { get; init; }
+
+    /// <summary>The time, in seconds; 1 when left out.</summary>
+    [Range(1, SubscriptionLimits.MaxPerSeconds)]
+    public int? PerSeconds { get; init; }
+
+    public static RateLimitBody Read(Fields fields) =>
+        new() { Requests = fields.Number("requests") ?? 0, PerSeconds = fields.Number("perSeconds") };
 }
 
 /// <summary>How a subscription's secret is to change; may be left out.</summary>

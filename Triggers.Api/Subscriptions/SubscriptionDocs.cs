@@ -14,7 +14,7 @@ internal static class SubscriptionDocs
     private const string Group = "Subscriptions";
 
     private const string Example =
-        """{"id":"sub_01jd0000000000000000000000","url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"signatures":["v1"],"publicKey":null,"authentication":null,"retry":null,"ordering":"none","failingHead":"block","failingHeadAttempts":null,"circuit":{"state":"closed","reason":null,"since":null,"failingSince":null,"nextProbeAt":null,"failedProbes":0,"lastOutcome":null,"lastStatusCode":null},"expiresAt":null,"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
+        """{"id":"sub_01jd0000000000000000000000","url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"signatures":["v1"],"publicKey":null,"authentication":null,"clientCertificate":null,"retry":null,"ordering":"none","failingHead":"block","failingHeadAttempts":null,"rateLimit":null,"concurrency":null,"limitsInUse":null,"circuit":{"state":"closed","reason":null,"since":null,"failingSince":null,"nextProbeAt":null,"failedProbes":0,"lastOutcome":null,"lastStatusCode":null},"expiresAt":null,"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
 
     public static readonly Operation Create = new("createSubscription", Group, "Subscribe",
         "Every event accepted after this answer whose type matches is sent to the address as a signed webhook (Standard Webhooks). The "
@@ -37,7 +37,8 @@ internal static class SubscriptionDocs
 
     public static readonly Operation Get = new("getSubscription", Group, "Get a subscription",
         "`disabledReason` is `requested`, `gone` after the receiver answered 410, or `failing` after every attempt failed for days. "
-        + "`circuit` says whether deliveries are held because attempts fail, and when the next is tried. The values of `headers` are "
+        + "`circuit` says whether deliveries are held because attempts fail, and when the next is tried. `limitsInUse` says, where there "
+        + "is a `rateLimit` or a `concurrency`, what counts against them now. The values of `headers` are "
         + "`***` unless the key has `subscriptions:write`.")
     {
         AnswerExample = Example,

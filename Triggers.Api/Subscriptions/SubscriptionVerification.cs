@@ -118,7 +118,7 @@ internal static class SubscriptionVerification
 
     private static VerificationCheck Tls(string url, Attempt first)
     {
-        if (!url.StartsWith("https://", StringComparison.OrdinalIgnoreCase))
+        if (!SubscriptionsApi.IsSecure(url))
             return new(CheckName.Tls, CheckResult.Warned, "The address is http: what is sent can be read, and changed, on its way.");
         if (first.Outcome == AttemptOutcome.TlsFailure)
             return new(CheckName.Tls, CheckResult.Failed, $"There is no secure connection: {first.Error}.");

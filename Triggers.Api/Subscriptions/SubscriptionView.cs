@@ -19,10 +19,14 @@ internal record SubscriptionView(
     IReadOnlyList<string> Signatures,
     string? PublicKey,
     AuthenticationView? Authentication,
+    ClientCertificateView? ClientCertificate,
     RetryPolicy? Retry,
     Ordering Ordering,
     FailingHead FailingHead,
     int? FailingHeadAttempts,
+    RateLimitView? RateLimit,
+    int? Concurrency,
+    LimitsInUse? LimitsInUse,
     CircuitView Circuit,
     DateTimeOffset? ExpiresAt,
     DateTimeOffset CreatedAt,
@@ -35,7 +39,8 @@ internal record SubscriptionView(
     /// A subscription as the caller may see it. The values of headers, which may be credentials of the receiver, are for those who could
     /// have them sent to an address of theirs anyway.
     /// </summary>
-    public static SubscriptionView Of(Subscription s, Caller caller, SecretProtector protector) => new(
+    public static SubscriptionView Of(
+        Subscription s, Caller caller, SecretProtector protector, TimeProvider time, LimitsInUse? limits = null) => new(
         TypeId.Format(TypeId.Subscription, s.Id), s.Url, s.EventTypes, s.Description, s.Enabled, s.DisabledReason,
         caller.May(Scopes.SubscriptionsWrite) ? s.Headers.ToDictionary(h => h.Key, h => protector.Unprotect(h.Value))
             : s.Headers.ToDictionary(h => h.Key, _ => Masked),
@@ -43,8 +48,22 @@ internal record SubscriptionView(
         s.Secrets.Find(secret => secret is { PublicKey: not null, ExpiresAt: null })?.PublicKey,
         s.Authentication is null ? null
             : AuthenticationView.Of(JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(s.Authentication))!),
-        s.Retry, s.Ordering, s.FailingHead, s.FailingHeadAttempts, CircuitView.Of(s.Circuit), s.ExpiresAt, s.CreatedAt, s.UpdatedAt);
+        s.ClientCertificate is null ? null : ClientCertificateView.Of(protector.Unprotect(s.ClientCertificate), time.GetUtcNow()),
+        s.Retry, s.Ordering, s.FailingHead, s.FailingHeadAttempts,
+        s.RateRequests is { } requests ? new RateLimitView(requests, s.RateSeconds!.Value) : null, s.Concurrency, limits,
+        CircuitView.Of(s.Circuit), s.ExpiresAt, s.CreatedAt, s.UpdatedAt);
 }
+
+/// <summary>A rate.</summary>
+/// <param name="Requests">The most requests.</param>
+/// <param name="PerSeconds">In any so many seconds.</param>
+internal sealed record RateLimitView(int Requests, int PerSeconds);
+
+/// <summary>How the limits are used at this moment, by all processes. Only of a single subscription, and while Redis is there.</summary>
+/// <param name="Requests">Requests that count against the rate.</param>
+/// <param name="Concurrency">Requests that are under way, or about to be; 0 without a limit.</param>
+/// <param name="Waiting">Whether something waits because of a limit.</param>
+internal sealed record LimitsInUse(int Requests, int Concurrency, bool Waiting);
 
 /// <summary>Whether deliveries are made, or held because attempts fail.</summary>
 /// <param name="State"><c>closed</c> (they are made), <c>open</c> (held), <c>half_open</c> (one is tried).</param>

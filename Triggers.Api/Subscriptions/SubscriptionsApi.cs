@@ -11,8 +11,10 @@ using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.State;
+using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 using Triggers.ServiceDefaults;
+using Triggers.ServiceDefaults.Redis;
 
 namespace Triggers.Api.Subscriptions;
 
@@ -23,6 +25,7 @@ internal static class SubscriptionsApi
     public const string DisabledByRequest = "requested";
 
     private const int MaxSecrets = 10;
+    private const string CertificateNeedsHttps = "A client certificate goes with an https address only.";
     private static readonly TimeSpan DefaultOverlap = TimeSpan.FromHours(24);
 
     private sealed record NewSubscription(SubscriptionView Subscription, string? Secret);
@@ -77,6 +80,7 @@ internal static class SubscriptionsApi
         CancellationToken cancellationToken)
     {
         EnsureToCome(body.ExpiresAt, time);
+        EnsureFits(body.NewClientCertificate, body.Url, time);
         EnsureWithin(caps, body.EventTypes.Length, body.Headers?.Count ?? 0);
         var enabled = body.Enabled ?? true;
         string[] types = body.Signatures is { } asked ? [.. asked.Distinct()]
@@ -93,10 +97,14 @@ internal static class SubscriptionsApi
             Headers = (body.Headers ?? []).ToDictionary(h => h.Key, h => protector.Protect(h.Value)),
             Secrets = [.. secrets.Select(secret => SigningSecrets.Keep(secret, protector))],
             Authentication = Kept(body.NewAuthentication, protector),
+            ClientCertificate = body.NewClientCertificate is { } certificate ? protector.Protect(certificate) : null,
             Retry = body.Retry?.ToPolicy(),
             Ordering = body.Ordering ?? Ordering.None,
             FailingHead = body.FailingHead ?? FailingHead.Block,
             FailingHeadAttempts = body.FailingHeadAttempts,
+            RateRequests = body.RateLimit?.Requests,
+            RateSeconds = RateSeconds(body.RateLimit),
+            Concurrency = body.Concurrency,
             ExpiresAt = body.ExpiresAt,
             Enabled = enabled,
             DisabledReason = enabled ? null : DisabledByRequest,
@@ -111,26 +119,50 @@ internal static class SubscriptionsApi
         if (transaction is not null)
             await transaction.CommitAsync(cancellationToken);
         // A private key is nobody's to know.
-        return new NewSubscription(SubscriptionView.Of(subscription, caller, protector),
+        return new NewSubscription(SubscriptionView.Of(subscription, caller, protector, time),
             Array.Find(secrets, secret => SigningSecrets.TypeOf(secret) == SigningSecrets.Symmetric));
     }
 
     private static async Task<Ok<Page<SubscriptionView>>> ListAsync(
-        HttpContext context, Caller caller, TriggersDbContext db, SecretProtector protector, CancellationToken cancellationToken)
+        HttpContext context, Caller caller, TriggersDbContext db, SecretProtector protector, TimeProvider time,
+        CancellationToken cancellationToken)
     {
         var list = ListRequest.Of(context);
         list.EnsureValid();
         var query = Living(db, caller);
-        return TypedResults.Ok(await list.AnswerAsync(query, s => s.Id, s => SubscriptionView.Of(s, caller, protector), cancellationToken));
+        return TypedResults.Ok(
+            await list.AnswerAsync(query, s => s.Id, s => SubscriptionView.Of(s, caller, protector, time), cancellationToken));
     }
 
     private static async Task<Ok<SubscriptionView>> GetAsync(
-        string id, Caller caller, TriggersDbContext db, SecretProtector protector, CancellationToken cancellationToken)
+        string id, Caller caller, TriggersDbContext db, SecretProtector protector, TimeProvider time, IServiceProvider services,
+        CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
-        var found = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken);
-        return TypedResults.Ok(SubscriptionView.Of(found ?? throw ApiException.NotFound("subscription"), caller, protector));
+        var found = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken)
+            ?? throw ApiException.NotFound("subscription");
+        var limits = await LimitsInUseAsync(found, services.GetService<SharedPermits>(), time);
+        return TypedResults.Ok(SubscriptionView.Of(found, caller, protector, time, limits));
     }
+
+    /// <summary>Null without limits, and where nobody can tell.</summary>
+    private static async Task<LimitsInUse?> LimitsInUseAsync(Subscription subscription, SharedPermits? permits, TimeProvider time)
+    {
+        if (permits is null
+            || SubscriptionLimits.Of(subscription.RateRequests, subscription.RateSeconds, subscription.Concurrency) is not { } limits)
+            return null;
+        try
+        {
+            var used = await permits.LookAsync(subscription.Id, limits).WaitAsync(RequestBudget.Redis, time);
+            return new LimitsInUse(used.Requests, used.Concurrency, used.Waiting);
+        }
+        catch (Exception e) when (RedisConnection.MeansAway(e))
+        {
+            return null;
+        }
+    }
+
+    private static int? RateSeconds(RateLimitBody? rate) => rate is null ? null : rate.PerSeconds ?? 1;
 
     private static async Task<Ok<SubscriptionView>> ChangeAsync(
         string id, HttpContext context, Caller caller, TriggersDbContext db, SecretProtector protector,
@@ -142,6 +174,8 @@ internal static class SubscriptionsApi
         var headers = JsonSerializer.Serialize(
             body.Headers?.ToDictionary(h => h.Key, h => h.Value is null ? null : protector.Protect(h.Value)) ?? []);
         var authentication = Kept(body.NewAuthentication, protector);
+        EnsureFits(body.NewClientCertificate, body.Url, time);
+        var certificate = body.NewClientCertificate is { } brought ? protector.Protect(brought) : null;
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
         // One statement, so that two changes at once, or a receiver's 410 in between, can't undo each other's parts.
         var changed = await db.Subscriptions.FromSql(
@@ -159,11 +193,16 @@ internal static class SubscriptionsApi
                 retry = CASE WHEN {body.RemovesRetry} THEN NULL WHEN {body.RetryPatch}::jsonb IS NULL THEN retry
                     ELSE nullif(
                         jsonb_strip_nulls(coalesce(retry, jsonb_build_object()) || {body.RetryPatch}::jsonb), jsonb_build_object()) END,
+                rate_requests = CASE WHEN {body.HasRateLimit} THEN {body.RateLimit?.Requests}::int ELSE rate_requests END,
+                rate_seconds = CASE WHEN {body.HasRateLimit} THEN {RateSeconds(body.RateLimit)}::int ELSE rate_seconds END,
+                concurrency = CASE WHEN {body.HasConcurrency} THEN {body.Concurrency}::int ELSE concurrency END,
                 authentication = CASE WHEN {body.RemovesAuthentication} THEN NULL ELSE coalesce({authentication}::text, authentication) END,
                 ordering = coalesce({(body.Ordering is { } ordering ? SnakeCase<Ordering>.Of(ordering) : null)}::text, ordering),
                 failing_head = coalesce({(body.FailingHead is { } head ? SnakeCase<FailingHead>.Of(head) : null)}::text, failing_head),
                 failing_head_attempts = CASE WHEN {body.HasFailingHeadAttempts} THEN {body.FailingHeadAttempts}::int
                     ELSE failing_head_attempts END,
+                client_certificate = CASE WHEN {body.RemovesClientCertificate} THEN NULL
+                    ELSE coalesce({certificate}::text, client_certificate) END,
                 expires_at = CASE WHEN {body.HasExpiresAt} THEN {body.ExpiresAt}::timestamptz ELSE expires_at END,
                 enabled = coalesce({body.Enabled}::boolean, enabled),
                 disabled_reason = CASE {body.Enabled}::boolean
@@ -185,26 +224,30 @@ internal static class SubscriptionsApi
             await db.LockTenantAsync(caller.TenantId, cancellationToken);
             await EnsureRoomInOrderAsync(db, caller, key, caps.Value, cancellationToken);
         }
+        if (subscription.ClientCertificate is not null && !IsSecure(subscription.Url))
+            throw ApiException.Invalid(body.Url is null ? "/clientCertificate" : "/url", CertificateNeedsHttps);
         // What failed before says nothing of another address, or of what somebody has mended and enabled again.
         if (body.Url is not null || body.Enabled is true)
             await ApplyAsync(db, CircuitChanges.CloseByRequest(caller.TenantId, key), cancellationToken);
         else
             subscription.Circuit = await db.Circuits.FirstOrDefaultAsync(c => c.SubscriptionId == key, cancellationToken);
         await transaction.CommitAsync(cancellationToken);
-        return TypedResults.Ok(SubscriptionView.Of(subscription, caller, protector));
+        return TypedResults.Ok(SubscriptionView.Of(subscription, caller, protector, time));
     }
 
     private static Task<Ok<SubscriptionView>> OpenCircuitAsync(
-        string id, Caller caller, TriggersDbContext db, SecretProtector protector, CancellationToken cancellationToken) =>
-        ChangeCircuitAsync(id, CircuitChanges.OpenByRequest, caller, db, protector, cancellationToken);
+        string id, Caller caller, TriggersDbContext db, SecretProtector protector, TimeProvider time,
+        CancellationToken cancellationToken) =>
+        ChangeCircuitAsync(id, CircuitChanges.OpenByRequest, caller, db, protector, time, cancellationToken);
 
     private static Task<Ok<SubscriptionView>> CloseCircuitAsync(
-        string id, Caller caller, TriggersDbContext db, SecretProtector protector, CancellationToken cancellationToken) =>
-        ChangeCircuitAsync(id, CircuitChanges.CloseByRequest, caller, db, protector, cancellationToken);
+        string id, Caller caller, TriggersDbContext db, SecretProtector protector, TimeProvider time,
+        CancellationToken cancellationToken) =>
+        ChangeCircuitAsync(id, CircuitChanges.CloseByRequest, caller, db, protector, time, cancellationToken);
 
     private static async Task<Ok<SubscriptionView>> ChangeCircuitAsync(
         string id, Func<Guid, Guid, IEnumerable<NpgsqlBatchCommand>> change, Caller caller, TriggersDbContext db,
-        SecretProtector protector, CancellationToken cancellationToken)
+        SecretProtector protector, TimeProvider time, CancellationToken cancellationToken)
     {
         var key = Ids.Subscription(id);
         if (!await Living(db, caller).AnyAsync(s => s.Id == key, cancellationToken))
@@ -214,7 +257,8 @@ internal static class SubscriptionsApi
             await ApplyAsync(db, change(caller.TenantId, key), cancellationToken);
             await transaction.CommitAsync(cancellationToken);
         }
-        return await GetAsync(id, caller, db, protector, cancellationToken);
+        var changed = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken);
+        return TypedResults.Ok(SubscriptionView.Of(changed ?? throw ApiException.NotFound("subscription"), caller, protector, time));
     }
 
     /// <summary>Within the context's transaction.</summary>
@@ -281,6 +325,18 @@ internal static class SubscriptionsApi
 
     private static string? Kept(ReceiverAuthentication? authentication, SecretProtector protector) =>
         authentication is null ? null : protector.Protect(JsonSerializer.Serialize(authentication));
+
+    private static void EnsureFits(string? certificate, string? url, TimeProvider time)
+    {
+        if (certificate is null)
+            return;
+        if (ClientCertificateView.Of(certificate, time.GetUtcNow()).Expired)
+            throw ApiException.Invalid("/clientCertificate", "Has expired.");
+        if (url is not null && !IsSecure(url))
+            throw ApiException.Invalid("/clientCertificate", CertificateNeedsHttps);
+    }
+
+    public static bool IsSecure(string url) => url.StartsWith("https://", StringComparison.OrdinalIgnoreCase);
 
     public static void EnsureWithin(CapOptions caps, int eventTypes, int headers)
     {

@@ -175,6 +175,15 @@ public sealed class OrderedDeliveries : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0018_ordering.sql"));
 }
 
+/// <summary>0021_subscription_limits.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0021_subscription_limits")]
+public sealed class LimitsOfSubscriptions : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0021_subscription_limits.sql"));
+}
+
 /// <summary>0024_hooks.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
 [Migration("0024_hooks")]
@@ -182,6 +191,15 @@ public sealed class Hooks : Migration
 {
     /// <inheritdoc />
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0024_hooks.sql"));
+}
+
+/// <summary>0025_client_certificates.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0025_client_certificates")]
+public sealed class ClientCertificates : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0025_client_certificates.sql"));
 }
 
 file static class Scripts

@@ -33,6 +33,9 @@ public sealed class Subscription
     /// <summary>A <see cref="ReceiverAuthentication"/> as JSON, encrypted; null without one.</summary>
     public string? Authentication { get; set; }
 
+    /// <summary>A <see cref="Subscriptions.ClientCertificate"/> as it is kept, encrypted; null without one.</summary>
+    public string? ClientCertificate { get; set; }
+
     /// <summary>When to try again, as far as it is not as the service has it; null: as the service has it.</summary>
     public RetryPolicy? Retry { get; set; }
 
@@ -44,6 +47,15 @@ public sealed class Subscription
 
     /// <summary>After how many failed attempts that is; null: at the end of its retries.</summary>
     public int? FailingHeadAttempts { get; set; }
+
+    /// <summary>How many requests it is sent at most in any <see cref="RateSeconds"/>; null: as many as there are.</summary>
+    public int? RateRequests { get; set; }
+
+    /// <summary>The time that <see cref="RateRequests"/> counts for.</summary>
+    public int? RateSeconds { get; set; }
+
+    /// <summary>How many requests it is sent at once at most, by all processes together; null: as many as it stands.</summary>
+    public int? Concurrency { get; set; }
 
     /// <summary>A disabled subscription gets no new deliveries, and those it has wait.</summary>
     public bool Enabled { get; set; } = true;

@@ -9,6 +9,9 @@ namespace Triggers.Delivery.Attempts;
 /// <summary>The HttpClient that webhooks go out by.</summary>
 internal static class WebhookClient
 {
+    /// <summary>Names are resolved, and the guard asked, again at least this often.</summary>
+    private static readonly TimeSpan s_connectionLifetime = TimeSpan.FromMinutes(2);
+
     /// <summary>
     /// No redirects, no cookies, no proxy, no trace headers but ours, and no retry but that of a connection found closed: sending
     /// again is the schedule's business, in the database. The resilience handler bounds the time to the headers; the sender bounds
@@ -22,8 +25,7 @@ internal static class WebhookClient
         // A receiver's timeout is no error of ours: it is a result, and the dispatcher's line says so.
         services.Configure<TelemetryOptions>(telemetry => telemetry.SeverityProvider = _ => ResilienceEventSeverity.Debug);
         var webhooks = services.AddHttpClient(WebhookSender.ClientName, client => client.Timeout = Timeout.InfiniteTimeSpan)
-            // Names are resolved, and the guard asked, again at least this often.
-            .ConfigurePrimaryHttpMessageHandler(provider => Sockets(provider, connectionLifetime: TimeSpan.FromMinutes(2)))
+            .ConfigurePrimaryHttpMessageHandler(provider => Sockets(provider, s_connectionLifetime))
             // Connections live in the handler, which renews them itself.
             .SetHandlerLifetime(Timeout.InfiniteTimeSpan)
             .RemoveAllLoggers();
@@ -32,9 +34,17 @@ internal static class WebhookClient
             TimeoutGenerator = attempt => ValueTask.FromResult(
                 attempt.Context.GetRequestMessage()!.Options.TryGetValue(WebhookSender.TimeLimit, out var limit) ? limit : default),
         }));
-        webhooks.AddHttpMessageHandler(provider => new StaleConnectionHandler(
-            fresh: Sockets(provider, connectionLifetime: TimeSpan.Zero), provider.GetRequiredService<DeliveryMetrics>()));
+        webhooks.AddHttpMessageHandler(provider =>
+        {
+            var fresh = Certified(provider, TimeSpan.Zero);
+            fresh.InnerHandler = Sockets(provider, TimeSpan.Zero);
+            return new StaleConnectionHandler(fresh, provider.GetRequiredService<DeliveryMetrics>());
+        });
+        webhooks.AddHttpMessageHandler(provider => Certified(provider, s_connectionLifetime));
     }
+
+    private static ClientCertificateHandler Certified(IServiceProvider provider, TimeSpan connectionLifetime) =>
+        new(() => Sockets(provider, connectionLifetime), provider.GetRequiredService<TimeProvider>());
 
     private static NetworkCredential? CredentialsOf(Uri proxy) =>
         proxy.UserInfo.Split(':', 2) is [{ Length: > 0 } name, var password]

@@ -49,6 +49,9 @@ internal sealed class WebhookSender(
     /// <summary>How long a request may take.</summary>
     public static readonly HttpRequestOptionsKey<TimeSpan> TimeLimit = new(nameof(TimeLimit));
 
+    /// <summary>By which certificate the receiver knows its caller.</summary>
+    public static readonly HttpRequestOptionsKey<CertificateOf> ClientCertificate = new(nameof(ClientCertificate));
+
     /// <summary>Sends, and never throws but for <paramref name="cancellationToken"/>: a failure is a result.</summary>
     /// <param name="delivery">What is sent.</param>
     /// <param name="share">Of its event; let go once the request is written.</param>
@@ -134,8 +137,11 @@ internal sealed class WebhookSender(
         int number, Activity? activity, CancellationToken cancellationToken)
     {
         var payload = await share.ReadAsync(cancellationToken) ?? throw new FormatException("The event is no longer kept.");
-        return WebhookRequest.Create(
+        var request = WebhookRequest.Create(
             delivery, payload, new WebhookContent(share, payload.Body.Length, written), subscriber, number, time.GetUtcNow(), activity);
+        if (subscriber.ClientCertificate is { } certificate)
+            request.Options.Set(ClientCertificate, certificate);
+        return request;
     }
 
     /// <summary>The status has come: whatever happens to the rest of the answer, it counts, and so does all that came with it.</summary>

@@ -64,16 +64,14 @@ internal sealed class Projection(
     /// <summary>Starts what now has a place in its lane, of each lane in the order of the log.</summary>
     public void StartWaiting(Matches matches)
     {
-        var full = new HashSet<Guid>();
+        var full = new Dictionary<Guid, int>();
         matches.Waiting.RemoveAll(waiting =>
         {
             var (delivery, e) = waiting;
             var (lane, bytes) = (delivery.SubscriptionId, delivery.DataBytes ?? 0);
-            if (full.Contains(lane))
-                return false;
-            if (!lanes.TryReserve(lane, bytes))
+            if (full.TryGetValue(lane, out var others) || !lanes.TryReserve(lane, bytes))
             {
-                full.Add(lane);
+                full[lane] = others + 1;
                 return false;
             }
             matches.Started.Add(delivery with { Claimed = true });
@@ -83,6 +81,8 @@ internal sealed class Projection(
                 { First = matches.First }, lanes, e);
             return true;
         });
+        foreach (var (lane, waiting) in full)
+            lanes.Want(lane, waiting);
     }
 
     /// <summary>

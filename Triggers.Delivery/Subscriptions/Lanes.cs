@@ -1,3 +1,7 @@
+using Triggers.Core.Subscriptions;
+using Triggers.Delivery.Waking;
+using Triggers.ServiceDefaults.Redis;
+
 namespace Triggers.Delivery.Subscriptions;
 
 /// <summary>
@@ -15,7 +19,10 @@ internal sealed class Lane(Guid subscriptionId, double limit)
     public int? Cap { get; set; }
 
     /// <summary>The most attempts in flight.</summary>
-    public int Places => Math.Min((int)Limit, Cap ?? int.MaxValue);
+    public int Places => Math.Min((int)Limit, Math.Min(Cap ?? int.MaxValue, Permits?.Limits.Concurrency ?? int.MaxValue));
+
+    /// <summary>What its subscription's limits leave to it; null: it has none.</summary>
+    public Permits? Permits { get; set; }
 
     /// <summary>When it was halved last: what began before says nothing of half as many.</summary>
     public long HalvedAt { get; set; }
@@ -55,7 +62,8 @@ internal sealed record ClaimRequest(Guid[] Lanes, int[] Places, long[] Bytes, bo
 /// <param name="concurrency">What a lane begins with.</param>
 /// <param name="time">The clock.</param>
 /// <param name="most">What it may grow to; 0: it doesn't.</param>
-internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0)
+/// <param name="limitsOf">The limits of a subscription, where it has any.</param>
+internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0, Func<Guid, SubscriptionLimits?>? limitsOf = null)
 {
     /// <summary>The most data that a lane has in memory, but for a single delivery that is larger.</summary>
     public const long MaxBytes = 4 * 1024 * 1024;
@@ -66,7 +74,11 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0)
     private readonly Lock _lock = new();
     private readonly Dictionary<Guid, Lane> _lanes = [];
     private readonly Dictionary<Guid, long> _tenants = [];
+    private readonly HashSet<Lane> _limited = [];
     private long _claims;
+
+    /// <summary>Rings when something of a subscription with limits is to be asked or told.</summary>
+    public Signal Limited { get; } = new();
 
     /// <summary>
     /// Keeps a place for a delivery that is about to be written, if there is one free and nothing older waits in Postgres.
@@ -81,7 +93,19 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0)
                 return false;
             lane.Busy++;
             lane.Bytes += bytes;
+            lane.Permits?.Take(1);
             return true;
+        }
+    }
+
+    /// <summary>So many have found no place: where a limit is in the way, it is asked for them.</summary>
+    public void Want(Guid subscriptionId, int requests)
+    {
+        lock (_lock)
+        {
+            var lane = Get(subscriptionId);
+            if (lane.Permits is not null && HasPlace(lane) && !HasPermit(lane, time.GetTimestamp()))
+                Want(lane, Math.Min(requests, lane.Places - lane.Busy));
         }
     }
 
@@ -102,6 +126,8 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0)
         {
             var lane = Get(subscriptionId);
             lane.Busy--;
+            if (lane.Permits is { } permits && permits.SettleSoon(time.GetTimestamp(), time))
+                Limited.Set();
             return IsWaited(lane);
         }
     }
@@ -129,7 +155,7 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0)
         {
             var now = time.GetTimestamp();
             var turns = _lanes.Values
-                .Where(l => CanStart(l, now) && l.DueAt <= now)
+                .Where(l => MayStart(l, now) && l.DueAt <= now)
                 .Select(lane => (Lane: lane, Tenant: tenantOf(lane.SubscriptionId)))
                 .Where(l => l.Tenant is not null)
                 .GroupBy(l => l.Tenant!.Value, l => l.Lane)
@@ -144,6 +170,17 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0)
                 if (most == 0)
                     break;
                 var free = Math.Min(Math.Min(lane.Places - lane.Busy, most), FitIn(lane));
+                if (lane.Permits is { } permits)
+                {
+                    var permitted = permits.IsBusy ? 0 : Math.Min(free, permits.Available(lane.Busy, now));
+                    if (permitted < free)
+                        Want(lane, free - permitted);
+                    if (permitted == 0)
+                        continue;
+                    free = permitted;
+                    permits.Take(free);
+                    permits.IsBusy = true;
+                }
                 most -= free;
                 asked.Add(lane);
                 places.Add(free);
@@ -172,6 +209,7 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0)
             lane.Busy -= places - filled;
             lane.Bytes += bytes;
             var hasMore = tooLarge is not null || filled == places;
+            EndClaim(lane, places - filled, hasMore);
             lane.NextBytes = tooLarge ?? (hasMore ? bytes / filled : 0);
             if (hasMore)
                 lane.DueAt = Math.Min(lane.DueAt, time.GetTimestamp());
@@ -185,6 +223,7 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0)
         {
             var lane = Get(subscriptionId);
             lane.Busy -= places;
+            EndClaim(lane, 0, hasMore: true);
             lane.DueAt = Math.Min(lane.DueAt, time.GetTimestamp());
         }
     }
@@ -242,6 +281,41 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0)
         }
     }
 
+    /// <summary>What is to be asked or told now of limits, of each lane that has some.</summary>
+    /// <param name="wait">When there is more.</param>
+    public List<PermitRequest> AskLimits(out TimeSpan wait)
+    {
+        lock (_lock)
+        {
+            var now = time.GetTimestamp();
+            var requests = new List<PermitRequest>();
+            foreach (var lane in _limited.Where(l => l.Permits!.NextAt <= now).ToArray())
+            {
+                if (Limit(lane) && lane.Permits!.Ask(lane, IsWaited(lane), now, time) is { } request)
+                    requests.Add(request);
+            }
+            var next = _limited.Select(l => l.Permits!.NextAt).DefaultIfEmpty(long.MaxValue).Min();
+            wait = next == long.MaxValue ? Timeout.InfiniteTimeSpan : next <= now ? TimeSpan.Zero : time.GetElapsedTime(now, next);
+            return requests;
+        }
+    }
+
+    /// <summary>What came of it.</summary>
+    /// <returns>Whether something begins to wait for a limit.</returns>
+    public bool LimitsAnswered(PermitRequest request, Permitted answer)
+    {
+        lock (_lock)
+            return _lanes.TryGetValue(request.SubscriptionId, out var lane) && lane.Permits is { } permits
+                && permits.Answer(request, answer, time.GetTimestamp(), time);
+    }
+
+    /// <summary>Gives up all that limits have permitted.</summary>
+    public List<PermitRequest> LetGoOfLimits()
+    {
+        lock (_lock)
+            return [.. _limited.Where(l => l.Permits!.Held > 0).Select(l => new PermitRequest(l.SubscriptionId, l.Permits!.Limits, 0, 0))];
+    }
+
     /// <summary>Whether something is due and nothing is in flight.</summary>
     public bool Waits(Guid subscriptionId)
     {
@@ -255,7 +329,9 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0)
         lock (_lock)
         {
             var now = time.GetTimestamp();
-            var next = _lanes.Values.Where(l => HasPlace(l) && tenantOf(l.SubscriptionId) is not null)
+            // Who has asked for a permit is woken when there is one.
+            var next = _lanes.Values
+                .Where(l => HasPlace(l) && tenantOf(l.SubscriptionId) is not null && (l.Permits is not { } p || p.Wanted == 0 && !p.IsBusy))
                 .Select(l => Math.Max(l.DueAt, l.HeldUntil)).DefaultIfEmpty(long.MaxValue).Min();
             if (next <= now)
                 return TimeSpan.Zero;
@@ -271,8 +347,12 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0)
         {
             var now = time.GetTimestamp();
             foreach (var lane in _lanes.Values.Where(l => l.Busy == 0 && l.DueAt == long.MaxValue
-                && l.Cap is null && l.HeldUntil <= now && (l.HalvedAt == 0 || time.GetElapsedTime(l.HalvedAt) > s_memory)).ToArray())
+                && l.Cap is null && l.HeldUntil <= now && (l.HalvedAt == 0 || time.GetElapsedTime(l.HalvedAt) > s_memory)
+                && l.Permits is not { IsIdle: false }).ToArray())
+            {
                 _lanes.Remove(lane.SubscriptionId);
+                _limited.Remove(lane);
+            }
             // They begin anew, all at once and so in no disorder.
             _tenants.Clear();
         }
@@ -292,7 +372,7 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0)
     /// <param name="isPaused">Whether a lane may start nothing.</param>
     public IEnumerable<(string State, int Count)> CountByState(Func<Guid, bool> isPaused)
     {
-        var (full, active, waiting, held, paused) = (0, 0, 0, 0, 0);
+        var (full, active, waiting, held, paused, limited) = (0, 0, 0, 0, 0, 0);
         lock (_lock)
         {
             var now = time.GetTimestamp();
@@ -302,6 +382,8 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0)
                     paused++;
                 else if (lane.Cap is not null || lane.HeldUntil > now)
                     held++;
+                else if (lane.Permits is { Wanted: > 0 })
+                    limited++;
                 else if (lane.Busy >= lane.Places)
                     full++;
                 else if (lane.Busy > 0)
@@ -310,12 +392,18 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0)
                     waiting++;
             }
         }
-        return [("full", full), ("active", active), ("waiting", waiting), ("held", held), ("paused", paused)];
+        return [("full", full), ("active", active), ("waiting", waiting), ("held", held), ("limited", limited), ("paused", paused)];
     }
 
     private static bool HasPlace(Lane lane) => lane.Busy < lane.Places && FitIn(lane) > 0;
 
-    private static bool CanStart(Lane lane, long now) => HasPlace(lane) && lane.HeldUntil <= now;
+    private static bool HasPermit(Lane lane, long now) =>
+        lane.Permits is not { } permits || !permits.IsBusy && permits.Available(lane.Busy, now) > 0;
+
+    /// <summary>Whether something can be started as soon as its limits permit it.</summary>
+    private static bool MayStart(Lane lane, long now) => HasPlace(lane) && lane.HeldUntil <= now;
+
+    private static bool CanStart(Lane lane, long now) => MayStart(lane, now) && HasPermit(lane, now);
 
     /// <summary>Whether something that is due can be started now.</summary>
     private bool IsWaited(Lane lane) => time.GetTimestamp() is var now && lane.DueAt <= now && CanStart(lane, now);
@@ -330,6 +418,44 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0)
     {
         if (!_lanes.TryGetValue(subscriptionId, out var lane))
             _lanes.Add(subscriptionId, lane = new Lane(subscriptionId, concurrency));
+        if (limitsOf is not null)
+            Limit(lane);
         return lane;
+    }
+
+    /// <summary>Gives a lane the limits that its subscription has now.</summary>
+    /// <returns>Whether there are any.</returns>
+    private bool Limit(Lane lane)
+    {
+        if (limitsOf?.Invoke(lane.SubscriptionId) is not { } limits)
+        {
+            if (lane.Permits is not null && _limited.Remove(lane))
+                lane.Permits = null;
+            return false;
+        }
+        if (lane.Permits is null)
+            lane.Permits = new Permits { Limits = limits };
+        else if (lane.Permits.Limits != limits)
+            lane.Permits.Limits = limits;
+        else
+            return true;
+        _limited.Add(lane);
+        Limited.Set();
+        return true;
+    }
+
+    private void Want(Lane lane, int requests)
+    {
+        if (lane.Permits!.Want(requests))
+            Limited.Set();
+    }
+
+    private void EndClaim(Lane lane, int unfilled, bool hasMore)
+    {
+        if (lane.Permits is not { } permits)
+            return;
+        permits.Claimed(unfilled, hasMore);
+        permits.SettleSoon(time.GetTimestamp(), time);
+        Limited.Set();
     }
 }

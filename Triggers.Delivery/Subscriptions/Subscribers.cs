@@ -6,6 +6,7 @@ using NpgsqlTypes;
 using Triggers.Core;
 using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
+using Triggers.Delivery.Attempts;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.Subscriptions;
@@ -17,6 +18,9 @@ internal sealed record Subscriber(
 {
     /// <summary>What the receiver knows its caller by, beside the signature; null: nothing.</summary>
     public ReceiverAuthentication? Authentication { get; init; }
+
+    /// <summary>What the receiver knows its caller by in the TLS handshake; null: nothing.</summary>
+    public CertificateOf? ClientCertificate { get; init; }
 
     /// <summary>Whether its secrets can't be decrypted, so that nothing can be sent.</summary>
     public bool IsUnreadable { get; init; }
@@ -43,6 +47,9 @@ internal sealed record Subscriber(
         Ordering.PerKey => subject,
         _ => null,
     };
+
+    /// <summary>What it is sent at most; null: as much as there is.</summary>
+    public SubscriptionLimits? Limits { get; init; }
 
     /// <summary>The secrets that sign at that moment, newest first.</summary>
     public IEnumerable<string> SecretsAt(DateTimeOffset now) =>
@@ -122,7 +129,8 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                     """
                     SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
                         retry::text, authentication, inbox IS NOT NULL,
-                        extract(epoch FROM expires_at - clock_timestamp())::float8, ordering, failing_head, failing_head_attempts
+                        extract(epoch FROM expires_at - clock_timestamp())::float8, rate_requests, rate_seconds, concurrency,
+                        client_certificate, ordering, failing_head, failing_head_attempts
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -154,9 +162,11 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
             EndsAt = reader.IsDBNull(12) ? null
                 : time.GetTimestamp() + (long)(Math.Min(reader.GetDouble(12), MaxSeconds) * time.TimestampFrequency),
             Retry = reader.IsDBNull(9) ? null : JsonSerializer.Deserialize<RetryPolicy>(reader.GetString(9)),
-            Ordering = SnakeCase<Ordering>.Parse(reader.GetString(13)),
-            FailingHead = SnakeCase<FailingHead>.Parse(reader.GetString(14)),
-            FailingHeadAttempts = reader.IsDBNull(15) ? null : reader.GetInt32(15),
+            Ordering = SnakeCase<Ordering>.Parse(reader.GetString(17)),
+            FailingHead = SnakeCase<FailingHead>.Parse(reader.GetString(18)),
+            FailingHeadAttempts = reader.IsDBNull(19) ? null : reader.GetInt32(19),
+            Limits = SubscriptionLimits.Of(
+                reader.GetFieldValue<int?>(13), reader.GetFieldValue<int?>(14), reader.GetFieldValue<int?>(15)),
         };
         try
         {
@@ -172,6 +182,7 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                 }),
                 Authentication = reader.IsDBNull(10) ? null
                     : JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(reader.GetString(10))),
+                ClientCertificate = reader.IsDBNull(16) ? null : new(subscriber.Id, protector.Unprotect(reader.GetString(16))),
             };
         }
         catch (CryptographicException e)

@@ -32,6 +32,17 @@ internal sealed partial class WorkerRegistration(
     /// <summary>Ends when there is a number to claim by.</summary>
     public Task Registered => _registered.Task;
 
+    /// <summary>Which of the living workers this is, from 0, and how many there are.</summary>
+    public async Task<(int Rank, int Of)> ShareAsync(CancellationToken cancellationToken)
+    {
+        await using var command = dataSource.Pool.CreateCommand(
+            "SELECT count(*) FILTER (WHERE number < $1)::int, greatest(count(*), 1)::int FROM workers");
+        command.Parameters.AddWithValue(_number);
+        await using var reader = await command.ExecuteReaderAsync(cancellationToken);
+        await reader.ReadAsync(cancellationToken);
+        return (reader.GetInt32(0), reader.GetInt32(1));
+    }
+
     protected override Task PrepareAsync(CancellationToken stoppingToken) => readiness.SchemaIsThere.WaitAsync(stoppingToken);
 
     protected override async Task RunAsync(CancellationToken stoppingToken)

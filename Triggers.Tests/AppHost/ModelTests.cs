@@ -36,6 +36,8 @@ public sealed class ModelTests
 
         Assert.Superset(Set("migrations", "redis"), Waits(app, "api"));
         Assert.Superset(Set("migrations"), Waits(app, "delivery"));
+        // It does without, until a subscription has limits.
+        Assert.DoesNotContain("redis", Waits(app, "delivery"));
         Assert.Superset(Set("triggersdb"), Waits(app, "migrations"));
         Assert.All(
             s_services.Append("migrations").SelectMany(service => Resource(app, service).Annotations.OfType<WaitAnnotation>()), wait =>

@@ -23,6 +23,7 @@ public sealed class PublishTests : IDisposable
         Assert.Equal("{redis.connectionString}", Environment(resources, "api", "ConnectionStrings__redis"));
         Assert.Equal("{admin-key.value}", Environment(resources, "api", "Auth__BootstrapAdminKey"));
         Assert.Equal("{triggersdb.connectionString}", Environment(resources, "delivery", "ConnectionStrings__triggersdb"));
+        Assert.Equal("{redis.connectionString}", Environment(resources, "delivery", "ConnectionStrings__redis"));
         Assert.Equal("{triggersdb.connectionString}", Environment(resources, "migrations", "ConnectionStrings__triggersdb"));
         Assert.Equal("--migrate", Assert.Single(resources.GetProperty("migrations").GetProperty("args").EnumerateArray()).GetString());
         Assert.True(resources.GetProperty("api").GetProperty("bindings").GetProperty("http").GetProperty("external").GetBoolean());

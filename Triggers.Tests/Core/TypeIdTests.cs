@@ -56,6 +56,42 @@ public class TypeIdTests
     }
 
     [Fact]
+    public void New_ids_tell_the_time_and_chance_tells_those_of_two_processes_apart()
+    {
+        var now = DateTimeOffset.FromUnixTimeMilliseconds(1_764_500_000_123);
+        var (newest, newestElsewhere) = (0L, 0L);
+        var (here, elsewhere) = (TypeId.NewGuid(now, ref newest), TypeId.NewGuid(now, ref newestElsewhere));
+
+        Assert.Equal((7, 8), (here.Version, here.Variant & 0b1100));
+        Assert.Equal(now, TypeId.CreatedAt(here));
+        Assert.NotEqual(here, elsewhere);
+    }
+
+    /// <summary>
+    /// A clock is set back by seconds under a steady load, and again: the time in the ids does not stay ahead of it for ever.
+    /// </summary>
+    [Fact]
+    public void Ids_grow_while_the_clock_goes_back_and_tell_the_time_again_when_it_has_caught_up() =>
+        Gen.Int[1, 5_000].Array[1, 4].Sample(steps =>
+        {
+            var (now, furthest, newest, last) = (DateTimeOffset.UnixEpoch.AddYears(50), DateTimeOffset.MinValue, 0L, Guid.Empty);
+            foreach (var step in steps)
+            {
+                now = now.AddMilliseconds(-step);
+                for (var i = 0; i < 6_000; i++)
+                {
+                    now = now.AddMilliseconds(1);
+                    furthest = now > furthest ? now : furthest;
+                    var id = TypeId.NewGuid(now, ref newest);
+                    Assert.True(id.CompareTo(last) > 0);
+                    Assert.InRange(TypeId.CreatedAt(id), furthest, furthest.AddMilliseconds(2));
+                    last = id;
+                }
+                Assert.Equal(now, TypeId.CreatedAt(last));
+            }
+        }, iter: 20);
+
+    [Fact]
     public void Time_is_in_the_id() =>
         Gen.Long[0, 253_402_300_799_999].Sample(ms =>
         {

@@ -342,7 +342,7 @@ internal sealed partial class Contract
             # a host, a port, a reserved header: see WebhookAddress and WebhookHeaders
             (createSubscription|changeSubscription)\ (/url|/headers/.*) | (createHook|removeHook)\ /targetUrl |
             # what does not go together, and 1 to 30 seconds
-            (createSubscription|changeSubscription)\ (/retry|/retry/timeout|/authentication/.*) |
+            (createSubscription|changeSubscription)\ (/retry|/retry/timeout|/authentication/.*|/clientCertificate(/.*)?) |
             # more than Limits:* lets in
             (createSubscription|changeSubscription)\ (/eventTypes|/headers) | (createInbox|createHook)\ /eventTypes |
             # more than Limits:* lets in, or of the inbox that has what nobody subscribes to

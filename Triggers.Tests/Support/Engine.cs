@@ -1,7 +1,9 @@
+using System.Security.Cryptography.X509Certificates;
 using System.Text;
 using System.Text.Json;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Mvc.Testing;
+using Microsoft.AspNetCore.TestHost;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.EntityFrameworkCore.Infrastructure;
 using Microsoft.EntityFrameworkCore.Migrations;
@@ -15,6 +17,7 @@ using Triggers.Core.State;
 using Triggers.Core.Tables;
 using Triggers.EventLog;
 using Triggers.EventLog.Postgres;
+using Triggers.Tests.Delivery.Attempts;
 
 namespace Triggers.Tests.Support;
 
@@ -134,7 +137,12 @@ internal sealed class Engine : IAsyncDisposable
     public Task<DeliveryHost> StartDeliveryAsync(params (string Key, string Value)[] settings) => StartDeliveryAsync(null, settings);
 
     /// <summary>The same, with somebody who reads the logs.</summary>
-    public async Task<DeliveryHost> StartDeliveryAsync(ILoggerProvider? logs, params (string Key, string Value)[] settings)
+    public Task<DeliveryHost> StartDeliveryAsync(ILoggerProvider? logs, params (string Key, string Value)[] settings) =>
+        StartDeliveryAsync(logs, null, settings);
+
+    /// <summary>The same, where receivers may have certificates from a root of the tests.</summary>
+    public async Task<DeliveryHost> StartDeliveryAsync(
+        ILoggerProvider? logs, X509Certificate2? trusted, params (string Key, string Value)[] settings)
     {
         var host = new DeliveryHost(
         [
@@ -142,7 +150,7 @@ internal sealed class Engine : IAsyncDisposable
             ("Delivery:Retry:Factor", "1"), ("Delivery:Retry:Jitter", "0"), ("Shutdown:Delay", "00:00:00"),
             // Where it is not about that, receivers may fail as often as they like.
             ("Delivery:Circuit:ConsecutiveFailures", "1000"), ("Delivery:Circuit:MinimumThroughput", "100000"), .. settings,
-        ], logs);
+        ], logs, trusted);
         _hosts.Add(host);
         await Wait.UntilAsync("a delivery service is registered", async () =>
             await ScalarAsync<long>($"SELECT count(*) FROM workers") >= _hosts.Count(h => h.Running));
@@ -239,10 +247,12 @@ internal sealed class DeliveryHost : WebApplicationFactory<DeliveryMarker>
 {
     private readonly (string Key, string Value)[] _settings;
     private readonly ILoggerProvider? _logs;
+    private readonly X509Certificate2? _trusted;
 
-    public DeliveryHost((string Key, string Value)[] settings, ILoggerProvider? logs)
+    public DeliveryHost((string Key, string Value)[] settings, ILoggerProvider? logs, X509Certificate2? trusted = null)
     {
         _settings = settings;
+        _trusted = trusted;
         _logs = logs;
         _ = Services;
     }
@@ -255,6 +265,8 @@ internal sealed class DeliveryHost : WebApplicationFactory<DeliveryMarker>
             builder.UseSetting(key, value);
         if (_logs is not null)
             builder.ConfigureLogging(logging => logging.AddProvider(_logs));
+        if (_trusted is not null)
+            builder.ConfigureTestServices(services => Certificates.Trust(services, _trusted));
     }
 
     public override ValueTask DisposeAsync()

@@ -1,10 +1,12 @@
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using System.Text;
+using System.Text.Json;
 using Microsoft.Extensions.DependencyInjection;
 using Triggers.Core;
 using Triggers.Core.Tables;
 using Triggers.ServiceDefaults;
+using Triggers.Tests.Delivery.Attempts;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.Subscriptions;
@@ -15,6 +17,7 @@ public sealed class SecretsAtRestTests(PostgresServer postgres) : ApiFixture(pos
     private const string Own = "whsec_VGhpc0lzQVZlcnlTZWNyZXRTZWNyZXRPZk91cnM0Mg==";
     private const string Header = "header-value-nobody-may-read";
     private const string Password = "password-nobody-may-read";
+    private const string FilePassword = "file-password-nobody-may-read";
     private const string ClientSecret = "client-secret-nobody-may-read";
     private string? _certificate;
 
@@ -49,12 +52,34 @@ public sealed class SecretsAtRestTests(PostgresServer postgres) : ApiFixture(pos
             $$$"""{"url":"{{{receiver.Url}}}/other","eventTypes":["never"],"authentication":{"type":"client_credentials","tokenUrl":"https://t.example","clientId":"c","clientSecret":"{{{ClientSecret}}}"}}"""))
             .Is(201);
 
+        // A line of the key's text, and all that came with it.
+        var (pem, _) = Certificates.Client("mine");
+        using var pair = X509Certificate2.CreateFromPem(pem, pem);
+        var pkcs12 = Convert.ToBase64String(pair.Export(X509ContentType.Pkcs12, FilePassword));
+        (await tenant.Client.PostAsync("/subscriptions", JsonSerializer.Serialize(new
+        {
+            url = "https://pem.example",
+            eventTypes = new[] { "never" },
+            clientCertificate = new { pem },
+        }), ("Idempotency-Key", "pem"))).Is(201);
+        (await tenant.Client.PostAsync("/subscriptions", JsonSerializer.Serialize(new
+        {
+            url = "https://pfx.example",
+            eventTypes = new[] { "never" },
+            clientCertificate = new { pkcs12, password = FilePassword },
+        }), ("Idempotency-Key", "pfx"))).Is(201);
+        var keyLine = pair.GetECDsaPrivateKey()!.ExportPkcs8PrivateKeyPem().Split('\n')[1];
+
         var dump = await DumpAsync();
         // What is not a secret is there, so it is the database that was looked through.
+        Assert.Contains("https://pfx.example", dump, StringComparison.Ordinal);
         Assert.Contains("https://t.example", (await tenant.Client.GetAsync("/subscriptions")).Text, StringComparison.Ordinal);
         Assert.Contains($"{receiver.Url}/hook", dump, StringComparison.Ordinal);
         Assert.Contains(made["publicKey"]!, dump, StringComparison.Ordinal);
-        foreach (var secret in new[] { Own, rotated["secret"]!, Header, Password, ClientSecret, "whsk_" })
+        foreach (var secret in new[]
+        {
+            Own, rotated["secret"]!, Header, Password, ClientSecret, "whsk_", keyLine, "PRIVATE KEY", pkcs12, FilePassword,
+        })
         {
             var bytes = Encoding.UTF8.GetBytes(secret.StartsWith("whsec_", StringComparison.Ordinal) ? secret["whsec_".Length..] : secret);
             string[] forms = [Encoding.UTF8.GetString(bytes), Convert.ToHexStringLower(bytes), Convert.ToBase64String(bytes)];

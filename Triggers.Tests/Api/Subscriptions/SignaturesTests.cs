@@ -1,5 +1,10 @@
+using System.Security.Cryptography.X509Certificates;
+using System.Text.Json;
 using System.Text.Json.Nodes;
+using Microsoft.Extensions.DependencyInjection;
 using Triggers.Core.Subscriptions;
+using Triggers.ServiceDefaults;
+using Triggers.Tests.Delivery.Attempts;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.Subscriptions;
@@ -89,6 +94,93 @@ public sealed class SignaturesTests(ApiFixture api) : IClassFixture<ApiFixture>
             """{"type":"client_credentials","username":null,"tokenUrl":"https://t.example/token","clientId":"c","scope":"s"}""",
             (await client.PatchAsync($"/subscriptions/{made.Id}", """{"description":"d"}""")).Is(200));
         Assert.Null((await client.PatchAsync($"/subscriptions/{made.Id}", """{"authentication":null}""")).Is(200).Json["authentication"]);
+    }
+
+    [Fact]
+    public async Task AClient_certificate_is_shown_without_its_key_replaced_as_a_whole_and_removed()
+    {
+        var client = (await api.NewTenantAsync()).Client;
+        var (first, second) = (Certificates.Client("first"), Certificates.Client("second"));
+        var made = (await client.PostAsync("/subscriptions", Body(("clientCertificate", new { pem = first.Pem })))).Is(201);
+        AssertShown(first, "first", made);
+
+        using var pair = X509Certificate2.CreateFromPem(second.Pem, second.Pem);
+        var pkcs12 = Convert.ToBase64String(pair.Export(X509ContentType.Pkcs12, "p w"));
+        var changed = (await client.PatchAsync($"/subscriptions/{made.Id}",
+            JsonSerializer.Serialize(new { clientCertificate = new { pkcs12, password = "p w" } }))).Is(200);
+        AssertShown(second, "second", changed);
+        AssertShown(second, "second", (await client.PatchAsync($"/subscriptions/{made.Id}", """{"description":"d"}""")).Is(200));
+        AssertShown(second, "second", (await client.GetAsync($"/subscriptions/{made.Id}")).Is(200));
+
+        Assert.Equal(["/url"], (await client.PatchAsync($"/subscriptions/{made.Id}", """{"url":"http://a.example"}"""))
+            .IsProblem(400, "invalid_request").Pointers);
+        Assert.Null((await client.PatchAsync($"/subscriptions/{made.Id}", """{"clientCertificate":null}""")).Is(200)
+            .Json["clientCertificate"]);
+
+        static void AssertShown((string Pem, string Thumbprint) certificate, string name, Answer answer)
+        {
+            var shown = answer.Json["clientCertificate"]!;
+            Assert.Equal(
+                ($"CN={name}", "CN=Root", certificate.Thumbprint, false),
+                (shown["subject"]!.ToString(), shown["issuer"]!.ToString(), shown["thumbprint"]!.ToString(),
+                    shown["expired"]!.GetValue<bool>()));
+            Assert.Equal(5, shown.AsObject().Count);
+            Assert.DoesNotContain("PRIVATE", answer.Text, StringComparison.Ordinal);
+        }
+    }
+
+    [Fact]
+    public async Task AClient_certificate_that_has_expired_is_not_taken_and_one_that_has_since_is_shown_as_that()
+    {
+        var tenant = await api.NewTenantAsync();
+        var (now, protector) = (TimeProvider.System.GetUtcNow(), api.Host.Services.GetRequiredService<SecretProtector>());
+        var (pem, _) = Certificates.Client("old", now.AddDays(-3), now.AddDays(-1));
+        Assert.Equal(["/clientCertificate"], (await tenant.Client.PostAsync("/subscriptions", Body(("clientCertificate", new { pem }))))
+            .IsProblem(400, "invalid_request").Pointers);
+        var made = (await tenant.Client.PostAsync(
+            "/subscriptions", Body(("clientCertificate", new { pem = Certificates.Client("young").Pem })))).Is(201);
+
+        await api.Rows.ExecuteAsync(
+            $"UPDATE subscriptions SET client_certificate = '{protector.Protect(pem)}' WHERE id = '{Rows.Uuid(made.Id)}'");
+
+        Assert.True((await tenant.Client.GetAsync($"/subscriptions/{made.Id}")).Is(200)
+            .Json["clientCertificate"]!["expired"]!.GetValue<bool>());
+    }
+
+    [Theory]
+    [InlineData("""{}""", "/clientCertificate")]
+    [InlineData("""{"pem":"x","pkcs12":"eA=="}""", "/clientCertificate /clientCertificate/pem /clientCertificate/pkcs12")]
+    [InlineData("""{"pem":"x","password":"p"}""", "/clientCertificate/password /clientCertificate/pem")]
+    [InlineData("""{"pem":""}""", "/clientCertificate/pem")]
+    [InlineData("""{"pkcs12":"x"}""", "/clientCertificate/pkcs12")]
+    [InlineData("""{"pkcs12":"eA=="}""", "/clientCertificate/pkcs12")]
+    public async Task What_is_no_client_certificate_is_refused_with_its_place(string certificate, string places)
+    {
+        var client = (await api.NewTenantAsync()).Client;
+
+        var refused = (await client.PostAsync("/subscriptions", Body(("clientCertificate", JsonNode.Parse(certificate)!))))
+            .IsProblem(400, "invalid_request");
+
+        Assert.Equal(places.Split(' '), refused.Pointers.Order());
+    }
+
+    [Fact]
+    public async Task AClient_certificate_goes_with_https_only()
+    {
+        var client = (await api.NewTenantAsync()).Client;
+        var certificate = new { pem = Certificates.Client("mine").Pem };
+
+        Assert.Equal(["/clientCertificate"],
+            (await client.PostAsync("/subscriptions", Body(("url", "http://a.example"), ("clientCertificate", certificate))))
+            .IsProblem(400, "invalid_request").Pointers);
+    }
+
+    private static string Body(params (string Name, object Value)[] more)
+    {
+        var body = new Dictionary<string, object> { ["url"] = "https://a.example", ["eventTypes"] = new[] { "*" } };
+        foreach (var (name, value) in more)
+            body[name] = value;
+        return JsonSerializer.Serialize(body);
     }
 
     [Theory]

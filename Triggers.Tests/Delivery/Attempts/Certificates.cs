@@ -1,6 +1,8 @@
 using System.Net;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
+using Microsoft.Extensions.DependencyInjection;
+using Triggers.Delivery.Attempts;
 
 namespace Triggers.Tests.Delivery.Attempts;
 
@@ -22,12 +24,39 @@ internal static class Certificates
 
     public static readonly X509Certificate2 SelfSigned = NewRoot();
 
+    /// <summary>A client's certificate and key, as PEM, and its SHA-256.</summary>
+    public static (string Pem, string Thumbprint) Client(string name, DateTimeOffset? from = null, DateTimeOffset? to = null)
+    {
+        using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
+        var request = new CertificateRequest("CN=" + name, key, HashAlgorithmName.SHA256);
+        request.CertificateExtensions.Add(new X509EnhancedKeyUsageExtension([new("1.3.6.1.5.5.7.3.2")], false));
+        using var certificate = request.Create(Root, from ?? Now.AddDays(-1), to ?? Now.AddDays(1), RandomNumberGenerator.GetBytes(8));
+        return (certificate.ExportCertificatePem() + "\n" + key.ExportPkcs8PrivateKeyPem(), Sha256(certificate));
+    }
+
+    /// <summary>A certificate of a receiver that was issued a while ago.</summary>
+    public static X509Certificate2 Receiver(DateTimeOffset from, DateTimeOffset to) => Issue(IPAddress.Loopback, from, to);
+
+    /// <summary>As it is shown.</summary>
+    public static string Sha256(X509Certificate2 certificate) =>
+        certificate.GetCertHashString(HashAlgorithmName.SHA256).ToLowerInvariant();
+
+    /// <summary>Has webhooks sent to receivers whose certificates come from a root.</summary>
+    public static void Trust(IServiceCollection services, X509Certificate2 root) =>
+        services.AddHttpClient(WebhookSender.ClientName).ConfigurePrimaryHttpMessageHandler((handler, _) =>
+            ((SocketsHttpHandler)handler).SslOptions.CertificateChainPolicy = new X509ChainPolicy
+            {
+                TrustMode = X509ChainTrustMode.CustomRootTrust,
+                CustomTrustStore = { root },
+                RevocationMode = X509RevocationMode.NoCheck,
+            });
+
     private static X509Certificate2 NewRoot()
     {
         using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
         var request = Request("CN=Root", key, IPAddress.Loopback);
         request.CertificateExtensions.Add(new X509BasicConstraintsExtension(true, false, 0, true));
-        return Usable(request.CreateSelfSigned(Now.AddDays(-3), Now.AddDays(3)));
+        return Usable(request.CreateSelfSigned(Now.AddDays(-100), Now.AddDays(3)));
     }
 
     private static X509Certificate2 Issue(IPAddress address, DateTimeOffset from, DateTimeOffset to)

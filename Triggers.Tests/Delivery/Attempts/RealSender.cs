@@ -57,15 +57,7 @@ internal sealed class RealSender : IAsyncDisposable
             { Resolve = resolve });
         }
         if (trusted is not null)
-        {
-            services.AddHttpClient(WebhookSender.ClientName).ConfigurePrimaryHttpMessageHandler((handler, _) =>
-                ((SocketsHttpHandler)handler).SslOptions.CertificateChainPolicy = new X509ChainPolicy
-                {
-                    TrustMode = X509ChainTrustMode.CustomRootTrust,
-                    CustomTrustStore = { trusted },
-                    RevocationMode = X509RevocationMode.NoCheck,
-                });
-        }
+            Certificates.Trust(services, trusted);
         _services = services.BuildServiceProvider();
         var meters = _services.GetRequiredService<IMeterFactory>();
         _listener.InstrumentPublished = (instrument, listener) =>
@@ -99,13 +91,13 @@ internal sealed class RealSender : IAsyncDisposable
     public Task<AttemptResult> SendAsync(
         string url, string data = "{}", Dictionary<string, string>? headers = null,
         ReceiverAuthentication? authentication = null, string secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
-        CancellationToken cancellationToken = default)
+        CertificateOf? certificate = null, CancellationToken cancellationToken = default)
     {
         var e = new StoredEvent(TypeId.NewGuid(), "order.created", null, null, null, null, "correlation-1", null,
             Encoding.UTF8.GetBytes(data));
         var subscriber = new Subscriber(_subscription, _tenant, 1, url, ["*"], headers ?? [],
             [.. secret.Split(' ').Select(s => new SigningSecret { Secret = s })], Enabled: true)
-        { Authentication = authentication };
+        { Authentication = authentication, ClientCertificate = certificate };
         var delivery = new DueDelivery(subscriber.TenantId, TypeId.NewGuid(), e.Id, subscriber.Id, 1, 0, null, false, 0, data.Length);
         // Read anew each time, as from the database.
         var share = new Payloads((_, _) => Task.FromResult<IReadOnlyCollection<StoredEvent>>([e]))

@@ -1,11 +1,15 @@
+using Microsoft.AspNetCore.Builder;
+using Microsoft.Extensions.Configuration;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 using StackExchange.Redis;
-using Triggers.ServiceDefaults;
 
-namespace Triggers.Api.Redis;
+namespace Triggers.ServiceDefaults.Redis;
 
 /// <summary>Where Redis is. Without it every process limits for itself, and revoked keys are found by asking the database.</summary>
-internal sealed class RedisOptions
+public sealed class RedisOptions
 {
     /// <summary><c>ConnectionStrings:redis</c>, as StackExchange.Redis writes them: <c>host:6379,password=…,ssl=true</c>.</summary>
     public string? ConnectionString { get; set; }
@@ -27,7 +31,8 @@ internal sealed class RedisOptions
 }
 
 /// <summary>The one connection to Redis of this process. It may come and go: nothing waits for it, and it heals by itself.</summary>
-internal sealed partial class RedisConnection(IOptions<RedisOptions> options, TimeProvider time, ILogger<RedisConnection> logger)
+public sealed partial class RedisConnection(
+    IOptions<RedisOptions> options, IHostEnvironment environment, TimeProvider time, ILogger<RedisConnection> logger)
     : BackgroundLoop(time, logger), IAsyncDisposable
 {
     private static readonly TimeSpan Pause = TimeSpan.FromSeconds(1);
@@ -37,16 +42,35 @@ internal sealed partial class RedisConnection(IOptions<RedisOptions> options, Ti
     /// <summary>The client, once it was made; it may be away all the same.</summary>
     public Task<ConnectionMultiplexer> Made => _made.Task;
 
+    /// <summary>
+    /// Adds the connection where <c>ConnectionStrings:redis</c> names a Redis. It is made when it is started, by the host or by who first
+    /// needs it.
+    /// </summary>
+    /// <returns>Whether there is one.</returns>
+    public static bool AddTo(WebApplicationBuilder builder)
+    {
+        if (builder.Configuration.GetConnectionString("redis") is not { Length: > 0 } connectionString)
+            return false;
+        builder.Services.AddOptions<RedisOptions>().Configure(options => options.ConnectionString = connectionString)
+            .Validate(
+                options => options.IsValid, "ConnectionStrings:redis must be a StackExchange.Redis connection string, as in host:6379.")
+            .ValidateOnStart();
+        builder.Services.AddSingleton<RedisConnection>();
+        return true;
+    }
+
     /// <summary>Whether an exception says that Redis is away, slow, or refuses what we ask.</summary>
     public static bool MeansAway(Exception e) =>
         e is RedisException or TimeoutException or ObjectDisposedException or OperationCanceledException;
 
+    /// <inheritdoc />
     protected override bool IsAway(Exception e) => MeansAway(e);
 
+    /// <inheritdoc />
     protected override async Task RunAsync(CancellationToken stoppingToken)
     {
         var settings = options.Value.Parsed()!;
-        settings.ClientName ??= "triggers-api";
+        settings.ClientName ??= environment.ApplicationName;
         // It may start after us, and go away at any time.
         settings.AbortOnConnectFail = false;
         settings.ReconnectRetryPolicy = new LinearRetry((int)Pause.TotalMilliseconds);
@@ -59,6 +83,7 @@ internal sealed partial class RedisConnection(IOptions<RedisOptions> options, Ti
         End();
     }
 
+    /// <inheritdoc />
     public async ValueTask DisposeAsync()
     {
         Dispose();
