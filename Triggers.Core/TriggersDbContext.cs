@@ -26,6 +26,9 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
     /// <summary>Circuit breakers that are not closed. For reading.</summary>
     public DbSet<Circuit> Circuits => Set<Circuit>();
 
+    /// <summary>Certificates of receivers that were tested. For reading.</summary>
+    public DbSet<ReceiverCertificate> ReceiverCertificates => Set<ReceiverCertificate>();
+
     /// <summary>What was accepted.</summary>
     public DbSet<Event> Events => Set<Event>();
 
@@ -64,6 +67,7 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
             e.HasKey(x => x.SubscriptionId);
             e.HasOne<Subscription>().WithOne(x => x.Circuit).HasForeignKey<Circuit>(x => x.SubscriptionId);
         });
+        modelBuilder.Entity<ReceiverCertificate>(e => e.HasKey(x => x.SubscriptionId));
         modelBuilder.Entity<Event>(e => e.HasKey(x => new { x.TenantId, x.Id }));
         modelBuilder.Entity<Delivery>(e => e.ToView("all_deliveries").HasKey(x => new { x.TenantId, x.Id }));
         modelBuilder.Entity<Attempt>(e =>

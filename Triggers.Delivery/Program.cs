@@ -32,6 +32,7 @@ services.AddSingleton<LogLags>();
 services.AddSingleton<DeliveryMetrics>();
 services.AddProtection(builder.Configuration);
 services.AddSingleton<Subscribers>();
+services.AddSingleton<OperationalEvents>();
 services.AddSingleton<Wakeups>();
 services.AddSingleton(provider =>
 {

@@ -158,7 +158,7 @@ internal sealed record SubscriptionBody
     /// <summary>
     /// Types or patterns: <c>*</c>, <c>order.created</c>, <c>order.*</c>. None matches a type that begins with <c>triggers.</c>, but
     /// for <c>triggers.subscription.*</c>, by which the tenant is told of its subscriptions: <c>failing</c>, <c>recovered</c>,
-    /// <c>disabled</c>.
+    /// <c>disabled</c>, <c>expired</c>.
     /// </summary>
     [Length(1, MaxEventTypes), Items(EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfSubscribed)]
     public required string[] EventTypes { get; init; }
@@ -206,8 +206,8 @@ internal sealed record SubscriptionBody
     public RetryBody? Retry { get; init; }
 
     /// <summary>
-    /// <c>none</c> (unless said): many are sent at once. <c>per_key</c>: those of events with the same <c>subject</c> are sent one after the
-    /// other, in the order in which they were accepted, and the next one only when the one before has ended; what has no subject is in no
+    /// <c>none</c> (unless said): many are sent at once. <c>per_key</c>: those of events with the same <c>subject</c> are sent one after
+    /// the other, in the order in which they were accepted, and the next one only when the one before has ended; what has no subject is in no
     /// order. <c>strict</c>: the same of all.
     /// </summary>
     public Ordering? Ordering { get; init; }

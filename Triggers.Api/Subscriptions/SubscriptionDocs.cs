@@ -143,11 +143,12 @@ internal static class SubscriptionDocs
     public static readonly Operation Verify = new("verifySubscription", Group, "Verify a receiver before go-live",
         "Sends up to three test events, by the delivery service and as it sends all others: a genuine one, one that somebody else signed "
         + "(`triggers.test.forged`), and one signed an hour ago (`triggers.test.old`). Says whether the receiver is reachable and its "
-        + "connection secure, whether it accepts the first and refuses the others, and how fast it answers. It takes as long as the "
+        + "connection secure, until when its certificate is valid, whether it accepts the first and refuses the others, and how fast it "
+        + "answers. It takes as long as the "
         + "receiver does, and costs three events.")
     {
         AnswerExample =
-            $$"""{"passed":true,"checks":[{"name":"reachable","result":"passed","detail":"An answer came."},{"name":"tls","result":"passed","detail":"The connection is secure, and the certificate trusted and of this name."}],"attempts":[{{DeliveryDocs.AttemptExample}}]}""",
+            $$"""{"passed":true,"certificate":{"subject":"CN=example.com","issuer":"CN=An authority","thumbprint":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","notBefore":"2026-01-01T00:00:00Z","expiresAt":"2026-04-01T00:00:00Z"},"checks":[{"name":"reachable","result":"passed","detail":"An answer came."},{"name":"tls","result":"passed","detail":"The connection is secure, and the certificate trusted and of this name."}],"attempts":[{{DeliveryDocs.AttemptExample}}]}""",
         Errors = [ErrorCodes.SubscriptionGone, ErrorCodes.TooManyConcurrent, ErrorCodes.QuotaExceeded, ErrorCodes.TestNotAttempted],
     };
 }

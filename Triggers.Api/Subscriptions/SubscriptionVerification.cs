@@ -59,9 +59,28 @@ internal sealed record VerificationCheck(CheckName Name, CheckResult Result, str
 
 /// <summary>What came of verifying a receiver.</summary>
 /// <param name="Passed">Whether no check failed.</param>
+/// <param name="Certificate">The receiver's; null where none was seen.</param>
 /// <param name="Checks">All of them, in this order.</param>
 /// <param name="Attempts">The requests that were made for them.</param>
-internal sealed record VerificationView(bool Passed, IReadOnlyList<VerificationCheck> Checks, IReadOnlyList<AttemptView> Attempts);
+internal sealed record VerificationView(
+    bool Passed, ReceiverCertificateView? Certificate, IReadOnlyList<VerificationCheck> Checks, IReadOnlyList<AttemptView> Attempts);
+
+/// <summary>The certificate of a receiver.</summary>
+/// <param name="Subject">Whom it names.</param>
+/// <param name="Issuer">Who vouches for it.</param>
+/// <param name="Thumbprint">Its SHA-256, in hexadecimal.</param>
+/// <param name="NotBefore">Since when it is valid.</param>
+/// <param name="ExpiresAt">Until when.</param>
+internal sealed record ReceiverCertificateView(
+    string Subject, string Issuer, string Thumbprint, DateTimeOffset NotBefore, DateTimeOffset ExpiresAt)
+{
+    private static readonly TimeSpan s_near = TimeSpan.FromDays(14);
+
+    public static ReceiverCertificateView Of(ReceiverCertificate c) => new(c.Subject, c.Issuer, c.Thumbprint, c.NotBefore, c.ExpiresAt);
+
+    /// <summary>Whether it should have been renewed by then: those that live for days are renewed days before.</summary>
+    public bool ExpiresSoon(DateTimeOffset now) => ExpiresAt - now < s_near && ExpiresAt - now < (ExpiresAt - NotBefore) / 3;
+}
 
 /// <summary>
 /// <c>POST /subscriptions/{id}/verify</c>: what an operator wants to know before go-live, found out by the delivery service with the
@@ -93,12 +112,16 @@ internal static class SubscriptionVerification
             if (attempt.StatusCode is null)
                 break;
         }
-        var checks = Check(subscription.Url, timeout, attempts);
+        var certificate = attempts[0].StatusCode is null || !SubscriptionsApi.IsSecure(subscription.Url) ? null
+            : await db.ReceiverCertificates.Where(c => c.SubscriptionId == key && c.TenantId == caller.TenantId)
+                .Select(c => ReceiverCertificateView.Of(c)).FirstOrDefaultAsync(context.RequestAborted);
+        var checks = Check(subscription.Url, timeout, attempts, certificate, time.GetUtcNow());
         return TypedResults.Ok(new VerificationView(
-            checks.All(check => check.Result != CheckResult.Failed), checks, [.. attempts.Select(AttemptView.Of)]));
+            checks.All(check => check.Result != CheckResult.Failed), certificate, checks, [.. attempts.Select(AttemptView.Of)]));
     }
 
-    private static List<VerificationCheck> Check(string url, TimeSpan timeout, List<Attempt> attempts)
+    private static List<VerificationCheck> Check(
+        string url, TimeSpan timeout, List<Attempt> attempts, ReceiverCertificateView? certificate, DateTimeOffset now)
     {
         var first = attempts[0];
         var answered = first.StatusCode is not null;
@@ -107,7 +130,7 @@ internal static class SubscriptionVerification
         [
             new(CheckName.Reachable, answered ? CheckResult.Passed : CheckResult.Failed,
                 answered ? "An answer came." : $"No answer came: {first.Error}."),
-            Tls(url, first),
+            Tls(url, first, certificate, now),
             new(CheckName.Accepts, accepts ? CheckResult.Passed : answered ? CheckResult.Failed : CheckResult.Skipped,
                 answered ? $"A genuine webhook was answered {first.StatusCode}." : "No answer came."),
             Refuses(CheckName.RefusesForged, "signed by somebody else", accepts, attempts.ElementAtOrDefault(1)),
@@ -116,15 +139,22 @@ internal static class SubscriptionVerification
         ];
     }
 
-    private static VerificationCheck Tls(string url, Attempt first)
+    private static VerificationCheck Tls(string url, Attempt first, ReceiverCertificateView? certificate, DateTimeOffset now)
     {
         if (!SubscriptionsApi.IsSecure(url))
             return new(CheckName.Tls, CheckResult.Warned, "The address is http: what is sent can be read, and changed, on its way.");
         if (first.Outcome == AttemptOutcome.TlsFailure)
             return new(CheckName.Tls, CheckResult.Failed, $"There is no secure connection: {first.Error}.");
-        return first.StatusCode is null
-            ? new(CheckName.Tls, CheckResult.Skipped, "No answer came.")
-            : new(CheckName.Tls, CheckResult.Passed, "The connection is secure, and the certificate trusted and of this name.");
+        if (first.StatusCode is null)
+            return new(CheckName.Tls, CheckResult.Skipped, "No answer came.");
+        const string secure = "The connection is secure, and the certificate trusted and of this name";
+        if (certificate is null)
+            return new(CheckName.Tls, CheckResult.Passed, $"{secure}.");
+        var (end, days) = (certificate.ExpiresAt, (certificate.ExpiresAt - now).TotalDays);
+        return certificate.ExpiresSoon(now)
+            ? new(CheckName.Tls, CheckResult.Warned,
+                FormattableString.Invariant($"{secure}, but that expires in {days:0.#} days, on {end:yyyy-MM-dd}."))
+            : new(CheckName.Tls, CheckResult.Passed, FormattableString.Invariant($"{secure}, until {end:yyyy-MM-dd}."));
     }
 
     private static VerificationCheck Refuses(CheckName name, string what, bool accepts, Attempt? attempt) => attempt switch

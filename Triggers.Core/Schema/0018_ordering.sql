@@ -4,7 +4,8 @@ ALTER TABLE subscriptions
     ADD COLUMN ordering text NOT NULL DEFAULT 'none' CHECK (ordering IN ('none', 'per_key', 'strict')),
     ADD COLUMN failing_head text NOT NULL DEFAULT 'block' CHECK (failing_head IN ('block', 'dead_letter_after', 'park_key')),
     ADD COLUMN failing_head_attempts int CHECK (failing_head_attempts > 0);
-COMMENT ON COLUMN subscriptions.failing_head_attempts IS 'after how many failed attempts a head is given up; null: at the end of its retries';
+COMMENT ON COLUMN subscriptions.failing_head_attempts IS
+    'after how many failed attempts a head is given up; null: at the end of its retries';
 
 CREATE SEQUENCE delivery_order;
 ALTER TABLE delivery_queue

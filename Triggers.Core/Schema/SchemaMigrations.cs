@@ -202,6 +202,15 @@ public sealed class ClientCertificates : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0025_client_certificates.sql"));
 }
 
+/// <summary>0026_receiver_certificates.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0026_receiver_certificates")]
+public sealed class ReceiverCertificates : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0026_receiver_certificates.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

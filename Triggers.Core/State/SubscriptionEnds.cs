@@ -1,5 +1,3 @@
-using Npgsql;
-
 namespace Triggers.Core.State;
 
 /// <summary>
@@ -16,6 +14,7 @@ public static class SubscriptionEnds
     /// <summary>Whether any are to be deleted: every write to the table, also one of nothing, has the subscriptions read again.</summary>
     public const string AnyIsOver = $"SELECT EXISTS (SELECT FROM subscriptions WHERE {IsOver})";
 
-    /// <summary>Deletes those whose time is over.</summary>
-    public static NpgsqlBatchCommand DeleteThoseOver() => new($"UPDATE subscriptions SET deleted_at = now() WHERE {IsOver}");
+    /// <summary>Deletes those whose time is over, and answers tenant, subscription, address, and since when.</summary>
+    public const string DeleteThoseOver =
+        $"UPDATE subscriptions SET deleted_at = now() WHERE {IsOver} RETURNING tenant_id, id, url, expires_at";
 }

@@ -194,6 +194,13 @@ internal sealed partial class Attempter(
             metrics.AttemptEnded();
         }
 
+        // Before the attempt is there to be read, by who waits for it.
+        if (result.Certificate is { } certificate)
+        {
+            await using var batch = dataSource.Pool.CreateBatch();
+            batch.BatchCommands.Add(ReceiverCertificates.Keep(certificate));
+            await batch.ExecuteNonQueryAsync();
+        }
         var policy = subscriber.Retry is { } own ? options.Value.Retry.With(own) : options.Value.Retry;
         var transition = RetrySchedule.After(
             policy, number, result.Outcome, result.StatusCode, result.RetryAfter,

@@ -1,13 +1,9 @@
 using System.Collections.Concurrent;
 using System.Net.Security;
 using Triggers.Core.Subscriptions;
+using Triggers.Delivery.Subscriptions;
 
 namespace Triggers.Delivery.Attempts;
-
-/// <summary>The client certificate of a subscription, see <see cref="ClientCertificate"/>.</summary>
-/// <param name="SubscriptionId">Whose.</param>
-/// <param name="Kept">As it is kept, decrypted.</param>
-internal sealed record CertificateOf(Guid SubscriptionId, string Kept);
 
 /// <summary>
 /// Sends requests of subscriptions that have a client certificate on connections of their own: nothing of another subscription, or of the

@@ -1,4 +1,6 @@
 using System.Diagnostics;
+using System.Net.Security;
+using System.Security.Cryptography.X509Certificates;
 
 namespace Triggers.Delivery.Attempts;
 
@@ -7,9 +9,9 @@ internal sealed class Exchange
 {
     private static readonly AsyncLocal<Exchange?> Flowing = new();
 
-    private Exchange()
-    {
-    }
+    private readonly bool _wantsCertificate;
+
+    private Exchange(bool wantsCertificate) => _wantsCertificate = wantsCertificate;
 
     /// <summary>That of the request under way.</summary>
     public static Exchange? Current => Flowing.Value;
@@ -26,11 +28,19 @@ internal sealed class Exchange
     /// <summary>Whether the connection was there before this request, and may have been closed without our knowing.</summary>
     public bool Reused { get; private set; }
 
+    /// <summary>The receiver's certificate, where it was asked for and there is one.</summary>
+    public X509Certificate2? ReceiverCertificate { get; private set; }
+
     /// <summary>Begins the exchange of the request that is sent next in this method.</summary>
-    public static Exchange Begin() => Flowing.Value = new Exchange();
+    public static Exchange Begin(bool wantsCertificate = false) => Flowing.Value = new Exchange(wantsCertificate);
 
     /// <summary>The request goes out on a connection.</summary>
-    public void SentOn(bool reused) => (Sent, Reused) = (true, reused);
+    public void SentOn(Stream connection, bool reused)
+    {
+        (Sent, Reused) = (true, reused);
+        if (_wantsCertificate && connection is SslStream secure)
+            ReceiverCertificate = secure.RemoteCertificate as X509Certificate2;
+    }
 
     /// <summary>Nothing that was sent counts: the request goes out anew.</summary>
     public void Restart() => (Sent, Answered, Reused) = (false, false, false);
@@ -65,7 +75,7 @@ internal sealed class WebhookConnection(Stream inner) : Stream
     {
         if (Exchange.Current is { } current && current != _exchange)
         {
-            current.SentOn(reused: _exchange is not null || _openedAt < current.BeganAt);
+            current.SentOn(inner, reused: _exchange is not null || _openedAt < current.BeganAt);
             _exchange = current;
             if (_broken is not null)
                 throw new IOException("The connection broke in the request before.", _broken);

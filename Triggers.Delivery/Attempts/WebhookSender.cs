@@ -1,5 +1,7 @@
 using System.Diagnostics;
 using System.Net;
+using System.Security.Cryptography;
+using System.Security.Cryptography.X509Certificates;
 using Microsoft.Extensions.Options;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Subscriptions;
@@ -28,6 +30,9 @@ internal sealed record AttemptResult(
     /// </summary>
     public TimeSpan? Pause { get; init; }
 
+    /// <summary>The certificate of the receiver, of a test that was answered over TLS.</summary>
+    public ReceiverCertificate? Certificate { get; init; }
+
     /// <summary>Why the attempt failed, in words.</summary>
     public string Cause => (StatusCode, Error) switch
     {
@@ -45,6 +50,8 @@ internal sealed class WebhookSender(
     /// The HttpClient that webhooks go out by. It follows nothing, keeps nothing and retries nothing: the schedule does.
     /// </summary>
     public const string ClientName = "webhooks";
+
+    private const int MaxNameLength = 500;
 
     /// <summary>How long a request may take.</summary>
     public static readonly HttpRequestOptionsKey<TimeSpan> TimeLimit = new(nameof(TimeLimit));
@@ -81,7 +88,7 @@ internal sealed class WebhookSender(
         request.Options.Set(TimeLimit, timeLimit);
         using var timeout = new CancellationTokenSource(timeLimit, time);
         using var linked = CancellationTokenSource.CreateLinkedTokenSource(timeout.Token, cancellationToken);
-        var exchange = Exchange.Begin();
+        var exchange = Exchange.Begin(wantsCertificate: delivery.Test);
         using (request)
         {
             try
@@ -92,16 +99,16 @@ internal sealed class WebhookSender(
                 var client = clients.CreateClient(ClientName);
                 using var response = await client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, linked.Token);
                 if (token is null || response.StatusCode != HttpStatusCode.Unauthorized)
-                    return await RecordAsync(response, exchange, started, linked.Token);
+                    return await RecordAsync(delivery, response, exchange, started, linked.Token);
 
                 // It may have been revoked. Another one has one try, which is of the same attempt.
                 using var again = share.Again();
                 using var second = await CreateAsync(delivery, again, () => { }, subscriber, number, activity, linked.Token);
                 second.Options.Set(TimeLimit, timeLimit);
                 await AuthorizeAsync(second, subscriber, token, linked.Token);
-                exchange = Exchange.Begin();
+                exchange = Exchange.Begin(wantsCertificate: delivery.Test);
                 using var answer = await client.SendAsync(second, HttpCompletionOption.ResponseHeadersRead, linked.Token);
-                return await RecordAsync(answer, exchange, started, linked.Token);
+                return await RecordAsync(delivery, answer, exchange, started, linked.Token);
             }
             catch (NoTokenException e)
             {
@@ -146,14 +153,17 @@ internal sealed class WebhookSender(
 
     /// <summary>The status has come: whatever happens to the rest of the answer, it counts, and so does all that came with it.</summary>
     private async Task<AttemptResult> RecordAsync(
-        HttpResponseMessage response, Exchange exchange, long started, CancellationToken cancellationToken)
+        DueDelivery delivery, HttpResponseMessage response, Exchange exchange, long started, CancellationToken cancellationToken)
     {
         var result = new AttemptResult(
             response.IsSuccessStatusCode ? AttemptOutcome.Delivered : AttemptOutcome.HttpStatus,
             time.GetElapsedTime(started),
             (int)response.StatusCode,
             RetryAfter: Answer.RetryAfter(response, time.GetUtcNow()),
-            ResponseHeaders: Answer.Headers(response));
+            ResponseHeaders: Answer.Headers(response))
+        {
+            Certificate = exchange.ReceiverCertificate is { } certificate ? Seen(delivery, certificate) : null,
+        };
         result = result with { Pause = Answer.QuotaResets(response) ?? (result.StatusCode is 429 or 503 ? result.RetryAfter : null) };
         if (response.StatusCode == HttpStatusCode.SwitchingProtocols)
         {
@@ -173,4 +183,19 @@ internal sealed class WebhookSender(
             ResponseBody = body,
         };
     }
+
+    private static ReceiverCertificate Seen(DueDelivery delivery, X509Certificate2 certificate) => new()
+    {
+        SubscriptionId = delivery.SubscriptionId,
+        TenantId = delivery.TenantId,
+        Subject = Name(certificate.Subject),
+        Issuer = Name(certificate.Issuer),
+        Thumbprint = certificate.GetCertHashString(HashAlgorithmName.SHA256).ToLowerInvariant(),
+        NotBefore = certificate.NotBefore.ToUniversalTime(),
+        ExpiresAt = certificate.NotAfter.ToUniversalTime(),
+    };
+
+    // The receiver has written it. Postgres keeps no NUL in text.
+    private static string Name(string name) =>
+        (name.Length <= MaxNameLength ? name : name[..MaxNameLength] + "…").Replace("\0", "", StringComparison.Ordinal);
 }

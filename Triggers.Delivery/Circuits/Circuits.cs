@@ -1,7 +1,4 @@
 using System.Collections.Concurrent;
-using System.Text.Encodings.Web;
-using System.Text.Json;
-using System.Text.Json.Serialization;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using Triggers.Core;
@@ -21,7 +18,7 @@ namespace Triggers.Delivery.Circuits;
 /// written, and nothing asked, for a receiver that is well.
 /// </summary>
 internal sealed partial class Circuits(
-    EngineDataSource dataSource, Lanes lanes, Subscribers subscribers, Wakeups wakeups, WorkerRegistration worker,
+    EngineDataSource dataSource, Lanes lanes, OperationalEvents events, Wakeups wakeups, WorkerRegistration worker,
     DeliveryMetrics metrics, IOptions<DeliveryOptions> options, TimeProvider time, ILogger<Circuits> logger)
     : BackgroundLoop(time, logger)
 {
@@ -29,13 +26,6 @@ internal sealed partial class Circuits(
     private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(200);
 
     private static readonly TimeSpan s_disableInterval = TimeSpan.FromSeconds(30);
-
-    private static readonly JsonSerializerOptions s_json = new()
-    {
-        DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
-        // An address is shown as it is.
-        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
-    };
 
     private readonly ConcurrentDictionary<Guid, Breaker> _breakers = new();
     private readonly ConcurrentDictionary<Guid, Broken> _broken = new();
@@ -193,7 +183,7 @@ internal sealed partial class Circuits(
                 // A row says that it was as this process believed.
                 var done = await batch.ExecuteScalarAsync(cancellationToken) is not null;
                 if (done && change.Type is { } type)
-                    await TellAsync(connection, change.Subscriber.TenantId, type, Data(change), cancellationToken);
+                    await events.TellAsync(connection, change.Subscriber.TenantId, type, Data(change), cancellationToken);
                 await transaction.CommitAsync(cancellationToken);
             }
             _changes.TryDequeue(out _);
@@ -243,7 +233,7 @@ internal sealed partial class Circuits(
         }
         foreach (var (tenantId, id, url, since) in disabled)
         {
-            await TellAsync(connection, tenantId, OperationalEventTypes.Disabled,
+            await events.TellAsync(connection, tenantId, OperationalEventTypes.Disabled,
                 new { subscriptionId = TypeId.Format(TypeId.Subscription, id), url, failingSince = since }, cancellationToken);
         }
         await transaction.CommitAsync(cancellationToken);
@@ -261,28 +251,6 @@ internal sealed partial class Circuits(
         lastStatusCode = change.StatusCode,
         disabledAfterSeconds = change.Type == OperationalEventTypes.Failing ? Options.DisableAfter.TotalSeconds : (double?)null,
     };
-
-    /// <summary>Tells a tenant, where somebody asks for it, in the transaction in which it happens.</summary>
-    private async Task TellAsync(
-        NpgsqlConnection connection, Guid tenantId, string type, object data, CancellationToken cancellationToken)
-    {
-        var subscriptions = subscribers.MatchingOperational(tenantId, type).Select(s => (s.Id, s.OrderKeyOf(null))).ToList();
-        if (subscriptions.Count == 0)
-            return;
-        var id = TypeId.NewGuid();
-        var e = new Event
-        {
-            TenantId = tenantId,
-            Id = id,
-            Type = type,
-            CorrelationId = TypeId.Format(TypeId.Event, id),
-            Data = JsonSerializer.SerializeToUtf8Bytes(data, s_json),
-        };
-        await using var batch = new NpgsqlBatch(connection);
-        foreach (var command in StoredEvents.Tell(e, subscriptions))
-            batch.BatchCommands.Add(command);
-        await batch.ExecuteNonQueryAsync(cancellationToken);
-    }
 
     /// <summary>Who has not failed for long is well, and needs no watching.</summary>
     private void Forget()

@@ -6,7 +6,6 @@ using NpgsqlTypes;
 using Triggers.Core;
 using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
-using Triggers.Delivery.Attempts;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.Subscriptions;
@@ -55,6 +54,11 @@ internal sealed record Subscriber(
     public IEnumerable<string> SecretsAt(DateTimeOffset now) =>
         Secrets.Where(s => s.ExpiresAt is null || s.ExpiresAt > now).Select(s => s.Secret);
 }
+
+/// <summary>The client certificate of a subscription, see <see cref="ClientCertificate"/>.</summary>
+/// <param name="SubscriptionId">Whose.</param>
+/// <param name="Kept">As it is kept, decrypted.</param>
+internal sealed record CertificateOf(Guid SubscriptionId, string Kept);
 
 /// <summary>
 /// Every subscription that has not ended, in memory. <c>subscriptions_version</c>, which the database bumps at every write, says

@@ -249,7 +249,8 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
         await Wait.UntilAsync("all have arrived", () => Receiver.Received.Count >= 3 * (Others + 1), TimeSpan.FromMinutes(2));
         await Wait.UntilAsync("nothing is left", async () => await Engine.ScalarAsync<long>(
             "SELECT (SELECT count(*) FROM delivery_queue) + (SELECT count(*) FROM fan_outs)") == 0, TimeSpan.FromMinutes(1));
-        Assert.Equal(3L * (Others + 1), await Engine.ScalarAsync<long>("SELECT count(DISTINCT (event_id, subscription_id)) FROM deliveries"));
+        Assert.Equal(
+            3L * (Others + 1), await Engine.ScalarAsync<long>("SELECT count(DISTINCT (event_id, subscription_id)) FROM deliveries"));
         Assert.Equal(3L * (Others + 1), await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries"));
         Assert.Equal(["1", "2", "3"], Receiver.At("/hook").Select(webhook => JsonNode.Parse(webhook.Body)!["data"]!.ToString()));
         Assert.NotEmpty(subscription);

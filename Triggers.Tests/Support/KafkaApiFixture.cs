@@ -21,6 +21,9 @@ public sealed class KafkaApiFixture(PostgresServer postgres, KafkaServer kafka) 
         StartDelivery();
     }
 
+    /// <summary>What makes a service one of this log's.</summary>
+    internal (string Key, string Value)[] Log => _settings;
+
     internal void StartDelivery() => _delivery = new DeliveryHost(
         [("ConnectionStrings:triggersdb", ConnectionString), (
             "Delivery:AllowedNetworks", "127.0.0.0/8"), ("Shutdown:Delay", "00:00:00"), .. _settings], null);

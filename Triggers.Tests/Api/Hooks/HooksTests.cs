@@ -119,6 +119,8 @@ public abstract class HooksTests(PostgresServer postgres, KafkaServer? kafka = n
         var kept = (await _client.PostAsync("/subscriptions",
             $$"""{"url":"{{Receiver.Url}}","eventTypes":["never"],"expiresAt":"2099-01-01T00:00:00Z"}""")).Is(201);
         Assert.Equal("2099-01-01T00:00:00Z", kept["expiresAt"]);
+        var told = (await _client.PostAsync("/subscriptions",
+            $$"""{"url":"{{Receiver.Url}}/told","eventTypes":["triggers.subscription.expired"]}""")).Is(201);
         Answers(503);
         var ending = await HookAsync("\"*\"", ",\"expiresAt\":\"2099-01-01T00:00:00Z\"");
         var id = await _client.PublishAsync();
@@ -130,7 +132,11 @@ public abstract class HooksTests(PostgresServer postgres, KafkaServer? kafka = n
         await Engine.WaitForStatusAsync(Rows.Uuid(id), DeliveryStatus.Cancelled);
         await Wait.UntilAsync("it is deleted", () => Engine.ScalarAsync<bool>(
             $"SELECT deleted_at IS NOT NULL FROM subscriptions WHERE id = '{Rows.Uuid(ending.Id)}'"));
-        Assert.Equal([kept.Id], (await _client.GetAsync("/subscriptions")).Is(200).Ids);
+        Assert.Equal(new HashSet<string> { kept.Id, told.Id }, [.. (await _client.GetAsync("/subscriptions")).Is(200).Ids]);
+        Answers(200);
+        await Wait.UntilAsync("the tenant is told", () => Receiver.At("/told").Any());
+        var data = System.Text.Json.Nodes.JsonNode.Parse(Receiver.At("/told").First().Body)!["data"]!;
+        Assert.Equal((ending.Id, Receiver.Url), (data["subscriptionId"]!.ToString(), data["url"]!.ToString()));
     }
 
     [Fact]

@@ -3,6 +3,7 @@ using Triggers.Core;
 using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Attempts;
+using Triggers.Delivery.Subscriptions;
 using Triggers.Tests.Support;
 using static Triggers.Tests.Support.Steps;
 
