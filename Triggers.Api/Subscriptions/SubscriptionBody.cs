@@ -207,8 +207,8 @@ internal sealed record SubscriptionBody
 
     /// <summary>
     /// <c>none</c> (unless said): many are sent at once. <c>per_key</c>: those of events with the same <c>subject</c> are sent one after
-    /// the other, in the order in which they were accepted, and the next one only when the one before has ended; what has no subject is in no
-    /// order. <c>strict</c>: the same of all.
+    /// the other, in the order in which they were accepted, and the next one only when the one before has ended; what has no subject is
+    /// in no order. <c>strict</c>: the same of all.
     /// </summary>
     public Ordering? Ordering { get; init; }
 
