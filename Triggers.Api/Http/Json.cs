@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Serialization;
@@ -42,4 +43,8 @@ internal static class Json
 }
 
 /// <summary>Any JSON value, byte for byte as it came in.</summary>
-internal readonly record struct RawJson(ReadOnlyMemory<byte> Utf8);
+internal readonly record struct RawJson(ReadOnlyMemory<byte> Utf8)
+{
+    /// <summary>Of text that is JSON; null of nothing.</summary>
+    public static RawJson? Of(string? json) => json is null ? null : new RawJson(Encoding.UTF8.GetBytes(json));
+}

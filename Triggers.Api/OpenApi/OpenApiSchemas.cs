@@ -29,7 +29,8 @@ internal static class OpenApiSchemas
     {
         var attributes = member.GetCustomAttributes(inherit: true);
         // The generator forgets it of an object in a body, which it writes in place.
-        if (schema is { Type: JsonSchemaType.Object, Properties.Count: > 0 } && member is PropertyInfo { } property
+        if (schema.Type == JsonSchemaType.Object && member is PropertyInfo { } property
+            && (schema.Properties is { Count: > 0 } || property.PropertyType == typeof(JsonObject))
             && property.DeclaringType!.IsDefined(typeof(JsonUnmappedMemberHandlingAttribute))
             && new NullabilityInfoContext().Create(property).ReadState == NullabilityState.Nullable)
             schema.Type |= JsonSchemaType.Null;

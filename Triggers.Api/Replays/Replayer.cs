@@ -78,7 +78,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
     /// <param name="tenantId">The tenant.</param>
     /// <param name="eventId">An event the projection has seen.</param>
     /// <param name="type">Its type.</param>
-    /// <param name="subscriptionIds">To whom, whatever types they want; null for every enabled subscription that wants its type.</param>
+    /// <param name="subscriptionIds">To whom, whatever types they want; null for every enabled subscription that wants it.</param>
     /// <param name="cancellationToken">Ends it.</param>
     /// <returns>The ids of the new deliveries.</returns>
     public async Task<Guid[]> ReplayEventAsync(
@@ -87,12 +87,14 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
         await LockAsync(connection, eventId, cancellationToken);
+        // Only who is not named is chosen, also by filters.
+        var stored = subscriptionIds is null ? await StoredEvents.ReadAsync(connection, tenantId, eventId, cancellationToken) : null;
         var repetitions = new List<NewDelivery>();
         var found = new HashSet<Guid>();
         var underWay = false;
         await using (var command = new NpgsqlCommand(
             $"""
-            SELECT s.id, s.enabled, {SubscriptionEnds.HasEnded}, s.event_types, d.id,
+            SELECT s.id, s.enabled, {SubscriptionEnds.HasEnded}, s.event_types, d.id, s.filter,
                 {EventState.IsOnItsWay("@tenant", "@event", "s.id")},
                 {OrderedQueue.KeyOf(Subject)}
             FROM subscriptions s
@@ -115,7 +117,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
             {
                 var subscriptionId = reader.GetGuid(0);
                 found.Add(subscriptionId);
-                var pending = reader.GetBoolean(5);
+                var pending = reader.GetBoolean(6);
                 if (subscriptionIds is not null)
                 {
                     EnsureReachable(subscriptionId, enabled: reader.GetBoolean(1), deleted: reader.GetBoolean(2));
@@ -123,7 +125,8 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
                         throw new ApiException(ErrorCodes.DeliveryPending,
                             $"The event is still on its way to {TypeId.Format(TypeId.Subscription, subscriptionId)}.");
                 }
-                else if (!EventTypePattern.MatchesAny(reader.GetFieldValue<string[]>(3), type))
+                else if (!EventTypePattern.MatchesAny(reader.GetFieldValue<string[]>(3), type)
+                    || !reader.IsDBNull(5) && stored is not null && !SubscriptionFilter.Parse(reader.GetString(5)).Matches(stored))
                 {
                     continue;
                 }
@@ -137,7 +140,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
                 {
                     IsReplay = true,
                     ReplayOf = reader.IsDBNull(4) ? null : reader.GetGuid(4),
-                    OrderKey = reader.IsDBNull(6) ? null : reader.GetString(6),
+                    OrderKey = reader.IsDBNull(7) ? null : reader.GetString(7),
                 });
             }
         }

@@ -61,6 +61,9 @@ internal sealed class Fields
     /// <summary>Whether the member is there, were it null.</summary>
     public bool Has(string name) => _members.ContainsKey(name);
 
+    /// <summary>The value of a member, whatever it is; null when it is not there or null.</summary>
+    public JsonElement? Any(string name) => TryGet(name, out var element, out _) ? element : null;
+
     /// <summary>The text of a member, null when it is not there or null.</summary>
     public string? Text(string name) =>
         TryGet(name, out var element, out var limits) ? TextOf(element, Pointer(name), limits.Length.Min, limits.Length.Max) : null;

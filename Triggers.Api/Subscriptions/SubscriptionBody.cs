@@ -1,4 +1,5 @@
 using System.ComponentModel.DataAnnotations;
+using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 using Triggers.Api.Requests;
 using Triggers.Core;
@@ -19,6 +20,15 @@ internal sealed record SubscriptionChange
     [Length(1, SubscriptionBody.MaxEventTypes), Items(
         EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfSubscribed), NotRemovable]
     public string[]? EventTypes { get; init; }
+
+    /// <summary>As when subscribing; replaced as a whole, null removes it.</summary>
+    public JsonObject? Filter { get; init; }
+
+    /// <summary>What is read of <see cref="Filter"/>.</summary>
+    internal SubscriptionFilter? NewFilter { get; init; }
+
+    /// <summary>Whether the filter is to change, were it to none.</summary>
+    internal bool HasFilter { get; init; }
 
     /// <summary>As when subscribing; null removes it.</summary>
     [Length(0, SubscriptionBody.MaxDescriptionLength)]
@@ -128,6 +138,8 @@ internal sealed record SubscriptionChange
             HasExpiresAt = fields.Has("expiresAt"),
             Url = SubscriptionBody.ReadUrl(fields),
             EventTypes = SubscriptionBody.ReadEventTypes(fields),
+            NewFilter = SubscriptionBody.ReadFilter(fields),
+            HasFilter = fields.Has("filter"),
             HasDescription = fields.Has("description"),
             Description = fields.Text("description"),
             Enabled = fields.Flag("enabled"),
@@ -162,6 +174,15 @@ internal sealed record SubscriptionBody
     /// </summary>
     [Length(1, MaxEventTypes), Items(EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfSubscribed)]
     public required string[] EventTypes { get; init; }
+
+    /// <summary>
+    /// Which of these events it wants: an object of conditions on <c>subject</c>, <c>source</c> and members of <c>data</c>, as in
+    /// <c>{"data":{"total":[{"numeric":[">=",100]}]}}</c>. All of them when left out.
+    /// </summary>
+    public JsonObject? Filter { get; init; }
+
+    /// <summary>What is read of <see cref="Filter"/>.</summary>
+    internal SubscriptionFilter? NewFilter { get; init; }
 
     /// <summary>Free text for people.</summary>
     [Length(0, MaxDescriptionLength)]
@@ -243,6 +264,7 @@ internal sealed record SubscriptionBody
         {
             Url = ReadUrl(fields)!,
             EventTypes = ReadEventTypes(fields)!,
+            NewFilter = ReadFilter(fields),
             Description = fields.Text("description"),
             Enabled = fields.Flag("enabled"),
             Headers = ReadHeaders(fields)?.ToDictionary(h => h.Key, h => h.Value!),
@@ -285,6 +307,9 @@ internal sealed record SubscriptionBody
         }
         return patterns;
     }
+
+    public static SubscriptionFilter? ReadFilter(Fields fields) => fields.Any("filter") is { } filter
+        ? SubscriptionFilter.Read(filter, (pointer, problem) => fields.Refuse("/filter" + pointer, problem)) : null;
 
     public static Dictionary<string, string?>? ReadHeaders(Fields fields)
     {

@@ -14,10 +14,11 @@ internal static class SubscriptionDocs
     private const string Group = "Subscriptions";
 
     private const string Example =
-        """{"id":"sub_01jd0000000000000000000000","url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"signatures":["v1"],"publicKey":null,"authentication":null,"clientCertificate":null,"retry":null,"ordering":"none","failingHead":"block","failingHeadAttempts":null,"rateLimit":null,"concurrency":null,"limitsInUse":null,"circuit":{"state":"closed","reason":null,"since":null,"failingSince":null,"nextProbeAt":null,"failedProbes":0,"lastOutcome":null,"lastStatusCode":null},"expiresAt":null,"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
+        """{"id":"sub_01jd0000000000000000000000","url":"https://example.com/hooks","eventTypes":["order.*"],"filter":{"data":{"total":[{"numeric":[">=",100]}]}},"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"signatures":["v1"],"publicKey":null,"authentication":null,"clientCertificate":null,"retry":null,"ordering":"none","failingHead":"block","failingHeadAttempts":null,"rateLimit":null,"concurrency":null,"limitsInUse":null,"circuit":{"state":"closed","reason":null,"since":null,"failingSince":null,"nextProbeAt":null,"failedProbes":0,"lastOutcome":null,"lastStatusCode":null},"expiresAt":null,"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
 
     public static readonly Operation Create = new("createSubscription", Group, "Subscribe",
-        "Every event accepted after this answer whose type matches is sent to the address as a signed webhook (Standard Webhooks). The "
+        "Every event accepted after this answer whose type matches, and whose `subject`, `source` and `data` match the `filter`, is sent "
+        + "to the address as a signed webhook (Standard Webhooks). The "
         + "signing secret, made here unless the request brings one, is shown here and never again: only the same request with the same "
         + "`Idempotency-Key` gets this answer once more.")
     {
@@ -129,6 +130,16 @@ internal static class SubscriptionDocs
     {
         Query = [RetryPreview.Status],
         AnswerExample = """{"timeout":"00:00:15","maxAge":null,"maxRetryAfter":"01:00:00","attempts":[{"number":1,"delay":"00:00:00","earliest":"00:00:00","latest":"00:00:00"},{"number":2,"delay":"00:00:10","earliest":"00:00:08","latest":"00:00:12"}],"then":"dead_lettered","reason":"exhausted"}""",
+    };
+
+    public static readonly Operation TestFilter = new("testFilter", Group, "Try a filter",
+        "Says whether a filter matches an event, one that is given or one that is stored (then the key needs `events:read` too), and what "
+        + "became of each of its conditions. Nothing is changed or sent.")
+    {
+        Body = new(typeof(FilterTestBody),
+            """{"filter":{"data":{"total":[{"numeric":[">=",100]}]}},"event":{"subject":"order-7","data":{"total":42}}}"""),
+        AnswerExample =
+            """{"matches":false,"conditions":[{"pointer":"/data/total","expected":[{"numeric":[">=",100]}],"found":"42","matches":false}]}""",
     };
 
     public static readonly Operation Test = new("testSubscription", Group, "Send a test event now",

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 using Triggers.Api.Auth;
 using Triggers.Core;
@@ -12,6 +13,7 @@ internal record SubscriptionView(
     string Id,
     string Url,
     IReadOnlyList<string> EventTypes,
+    JsonObject? Filter,
     string? Description,
     bool Enabled,
     string? DisabledReason,
@@ -41,7 +43,8 @@ internal record SubscriptionView(
     /// </summary>
     public static SubscriptionView Of(
         Subscription s, Caller caller, SecretProtector protector, TimeProvider time, LimitsInUse? limits = null) => new(
-        TypeId.Format(TypeId.Subscription, s.Id), s.Url, s.EventTypes, s.Description, s.Enabled, s.DisabledReason,
+        TypeId.Format(TypeId.Subscription, s.Id), s.Url, s.EventTypes,
+        s.Filter is null ? null : JsonNode.Parse(s.Filter)!.AsObject(), s.Description, s.Enabled, s.DisabledReason,
         caller.May(Scopes.SubscriptionsWrite) ? s.Headers.ToDictionary(h => h.Key, h => protector.Unprotect(h.Value))
             : s.Headers.ToDictionary(h => h.Key, _ => Masked),
         [.. s.Secrets.Where(secret => secret.ExpiresAt is null).Select(secret => SigningSecrets.TypeOf(secret)).Order()],

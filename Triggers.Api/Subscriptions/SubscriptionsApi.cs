@@ -38,6 +38,8 @@ internal static class SubscriptionsApi
         app.MapGet("/subscriptions", ListAsync).RequireScope(Scopes.SubscriptionsRead).WithMetadata(SubscriptionDocs.List);
         app.MapGet("/subscriptions/{id}", GetAsync).RequireScope(Scopes.SubscriptionsRead).WithMetadata(SubscriptionDocs.Get);
         app.MapPatch("/subscriptions/{id}", ChangeAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Change);
+        app.MapPost("/subscriptions/filter-test", FilterTest.RunAsync).RequireScope(Scopes.SubscriptionsRead)
+            .WithMetadata(SubscriptionDocs.TestFilter);
         app.MapDelete("/subscriptions/{id}", DeleteAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Delete);
         app.MapPost("/subscriptions/{id}/secret/rotate", RotateSecretAsync).RequireScope(Scopes.SubscriptionsWrite)
             .WithMetadata(SubscriptionDocs.RotateSecret);
@@ -93,6 +95,7 @@ internal static class SubscriptionsApi
             TenantId = caller.TenantId,
             Url = body.Url,
             EventTypes = body.EventTypes,
+            Filter = body.NewFilter?.Json,
             Description = body.Description,
             Headers = (body.Headers ?? []).ToDictionary(h => h.Key, h => protector.Protect(h.Value)),
             Secrets = [.. secrets.Select(secret => SigningSecrets.Keep(secret, protector))],
@@ -183,6 +186,7 @@ internal static class SubscriptionsApi
             UPDATE subscriptions SET
                 url = coalesce({body.Url}::text, url),
                 event_types = coalesce({body.EventTypes}::text[], event_types),
+                filter = CASE WHEN {body.HasFilter} THEN {body.NewFilter?.Json}::text ELSE filter END,
                 description = CASE WHEN {body.HasDescription} THEN {body.Description}::text ELSE description END,
                 headers = (
                     SELECT coalesce(jsonb_object_agg(name, value), jsonb_build_object()) FROM (

@@ -211,6 +211,15 @@ public sealed class ReceiverCertificates : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0026_receiver_certificates.sql"));
 }
 
+/// <summary>0030_filters.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0030_filters")]
+public sealed class Filters : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0030_filters.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

@@ -32,6 +32,18 @@ public static class StoredEvents
     /// <param name="rows">A query for <see cref="Columns"/>.</param>
     public static string Store(string rows) => $"INSERT INTO events ({Columns}) {rows} ON CONFLICT DO NOTHING";
 
+    /// <summary>One event with its data; null when there is none.</summary>
+    internal static async Task<StoredEvent?> ReadAsync(
+        NpgsqlConnection connection, Guid tenantId, Guid id, CancellationToken cancellationToken)
+    {
+        await using var command = new NpgsqlCommand(
+            $"SELECT {StoredEvent.Columns} FROM events e WHERE e.tenant_id = @tenant AND e.id = @id", connection);
+        command.Parameters.AddWithValue("tenant", tenantId);
+        command.Parameters.AddWithValue("id", id);
+        await using var reader = await command.ExecuteReaderAsync(cancellationToken);
+        return await reader.ReadAsync(cancellationToken) ? StoredEvent.Read(reader, 0) : null;
+    }
+
     /// <summary>The event of a subscription's test, and its one delivery.</summary>
     public static IEnumerable<NpgsqlBatchCommand> Test(Event e, Guid deliveryId, Guid subscriptionId)
     {

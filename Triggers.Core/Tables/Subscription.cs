@@ -21,6 +21,9 @@ public sealed class Subscription
     /// <summary>Patterns of event types, see <see cref="Subscriptions.EventTypePattern"/>; any one matching is enough.</summary>
     public required string[] EventTypes { get; set; }
 
+    /// <summary>Which of these events it wants, a <see cref="Subscriptions.SubscriptionFilter"/> as JSON; null: all.</summary>
+    public string? Filter { get; set; }
+
     /// <summary>Free text for people.</summary>
     public string? Description { get; set; }
 

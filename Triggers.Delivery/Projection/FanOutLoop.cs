@@ -53,6 +53,9 @@ internal sealed class FanOutLoop(
             var waiting = type is null ? [] : subscribers.Matching(e.TenantId, type)
                 .Where(s => s.Id.CompareTo(e.After) > 0 && !e.Made.Contains(s.Id))
                 .OrderBy(s => s.Id).ToList();
+            if (waiting.Exists(subscriber => subscriber.Filter is not null)
+                && await StoredEvents.ReadAsync(connection, e.TenantId, e.EventId, cancellationToken) is { } stored)
+                await Projection.FilterAsync(connection, e.TenantId, stored, e.DataBytes, waiting, cancellationToken);
             // Left to the claims, which take tenants in turn. In no order: whoever wants one since then has it of what came since then.
             foreach (var subscriber in waiting.Take(room))
                 matches.Add(subscriber, e.EventId, e.DataBytes);

@@ -1,3 +1,4 @@
+using System.Text.Json;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using Triggers.Core;
@@ -31,6 +32,8 @@ internal sealed class Projection(
         foreach (var (tenantId, e, dataBytes, _) in batch.Events)
         {
             var matching = subscribers.Matching(tenantId, e.Type).ToList();
+            if (matching.Exists(subscriber => subscriber.Filter is not null))
+                await FilterAsync(connection, tenantId, e, dataBytes, matching, cancellationToken);
             if (matching.Count == 0)
                 matches.Unmatched.Add((tenantId, e.Id));
             // Never later than the log is read: that is the order.
@@ -148,6 +151,25 @@ internal sealed class Projection(
         foreach (var result in first.Close().Values)
             completions.Forget(result);
         first.End(written: false);
+    }
+
+    /// <summary>Leaves those whose filters the event matches.</summary>
+    /// <param name="connection">Where the data is that was not carried here.</param>
+    /// <param name="tenantId">Whose event it is.</param>
+    /// <param name="e">The event.</param>
+    /// <param name="dataBytes">The length of its data.</param>
+    /// <param name="matching">Those that want its type.</param>
+    /// <param name="cancellationToken">Ends it.</param>
+    public static async Task FilterAsync(
+        NpgsqlConnection connection, Guid tenantId, StoredEvent e, int dataBytes, List<Subscriber> matching,
+        CancellationToken cancellationToken)
+    {
+        var data = e.Data;
+        if (data.Length < dataBytes && matching.Exists(subscriber => subscriber.Filter is { NeedsData: true }))
+            data = (await StoredEvents.ReadAsync(connection, tenantId, e.Id, cancellationToken))?.Data ?? [];
+        using var json = data.Length == 0 ? null : JsonDocument.Parse(data);
+        matching.RemoveAll(subscriber =>
+            subscriber.Filter is { } filter && !filter.Matches(e.Subject, e.Source, json?.RootElement ?? default));
     }
 
     private static Completed AsNew(NewDelivery delivery, Completed completed) =>

@@ -40,7 +40,8 @@ internal sealed partial class ReplayJobs(
     private static readonly TimeSpan IdleLook = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan Pause = TimeSpan.FromSeconds(1);
 
-    private sealed record Job(Guid TenantId, Guid Id, Guid SubscriptionId, Guid NextEvent, Guid EndEvent, string[] EventTypes, bool All);
+    private sealed record Job(Guid TenantId, Guid Id, Guid SubscriptionId, Guid NextEvent, Guid EndEvent, string[] EventTypes, bool All,
+        SubscriptionFilter? Filter);
 
     private sealed record Portion(List<Guid> Matching, Guid NextEvent, bool More, bool Ended);
 
@@ -115,7 +116,7 @@ internal sealed partial class ReplayJobs(
                 new(
                     $"""
                     SELECT j.tenant_id, j.id, j.subscription_id, j.next_event, j.end_event, coalesce(j.event_types, s.event_types),
-                        j.include = 'all'
+                        j.include = 'all', s.filter
                     FROM replay_jobs j JOIN subscriptions s ON s.id = j.subscription_id
                     WHERE j.status = 'running' AND j.next_step_at <= now() AND s.enabled AND NOT {SubscriptionEnds.HasEnded}
                         AND j.deliveries - j.charged < {MaxUncharged}
@@ -136,7 +137,8 @@ internal sealed partial class ReplayJobs(
         await reader.NextResultAsync(cancellationToken);
         var job = await reader.ReadAsync(cancellationToken)
             ? new Job(reader.GetGuid(0), reader.GetGuid(1), reader.GetGuid(2), reader.GetGuid(3),
-                reader.GetGuid(4), reader.GetFieldValue<string[]>(5), reader.GetBoolean(6))
+                reader.GetGuid(4), reader.GetFieldValue<string[]>(5), reader.GetBoolean(6),
+                reader.IsDBNull(7) ? null : SubscriptionFilter.Parse(reader.GetString(7)))
             : null;
         return (job, running);
     }
@@ -163,10 +165,10 @@ internal sealed partial class ReplayJobs(
     {
         await using var command = new NpgsqlCommand(
             $"""
-            SELECT e.id, e.type, {EventState.IsUnprojected}, h.safe
+            SELECT e.id, e.type, {EventState.IsUnprojected}, h.safe, {(job.Filter is null ? "NULL" : StoredEvent.Columns)}
             FROM (SELECT @complete AS safe) h
             LEFT JOIN LATERAL (
-                SELECT id, type, seq FROM events
+                SELECT * FROM events
                 WHERE tenant_id = @tenant AND id >= @next AND id < @end AND id < h.safe
                 ORDER BY id LIMIT {MaxScanned}) e ON true
             ORDER BY e.id
@@ -189,7 +191,8 @@ internal sealed partial class ReplayJobs(
                 return new Portion(matching, next, More: false, Ended: false);
             scanned++;
             next = TypeId.Add(reader.GetGuid(0), 1);
-            if (EventTypePattern.MatchesAny(job.EventTypes, reader.GetString(1)))
+            if (EventTypePattern.MatchesAny(job.EventTypes, reader.GetString(1))
+                && (job.Filter is null || job.Filter.Matches(StoredEvent.Read(reader, 4))))
                 matching.Add(reader.GetGuid(0));
             if (matching.Count == MaxDelivered)
                 return new Portion(matching, next, More: true, Ended: false);

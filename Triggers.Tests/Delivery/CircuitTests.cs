@@ -165,6 +165,33 @@ public sealed class CircuitTests(PostgresServer postgres) : EngineTests(postgres
     }
 
     [Fact]
+    public async Task A_probe_that_is_answered_410_ends_a_hook_and_its_circuit_and_is_no_recovery()
+    {
+        await using var host = await StartAsync();
+        using var client = host.Client();
+        var status = 503;
+        Receiver.Respond = (webhook, context) =>
+        {
+            context.Response.StatusCode = webhook.Path == "/sick" ? Volatile.Read(ref status) : 200;
+            return Task.CompletedTask;
+        };
+        var hook = (await client.PostAsync("/hooks", $$"""{"targetUrl":"{{Receiver.Url}}/sick","eventTypes":["order.*"]}""")).Is(201).Id;
+        await client.SubscribeAsync("\"triggers.subscription.*\"", $"{Receiver.Url}/operators");
+        await Engine.StartDeliveryAsync([.. s_settings, ("Delivery:Circuit:BreakDuration", "00:00:01")]);
+        await client.PublishAsync();
+        await WaitForAsync(client, hook, "open");
+
+        Volatile.Write(ref status, 410);
+
+        await Wait.UntilAsync("the hook is gone", async () => (await client.GetAsync($"/subscriptions/{hook}")).Status == 404);
+        await Wait.UntilAsync("its circuit is gone", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM circuits") == 0);
+        // It would have been told in the transaction that closed the circuit.
+        Assert.Equal(
+            0L, await Engine.ScalarAsync<long>("SELECT count(*) FROM events WHERE type = 'triggers.subscription.recovered'"));
+        await Wait.UntilAsync("that it failed was told", () => Receiver.At("/operators").Any());
+    }
+
+    [Fact]
     public async Task After_nothing_but_failures_for_too_long_a_subscription_is_disabled_and_the_tenant_is_told_before_and_after()
     {
         await using var host = await StartAsync();

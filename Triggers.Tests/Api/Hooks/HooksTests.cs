@@ -15,7 +15,8 @@ public abstract class HooksTests(PostgresServer postgres, KafkaServer? kafka = n
         _api = new ApiHost(Engine.ConnectionString, Engine.Settings);
         _client = _api.Client();
         await _client.WaitUntilReadyAsync();
-        await Engine.StartDeliveryAsync();
+        // What failed once stays pending for as long as a test takes.
+        await Engine.StartDeliveryAsync(("Delivery:Retry:BaseDelay", "00:10:00"));
     }
 
     async ValueTask IAsyncDisposable.DisposeAsync()

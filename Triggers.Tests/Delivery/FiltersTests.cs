@@ -1,0 +1,102 @@
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.Delivery;
+
+/// <summary>Filters of subscriptions, from the API to the receiver.</summary>
+public abstract class FiltersTests(PostgresServer postgres, KafkaServer? kafka = null) : EngineTests(postgres, kafka)
+{
+    private const string Large = """{"data":{"total":[{"numeric":[">=",100]}]}}""";
+
+    [Fact]
+    public async Task Only_what_a_filter_matches_is_sent_and_what_nobody_wants_is_in_the_inbox()
+    {
+        await using var host = new ApiHost(Engine.ConnectionString, Engine.Settings);
+        using var client = host.Client();
+        await client.WaitUntilReadyAsync();
+        var subscription = await SubscribeAsync(client, "/large", $$""","filter":{{Large}}""");
+        await SubscribeAsync(client, "/order-7", ""","filter":{"subject":["order-7"]}""");
+        await SubscribeAsync(client, "/large", ""","filter":{"data":{"padding":[{"prefix":"y"}]}}""");
+        await Engine.StartDeliveryAsync();
+
+        var small = await client.PublishAsync(data: """{"total":99}""");
+        var large = await client.PublishAsync(data: """{"total":100}""");
+        var both = await client.PublishAsync(data: """{"total":101}""", more: ""","subject":"order-7" """);
+        // More than the projection carries along.
+        var heavy = await client.PublishAsync(data: $$"""{"total":200,"padding":"{{new string('x', 100_000)}}"}""");
+        await AtAsync("/large", large, both, heavy);
+        await AtAsync("/order-7", both);
+        await Wait.UntilAsync("what nobody wants can be received", async () =>
+            (await client.GetAsync("/inbox")).Is(200).Ids is [var only] && only == small);
+
+        await client.PatchAsync($"/subscriptions/{subscription}", """{"filter":{"data":{"total":[99]}}}""");
+        var now = await client.PublishAsync(data: """{"total":99}""");
+        await AtAsync("/large", large, both, heavy, now);
+        Assert.Null((await client.PatchAsync($"/subscriptions/{subscription}", """{"filter":null}""")).Is(200).Json["filter"]);
+        var any = await client.PublishAsync(data: "\"text\"");
+        await AtAsync("/large", large, both, heavy, now, any);
+    }
+
+    [Fact]
+    public async Task A_fan_out_in_portions_goes_to_those_whose_filters_match()
+    {
+        const int Subscriptions = 2_400;
+        var other = await Engine.SubscribeAsync(Receiver.Url, "user.created");
+        await Engine.ExecuteAsync(
+            $$$"""
+            INSERT INTO subscriptions (id, tenant_id, url, event_types, secrets, filter)
+            SELECT gen_random_uuid(), tenant_id, '{{{Receiver.Url}}}/' || i % 2, '{*}', secrets, '{"data":{"n":[' || i % 2 || ']}}'
+            FROM subscriptions, generate_series(1, {{{Subscriptions}}}) i WHERE id = '{{{other}}}'
+            """);
+        await Engine.StartDeliveryAsync();
+
+        await Engine.AppendAsync("order.created", data: """{"n":1}""");
+        await Wait.UntilAsync(
+            "everybody who wants it has it", () => Receiver.At("/1").Count() == Subscriptions / 2, TimeSpan.FromMinutes(1));
+        await Wait.UntilAsync(
+            "nothing is left to be made", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM fan_outs") == 0);
+
+        Assert.Equal(Subscriptions / 2, await Engine.ScalarAsync<long>("SELECT count(*) FROM all_deliveries"));
+    }
+
+    [Fact]
+    public async Task Replays_choose_as_the_filter_does_unless_somebody_is_named()
+    {
+        await using var host = new ApiHost(Engine.ConnectionString, Engine.Settings);
+        using var client = host.Client();
+        await client.WaitUntilReadyAsync();
+        await Engine.StartDeliveryAsync();
+        var small = await client.PublishAsync(data: """{"total":1}""");
+        var large = await client.PublishAsync(data: """{"total":500}""");
+        await Wait.UntilAsync("both are in the inbox", async () => (await client.GetAsync("/inbox")).Is(200).Ids.Length == 2);
+        var subscription = await SubscribeAsync(client, "/large", $$""","filter":{{Large}}""");
+
+        var job = (await client.PostAsync(
+            "/replays", $$"""{"subscriptionId":"{{subscription}}","from":"2026-01-01T00:00:00Z"}""")).Is(202).Id;
+        await Wait.UntilAsync("the replay is done", async () =>
+            (await client.GetAsync($"/replays/{job}")).Is(200)["status"] == "completed", TimeSpan.FromMinutes(1));
+        await AtAsync("/large", large);
+
+        Assert.Empty((await client.PostAsync($"/events/{small}/replay")).Is(202).Json["deliveries"]!.AsArray());
+        Assert.Single((await client.PostAsync($"/events/{large}/replay")).Is(202).Json["deliveries"]!.AsArray());
+        await AtAsync("/large", large, large);
+        (await client.PostAsync($"/events/{small}/replay", $$"""{"subscriptionIds":["{{subscription}}"]}""")).Is(202);
+        await AtAsync("/large", large, large, small);
+    }
+
+    private async Task<string> SubscribeAsync(ApiClient client, string path, string more) => (await client.PostAsync(
+        "/subscriptions", $$"""{"url":"{{Receiver.Url}}{{path}}","eventTypes":["*"]{{more}}}""")).Is(201).Id;
+
+    private async Task AtAsync(string path, params string[] events)
+    {
+        await Wait.UntilAsync($"{events.Length} webhooks came to {path}", () => Receiver.At(path).Count() == events.Length);
+        Assert.Equal(events.Order(), Receiver.At(path).Select(w => w.EventId).Order());
+        await Wait.UntilAsync(
+            "all is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM delivery_queue") == 0);
+    }
+}
+
+/// <summary>On the Postgres log.</summary>
+public sealed class PostgresFiltersTests(PostgresServer postgres) : FiltersTests(postgres);
+
+/// <summary>On the Kafka log.</summary>
+public sealed class KafkaFiltersTests(PostgresServer postgres, KafkaServer kafka) : FiltersTests(postgres, kafka);
