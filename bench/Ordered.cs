@@ -67,7 +67,8 @@ internal static class Ordered
         watch.Stop();
         var used = system.Cpu().Select(c => $"{c.Key} {(c.Value - cpu[c.Key]) / events * 1_000:0.00}");
         var rate = events / watch.Elapsed.TotalSeconds;
-        Console.WriteLine($"{type,-8} {events,7} events of {keys} keys: {rate,6:0}/s in {watch.Elapsed.TotalSeconds:0.0} s, all accepted after "
+        Console.WriteLine(
+            $"{type,-8} {events,7} events of {keys} keys: {rate,6:0}/s in {watch.Elapsed.TotalSeconds:0.0} s, all accepted after "
             + $"{accepted.TotalSeconds:0.0} s; CPU ms an event: {string.Join(", ", used)}");
         return rate;
     }
@@ -78,7 +79,7 @@ internal static class Ordered
         for (var key = firstKey; key < firstKey + OfBatch; key++)
         {
             body.Append(key > firstKey ? "," : "")
-                .Append($$"""{"type":"{{type}}","subject":"key-{{key}}","data":{"n":{{number}},"text":"{{s_padding}}"}}""");
+                .Append($$"""{"type":"{{type}}","subject":"key-{{key}}","data":{"n":{{number}},"text":"{{s_padding}}"}""").Append('}');
         }
         var bytes = Encoding.UTF8.GetBytes(body.Append("]}").ToString());
         while (true)
