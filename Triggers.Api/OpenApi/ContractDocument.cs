@@ -23,6 +23,8 @@ internal sealed class ContractDocument([FromKeyedServices(ContractDocument.Name)
     /// <summary>Answers it, with an <c>ETag</c>; 304 to whoever has it.</summary>
     public static async Task<IResult> GetAsync(HttpContext context, ContractDocument contract)
     {
+        // On a process that is cold and busy, making it takes longer than anybody may wait for the database.
+        Deadline.Of(context).Pause();
         var (json, tag) = await contract._document.Value;
         context.Response.Headers.CacheControl = "public, max-age=60";
         return TypedResults.Bytes(json, "application/json; charset=utf-8", entityTag: tag);
