@@ -76,6 +76,12 @@ public static class AdvisoryLocks
     /// <summary>The class of the locks on events, the key being the hash of their id. See <see cref="State.EventState.Lock"/>.</summary>
     public const int EventClass = 7307;
 
+    /// <summary>
+    /// The class of the locks on the order of a subscription's deliveries, the key being the hash of its id. See
+    /// <see cref="State.OrderedQueue.Lock"/>.
+    /// </summary>
+    public const int OrderClass = 7308;
+
     /// <summary>Held while a tenant is made, so that there are never more than may be.</summary>
     public const int Tenants = 5;
 

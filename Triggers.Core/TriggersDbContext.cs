@@ -106,6 +106,8 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
         configurationBuilder.Properties<AttemptOutcome>().HaveConversion<SnakeCaseConverter<AttemptOutcome>>();
         configurationBuilder.Properties<ReplayJobStatus>().HaveConversion<SnakeCaseConverter<ReplayJobStatus>>();
         configurationBuilder.Properties<ReplayInclude>().HaveConversion<SnakeCaseConverter<ReplayInclude>>();
+        configurationBuilder.Properties<Ordering>().HaveConversion<SnakeCaseConverter<Ordering>>();
+        configurationBuilder.Properties<FailingHead>().HaveConversion<SnakeCaseConverter<FailingHead>>();
         configurationBuilder.Properties<ContractMode>().HaveConversion<SnakeCaseConverter<ContractMode>>();
         configurationBuilder.Properties<SchemaCompatibility>().HaveConversion<SnakeCaseConverter<SchemaCompatibility>>();
         configurationBuilder.Properties<UnknownEventTypes>().HaveConversion<SnakeCaseConverter<UnknownEventTypes>>();

@@ -9,10 +9,12 @@ switch (options.Has("--help") ? "" : args.FirstOrDefault())
         return await LoadCommand.RunAsync(options);
     case "neighbours":
         return await Neighbours.RunAsync(options);
+    case "ordered":
+        return await Ordered.RunAsync(options);
     case "table-costs":
         return await TableCosts.RunAsync(options);
     default:
         Console.WriteLine(string.Join(
-            Environment.NewLine, RunCommand.Help, "", LoadCommand.Help, "", Neighbours.Help, "", TableCosts.Help));
+            Environment.NewLine, RunCommand.Help, "", LoadCommand.Help, "", Neighbours.Help, "", Ordered.Help, "", TableCosts.Help));
         return args.Length == 0 || options.Has("--help") ? 0 : 2;
 }

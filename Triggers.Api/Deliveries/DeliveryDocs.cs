@@ -50,7 +50,11 @@ internal static class DeliveryDocs
                 .Replace("\"failedAttempts\":0,\"nextAttemptAt\":null", "\"failedAttempts\":3,\"nextAttemptAt\":\"2026-01-31T10:00:00Z\"")
             .Replace("\"delivered\",\"lastStatusCode\":200", "\"http_status\",\"lastStatusCode\":503")
                 .Replace("\"finalizedAt\":\"2026-01-31T09:30:00.24Z\"", "\"finalizedAt\":null"),
-        Errors = [ErrorCodes.DeliveryEnded, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.QuotaExceeded],
+        Errors =
+        [
+            ErrorCodes.DeliveryEnded, ErrorCodes.WaitsInOrder, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled,
+            ErrorCodes.QuotaExceeded,
+        ],
     };
 
     public static readonly Operation SendAllNow = new("sendDeliveriesNow", Group, "Send a subscription's pending deliveries now",

@@ -30,6 +30,9 @@ internal static class SendNow
         // What is in flight is being sent now.
         await MakeDueAsync(dataSource, caller.TenantId, key, null, most: 1, cancellationToken);
         delivery = await FindAsync(db, caller, key, cancellationToken);
+        if (delivery is { Status: DeliveryStatus.Pending, NextAttemptAt: null })
+            throw new ApiException(
+                ErrorCodes.WaitsInOrder, "Others of its key come before it, or the key is held: see the subscription's `ordering`.");
         return delivery.Status == DeliveryStatus.Pending
             ? TypedResults.Accepted($"/deliveries/{id}", DeliveryView.Of(delivery))
             : throw new ApiException(ErrorCodes.DeliveryEnded, "It has no attempt ahead of it; replay it instead.");
@@ -69,7 +72,8 @@ internal static class SendNow
             $"""
             SELECT count(*)::int FROM (
                 SELECT FROM delivery_queue
-                WHERE subscription_id = @id AND claimed_by IS NULL AND next_attempt_at > now() LIMIT {AtOnce}) later
+                WHERE subscription_id = @id AND claimed_by IS NULL AND next_attempt_at > now() AND next_attempt_at < 'infinity'
+                LIMIT {AtOnce}) later
             """);
         command.Parameters.AddWithValue("id", subscriptionId);
         return (int)(await command.ExecuteScalarAsync(cancellationToken))!;

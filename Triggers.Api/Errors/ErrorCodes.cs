@@ -26,6 +26,7 @@ internal static class ErrorCodes
         new("idempotency_in_progress", 409, "The first request with this Idempotency-Key is still running");
     public static readonly ErrorCode DeliveryPending = new("delivery_pending", 409, "The delivery has not ended yet");
     public static readonly ErrorCode DeliveryEnded = new("delivery_ended", 409, "The delivery has ended");
+    public static readonly ErrorCode WaitsInOrder = new("waits_in_order", 409, "Another delivery comes before it, or is being sent");
     public static readonly ErrorCode ReplayRunning = new("replay_running", 409, "The subscription has a replay that is running");
     public static readonly ErrorCode ReplayEnded = new("replay_ended", 409, "The replay has ended");
     public static readonly ErrorCode SubscriptionGone = new("subscription_gone", 409, "The subscription was deleted");
@@ -62,7 +63,7 @@ internal static class ErrorCodes
         InvalidRequest, MalformedJson, ReservedEventType, BatchRefused,
         IdempotencyNotSupported, Unauthenticated, Forbidden, NotFound, MethodNotAllowed,
         RequestTimeout, ExternalIdConflict, IdempotencyInProgress, DeliveryPending,
-        DeliveryEnded, ReplayRunning, ReplayEnded, SubscriptionGone, SubscriptionDisabled,
+        DeliveryEnded, WaitsInOrder, ReplayRunning, ReplayEnded, SubscriptionGone, SubscriptionDisabled,
         DeadLetterClosed, NameTaken, LastAdminKey, LimitReached, UsagePlanInUse, IncompatibleSchema,
         PayloadTooLarge, UnsupportedMediaType, IdempotencyKeyReused, SchemaViolation, UnknownEventType,
         RateLimited, QuotaExceeded, TooManyBytes, TooManyConcurrent, InternalError, LogUnavailable,

@@ -22,6 +22,10 @@ internal sealed class CapOptions
     [Range(1, int.MaxValue, ErrorMessage = "Limits:SubscriptionsPerTenant must be at least 1.")]
     public int SubscriptionsPerTenant { get; set; } = 1_000;
 
+    /// <summary>Those of them that get their deliveries in order.</summary>
+    [Range(1, int.MaxValue, ErrorMessage = "Limits:OrderedSubscriptionsPerTenant must be at least 1.")]
+    public int OrderedSubscriptionsPerTenant { get; set; } = 100;
+
     /// <summary>Inboxes with a name of a tenant.</summary>
     [Range(1, int.MaxValue, ErrorMessage = "Limits:InboxesPerTenant must be at least 1.")]
     public int InboxesPerTenant { get; set; } = 100;

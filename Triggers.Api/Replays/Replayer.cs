@@ -13,6 +13,8 @@ namespace Triggers.Api.Replays;
 /// </summary>
 internal sealed class Replayer(NpgsqlDataSource dataSource)
 {
+    private const string Subject = "(SELECT subject FROM events WHERE tenant_id = @tenant AND id = @event LIMIT 1)";
+
     /// <summary>Repeats one delivery.</summary>
     /// <param name="tenantId">The tenant.</param>
     /// <param name="deliveryId">What is repeated.</param>
@@ -41,7 +43,8 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
                 {EventState.IsOnItsWay("d.tenant_id", "@event", "d.subscription_id")} AS pending,
                 EXISTS (
                     SELECT FROM dead_letters l
-                    WHERE l.tenant_id = d.tenant_id AND l.delivery_id = d.id AND {EventState.IsUnresolved}) AS unresolved
+                    WHERE l.tenant_id = d.tenant_id AND l.delivery_id = d.id AND {EventState.IsUnresolved}) AS unresolved,
+                {OrderedQueue.KeyOf(Subject)}
             FROM all_deliveries d JOIN subscriptions s ON s.id = d.subscription_id
             WHERE d.tenant_id = @tenant AND d.id = @id FOR SHARE OF s
             """, connection, transaction))
@@ -63,6 +66,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
                 IsReplay = true,
                 ReplayOf = deliveryId,
                 Test = reader.GetBoolean(1),
+                OrderKey = reader.GetBoolean(1) || reader.IsDBNull(6) ? null : reader.GetString(6),
             };
         }
         await InsertAsync(connection, [repetition], cancellationToken);
@@ -91,7 +95,8 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
         await using (var command = new NpgsqlCommand(
             $"""
             SELECT s.id, s.enabled, {SubscriptionEnds.HasEnded}, s.event_types, d.id, s.filter,
-                {EventState.IsOnItsWay("@tenant", "@event", "s.id")}
+                {EventState.IsOnItsWay("@tenant", "@event", "s.id")},
+                {OrderedQueue.KeyOf(Subject)}
             FROM subscriptions s
             LEFT JOIN LATERAL (
                 SELECT id FROM all_deliveries
@@ -135,6 +140,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
                 {
                     IsReplay = true,
                     ReplayOf = reader.IsDBNull(4) ? null : reader.GetGuid(4),
+                    OrderKey = reader.IsDBNull(7) ? null : reader.GetString(7),
                 });
             }
         }

@@ -61,6 +61,23 @@ internal sealed record SubscriptionChange
     /// <summary>As when subscribing; replaced as a whole, null removes it.</summary>
     public AuthenticationBody? Authentication { get; init; }
 
+    /// <summary>
+    /// As when subscribing. It holds for events accepted after the answer; what is on its way stays in the order, or in none, that it has.
+    /// </summary>
+    [NotRemovable]
+    public Ordering? Ordering { get; init; }
+
+    /// <summary>As when subscribing. What is held already is held until somebody lets it go.</summary>
+    [NotRemovable]
+    public FailingHead? FailingHead { get; init; }
+
+    /// <summary>As when subscribing; null removes it.</summary>
+    [Range(1, SubscriptionBody.MaxFailingHeadAttempts)]
+    public int? FailingHeadAttempts { get; init; }
+
+    /// <summary>Whether these attempts are to change, were it to null.</summary>
+    internal bool HasFailingHeadAttempts { get; init; }
+
     /// <summary>What is read of <see cref="Authentication"/>.</summary>
     internal ReceiverAuthentication? NewAuthentication { get; init; }
 
@@ -109,6 +126,10 @@ internal sealed record SubscriptionChange
             NewClientCertificate = certificate,
             RemovesClientCertificate = fields.Has("clientCertificate") && certificate is null,
             RemovesRetry = fields.Has("retry") && retry is null,
+            Ordering = fields.OneOf<Ordering>("ordering"),
+            FailingHead = fields.OneOf<FailingHead>("failingHead"),
+            HasFailingHeadAttempts = fields.Has("failingHeadAttempts"),
+            FailingHeadAttempts = fields.Number("failingHeadAttempts"),
             RateLimit = fields.Object("rateLimit", RateLimitBody.Read),
             HasRateLimit = fields.Has("rateLimit"),
             Concurrency = fields.Number("concurrency"),
@@ -137,6 +158,7 @@ internal sealed record SubscriptionBody
     public const int MaxDescriptionLength = 1_000;
     public const int MaxHeaders = 20;
     public const int MaxHeaderLength = 4_096;
+    public const int MaxFailingHeadAttempts = 50;
 
     /// <summary>
     /// Where webhooks go: http or https, neither user name nor fragment. Path and query are sent byte for byte as given; an international
@@ -204,6 +226,24 @@ internal sealed record SubscriptionBody
     /// <summary>When to try again, as far as it is not as the service has it.</summary>
     public RetryBody? Retry { get; init; }
 
+    /// <summary>
+    /// <c>none</c> (unless said): many are sent at once. <c>per_key</c>: those of events with the same <c>subject</c> are sent one after
+    /// the other, in the order in which they were accepted, and the next one only when the one before has ended; what has no subject is
+    /// in no order. <c>strict</c>: the same of all.
+    /// </summary>
+    public Ordering? Ordering { get; init; }
+
+    /// <summary>
+    /// What becomes of a key whose first delivery fails for good. <c>block</c> (unless said): it stays the first, and nothing of the key is
+    /// sent until somebody lets it go or skips it. <c>dead_letter_after</c>: it becomes a dead letter, and the next one goes on.
+    /// <c>park_key</c>: it becomes a dead letter, and the rest of the key waits until somebody lets it go.
+    /// </summary>
+    public FailingHead? FailingHead { get; init; }
+
+    /// <summary>After how many failed attempts it has failed for good; at the end of its retries when left out.</summary>
+    [Range(1, MaxFailingHeadAttempts)]
+    public int? FailingHeadAttempts { get; init; }
+
     /// <summary>How many requests it is sent at most in a time. As many as there are when left out.</summary>
     public RateLimitBody? RateLimit { get; init; }
 
@@ -233,6 +273,9 @@ internal sealed record SubscriptionBody
             NewAuthentication = fields.Object<AuthenticationBody, ReceiverAuthentication>("authentication", AuthenticationBody.Read),
             NewClientCertificate = fields.Object<ClientCertificateBody, string>("clientCertificate", ClientCertificateBody.Read),
             Retry = fields.Object("retry", of => RetryBody.Read(of, out _)),
+            Ordering = fields.OneOf<Ordering>("ordering"),
+            FailingHead = fields.OneOf<FailingHead>("failingHead"),
+            FailingHeadAttempts = fields.Number("failingHeadAttempts"),
             RateLimit = fields.Object("rateLimit", RateLimitBody.Read),
             Concurrency = fields.Number("concurrency"),
             ExpiresAt = fields.Moment("expiresAt"),

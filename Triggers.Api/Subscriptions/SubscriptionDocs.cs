@@ -14,7 +14,7 @@ internal static class SubscriptionDocs
     private const string Group = "Subscriptions";
 
     private const string Example =
-        """{"id":"sub_01jd0000000000000000000000","url":"https://example.com/hooks","eventTypes":["order.*"],"filter":{"data":{"total":[{"numeric":[">=",100]}]}},"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"signatures":["v1"],"publicKey":null,"authentication":null,"clientCertificate":null,"retry":null,"rateLimit":null,"concurrency":null,"limitsInUse":null,"circuit":{"state":"closed","reason":null,"since":null,"failingSince":null,"nextProbeAt":null,"failedProbes":0,"lastOutcome":null,"lastStatusCode":null},"expiresAt":null,"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
+        """{"id":"sub_01jd0000000000000000000000","url":"https://example.com/hooks","eventTypes":["order.*"],"filter":{"data":{"total":[{"numeric":[">=",100]}]}},"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"signatures":["v1"],"publicKey":null,"authentication":null,"clientCertificate":null,"retry":null,"ordering":"none","failingHead":"block","failingHeadAttempts":null,"rateLimit":null,"concurrency":null,"limitsInUse":null,"circuit":{"state":"closed","reason":null,"since":null,"failingSince":null,"nextProbeAt":null,"failedProbes":0,"lastOutcome":null,"lastStatusCode":null},"expiresAt":null,"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
 
     public static readonly Operation Create = new("createSubscription", Group, "Subscribe",
         "Every event accepted after this answer whose type matches, and whose `subject`, `source` and `data` match the `filter`, is sent "
@@ -54,7 +54,35 @@ internal static class SubscriptionDocs
         + "(`POST /replays`).")
     {
         Body = new(typeof(SubscriptionChange), """{"enabled":false}"""),
+        Errors = [ErrorCodes.LimitReached],
         AnswerExample = Example.Replace("\"enabled\":true,\"disabledReason\":null", "\"enabled\":false,\"disabledReason\":\"requested\""),
+    };
+
+    public static readonly Operation Ordering = new("getSubscriptionOrdering", Group, "See what waits in order",
+        "The keys of which something is on its way, or held, in the order of their names: the delivery that heads each, and how many wait "
+        + "behind it. `held` is what is sent only when somebody lets it go; `failing` what is tried again. With `strict` ordering there is "
+        + "one key, and its name is empty.")
+    {
+        Query = [OrderingApi.State, OrderingApi.After, OrderingApi.Limit],
+        AnswerExample = """{"keys":[{"key":"customer-7","state":"held","reason":"exhausted","since":"2026-01-31T09:30:00Z","failedDeliveryId":"dlv_01jd0000000000000000000000","head":{"deliveryId":"dlv_01jd0000000000000000000000","eventId":"evt_01jd0000000000000000000000","inFlight":false,"failedAttempts":12,"nextAttemptAt":null,"lastOutcome":"http_status","lastStatusCode":503},"behind":41}],"more":false}""",
+    };
+
+    public static readonly Operation ReleaseKeys = new("releaseSubscriptionKeys", Group, "Let held keys go",
+        "One, or all. What failed for good and still heads its key is tried again, with all the attempts of its retries; then what waits "
+        + "behind it goes on. A dead letter stays one. At most 500 keys at a time, the longest held first; `remaining` says whether there "
+        + "are more.")
+    {
+        Body = new(typeof(ReleaseKeys), """{"key":"customer-7"}"""),
+        BodyIsOptional = true,
+        AnswerExample = """{"released":1,"remaining":false}""",
+    };
+
+    public static readonly Operation SkipHead = new("skipSubscriptionHead", Group, "Give up what heads a key",
+        "It becomes a dead letter, `skipped`, and the next one of its key goes on, unless the key is held by a dead letter. What is being "
+        + "sent at this moment can't be skipped.")
+    {
+        Body = new(typeof(SkipHead), """{"deliveryId":"dlv_01jd0000000000000000000000"}"""),
+        Errors = [ErrorCodes.WaitsInOrder, ErrorCodes.DeliveryEnded],
     };
 
     public static readonly Operation Delete = new("deleteSubscription", Group, "Delete a subscription",

@@ -23,6 +23,9 @@ internal record SubscriptionView(
     AuthenticationView? Authentication,
     ClientCertificateView? ClientCertificate,
     RetryPolicy? Retry,
+    Ordering Ordering,
+    FailingHead FailingHead,
+    int? FailingHeadAttempts,
     RateLimitView? RateLimit,
     int? Concurrency,
     LimitsInUse? LimitsInUse,
@@ -49,7 +52,8 @@ internal record SubscriptionView(
         s.Authentication is null ? null
             : AuthenticationView.Of(JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(s.Authentication))!),
         s.ClientCertificate is null ? null : ClientCertificateView.Of(protector.Unprotect(s.ClientCertificate), time.GetUtcNow()),
-        s.Retry, s.RateRequests is { } requests ? new RateLimitView(requests, s.RateSeconds!.Value) : null, s.Concurrency, limits,
+        s.Retry, s.Ordering, s.FailingHead, s.FailingHeadAttempts,
+        s.RateRequests is { } requests ? new RateLimitView(requests, s.RateSeconds!.Value) : null, s.Concurrency, limits,
         CircuitView.Of(s.Circuit), s.ExpiresAt, s.CreatedAt, s.UpdatedAt);
 }
 

@@ -50,6 +50,12 @@ internal static class SubscriptionsApi
             .WithMetadata(SubscriptionDocs.CloseCircuit);
         app.MapGet("/subscriptions/{id}/retry-preview", RetryPreview.GetAsync).RequireScope(Scopes.SubscriptionsRead)
             .WithMetadata(SubscriptionDocs.PreviewRetries);
+        app.MapGet("/subscriptions/{id}/ordering", OrderingApi.GetAsync).RequireScope(Scopes.SubscriptionsRead)
+            .WithMetadata(SubscriptionDocs.Ordering);
+        app.MapPost("/subscriptions/{id}/ordering/release", OrderingApi.ReleaseAsync).RequireScope(Scopes.SubscriptionsWrite)
+            .WithMetadata(SubscriptionDocs.ReleaseKeys);
+        app.MapPost("/subscriptions/{id}/ordering/skip", OrderingApi.SkipAsync).RequireScope(Scopes.SubscriptionsWrite)
+            .WithMetadata(SubscriptionDocs.SkipHead);
         app.MapPost("/subscriptions/{id}/test", SubscriptionTest.SendAsync).RequireScope(Scopes.SubscriptionsWrite)
             .WithMetadata(new CostsEvents(1)).WithMetadata(SubscriptionDocs.Test);
         app.MapPost("/subscriptions/{id}/verify", SubscriptionVerification.SendAsync).RequireScope(Scopes.SubscriptionsWrite)
@@ -96,6 +102,9 @@ internal static class SubscriptionsApi
             Authentication = Kept(body.NewAuthentication, protector),
             ClientCertificate = body.NewClientCertificate is { } certificate ? protector.Protect(certificate) : null,
             Retry = body.Retry?.ToPolicy(),
+            Ordering = body.Ordering ?? Ordering.None,
+            FailingHead = body.FailingHead ?? FailingHead.Block,
+            FailingHeadAttempts = body.FailingHeadAttempts,
             RateRequests = body.RateLimit?.Requests,
             RateSeconds = RateSeconds(body.RateLimit),
             Concurrency = body.Concurrency,
@@ -106,6 +115,8 @@ internal static class SubscriptionsApi
         await using var transaction = await db.LockTenantAsync(caller.TenantId, cancellationToken);
         await Living(db, caller)
             .EnsureRoomAsync(caps.SubscriptionsPerTenant, "subscriptions of a tenant; delete one first", cancellationToken);
+        if (subscription.Ordering != Ordering.None)
+            await EnsureRoomInOrderAsync(db, caller, subscription.Id, caps, cancellationToken);
         db.Add(subscription);
         await db.SaveChangesAsync(cancellationToken);
         if (transaction is not null)
@@ -190,6 +201,10 @@ internal static class SubscriptionsApi
                 rate_seconds = CASE WHEN {body.HasRateLimit} THEN {RateSeconds(body.RateLimit)}::int ELSE rate_seconds END,
                 concurrency = CASE WHEN {body.HasConcurrency} THEN {body.Concurrency}::int ELSE concurrency END,
                 authentication = CASE WHEN {body.RemovesAuthentication} THEN NULL ELSE coalesce({authentication}::text, authentication) END,
+                ordering = coalesce({(body.Ordering is { } ordering ? SnakeCase<Ordering>.Of(ordering) : null)}::text, ordering),
+                failing_head = coalesce({(body.FailingHead is { } head ? SnakeCase<FailingHead>.Of(head) : null)}::text, failing_head),
+                failing_head_attempts = CASE WHEN {body.HasFailingHeadAttempts} THEN {body.FailingHeadAttempts}::int
+                    ELSE failing_head_attempts END,
                 client_certificate = CASE WHEN {body.RemovesClientCertificate} THEN NULL
                     ELSE coalesce({certificate}::text, client_certificate) END,
                 expires_at = CASE WHEN {body.HasExpiresAt} THEN {body.ExpiresAt}::timestamptz ELSE expires_at END,
@@ -208,6 +223,11 @@ internal static class SubscriptionsApi
         EnsureWithin(caps.Value, body.EventTypes?.Length ?? 0, body.Headers is null ? 0 : subscription.Headers.Count);
         if (body.Retry is not null && subscription.Retry is { } retry && RetryBody.Problem(retry) is { } problem)
             throw ApiException.Invalid("/retry", problem);
+        if (body.Ordering is not (null or Ordering.None))
+        {
+            await db.LockTenantAsync(caller.TenantId, cancellationToken);
+            await EnsureRoomInOrderAsync(db, caller, key, caps.Value, cancellationToken);
+        }
         if (subscription.ClientCertificate is not null && !IsSecure(subscription.Url))
             throw ApiException.Invalid(body.Url is null ? "/clientCertificate" : "/url", CertificateNeedsHttps);
         // What failed before says nothing of another address, or of what somebody has mended and enabled again.
@@ -329,6 +349,14 @@ internal static class SubscriptionsApi
         if (headers > caps.HeadersPerSubscription)
             throw ApiException.Invalid("/headers", $"Must be an object of at most {caps.HeadersPerSubscription} members.");
     }
+
+    /// <summary>
+    /// What is delivered in order is made as the log is read, for each such subscription, and whoever is behind in the log waits for it.
+    /// </summary>
+    private static Task EnsureRoomInOrderAsync(
+        TriggersDbContext db, Caller caller, Guid id, CapOptions caps, CancellationToken cancellationToken) =>
+        Living(db, caller).Where(s => s.Ordering != Ordering.None && s.Id != id).EnsureRoomAsync(
+            caps.OrderedSubscriptionsPerTenant, "subscriptions of a tenant that get their deliveries in order", cancellationToken);
 
     /// <summary>Refuses an end that has been.</summary>
     public static void EnsureToCome(DateTimeOffset? expiresAt, TimeProvider time)

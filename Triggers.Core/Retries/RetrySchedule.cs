@@ -48,6 +48,27 @@ public static class RetrySchedule
         return age + delay > options.MaxAge ? Transition.DeadLettered(DeadLetterReasons.TooOld) : Transition.RetryAfter(delay);
     }
 
+    /// <summary>What becomes of a delivery that others of its key wait for.</summary>
+    /// <param name="otherwise">What would become of it if none did.</param>
+    /// <param name="attempt">The number of the attempt that was made.</param>
+    /// <param name="policy">What the subscription wants.</param>
+    /// <param name="mostAttempts">After how many failed ones it is given up; null: at the end of its retries.</param>
+    public static Transition OfHead(Transition otherwise, int attempt, FailingHead policy, int? mostAttempts)
+    {
+        var reason = otherwise.Status switch
+        {
+            DeliveryStatus.DeadLettered => otherwise.Reason,
+            DeliveryStatus.Pending when otherwise.CountsAsFailure && attempt >= mostAttempts => DeadLetterReasons.Exhausted,
+            _ => null,
+        };
+        return reason is null ? otherwise : policy switch
+        {
+            FailingHead.DeadLetterAfter => Transition.DeadLettered(reason),
+            FailingHead.ParkKey => Transition.Parked(reason),
+            _ => Transition.Blocked(reason),
+        };
+    }
+
     /// <summary>The delay after attempt number <paramref name="attempt"/> failed: exponential and capped or listed, and jittered.</summary>
     public static TimeSpan Delay(RetryOptions options, int attempt, double random)
     {
@@ -83,6 +104,9 @@ public static class DeadLetterReasons
 
     /// <summary>The next attempt would have come after the longest that the subscription wants to be tried for.</summary>
     public const string TooOld = "too_old";
+
+    /// <summary>Others of its key waited for it, and somebody gave it up.</summary>
+    public const string Skipped = "skipped";
 
     /// <summary>No attempt could be made, and none ever can.</summary>
     public const string Undeliverable = "undeliverable";

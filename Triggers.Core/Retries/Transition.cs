@@ -13,8 +13,11 @@ public sealed record Transition
     /// <summary>For pending: how long from now it is due again.</summary>
     public TimeSpan Delay { get; private init; }
 
-    /// <summary>For a dead letter: why.</summary>
+    /// <summary>Why it failed for good; null when it did not.</summary>
     public string? Reason { get; private init; }
+
+    /// <summary>Whether the rest of its key is held from now on.</summary>
+    public bool HoldsKey { get; private init; }
 
     /// <summary>Whether the attempt counts as a failed one. Interruptions of ours do not.</summary>
     public bool CountsAsFailure { get; private init; }
@@ -30,6 +33,14 @@ public sealed record Transition
 
     /// <summary>It failed for good.</summary>
     public static Transition DeadLettered(string reason) => new(DeliveryStatus.DeadLettered) { Reason = reason, CountsAsFailure = true };
+
+    /// <summary>It failed for good, and nothing of its key is sent until somebody says so; it stays the first of them.</summary>
+    public static Transition Blocked(string reason) =>
+        new(DeliveryStatus.Pending) { Reason = reason, CountsAsFailure = true, HoldsKey = true };
+
+    /// <summary>It failed for good, and nothing of its key is sent until somebody says so; itself it is a dead letter.</summary>
+    public static Transition Parked(string reason) =>
+        new(DeliveryStatus.DeadLettered) { Reason = reason, CountsAsFailure = true, HoldsKey = true };
 
     /// <summary>Nobody is there to get it any more, or it was a test that failed.</summary>
     public static Transition Cancelled() => new(DeliveryStatus.Cancelled);

@@ -166,6 +166,15 @@ public sealed class ReceiverCredentials : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0017_receiver_credentials.sql"));
 }
 
+/// <summary>0018_ordering.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0018_ordering")]
+public sealed class OrderedDeliveries : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0018_ordering.sql"));
+}
+
 /// <summary>0021_subscription_limits.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
 [Migration("0021_subscription_limits")]

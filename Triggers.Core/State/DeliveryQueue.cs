@@ -22,6 +22,9 @@ public sealed record NewDelivery(Guid TenantId, Guid Id, Guid EventId, Guid Subs
     /// <summary>One attempt, no dead letter.</summary>
     public bool Test { get; init; }
 
+    /// <summary>Of those of a subscription with the same key only the first is due; null: in no order.</summary>
+    public string? OrderKey { get; init; }
+
     /// <summary>Whether it is claimed as it is written, because its attempt starts right after the commit.</summary>
     public bool Claimed { get; init; }
 }
@@ -66,6 +69,18 @@ public static class DeliveryQueue
         return command;
     }
 
+    /// <summary>The same, of deliveries of which some have keys: those come after all that their keys have.</summary>
+    public static IEnumerable<NpgsqlBatchCommand> EnqueueAll(IReadOnlyList<NewDelivery> deliveries)
+    {
+        var ordered = deliveries.ToLookup(d => d.OrderKey is not null);
+        if (ordered[false].ToList() is { Count: > 0 } others)
+            yield return Enqueue(others);
+        if (ordered[true].ToList() is not { Count: > 0 } inOrder)
+            yield break;
+        yield return OrderedQueue.Lock(inOrder.Select(d => d.SubscriptionId));
+        yield return OrderedQueue.Enqueue(inOrder);
+    }
+
     /// <summary>
     /// Events are delivered again, under their locks. The unresolved dead letters of what is repeated wait for how it ends. The first
     /// command affects one row for each of those.
@@ -74,7 +89,8 @@ public static class DeliveryQueue
     public static IEnumerable<NpgsqlBatchCommand> Replay(IReadOnlyList<NewDelivery> replays)
     {
         yield return DeadLetterChanges.Replay(replays);
-        yield return Enqueue(replays);
+        foreach (var command in EnqueueAll(replays))
+            yield return command;
         yield return new NpgsqlBatchCommand($"SELECT pg_notify('{Notifications.Deliveries}', '')");
     }
 
@@ -82,9 +98,9 @@ public static class DeliveryQueue
     /// Takes what is due, of each lane as much as it has places and memory for; a lane with a million due costs no more than one with
     /// ten. What waits in an inbox is not taken. What a deleted subscription still has is taken whenever it is due, to be cancelled;
     /// what is in flight ends by itself. Answers
-    /// id, tenant, event, subscription, claim, retry count, whether it is a replay, of what, test, trace parent, bytes of data, and
-    /// whether a lease of it has run out, in that order; and of each lane of which something is due that is too large, only the
-    /// subscription and the bytes of the first.
+    /// id, tenant, event, subscription, claim, retry count, whether it is a replay, of what, test, trace parent, bytes of data,
+    /// whether a lease of it has run out, and its key, in that order; and of each lane of which something is due that is too large, only
+    /// the subscription and the bytes of the first.
     /// </summary>
     /// <remarks>The rows are locked inside a materialized CTE: as a plain join the planner may lock more than the limit lets
     /// through.</remarks>
@@ -135,24 +151,25 @@ public static class DeliveryQueue
             UPDATE delivery_queue q SET claim = q.claim + 1, claimed_by = @worker, next_attempt_at = clock_timestamp() + @lease
             FROM due WHERE q.tenant_id = due.tenant_id AND q.id = due.id AND due.fits
             RETURNING q.id, q.tenant_id, q.event_id, q.subscription_id, q.claim, q.retry_count, q.is_replay, q.replay_of, q.test,
-                q.last_trace_parent, q.data_bytes, due.timed_out
+                q.last_trace_parent, q.data_bytes, due.timed_out, q.order_key
         )
         SELECT * FROM claimed
         UNION ALL
         SELECT NULL::uuid, NULL::uuid, NULL::uuid, lane, NULL::int, NULL::int, NULL::boolean, NULL::uuid, NULL::boolean, NULL,
-            (array_agg(data_bytes ORDER BY place))[1], NULL::boolean
+            (array_agg(data_bytes ORDER BY place))[1], NULL::boolean, NULL
         FROM due WHERE NOT fits GROUP BY lane
         """;
 
     /// <summary>
     /// For every lane its id and in how many seconds something of it is due: at once where the subscription is deleted. Inboxes are no
-    /// lanes. A loose index scan: one probe a lane, however much waits in it.
+    /// lanes. What waits in order is due in an hour, or when it is told. A loose index scan: one probe a lane, however much waits in it.
     /// </summary>
     public const string NextDue =
         $"""
         WITH RECURSIVE {Lanes}
         SELECT l.subscription_id,
-            CASE WHEN s.deleted_at IS NULL THEN greatest(extract(epoch FROM l.next_attempt_at - clock_timestamp()), 0)::float8 ELSE 0 END
+            CASE WHEN s.deleted_at IS NULL THEN greatest(extract(epoch FROM
+                least(l.next_attempt_at, now() + interval '1 hour') - clock_timestamp()), 0)::float8 ELSE 0 END
         FROM lanes l JOIN subscriptions s ON s.id = l.subscription_id
         WHERE s.inbox IS NULL OR s.deleted_at IS NOT NULL
         """;
@@ -166,7 +183,7 @@ public static class DeliveryQueue
 
     /// <summary>
     /// Makes deliveries due that are scheduled for later, and answers how many. What somebody works on at this moment is not waited for:
-    /// it is being sent, or has just been.
+    /// it is being sent, or has just been. Nor is what waits in order: its turn comes.
     /// </summary>
     /// <param name="tenantId">Whose they are.</param>
     /// <param name="id">One delivery; null for those of a subscription.</param>
@@ -180,6 +197,7 @@ public static class DeliveryQueue
             WITH later AS MATERIALIZED (
                 SELECT tenant_id, id FROM delivery_queue
                 WHERE tenant_id = @tenant AND {which} AND claimed_by IS NULL AND next_attempt_at > now()
+                    AND next_attempt_at < 'infinity'
                 ORDER BY next_attempt_at LIMIT @most FOR UPDATE SKIP LOCKED
             ),
             made AS (

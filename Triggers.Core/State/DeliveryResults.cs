@@ -35,7 +35,7 @@ public sealed record DeliveryResult(
     /// <summary>Whether the attempt counts as a failed one.</summary>
     public bool CountsAsFailure { get; init; }
 
-    /// <summary>For a dead letter: why.</summary>
+    /// <summary>Why it failed for good; null when it did not.</summary>
     public string? Reason { get; init; }
 
     /// <summary>Whether it is a replay: a dead letter may wait for how it ends.</summary>
@@ -51,6 +51,15 @@ public sealed record DeliveryResult(
     /// the queue, now.
     /// </summary>
     public bool IsNew { get; init; }
+
+    /// <summary>Its key, where it is delivered in order; null where it is not.</summary>
+    public string? OrderKey { get; init; }
+
+    /// <summary>
+    /// Whether it failed for good and holds the rest of its key: as a dead letter, or, pending, before the others until somebody lets it
+    /// go.
+    /// </summary>
+    public bool HoldsKey { get; init; }
 
     /// <summary>Length of the event's data, of what is new.</summary>
     public int DataBytes { get; init; }
@@ -75,7 +84,8 @@ public static class DeliveryResults
     /// <summary>
     /// What applies any number of results, to be run as one transaction. Each is a delivery of its own, and they are in the order of
     /// tenant and id, as everybody locks them. The last rows of three columns are status, reason and count of what ended, and
-    /// <c>pending</c> with the count of what a changed subscription sent back.
+    /// <c>pending</c> with the count of what a changed subscription sent back. Rows of <c>due_lane</c> are subscriptions of which the next
+    /// in order became due.
     /// </summary>
     /// <param name="results">At least one.</param>
     public static IEnumerable<NpgsqlBatchCommand> Apply(IReadOnlyList<DeliveryResult> results)
@@ -88,7 +98,14 @@ public static class DeliveryResults
         // Then these, since the lock on a subscription keeps its address as it is until the results are written.
         if (results.Where(r => r.SubscriptionIsGone).ToList() is { Count: > 0 } gone)
             yield return Disable(gone);
+        var ordered = results.Where(r => r.OrderKey is not null && (r.Status != DeliveryStatus.Pending || r.HoldsKey)).ToList();
+        if (ordered.Count > 0)
+            yield return OrderedQueue.Lock(ordered.Select(r => r.SubscriptionId));
         yield return Write(results);
+        if (ordered.Where(r => r.HoldsKey).ToList() is { Count: > 0 } failed)
+            yield return OrderedQueue.Hold(failed);
+        if (ordered.Count > 0)
+            yield return OrderedQueue.Advance(ordered.Select(r => (r.SubscriptionId, r.OrderKey!)));
         if (results.Where(r => r.Status == DeliveryStatus.Cancelled).ToList() is { Count: > 0 } cancelled)
             yield return EventState.Settle(cancelled.ConvertAll(r => (r.TenantId, r.EventId)));
     }
@@ -175,7 +192,8 @@ public static class DeliveryResults
             UPDATE delivery_queue q SET
                 claimed_by = NULL,
                 retry_count = q.retry_count + CASE WHEN c.stale THEN 0 ELSE c.failures END,
-                next_attempt_at = clock_timestamp() + CASE WHEN c.stale THEN interval '0' ELSE c.delay END,
+                next_attempt_at = CASE WHEN c.reason IS NOT NULL AND NOT c.stale THEN 'infinity'
+                    ELSE clock_timestamp() + CASE WHEN c.stale THEN interval '0' ELSE c.delay END END,
                 last_outcome = coalesce(c.outcome, q.last_outcome),
                 last_status_code = CASE WHEN c.outcome IS NULL THEN q.last_status_code ELSE c.code END,
                 last_trace_parent = coalesce(c.trace, q.last_trace_parent)

@@ -8,7 +8,11 @@ namespace Triggers.Core.State;
 /// <param name="EventId">Which.</param>
 /// <param name="DataBytes">Length of its data.</param>
 /// <param name="After">The subscription up to which they are made, in the order of ids.</param>
-public sealed record FanOut(Guid TenantId, Guid EventId, int DataBytes, Guid After);
+public sealed record FanOut(Guid TenantId, Guid EventId, int DataBytes, Guid After)
+{
+    /// <summary>Subscriptions that have theirs already, since they get it in order.</summary>
+    public IReadOnlyList<Guid> Made { get; init; } = [];
+}
 
 /// <summary>The statements by which events that many subscribe to get their deliveries portion by portion.</summary>
 public static class FanOuts
@@ -18,16 +22,21 @@ public static class FanOuts
     {
         var command = new NpgsqlBatchCommand(
             """
-            INSERT INTO fan_outs (tenant_id, event_id, data_bytes)
-            SELECT tenant_id, event_id, bytes FROM unnest(@tenants, @events, @bytes) AS e (tenant_id, event_id, bytes)
+            INSERT INTO fan_outs (tenant_id, event_id, data_bytes, made)
+            SELECT tenant_id, event_id, bytes, made::uuid[]
+            FROM unnest(@tenants, @events, @bytes, @made) AS e (tenant_id, event_id, bytes, made)
             """);
         command.Parameters.AddColumn("tenants", NpgsqlDbType.Uuid, events, e => e.TenantId);
         command.Parameters.AddColumn("events", NpgsqlDbType.Uuid, events, e => e.EventId);
         command.Parameters.AddColumn("bytes", NpgsqlDbType.Integer, events, e => e.DataBytes);
+        // An array of arrays of different lengths there is none of.
+        command.Parameters.AddColumn(
+            "made", NpgsqlDbType.Text, events, e => e.Made.Count == 0 ? null : $"{{{string.Join(',', e.Made)}}}");
         return command;
     }
 
-    /// <summary>The oldest few of each tenant, locked: rows of tenant, event, bytes of data, after, and the event's type.</summary>
+    /// <summary>The oldest few of each tenant, locked: rows of tenant, event, bytes of data, after, the event's type, and
+    /// who has theirs already.</summary>
     /// <param name="ofEach">The most of a tenant.</param>
     /// <param name="most">The most together.</param>
     public static NpgsqlBatchCommand Take(int ofEach, int most) => new(
@@ -43,7 +52,7 @@ public static class FanOuts
                 SELECT * FROM fan_outs WHERE tenant_id = t.tenant_id ORDER BY number LIMIT @ofEach FOR UPDATE SKIP LOCKED) f
             LIMIT @most
         )
-        SELECT f.tenant_id, f.event_id, f.data_bytes, f.after, e.type
+        SELECT f.tenant_id, f.event_id, f.data_bytes, f.after, e.type, f.made
         FROM taken f LEFT JOIN LATERAL (SELECT type FROM events WHERE tenant_id = f.tenant_id AND id = f.event_id LIMIT 1) e ON true
         ORDER BY f.number
         """)

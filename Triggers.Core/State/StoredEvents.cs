@@ -55,13 +55,14 @@ public static class StoredEvents
 
     /// <summary>An event of the system's own, and its deliveries.</summary>
     /// <param name="e">The event.</param>
-    /// <param name="subscriptions">At least one.</param>
-    public static IEnumerable<NpgsqlBatchCommand> Tell(Event e, IEnumerable<Guid> subscriptions)
+    /// <param name="subscriptions">At least one, with their keys where they get it in order.</param>
+    public static IEnumerable<NpgsqlBatchCommand> Tell(Event e, IEnumerable<(Guid Id, string? OrderKey)> subscriptions)
     {
         foreach (var command in OfTheSystem(e))
             yield return command;
-        yield return DeliveryQueue.Enqueue(
-            [.. subscriptions.Select(s => new NewDelivery(e.TenantId, TypeId.NewGuid(), e.Id, s) { DataBytes = e.Data.Length })]);
+        foreach (var command in DeliveryQueue.EnqueueAll([.. subscriptions.Select(s =>
+            new NewDelivery(e.TenantId, TypeId.NewGuid(), e.Id, s.Id) { DataBytes = e.Data.Length, OrderKey = s.OrderKey })]))
+            yield return command;
         yield return new NpgsqlBatchCommand($"SELECT pg_notify('{Notifications.Deliveries}', '')");
     }
 

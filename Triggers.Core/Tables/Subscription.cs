@@ -42,6 +42,15 @@ public sealed class Subscription
     /// <summary>When to try again, as far as it is not as the service has it; null: as the service has it.</summary>
     public RetryPolicy? Retry { get; set; }
 
+    /// <summary>In which order it gets its deliveries.</summary>
+    public Ordering Ordering { get; set; }
+
+    /// <summary>What becomes of a key whose first delivery fails for good.</summary>
+    public FailingHead FailingHead { get; set; }
+
+    /// <summary>After how many failed attempts that is; null: at the end of its retries.</summary>
+    public int? FailingHeadAttempts { get; set; }
+
     /// <summary>How many requests it is sent at most in any <see cref="RateSeconds"/>; null: as many as there are.</summary>
     public int? RateRequests { get; set; }
 
@@ -86,6 +95,32 @@ public sealed class Subscription
 
     /// <summary>Its circuit breaker, where that was read with it; null while it is closed.</summary>
     public Circuit? Circuit { get; set; }
+}
+
+/// <summary>Which deliveries of a subscription go one after the other.</summary>
+public enum Ordering
+{
+    /// <summary>None: many are under way at once.</summary>
+    None,
+
+    /// <summary>Those of events with the same subject. What has none is in no order.</summary>
+    PerKey,
+
+    /// <summary>All of them.</summary>
+    Strict,
+}
+
+/// <summary>What becomes of a key whose first delivery fails for good.</summary>
+public enum FailingHead
+{
+    /// <summary>It stays the first, and nothing of the key is sent until somebody lets it go, or gives it up.</summary>
+    Block,
+
+    /// <summary>It becomes a dead letter, and the next one goes on.</summary>
+    DeadLetterAfter,
+
+    /// <summary>It becomes a dead letter, and the rest of the key waits until somebody lets it go.</summary>
+    ParkKey,
 }
 
 /// <summary>A Standard Webhooks secret, or private key.</summary>

@@ -205,6 +205,8 @@ internal sealed partial class Attempter(
         var transition = RetrySchedule.After(
             policy, number, result.Outcome, result.StatusCode, result.RetryAfter,
             time.GetUtcNow() - TypeId.CreatedAt(delivery.Id), Random.Shared.NextDouble());
+        if (delivery.OrderKey is not null)
+            transition = RetrySchedule.OfHead(transition, number, subscriber.FailingHead, subscriber.FailingHeadAttempts);
         if (delivery.Test && result.Outcome != AttemptOutcome.Delivered)
             transition = Transition.Cancelled();
         metrics.Attempted(result);
@@ -251,6 +253,8 @@ internal sealed partial class Attempter(
             Delay = transition.Delay,
             CountsAsFailure = transition.CountsAsFailure,
             Reason = transition.Reason,
+            OrderKey = delivery.OrderKey,
+            HoldsKey = transition.HoldsKey,
             IsReplay = delivery.IsReplay,
             TraceParent = traceParent,
             Revision = revision,

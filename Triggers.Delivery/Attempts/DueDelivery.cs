@@ -20,6 +20,9 @@ internal sealed record DueDelivery(
     /// <summary>Whether somebody asked for it, of a delivery that was made or of none.</summary>
     public bool IsReplay { get; init; }
 
+    /// <summary>Its key, where it is delivered in order.</summary>
+    public string? OrderKey { get; init; }
+
     /// <summary>Where its result goes while it is not written yet; null when it is.</summary>
     public FirstAttempts? First { get; init; }
 

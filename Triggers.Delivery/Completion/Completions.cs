@@ -69,8 +69,9 @@ internal sealed partial class Completions(
             return;
         }
         await _queue.Writer.WriteAsync(completed);
-        // What is due again sooner is not kept back.
-        if (_queue.Reader.Count >= MaxBatch || completed.Result is { Status: DeliveryStatus.Pending } again && again.Delay < s_gather)
+        // What is due again sooner is not kept back, nor what others wait for in order.
+        if (_queue.Reader.Count >= MaxBatch || (completed.Result.Status == DeliveryStatus.Pending
+            ? completed.Result.Delay < s_gather : completed.Result.OrderKey is not null))
             _hurry.Set();
     }
 
@@ -78,7 +79,8 @@ internal sealed partial class Completions(
     /// <param name="results">Of different deliveries.</param>
     public IEnumerable<NpgsqlBatchCommand> Write(List<Completed> results)
     {
-        if (!results.Exists(c => c.Result.Status == DeliveryStatus.DeadLettered))
+        // What comes after it in order is sent only when nothing can take it back.
+        if (!results.Exists(c => c.Result.Status == DeliveryStatus.DeadLettered || c.Result.OrderKey is not null))
             yield return DeliveryResults.CommitBeforeOnDisk();
         if (results.Count == 0)
             yield break;
@@ -90,18 +92,20 @@ internal sealed partial class Completions(
             yield return command;
     }
 
-    /// <summary>Reads what these statements say has ended.</summary>
-    public static async Task<List<Ended>> ReadAsync(NpgsqlBatch commands, CancellationToken cancellationToken)
+    /// <summary>Reads what these statements say has ended, and of which lanes the next in order became due.</summary>
+    public static async Task<(List<Ended> Ended, List<Guid> Due)> ReadAsync(NpgsqlBatch commands, CancellationToken cancellationToken)
     {
-        var ended = new List<Ended>();
+        var (ended, due) = (new List<Ended>(), new List<Guid>());
         await using var reader = await commands.ExecuteReaderAsync(cancellationToken);
         do
         {
+            while (reader.FieldCount == 1 && reader.GetName(0) == "due_lane" && await reader.ReadAsync(cancellationToken))
+                due.Add(reader.GetGuid(0));
             while (reader.FieldCount == 3 && await reader.ReadAsync(cancellationToken))
                 ended.Add(new Ended(reader.GetString(0), reader.IsDBNull(1) ? null : reader.GetString(1), reader.GetInt64(2)));
         }
         while (await reader.NextResultAsync(cancellationToken));
-        return ended;
+        return (ended, due);
     }
 
     /// <summary>Tells who has to know that results are written.</summary>
@@ -119,7 +123,7 @@ internal sealed partial class Completions(
             wakeups.DeadLetters.Set();
 
         // Only now: a claim made before the row says so would find nothing, and the lane would wait for the sweep.
-        foreach (var again in results.Where(c => c.Result.Status == DeliveryStatus.Pending))
+        foreach (var again in results.Where(c => c.Result is { Status: DeliveryStatus.Pending, HoldsKey: false }))
             lanes.DueIn(again.Result.SubscriptionId, again.Result.Delay);
         if (stale)
             wakeups.Sweep();
@@ -204,7 +208,9 @@ internal sealed partial class Completions(
         await using var commands = new NpgsqlBatch(connection);
         foreach (var command in Write(batch))
             commands.BatchCommands.Add(command);
-        Written(batch, await ReadAsync(commands, CancellationToken.None));
+        var (ended, due) = await ReadAsync(commands, CancellationToken.None);
+        due.ForEach(lane => lanes.DueIn(lane, TimeSpan.Zero));
+        Written(batch, ended);
     }
 
     private DeliveryResult WithAge(Completed completed) => completed.Result.Attempt is { } attempt

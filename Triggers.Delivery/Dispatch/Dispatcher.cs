@@ -188,7 +188,11 @@ internal sealed class Dispatcher(
                 claimed.Add(new DueDelivery(
                     reader.GetGuid(1), reader.GetGuid(0), reader.GetGuid(2), reader.GetGuid(3), reader.GetInt32(4), reader.GetInt32(5),
                     reader.IsDBNull(7) ? null : reader.GetGuid(7), reader.GetBoolean(8), claimedAt, reader.GetInt32(10))
-                { IsReplay = reader.GetBoolean(6), LastTraceParent = reader.IsDBNull(9) ? null : reader.GetString(9) });
+                {
+                    IsReplay = reader.GetBoolean(6),
+                    LastTraceParent = reader.IsDBNull(9) ? null : reader.GetString(9),
+                    OrderKey = reader.IsDBNull(12) ? null : reader.GetString(12),
+                });
                 if (reader.GetBoolean(11))
                     timedOut++;
             }

@@ -50,17 +50,18 @@ internal sealed class FanOutLoop(
             var room = Matches.MaxDeliveries - matches.Count;
             if (room <= 0)
                 break;
-            var waiting = type is null ? [] : subscribers.Matching(e.TenantId, type).Where(s => s.Id.CompareTo(e.After) > 0)
+            var waiting = type is null ? [] : subscribers.Matching(e.TenantId, type)
+                .Where(s => s.Id.CompareTo(e.After) > 0 && !e.Made.Contains(s.Id))
                 .OrderBy(s => s.Id).ToList();
             if (waiting.Exists(subscriber => subscriber.Filter is not null)
                 && await StoredEvents.ReadAsync(connection, e.TenantId, e.EventId, cancellationToken) is { } stored)
                 await Projection.FilterAsync(connection, e.TenantId, stored, e.DataBytes, waiting, cancellationToken);
-            // Left to the claims, which take tenants in turn.
+            // Left to the claims, which take tenants in turn. In no order: whoever wants one since then has it of what came since then.
             foreach (var subscriber in waiting.Take(room))
                 matches.Add(subscriber, e.EventId, e.DataBytes);
             advanced.Add((e, waiting.Count > room ? waiting[room - 1].Id : null));
             // Whoever subscribed to it has gone meanwhile.
-            if (type is not null && waiting.Count == 0 && e.After == Guid.Empty)
+            if (type is not null && waiting.Count == 0 && e.After == Guid.Empty && e.Made.Count == 0)
                 matches.Unmatched.Add((e.TenantId, e.EventId));
         }
         await projection.CommitAsync(transaction, matches, [FanOuts.Advance(advanced)], cancellationToken);
@@ -78,7 +79,10 @@ internal sealed class FanOutLoop(
         var taken = new List<(FanOut, string?)>();
         while (await reader.ReadAsync(cancellationToken))
         {
-            taken.Add((new FanOut(reader.GetGuid(0), reader.GetGuid(1), reader.GetInt32(2), reader.GetGuid(3)),
+            taken.Add((new FanOut(reader.GetGuid(0), reader.GetGuid(1), reader.GetInt32(2), reader.GetGuid(3))
+            {
+                Made = reader.IsDBNull(5) ? [] : reader.GetFieldValue<Guid[]>(5),
+            },
                 reader.IsDBNull(4) ? null : reader.GetString(4)));
         }
         await reader.NextResultAsync(cancellationToken);

@@ -36,10 +36,22 @@ internal sealed class Projection(
                 await FilterAsync(connection, tenantId, e, dataBytes, matching, cancellationToken);
             if (matching.Count == 0)
                 matches.Unmatched.Add((tenantId, e.Id));
-            else if (matches.IsFullWith(tenantId, matching.Count))
-                matches.Deferred.Add(new FanOut(tenantId, e.Id, dataBytes, Guid.Empty));
+            // Never later than the log is read: that is the order.
+            var inOrder = new List<Guid>();
+            matching.RemoveAll(subscriber => AddInOrder(subscriber, e, dataBytes));
+            if (matching.Count > 0 && matches.IsFullWith(tenantId, matching.Count))
+                matches.Deferred.Add(new FanOut(tenantId, e.Id, dataBytes, Guid.Empty) { Made = inOrder });
             else
                 matching.ForEach(subscriber => Add(subscriber, e, dataBytes));
+
+            bool AddInOrder(Subscriber subscriber, StoredEvent e, int dataBytes)
+            {
+                if (subscriber.OrderKeyOf(e.Subject) is not { } key)
+                    return false;
+                matches.AddInOrder(subscriber, e.Id, dataBytes, key);
+                inOrder.Add(subscriber.Id);
+                return true;
+            }
 
             void Add(Subscriber subscriber, StoredEvent e, int dataBytes)
             {
@@ -96,14 +108,20 @@ internal sealed class Projection(
             batch.BatchCommands.Add(DeliveryQueue.Enqueue(queued, worker.Number, options.Value.Lease));
         if (matches.Deferred.Count > 0)
             batch.BatchCommands.Add(FanOuts.Defer(matches.Deferred));
+        if (matches.InOrder.Count > 0)
+        {
+            batch.BatchCommands.Add(OrderedQueue.Lock(matches.InOrder.Select(d => d.SubscriptionId)));
+            batch.BatchCommands.Add(OrderedQueue.Enqueue(matches.InOrder));
+        }
         if (matches.Pulled.Count > 0)
             batch.BatchCommands.Add(Inboxes.Notify(matches.Pulled.Select(d => d.TenantId)));
         foreach (var command in advance)
             batch.BatchCommands.Add(command);
         var mayBeWritten = false;
+        List<Guid> due;
         try
         {
-            var ended = await Completions.ReadAsync(batch, cancellationToken);
+            (var ended, due) = await Completions.ReadAsync(batch, cancellationToken);
             mayBeWritten = true;
             await transaction.CommitAsync(cancellationToken);
             if (settled.Count > 0)
@@ -119,9 +137,9 @@ internal sealed class Projection(
         {
             matches.First?.End(mayBeWritten);
         }
-        foreach (var lane in left.Select(d => d.SubscriptionId).Distinct())
+        foreach (var lane in left.Select(d => d.SubscriptionId).Concat(due).Distinct())
             lanes.DueIn(lane, TimeSpan.Zero);
-        if (left.Count > 0)
+        if (left.Count + due.Count > 0)
             wakeups.Dispatch.Set();
         if (matches.Deferred.Count > 0)
             wakeups.FanOuts.Set();
@@ -187,6 +205,9 @@ internal sealed class Matches(FirstAttempts? first = null)
     /// <summary>Deliveries whose attempt may be started before the transaction ends, once there is a place in the lane.</summary>
     public List<(NewDelivery Delivery, StoredEvent Event)> Waiting { get; } = [];
 
+    /// <summary>Deliveries of which only the first of a key is due, in the order of the log.</summary>
+    public List<NewDelivery> InOrder { get; } = [];
+
     /// <summary>Deliveries that wait in inboxes.</summary>
     public List<NewDelivery> Pulled { get; } = [];
 
@@ -194,10 +215,10 @@ internal sealed class Matches(FirstAttempts? first = null)
     public List<NewDelivery> Left => [.. _later, .. Waiting.Select(w => w.Delivery)];
 
     /// <summary>Whether the claims are waited for.</summary>
-    public bool IsLeftDue => _later.Count > 0;
+    public bool IsLeftDue => _later.Count > 0 || InOrder.Count > 0 && Started.Count == 0 && Waiting.Count == 0;
 
     /// <summary>How many deliveries there are.</summary>
-    public int Count => Started.Count + Waiting.Count + _later.Count + Pulled.Count;
+    public int Count => Started.Count + Waiting.Count + _later.Count + InOrder.Count + Pulled.Count;
 
     /// <summary>Whether so many more are too many. A tenant that has few so far always has room for a few.</summary>
     public bool IsFullWith(Guid tenantId, int more) =>
@@ -206,6 +227,10 @@ internal sealed class Matches(FirstAttempts? first = null)
     /// <summary>A delivery that is left to the claims, or to whoever receives it.</summary>
     public void Add(Subscriber subscriber, Guid eventId, int dataBytes) =>
         (subscriber.IsInbox ? Pulled : _later).Add(New(subscriber, eventId, dataBytes));
+
+    /// <summary>A delivery that waits for all before it of its key.</summary>
+    public void AddInOrder(Subscriber subscriber, Guid eventId, int dataBytes, string key) =>
+        InOrder.Add(New(subscriber, eventId, dataBytes) with { OrderKey = key });
 
     /// <summary>A delivery that is started when its lane has a place.</summary>
     public void AddWaiting(Subscriber subscriber, StoredEvent e, int dataBytes) => Waiting.Add((New(subscriber, e.Id, dataBytes), e));

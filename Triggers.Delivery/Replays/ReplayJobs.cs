@@ -27,7 +27,8 @@ internal sealed partial class ReplayJobs(
     private const int MaxDelivered = 200;
 
     /// <summary>
-    /// While so many deliveries of the subscription are due, its job waits: what is published meanwhile is not to wait behind it.
+    /// While so many deliveries of the subscription are due, or wait in order, its job waits: what is published meanwhile is not to wait
+    /// behind it.
     /// </summary>
     private const int MaxDue = 1_000;
 
@@ -123,6 +124,9 @@ internal sealed partial class ReplayJobs(
                             SELECT FROM delivery_queue q
                             WHERE q.subscription_id = j.subscription_id AND NOT q.test AND q.next_attempt_at <= now()
                             LIMIT {MaxDue}) due) < {MaxDue}
+                        AND (SELECT count(*) FROM (
+                            SELECT FROM delivery_queue q
+                            WHERE q.subscription_id = j.subscription_id AND q.order_key IS NOT NULL LIMIT {MaxDue}) due) < {MaxDue}
                     ORDER BY j.next_step_at LIMIT 1 FOR UPDATE OF j SKIP LOCKED
                     """),
             },
@@ -210,8 +214,10 @@ internal sealed partial class ReplayJobs(
                 EventState.Lock(events),
                 new(
                     $"""
-                    SELECT e.id, d.newest
+                    SELECT e.id, d.newest,
+                        {OrderedQueue.KeyOf("(SELECT subject FROM events WHERE tenant_id = @tenant AND id = e.id LIMIT 1)")}
                     FROM unnest(@events, @floors) AS e (id, floor)
+                    JOIN subscriptions s ON s.id = @subscription
                     CROSS JOIN LATERAL (
                         SELECT (array_agg(d.id ORDER BY d.id DESC))[1] AS newest,
                             coalesce(bool_or(d.status = 'succeeded'), false) AS succeeded
@@ -239,6 +245,7 @@ internal sealed partial class ReplayJobs(
             {
                 IsReplay = true,
                 ReplayOf = reader.IsDBNull(1) ? null : reader.GetGuid(1),
+                OrderKey = reader.IsDBNull(2) ? null : reader.GetString(2),
             });
         }
         return chosen;

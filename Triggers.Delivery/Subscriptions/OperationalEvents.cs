@@ -22,7 +22,7 @@ internal sealed class OperationalEvents(Subscribers subscribers)
     public async Task TellAsync(
         NpgsqlConnection connection, Guid tenantId, string type, object data, CancellationToken cancellationToken)
     {
-        var subscriptions = subscribers.MatchingOperational(tenantId, type).Select(s => s.Id).ToList();
+        var subscriptions = subscribers.MatchingOperational(tenantId, type).Select(s => (s.Id, s.OrderKeyOf(null))).ToList();
         if (subscriptions.Count == 0)
             return;
         var id = TypeId.NewGuid();

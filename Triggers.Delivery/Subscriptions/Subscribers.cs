@@ -30,6 +30,23 @@ internal sealed record Subscriber(
     /// <summary>What it says of its retries; null: nothing.</summary>
     public RetryPolicy? Retry { get; init; }
 
+    /// <summary>In which order it gets its deliveries.</summary>
+    public Ordering Ordering { get; init; }
+
+    /// <summary>What becomes of a key whose first delivery fails for good.</summary>
+    public FailingHead FailingHead { get; init; }
+
+    /// <summary>After how many failed attempts that is; null: at the end of its retries.</summary>
+    public int? FailingHeadAttempts { get; init; }
+
+    /// <summary>The key of what it gets of such a subject; null where it gets that in no order.</summary>
+    public string? OrderKeyOf(string? subject) => Ordering switch
+    {
+        Ordering.Strict => "",
+        Ordering.PerKey => subject,
+        _ => null,
+    };
+
     /// <summary>Which events of its types it wants; null: all.</summary>
     public SubscriptionFilter? Filter { get; init; }
 
@@ -120,7 +137,7 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                     SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
                         retry::text, authentication, inbox IS NOT NULL,
                         extract(epoch FROM expires_at - clock_timestamp())::float8, rate_requests, rate_seconds, concurrency,
-                        client_certificate, filter
+                        client_certificate, filter, ordering, failing_head, failing_head_attempts
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -152,6 +169,9 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
             EndsAt = reader.IsDBNull(12) ? null
                 : time.GetTimestamp() + (long)(Math.Min(reader.GetDouble(12), MaxSeconds) * time.TimestampFrequency),
             Retry = reader.IsDBNull(9) ? null : JsonSerializer.Deserialize<RetryPolicy>(reader.GetString(9)),
+            Ordering = SnakeCase<Ordering>.Parse(reader.GetString(18)),
+            FailingHead = SnakeCase<FailingHead>.Parse(reader.GetString(19)),
+            FailingHeadAttempts = reader.IsDBNull(20) ? null : reader.GetInt32(20),
             Limits = SubscriptionLimits.Of(
                 reader.GetFieldValue<int?>(13), reader.GetFieldValue<int?>(14), reader.GetFieldValue<int?>(15)),
             Filter = reader.IsDBNull(17) ? null : SubscriptionFilter.Parse(reader.GetString(17)),

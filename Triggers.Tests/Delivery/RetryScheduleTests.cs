@@ -29,6 +29,32 @@ public class RetryScheduleTests
 
     private static readonly Gen<AttemptOutcome> AnyFailure = Gen.Enum<AttemptOutcome>().Where(o => o != AttemptOutcome.Delivered);
 
+    [Theory]
+    [InlineData(FailingHead.Block, DeliveryStatus.Pending, true)]
+    [InlineData(FailingHead.DeadLetterAfter, DeliveryStatus.DeadLettered, false)]
+    [InlineData(FailingHead.ParkKey, DeliveryStatus.DeadLettered, true)]
+    public void What_heads_a_key_is_given_up_at_the_end_of_its_retries_or_after_as_many_attempts_as_are_asked_for(
+        FailingHead policy, DeliveryStatus status, bool holdsKey)
+    {
+        var again = Transition.RetryAfter(TimeSpan.FromSeconds(1));
+        foreach (var (otherwise, attempt, most, reason) in new (Transition, int, int?, string)[]
+        {
+            (again, 3, 3, DeadLetterReasons.Exhausted), (again, 4, 3, DeadLetterReasons.Exhausted),
+            (Transition.DeadLettered(DeadLetterReasons.TooOld), 1, 3, DeadLetterReasons.TooOld),
+            (Transition.DeadLettered(DeadLetterReasons.Undeliverable), 1, null, DeadLetterReasons.Undeliverable),
+        })
+        {
+            var then = RetrySchedule.OfHead(otherwise, attempt, policy, most);
+            Assert.Equal((status, holdsKey, reason, true), (then.Status, then.HoldsKey, then.Reason, then.CountsAsFailure));
+        }
+        // What was given back, has got there, or may be tried again, stays as it is.
+        foreach (var other in new[] { again, Transition.Released(), Transition.Succeeded(), Transition.Gone(), Transition.Cancelled() })
+        {
+            Assert.Same(other, RetrySchedule.OfHead(other, 2, policy, 3));
+            Assert.Same(other, RetrySchedule.OfHead(other, 2, policy, null));
+        }
+    }
+
     [Fact]
     public void Default_schedule_is_eight_attempts_over_about_a_day()
     {

@@ -175,11 +175,12 @@ internal sealed class Engine : IAsyncDisposable
 
     /// <summary>Appends events to the log, as one request, and answers their ids.</summary>
     public async Task<Guid[]> AppendAsync(
-        string type, int count = 1, string data = """{"n":1}""", IEventLog? log = null, Guid? tenant = null)
+        string type, int count = 1, string data = """{"n":1}""", IEventLog? log = null, Guid? tenant = null,
+        string? subject = null)
     {
         var first = TypeId.NewGuid();
         var events = Enumerable.Range(0, count)
-            .Select(i => new NewEvent(TypeId.Add(first, i), type, null, null, null, null, null, Encoding.UTF8.GetBytes(data)))
+            .Select(i => new NewEvent(TypeId.Add(first, i), type, null, null, null, subject, null, Encoding.UTF8.GetBytes(data)))
             .ToArray();
         var result = await (log ?? Log)
             .AppendAsync(new AppendRequest(tenant ?? Tenant, first, "test", null, null, events), TestContext.Current.CancellationToken);

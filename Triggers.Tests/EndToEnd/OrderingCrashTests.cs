@@ -1,0 +1,97 @@
+using System.Net;
+using System.Text;
+using Triggers.Core;
+using Triggers.Tests.Support;
+
+namespace Triggers.Tests.EndToEnd;
+
+/// <summary>Two delivery processes of which one after the other is killed while they send in order.</summary>
+[Collection(nameof(CrashCollection))]
+public abstract class OrderingCrashTests(bool kafka)
+{
+    private const string Key = "trg_order-order-order-order";
+    private const int Keys = 30;
+    private const int OfEach = 100;
+    private static readonly TimeSpan s_patience = TimeSpan.FromMinutes(3);
+
+    [Fact]
+    public async Task What_is_sent_in_order_stays_in_order_whoever_is_killed()
+    {
+        await using var system = await RunningSystem.CreateAsync(onDemand: false,
+        [
+            $"--Kafka:Home={(kafka ? KafkaServer.Home : "")}", "--Kafka:Partitions=6", $"--Auth:BootstrapAdminKey={Key}", "--replicas=2",
+            "--Delivery:Retry:BaseDelay=00:00:00.05", "--Delivery:Retry:Factor=1", "--Delivery:Retry:MaxAttempts=50",
+            "--Delivery:Circuit:ConsecutiveFailures=1000", "--Delivery:Circuit:MinimumThroughput=100000",
+        ]);
+        foreach (var service in new[] { "api", "delivery" })
+            await system.ReadyAsync(service);
+        await using var database = Storage.Builder(await system.ConnectionStringAsync("triggersdb"), "tests").Build();
+        var receiver = new OrderedReceiver(database, strict: false);
+        await using var socket = await TestReceiver.StartAsync();
+        socket.Respond = receiver.RespondAsync;
+        using var api = new HttpClient { BaseAddress = system.UrlOf("api-1"), Timeout = TimeSpan.FromSeconds(30) };
+        api.DefaultRequestHeaders.Add("X-API-Key", Key);
+        await PostAsync(api, "/subscriptions", HttpStatusCode.Created, "subscribe",
+            $$"""{"url":"{{socket.Url}}/hook","eventTypes":["load.*"],"ordering":"per_key"}""");
+
+        var publishing = PublishAsync(api);
+        for (var round = 1; round <= 4; round++)
+        {
+            var part = $"delivery-{round % 2 + 1}";
+            await ArrivedAsync(receiver, Keys * OfEach * round / 6);
+            await system.KillAsync(part);
+            await ArrivedAsync(receiver, Keys * OfEach * round / 6 + 50);
+            await system.StartAsync(part);
+        }
+        await publishing;
+        await ArrivedAsync(receiver, Keys * OfEach);
+        await Wait.UntilAsync("nothing is left", async () =>
+        {
+            await using var count = database.CreateCommand("SELECT count(*) FROM delivery_queue");
+            return await count.ExecuteScalarAsync() is 0L;
+        }, s_patience);
+        Assert.Empty(receiver.Wrong);
+        Assert.Equal(Keys * OfEach, receiver.Count);
+    }
+
+    private static Task ArrivedAsync(OrderedReceiver receiver, int count) =>
+        Wait.UntilAsync($"{count} have arrived in order", () => receiver.Count >= count || receiver.Wrong.Count > 0, s_patience);
+
+    /// <summary>One number of each subject after the other, each batch when the one before is accepted.</summary>
+    private static async Task PublishAsync(HttpClient api)
+    {
+        for (var number = 0; number < OfEach; number++)
+        {
+            var events = string.Join(',', Enumerable.Range(0, Keys)
+                .Select(key => $$"""{"type":"load.ordered","subject":"key-{{key}}","data":{{number}}}"""));
+            await PostAsync(api, "/events/batch", HttpStatusCode.Accepted, $"batch-{number}", $$"""{"events":[{{events}}]}""");
+        }
+    }
+
+    /// <summary>Repeats it, as the same request, until it is answered as expected.</summary>
+    private static Task PostAsync(HttpClient api, string path, HttpStatusCode expected, string key, string body) =>
+        Wait.UntilAsync($"{key} is accepted", async () =>
+        {
+            using var request = new HttpRequestMessage(HttpMethod.Post, path)
+            {
+                Content = new StringContent(body, Encoding.UTF8, "application/json"),
+                Headers = { { "Idempotency-Key", key } },
+            };
+            try
+            {
+                using var response = await api.SendAsync(request, TestContext.Current.CancellationToken);
+                return response.StatusCode == expected;
+            }
+            catch (HttpRequestException)
+            {
+                return false;
+            }
+        }, s_patience);
+}
+
+public sealed class OrderingCrashOnPostgresTests() : OrderingCrashTests(kafka: false);
+
+public sealed class OrderingCrashOnKafkaTests : OrderingCrashTests
+{
+    public OrderingCrashOnKafkaTests() : base(kafka: true) => KafkaServer.SkipIfMissing();
+}
