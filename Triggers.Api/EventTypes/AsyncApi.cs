@@ -22,7 +22,9 @@ internal static class AsyncApi
     /// <summary>Answers <c>GET /asyncapi.json</c>.</summary>
     public static async Task<Ok<RawJson>> GetAsync(Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
-        var tenant = await db.Tenants.FirstAsync(t => t.Id == caller.TenantId, cancellationToken);
+        // Warming up asks for a tenant that there is not.
+        var tenant = await db.Tenants.FirstOrDefaultAsync(t => t.Id == caller.TenantId, cancellationToken)
+            ?? throw ApiException.NotFound("tenant");
         var length = await db.EventTypes.Where(t => t.TenantId == caller.TenantId)
             .SumAsync(t => (t.Example ?? "").Length
                 + db.EventTypeVersions.Where(v => v.EventTypeId == t.Id && v.Version == t.Version).Sum(v => v.Schema.Length),
