@@ -1,6 +1,5 @@
 using Npgsql;
 using NpgsqlTypes;
-using Triggers.Core.Subscriptions;
 
 namespace Triggers.Core.State;
 
@@ -234,7 +233,7 @@ public static class Inboxes
         return command;
     }
 
-    /// <summary>The condition on <c>e.type</c> that <see cref="EventTypePattern"/> is.</summary>
+    /// <summary>The condition on <c>e.type</c> that <c>EventTypePattern</c> is.</summary>
     private static string Wants(string[] types) =>
         types.Length == 0 || types.Contains("*") ? "true"
             : "(e.type = ANY (@exact) OR EXISTS ("
