@@ -42,6 +42,12 @@ internal sealed class CapOptions
     [Range(0, 20, ErrorMessage = "Limits:HeadersPerSubscription must be between 0 and 20.")]
     public int HeadersPerSubscription { get; set; } = 20;
 
+    /// <summary>
+    /// How far ahead an event's <c>deliverAt</c> may be. The day of an event that waits is kept, whatever <c>Retention</c> says.
+    /// </summary>
+    [Range(typeof(TimeSpan), "00:01:00", "366.00:00:00", ErrorMessage = "Limits:DeliverAhead must be between 1 minute and 366 days.")]
+    public TimeSpan DeliverAhead { get; set; } = TimeSpan.FromDays(90);
+
     /// <summary>Requests of a tenant that wait at the inbox at once, in each process.</summary>
     [Range(1, int.MaxValue, ErrorMessage = "Limits:WaitingRequestsPerTenant must be at least 1.")]
     public int WaitingRequestsPerTenant { get; set; } = 100;

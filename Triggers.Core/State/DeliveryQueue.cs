@@ -25,6 +25,12 @@ public sealed record NewDelivery(Guid TenantId, Guid Id, Guid EventId, Guid Subs
     /// <summary>Of those of a subscription with the same key only the first is due; null: in no order.</summary>
     public string? OrderKey { get; init; }
 
+    /// <summary>When it is due; null, or what has passed: at once.</summary>
+    public DateTimeOffset? DeliverAt { get; init; }
+
+    /// <summary>From when on it is not sent; null: it does not expire.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+
     /// <summary>Whether it is claimed as it is written, because its attempt starts right after the commit.</summary>
     public bool Claimed { get; init; }
 }
@@ -35,7 +41,7 @@ public sealed record NewDelivery(Guid TenantId, Guid Id, Guid EventId, Guid Subs
 /// </summary>
 public static class DeliveryQueue
 {
-    /// <summary>Deliveries are to be made, at once.</summary>
+    /// <summary>Deliveries are to be made, at once or at their time.</summary>
     /// <param name="deliveries">Any number.</param>
     /// <param name="worker">Who has those that are claimed; 0 where none are.</param>
     /// <param name="lease">For how long.</param>
@@ -48,11 +54,12 @@ public static class DeliveryQueue
         var command = new NpgsqlBatchCommand(
             $"""
             INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, claim, claimed_by, next_attempt_at, data_bytes,
-                is_replay, replay_of, test)
+                is_replay, replay_of, test, expires_at)
             SELECT tenant_id, id, event_id, subscription_id, claimed::int, CASE WHEN claimed THEN @worker END,
-                clock_timestamp() + CASE WHEN claimed THEN @lease ELSE interval '0' END, {lookedUp}, is_replay, replay_of, test
-            FROM unnest(@tenants, @ids, @events, @subscriptions, @claimed, @bytes, @replays, @replayed, @tests)
-                AS d (tenant_id, id, event_id, subscription_id, claimed, data_bytes, is_replay, replay_of, test)
+                greatest(deliver_at, clock_timestamp() + CASE WHEN claimed THEN @lease ELSE interval '0' END),
+                {lookedUp}, is_replay, replay_of, test, expires_at
+            FROM unnest(@tenants, @ids, @events, @subscriptions, @claimed, @bytes, @replays, @replayed, @tests, @due, @expiries)
+                AS d (tenant_id, id, event_id, subscription_id, claimed, data_bytes, is_replay, replay_of, test, deliver_at, expires_at)
             """);
         var parameters = command.Parameters;
         parameters.AddColumn("tenants", NpgsqlDbType.Uuid, deliveries, d => d.TenantId);
@@ -64,6 +71,8 @@ public static class DeliveryQueue
         parameters.AddColumn("replays", NpgsqlDbType.Boolean, deliveries, d => d.IsReplay);
         parameters.AddColumn("replayed", NpgsqlDbType.Uuid, deliveries, d => d.ReplayOf);
         parameters.AddColumn("tests", NpgsqlDbType.Boolean, deliveries, d => d.Test);
+        parameters.AddColumn("due", NpgsqlDbType.TimestampTz, deliveries, d => d.DeliverAt?.UtcDateTime);
+        parameters.AddColumn("expiries", NpgsqlDbType.TimestampTz, deliveries, d => d.ExpiresAt?.UtcDateTime);
         parameters.Add(new("worker", NpgsqlDbType.Integer) { Value = worker });
         parameters.Add(new("lease", NpgsqlDbType.Interval) { Value = lease });
         return command;
@@ -181,9 +190,13 @@ public static class DeliveryQueue
         FROM delivery_queue WHERE test GROUP BY subscription_id
         """;
 
+    /// <summary>Whether a delivery of the queue is put off, and not scheduled.</summary>
+    public const string WasTried = "claim > 0";
+
     /// <summary>
     /// Makes deliveries due that are scheduled for later, and answers how many. What somebody works on at this moment is not waited for:
-    /// it is being sent, or has just been. Nor is what waits in order: its turn comes.
+    /// it is being sent, or has just been. Nor is what waits in order: its turn comes. Of a subscription's, those that were never tried
+    /// keep the time that their events are scheduled for.
     /// </summary>
     /// <param name="tenantId">Whose they are.</param>
     /// <param name="id">One delivery; null for those of a subscription.</param>
@@ -191,7 +204,7 @@ public static class DeliveryQueue
     /// <param name="most">The most at once.</param>
     public static NpgsqlBatchCommand SendNow(Guid tenantId, Guid? id, Guid? subscriptionId, int most)
     {
-        var which = id is null ? "subscription_id = @id" : "id = @id";
+        var which = id is null ? $"subscription_id = @id AND {WasTried}" : "id = @id";
         return new NpgsqlBatchCommand(
             $"""
             WITH later AS MATERIALIZED (
