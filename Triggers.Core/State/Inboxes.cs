@@ -140,7 +140,7 @@ public static class Inboxes
     public static NpgsqlBatchCommand NextDue(Guid inbox) => new(
         """
         SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp())::float8
-        FROM delivery_queue WHERE subscription_id = @inbox AND NOT test
+        FROM delivery_queue WHERE subscription_id = @inbox AND NOT test AND (expires_at IS NULL OR expires_at > now())
         """)
     {
         Parameters = { new("inbox", inbox) },

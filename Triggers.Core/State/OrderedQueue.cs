@@ -88,15 +88,15 @@ public static class OrderedQueue
         var command = new NpgsqlBatchCommand(
             """
             WITH placed AS MATERIALIZED (
-                SELECT d.*, nextval('delivery_order') AS position,
-                    row_number() OVER (PARTITION BY d.subscription_id, d.order_key ORDER BY d.ord) > 1
+                SELECT d.*, nextval('delivery_order') AS position FROM (
+                    SELECT d.*, row_number() OVER (PARTITION BY d.subscription_id, d.order_key ORDER BY d.ord) > 1
                         OR EXISTS (
                             SELECT FROM delivery_queue q WHERE q.subscription_id = d.subscription_id AND q.order_key = d.order_key)
                         OR EXISTS (SELECT FROM held_keys h WHERE h.subscription_id = d.subscription_id AND h.order_key = d.order_key)
                         AS waits
-                FROM unnest(@tenants, @ids, @subscriptions, @claims, @keys) WITH ORDINALITY
-                    AS d (tenant_id, id, subscription_id, claim, order_key, ord)
-                ORDER BY d.ord
+                    FROM unnest(@tenants, @ids, @subscriptions, @claims, @keys) WITH ORDINALITY
+                        AS d (tenant_id, id, subscription_id, claim, order_key, ord)
+                    ORDER BY d.ord) d
             ),
             joined AS (
                 UPDATE delivery_queue q SET order_key = p.order_key, position = p.position, claimed_by = NULL,
