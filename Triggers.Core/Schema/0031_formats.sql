@@ -1,10 +1,9 @@
--- What a subscription's requests say of an event: a format, or a transformation of its own, as JSON, encrypted by the services. The
+-- What a subscription's requests say of an event: a format, or a transformation of the envelope, as JSON, encrypted by the services. The
 -- version before sends the envelope.
 ALTER TABLE subscriptions
     ADD COLUMN format text NOT NULL DEFAULT 'envelope'
         CHECK (format IN ('envelope', 'data', 'cloudevents', 'cloudevents_binary')),
-    ADD COLUMN transformation text,
-    ADD CONSTRAINT subscriptions_one_format CHECK (transformation IS NULL OR format = 'envelope');
+    ADD COLUMN transformation text;
 
 CREATE OR REPLACE TRIGGER subscriptions_revision_bump BEFORE UPDATE ON subscriptions
     FOR EACH ROW WHEN (
