@@ -84,6 +84,7 @@ internal static class SubscriptionsApi
         EnsureToCome(body.ExpiresAt, time);
         EnsureFits(body.NewClientCertificate, body.Url, time);
         EnsureWithin(caps, body.EventTypes.Length, body.Headers?.Count ?? 0);
+        var batch = BatchingOf(body.Batch, caps);
         var enabled = body.Enabled ?? true;
         string[] types = body.Signatures is { } asked ? [.. asked.Distinct()]
             : [body.Secret is null ? SigningSecrets.Symmetric : SigningSecrets.TypeOf(body.Secret)];
@@ -108,6 +109,8 @@ internal static class SubscriptionsApi
             RateRequests = body.RateLimit?.Requests,
             RateSeconds = RateSeconds(body.RateLimit),
             Concurrency = body.Concurrency,
+            BatchMax = batch?.Max,
+            BatchWait = batch?.Wait,
             ExpiresAt = body.ExpiresAt,
             Enabled = enabled,
             DisabledReason = enabled ? null : DisabledByRequest,
@@ -178,6 +181,7 @@ internal static class SubscriptionsApi
             body.Headers?.ToDictionary(h => h.Key, h => h.Value is null ? null : protector.Protect(h.Value)) ?? []);
         var authentication = Kept(body.NewAuthentication, protector);
         EnsureFits(body.NewClientCertificate, body.Url, time);
+        var batch = BatchingOf(body.Batch, caps.Value);
         var certificate = body.NewClientCertificate is { } brought ? protector.Protect(brought) : null;
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
         // One statement, so that two changes at once, or a receiver's 410 in between, can't undo each other's parts.
@@ -200,6 +204,8 @@ internal static class SubscriptionsApi
                 rate_requests = CASE WHEN {body.HasRateLimit} THEN {body.RateLimit?.Requests}::int ELSE rate_requests END,
                 rate_seconds = CASE WHEN {body.HasRateLimit} THEN {RateSeconds(body.RateLimit)}::int ELSE rate_seconds END,
                 concurrency = CASE WHEN {body.HasConcurrency} THEN {body.Concurrency}::int ELSE concurrency END,
+                batch_max = CASE WHEN {body.HasBatch} THEN {batch?.Max}::int ELSE batch_max END,
+                batch_wait = CASE WHEN {body.HasBatch} THEN {batch?.Wait}::interval ELSE batch_wait END,
                 authentication = CASE WHEN {body.RemovesAuthentication} THEN NULL ELSE coalesce({authentication}::text, authentication) END,
                 ordering = coalesce({(body.Ordering is { } ordering ? SnakeCase<Ordering>.Of(ordering) : null)}::text, ordering),
                 failing_head = coalesce({(body.FailingHead is { } head ? SnakeCase<FailingHead>.Of(head) : null)}::text, failing_head),
@@ -339,6 +345,9 @@ internal static class SubscriptionsApi
         if (url is not null && !IsSecure(url))
             throw ApiException.Invalid("/clientCertificate", CertificateNeedsHttps);
     }
+
+    private static Batching? BatchingOf(BatchBody? batch, CapOptions caps) => batch is null || batch.Max <= caps.EventsPerBatch
+        ? batch?.ToBatching() : throw ApiException.Invalid("/batch/max", $"Must be at most {caps.EventsPerBatch}.");
 
     public static bool IsSecure(string url) => url.StartsWith("https://", StringComparison.OrdinalIgnoreCase);
 

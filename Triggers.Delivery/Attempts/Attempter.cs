@@ -42,6 +42,11 @@ internal sealed partial class Attempter(
     /// <param name="known">Its event, where it has been read; otherwise that is read now.</param>
     public void Start(DueDelivery delivery, Lanes lanes, StoredEvent? known = null)
     {
+        if (known is null && subscribers.Find(delivery.SubscriptionId) is { Batch: not null })
+        {
+            Start([delivery], lanes);
+            return;
+        }
         Interlocked.Increment(ref _inFlight);
         completions.Hold(delivery.Id, delivery.Claim);
         var share = known is null ? payloads.Hold(delivery.TenantId, delivery.EventId, delivery.DataBytes)
@@ -196,11 +201,7 @@ internal sealed partial class Attempter(
 
         // Before the attempt is there to be read, by who waits for it.
         if (result.Certificate is { } certificate)
-        {
-            await using var batch = dataSource.Pool.CreateBatch();
-            batch.BatchCommands.Add(ReceiverCertificates.Keep(certificate));
-            await batch.ExecuteNonQueryAsync();
-        }
+            await KeepAsync(certificate);
         var policy = subscriber.Retry is { } own ? options.Value.Retry.With(own) : options.Value.Retry;
         var transition = RetrySchedule.After(
             policy, number, result.Outcome, result.StatusCode, result.RetryAfter,
@@ -228,6 +229,13 @@ internal sealed partial class Attempter(
         var traceParent = activity is { Recorded: true } && transition.Status == DeliveryStatus.Pending ? activity.Id : null;
         // A test asks how it is now, and has its answer.
         return Completed(delivery, transition, made, traceParent, started, delivery.Test ? null : subscriber.Revision);
+    }
+
+    private async Task KeepAsync(ReceiverCertificate certificate)
+    {
+        await using var batch = dataSource.Pool.CreateBatch();
+        batch.BatchCommands.Add(ReceiverCertificates.Keep(certificate));
+        await batch.ExecuteNonQueryAsync();
     }
 
     /// <summary>What an attempt says of how much its receiver stands, which counts before the next one starts.</summary>

@@ -55,7 +55,7 @@ internal sealed class Projection(
 
             void Add(Subscriber subscriber, StoredEvent e, int dataBytes)
             {
-                if (matches.First is not null && !subscriber.IsInbox && dataBytes <= LoggedEvent.MaxCarriedBytes)
+                if (matches.First is not null && !subscriber.IsInbox && subscriber.Batch is null && dataBytes <= LoggedEvent.MaxCarriedBytes)
                     matches.AddWaiting(subscriber, e, dataBytes);
                 else
                     matches.Add(subscriber, e.Id, dataBytes);
@@ -98,7 +98,8 @@ internal sealed class Projection(
         var results = matches.First?.Close() ?? [];
         var settled = matches.Started.Where(d => results.ContainsKey(d.Id)).Select(d => AsNew(d, results[d.Id])).ToList();
         var left = matches.Left;
-        List<NewDelivery> queued = [.. matches.Started.Where(d => !results.ContainsKey(d.Id)), .. left, .. matches.Pulled];
+        List<NewDelivery> queued =
+            [.. matches.Started.Where(d => !results.ContainsKey(d.Id)), .. left, .. matches.Gathered, .. matches.Pulled];
         await using var batch = new NpgsqlBatch(transaction.Connection);
         foreach (var command in completions.Write(settled))
             batch.BatchCommands.Add(command);
@@ -139,7 +140,9 @@ internal sealed class Projection(
         }
         foreach (var lane in left.Select(d => d.SubscriptionId).Concat(due).Distinct())
             lanes.DueIn(lane, TimeSpan.Zero);
-        if (left.Count + due.Count > 0)
+        foreach (var lane in matches.Gathered.Concat(matches.InOrder.Where(d => d.Gathers is not null)).GroupBy(d => d.SubscriptionId))
+            lanes.Gather(lane.Key, lane.Count(), lane.First().Gathers!.Value);
+        if (left.Count + due.Count + matches.Gathered.Count > 0)
             wakeups.Dispatch.Set();
         if (matches.Deferred.Count > 0)
             wakeups.FanOuts.Set();
@@ -208,6 +211,9 @@ internal sealed class Matches(FirstAttempts? first = null)
     /// <summary>Deliveries of which only the first of a key is due, in the order of the log.</summary>
     public List<NewDelivery> InOrder { get; } = [];
 
+    /// <summary>Deliveries that wait for others to go with, in one request.</summary>
+    public List<NewDelivery> Gathered { get; } = [];
+
     /// <summary>Deliveries that wait in inboxes.</summary>
     public List<NewDelivery> Pulled { get; } = [];
 
@@ -218,7 +224,7 @@ internal sealed class Matches(FirstAttempts? first = null)
     public bool IsLeftDue => _later.Count > 0 || InOrder.Count > 0 && Started.Count == 0 && Waiting.Count == 0;
 
     /// <summary>How many deliveries there are.</summary>
-    public int Count => Started.Count + Waiting.Count + _later.Count + InOrder.Count + Pulled.Count;
+    public int Count => Started.Count + Waiting.Count + _later.Count + InOrder.Count + Gathered.Count + Pulled.Count;
 
     /// <summary>Whether so many more are too many. A tenant that has few so far always has room for a few.</summary>
     public bool IsFullWith(Guid tenantId, int more) =>
@@ -226,7 +232,7 @@ internal sealed class Matches(FirstAttempts? first = null)
 
     /// <summary>A delivery that is left to the claims, or to whoever receives it.</summary>
     public void Add(Subscriber subscriber, Guid eventId, int dataBytes) =>
-        (subscriber.IsInbox ? Pulled : _later).Add(New(subscriber, eventId, dataBytes));
+        (subscriber.IsInbox ? Pulled : subscriber.Batch is null ? _later : Gathered).Add(New(subscriber, eventId, dataBytes));
 
     /// <summary>A delivery that waits for all before it of its key.</summary>
     public void AddInOrder(Subscriber subscriber, Guid eventId, int dataBytes, string key) =>
@@ -238,6 +244,10 @@ internal sealed class Matches(FirstAttempts? first = null)
     private NewDelivery New(Subscriber subscriber, Guid eventId, int dataBytes)
     {
         _ofTenants[subscriber.TenantId] = _ofTenants.GetValueOrDefault(subscriber.TenantId) + 1;
-        return new NewDelivery(subscriber.TenantId, TypeId.NewGuid(), eventId, subscriber.Id) { DataBytes = dataBytes };
+        return new NewDelivery(subscriber.TenantId, TypeId.NewGuid(), eventId, subscriber.Id)
+        {
+            DataBytes = dataBytes,
+            Gathers = subscriber.Batch?.Wait,
+        };
     }
 }
