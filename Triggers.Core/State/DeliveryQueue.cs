@@ -173,7 +173,8 @@ public static class DeliveryQueue
     /// Takes a batch of each lane that has one: what is due or waits for others, and behind the first of a key what waits for that, as much
     /// as may go in one request. It is taken when the first of it is due, or there is as much as may go together. Answers the columns of
     /// <see cref="Claim"/> and whether another of its key goes before it, in the order of the batch; and of each lane of which anything was
-    /// seen the subscription, how much of it still waits in place of the retry count, and last in how many seconds to ask again, if at all.
+    /// seen the subscription, how much of it still waits (deliveries in place of the retry count, and bytes), and last in how many seconds to
+    /// ask again, if at all.
     /// </summary>
     /// <remarks>It waits for no row that somebody else has: what comes behind such a one of its key does not go either.</remarks>
     /// <param name="lanes">Subscriptions, each once.</param>
@@ -231,7 +232,8 @@ public static class DeliveryQueue
                 WINDOW batch AS (PARTITION BY f.lane ORDER BY f.due_at, f.head, f.position)
             ),
             seen AS MATERIALIZED (
-                SELECT lane, count(*) AS seen, min(due_at) AS due_at, count(*) >= min(most) OR NOT bool_and(fits) AS is_full
+                SELECT lane, count(*) AS seen, sum(data_bytes) AS bytes, min(due_at) AS due_at,
+                    count(*) >= min(most) OR NOT bool_and(fits) AS is_full
                 FROM placed GROUP BY lane
             ),
             claimed AS (
@@ -245,7 +247,8 @@ public static class DeliveryQueue
             SELECT *, NULL::float8 FROM claimed
             UNION ALL
             SELECT NULL::uuid, NULL::uuid, NULL::uuid, lane, NULL::int, CASE WHEN is_full OR due_at <= now() THEN 0 ELSE seen END::int,
-                NULL::boolean, NULL::uuid, NULL::boolean, NULL, NULL::int, NULL::boolean, NULL, NULL::boolean, 0,
+                NULL::boolean, NULL::uuid, NULL::boolean, NULL,
+                CASE WHEN is_full OR due_at <= now() THEN 0 ELSE least(bytes, 2147483647) END::int, NULL::boolean, NULL, NULL::boolean, 0,
                 CASE WHEN is_full THEN 0 WHEN due_at > now() THEN extract(epoch FROM due_at - now()) END::float8
             FROM seen
             ORDER BY place

@@ -180,7 +180,7 @@ internal sealed class Dispatcher(
         int[] batched = [.. byBatches[true]];
         int[] others = [.. byBatches[false]];
         var taken = batched.ToDictionary(
-            i => request.Lanes[i], _ => (Batch: new List<DueDelivery>(), Gathered: 0, AskIn: (TimeSpan?)null));
+            i => request.Lanes[i], _ => (Batch: new List<DueDelivery>(), Gathered: (0, 0L), AskIn: (TimeSpan?)null));
         var failed = true;
         try
         {
@@ -199,7 +199,7 @@ internal sealed class Dispatcher(
                     {
                         taken[lane] = taken[lane] with
                         {
-                            Gathered = reader.GetInt32(5),
+                            Gathered = (reader.GetInt32(5), reader.GetInt32(10)),
                             AskIn = reader.IsDBNull(15) ? null : TimeSpan.FromSeconds(reader.GetDouble(15)),
                         };
                         continue;

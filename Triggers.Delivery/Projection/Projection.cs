@@ -141,7 +141,8 @@ internal sealed class Projection(
         foreach (var lane in left.Select(d => d.SubscriptionId).Concat(due).Distinct())
             lanes.DueIn(lane, TimeSpan.Zero);
         foreach (var lane in matches.Gathered.Concat(matches.InOrder.Where(d => d.Gathers is not null)).GroupBy(d => d.SubscriptionId))
-            lanes.Gather(lane.Key, lane.Count(), lane.First().Gathers!.Value);
+            lanes.Gather(
+                lane.Key, lane.Count(), lane.Sum(d => (long)(d.DataBytes ?? 0)), options.Value.BatchBytes, lane.First().Gathers!.Value);
         if (left.Count + due.Count + matches.Gathered.Count > 0)
             wakeups.Dispatch.Set();
         if (matches.Deferred.Count > 0)

@@ -47,6 +47,9 @@ internal sealed class Lane(Guid subscriptionId, double limit)
     /// <summary>How many wait for others to go with, as far as this process knows.</summary>
     public int Gathered { get; set; }
 
+    /// <summary>Data of those.</summary>
+    public long GatheredBytes { get; set; }
+
     /// <summary>Which claim asked for it last.</summary>
     public long AskedBy { get; set; }
 }
@@ -127,13 +130,19 @@ internal sealed class Lanes(
     }
 
     /// <summary>So many more wait for others to go with: until there are enough of them, or it takes too long.</summary>
-    public void Gather(Guid subscriptionId, int deliveries, TimeSpan wait)
+    /// <param name="subscriptionId">The lane.</param>
+    /// <param name="deliveries">How many.</param>
+    /// <param name="bytes">Data of them.</param>
+    /// <param name="room">The most data of a batch.</param>
+    /// <param name="wait">How long they wait at most.</param>
+    public void Gather(Guid subscriptionId, int deliveries, long bytes, long room, TimeSpan wait)
     {
         lock (_lock)
         {
             var lane = Get(subscriptionId);
             lane.Gathered += deliveries;
-            if (lane.Gathered >= batchOf?.Invoke(subscriptionId)?.Max)
+            lane.GatheredBytes += bytes;
+            if (lane.Gathered >= batchOf?.Invoke(subscriptionId)?.Max || lane.GatheredBytes >= room)
                 wait = TimeSpan.Zero;
         }
         DueIn(subscriptionId, wait);
@@ -203,7 +212,7 @@ internal sealed class Lanes(
                     permits.IsBusy = true;
                 }
                 most -= batch is null ? free : Math.Min(batch.Max, most);
-                lane.Gathered = 0;
+                (lane.Gathered, lane.GatheredBytes) = (0, 0);
                 asked.Add(lane);
                 places.Add(free);
                 batches.Add(batch);
@@ -243,9 +252,9 @@ internal sealed class Lanes(
     /// <param name="subscriptionId">The lane.</param>
     /// <param name="bytes">Data of the batch; null: there was none to be taken yet.</param>
     /// <param name="room">The most data of a batch: only where there is so much room is one claimed.</param>
-    /// <param name="gathered">How many wait for others still.</param>
+    /// <param name="gathered">How many wait for others still, and their data.</param>
     /// <param name="askIn">When to ask again; null when told.</param>
-    public void ClaimedBatch(Guid subscriptionId, long? bytes, long room, int gathered, TimeSpan? askIn)
+    public void ClaimedBatch(Guid subscriptionId, long? bytes, long room, (int Deliveries, long Bytes) gathered, TimeSpan? askIn)
     {
         lock (_lock)
         {
@@ -253,7 +262,8 @@ internal sealed class Lanes(
             lane.Busy -= bytes is null ? 1 : 0;
             lane.Bytes += bytes ?? 0;
             lane.NextBytes = room;
-            lane.Gathered += gathered;
+            lane.Gathered += gathered.Deliveries;
+            lane.GatheredBytes += gathered.Bytes;
             EndClaim(lane, bytes is null ? 1 : 0, hasMore: askIn == TimeSpan.Zero);
         }
         if (askIn is { } wait)
