@@ -90,7 +90,7 @@ internal static class DeliveryTraces
     {
         if (!Source.HasListeners())
             return null;
-        var links = batch.Payloads.Select(p => p.Event.TraceParent).Concat(batch.Deliveries.Select(d => d.LastTraceParent)).Distinct()
+        var links = batch.Messages.Select(m => m.Event.TraceParent).Concat(batch.Deliveries.Select(d => d.LastTraceParent)).Distinct()
             .Select(parent => ActivityContext.TryParse(parent, null, isRemote: true, out var context) ? context : default)
             .Where(context => context != default).Take(MaxLinks).Select(context => new ActivityLink(context)).ToArray();
         var activity = Source.StartActivity("POST webhook", ActivityKind.Client, default(ActivityContext), links: links);

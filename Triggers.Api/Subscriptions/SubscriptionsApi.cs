@@ -85,6 +85,8 @@ internal static class SubscriptionsApi
         EnsureFits(body.NewClientCertificate, body.Url, time);
         EnsureWithin(caps, body.EventTypes.Length, body.Headers?.Count ?? 0);
         var batch = BatchingOf(body.Batch, caps);
+        if (batch is not null)
+            EnsureGoesInBatches(body.Format, "/batch");
         var enabled = body.Enabled ?? true;
         string[] types = body.Signatures is { } asked ? [.. asked.Distinct()]
             : [body.Secret is null ? SigningSecrets.Symmetric : SigningSecrets.TypeOf(body.Secret)];
@@ -102,6 +104,7 @@ internal static class SubscriptionsApi
             Secrets = [.. secrets.Select(secret => SigningSecrets.Keep(secret, protector))],
             Authentication = Kept(body.NewAuthentication, protector),
             ClientCertificate = body.NewClientCertificate is { } certificate ? protector.Protect(certificate) : null,
+            Format = body.Format ?? WebhookFormat.Envelope,
             Retry = body.Retry?.ToPolicy(),
             Ordering = body.Ordering ?? Ordering.None,
             FailingHead = body.FailingHead ?? FailingHead.Block,
@@ -198,6 +201,8 @@ internal static class SubscriptionsApi
                         WHERE NOT {body.RemovesHeaders} AND lower(key) NOT IN (SELECT lower(key) FROM jsonb_each({headers}::jsonb))
                         UNION ALL SELECT key, value FROM jsonb_each({headers}::jsonb) WHERE value <> 'null'
                     ) AS merged (name, value)),
+                format = CASE WHEN {body.HasFormat} THEN {SnakeCase<WebhookFormat>.Of(body.Format ?? WebhookFormat.Envelope)}::text
+                    ELSE format END,
                 retry = CASE WHEN {body.RemovesRetry} THEN NULL WHEN {body.RetryPatch}::jsonb IS NULL THEN retry
                     ELSE nullif(
                         jsonb_strip_nulls(coalesce(retry, jsonb_build_object()) || {body.RetryPatch}::jsonb), jsonb_build_object()) END,
@@ -236,6 +241,8 @@ internal static class SubscriptionsApi
         }
         if (subscription.ClientCertificate is not null && !IsSecure(subscription.Url))
             throw ApiException.Invalid(body.Url is null ? "/clientCertificate" : "/url", CertificateNeedsHttps);
+        if (subscription.BatchMax is not null)
+            EnsureGoesInBatches(subscription.Format, body.HasBatch ? "/batch" : "/format");
         // What failed before says nothing of another address, or of what somebody has mended and enabled again.
         if (body.Url is not null || body.Enabled is true)
             await ApplyAsync(db, CircuitChanges.CloseByRequest(caller.TenantId, key), cancellationToken);
@@ -344,6 +351,12 @@ internal static class SubscriptionsApi
             throw ApiException.Invalid("/clientCertificate", "Has expired.");
         if (url is not null && !IsSecure(url))
             throw ApiException.Invalid("/clientCertificate", CertificateNeedsHttps);
+    }
+
+    private static void EnsureGoesInBatches(WebhookFormat? format, string pointer)
+    {
+        if (format == WebhookFormat.CloudeventsBinary)
+            throw ApiException.Invalid(pointer, "Events in the format cloudevents_binary can't go in one request with others.");
     }
 
     private static Batching? BatchingOf(BatchBody? batch, CapOptions caps) => batch is null || batch.Max <= caps.EventsPerBatch

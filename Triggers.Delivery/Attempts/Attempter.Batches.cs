@@ -4,6 +4,7 @@ using Microsoft.Extensions.Logging;
 using Triggers.Core;
 using Triggers.Core.Retries;
 using Triggers.Core.State;
+using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Completion;
 using Triggers.Delivery.Subscriptions;
@@ -103,31 +104,31 @@ internal sealed partial class Attempter
             >= options.Value.Lease)
             return [];
         var gone = new List<Completed>();
-        if (await ReadAsync(claimed, gone) is not { Deliveries.Count: > 0 } batch)
+        if (await ReadAsync(claimed, subscriber, gone) is not { } batch)
             return gone;
         using var activity = DeliveryTraces.StartBatch(batch, subscriber.Url);
         return [.. await SendAsync(batch, lanes, signed, subscriber, activity), .. gone];
     }
 
     /// <summary>The body is kept until it is answered: what a lane has in memory is bounded as long.</summary>
-    private async Task<Batch> ReadAsync(IReadOnlyList<DueDelivery> claimed, List<Completed> gone)
+    private async Task<Batch?> ReadAsync(IReadOnlyList<DueDelivery> claimed, Subscriber subscriber, List<Completed> gone)
     {
-        var shares = claimed.Select(d => payloads.Hold(d.TenantId, d.EventId, d.DataBytes)).ToArray();
+        var shares = claimed.Select(d => payloads.Hold(d.TenantId, d.EventId, d.DataBytes, subscriber.Format)).ToArray();
         try
         {
-            var (deliveries, read) = (new List<DueDelivery>(claimed.Count), new List<Payload>(claimed.Count));
+            var (deliveries, messages) = (new List<DueDelivery>(claimed.Count), new List<WebhookMessage>(claimed.Count));
             foreach (var (delivery, share) in claimed.Zip(shares))
             {
-                if (await share.ReadAsync(_abort.Token) is { } payload)
+                if (await share.ReadAsync(_abort.Token) is { } message)
                 {
                     deliveries.Add(delivery);
-                    read.Add(payload);
+                    messages.Add(message);
                     continue;
                 }
                 Log.EventIsGone(logger, TypeId.Format(TypeId.Delivery, delivery.Id), TypeId.Format(TypeId.Event, delivery.EventId));
                 gone.Add(WithoutAttempt(delivery, Transition.Cancelled()));
             }
-            return new Batch(deliveries, read);
+            return deliveries.Count == 0 ? null : new Batch(deliveries, messages);
         }
         finally
         {

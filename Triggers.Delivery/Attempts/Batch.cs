@@ -1,59 +1,55 @@
+using System.Net.Http.Headers;
 using System.Security.Cryptography;
-using Triggers.Core;
+using Triggers.Core.State;
+using Triggers.Core.Subscriptions;
 
 namespace Triggers.Delivery.Attempts;
 
-/// <summary>Deliveries to a subscription that go in one request: what is sent is an array of what each would be sent as.</summary>
-internal sealed class Batch
+/// <summary>Deliveries to a subscription that go in one request.</summary>
+/// <param name="Deliveries">In the order in which their events are sent.</param>
+/// <param name="Messages">What each would be sent as if it went alone, in the same order.</param>
+internal sealed record Batch(IReadOnlyList<DueDelivery> Deliveries, IReadOnlyList<WebhookMessage> Messages)
 {
-    /// <param name="deliveries">At least one.</param>
-    /// <param name="payloads">Their events, in the same order.</param>
-    public Batch(IReadOnlyList<DueDelivery> deliveries, IReadOnlyList<Payload> payloads)
-    {
-        Deliveries = deliveries;
-        Payloads = payloads;
-        Id = IdOf(payloads.Select(p => p.Event.Id));
-        using var body = new MemoryStream(payloads.Sum(p => p.Body.Length + 1) + 1);
-        foreach (var payload in payloads)
-        {
-            body.WriteByte((byte)(body.Length == 0 ? '[' : ','));
-            body.Write(payload.Body);
-        }
-        body.WriteByte((byte)']');
-        Body = body.ToArray();
-    }
-
-    public IReadOnlyList<DueDelivery> Deliveries { get; }
-
-    public IReadOnlyList<Payload> Payloads { get; }
+    private const string CloudEvents = "application/cloudevents+json";
+    private static readonly MediaTypeHeaderValue s_json = new("application/json");
+    private static readonly MediaTypeHeaderValue s_cloudEvents = new("application/cloudevents-batch+json");
 
     /// <summary>The same for the same events in the same order, so that a receiver knows a batch that it has had.</summary>
-    public Guid Id { get; }
+    public Guid Id { get; } = IdOf(Messages.Select(m => m.Event));
 
-    /// <summary>The exact bytes of the request.</summary>
-    public byte[] Body { get; }
+    /// <summary>The array of them.</summary>
+    public WebhookMessage Message { get; } = Join(Messages);
+
+    private static WebhookMessage Join(IReadOnlyList<WebhookMessage> messages)
+    {
+        // An event that can't be sent has its batches halved until it is alone, as if the receiver had refused it.
+        var problem = messages.Select(m => m.Problem ?? (IsJson(m.ContentType?.MediaType) ? null : "What is not JSON can't go in a batch."))
+            .FirstOrDefault(p => p is not null);
+        using var body = new MemoryStream(messages.Sum(m => m.Body.Length + 1) + 1);
+        foreach (var message in messages)
+        {
+            body.WriteByte((byte)(body.Length == 0 ? '[' : ','));
+            body.Write(message.Body);
+        }
+        body.WriteByte((byte)']');
+        return new WebhookMessage(messages[0].Event, body.ToArray())
+        {
+            ContentType = messages[0].ContentType?.MediaType == CloudEvents ? s_cloudEvents : s_json,
+            Problem = problem,
+        };
+    }
+
+    private static bool IsJson(string? mediaType) =>
+        mediaType is "application/json" || mediaType?.EndsWith("+json", StringComparison.OrdinalIgnoreCase) is true;
 
     /// <summary>A UUIDv7 of the time of the first event, whose rest is a hash of all of them.</summary>
-    private static Guid IdOf(IEnumerable<Guid> events)
+    private static Guid IdOf(IEnumerable<StoredEvent> events)
     {
-        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        Span<byte> id = stackalloc byte[16];
-        Span<byte> first = stackalloc byte[6];
-        first.Clear();
-        var isFirst = true;
-        foreach (var e in events)
-        {
-            e.TryWriteBytes(id, bigEndian: true, out _);
-            if (isFirst)
-                id[..6].CopyTo(first);
-            isFirst = false;
-            hash.AppendData(id);
-        }
-        Span<byte> digest = stackalloc byte[32];
-        hash.GetHashAndReset(digest);
-        first.CopyTo(digest);
-        digest[6] = (byte)(digest[6] & 0x0f | 0x70);
-        digest[8] = (byte)(digest[8] & 0x3f | 0x80);
-        return new Guid(digest[..16], bigEndian: true);
+        var ids = events.SelectMany(e => e.Id.ToByteArray(bigEndian: true)).ToArray();
+        var id = SHA256.HashData(ids)[..16];
+        ids.AsSpan(0, 6).CopyTo(id);
+        id[6] = (byte)(id[6] & 0x0f | 0x70);
+        id[8] = (byte)(id[8] & 0x3f | 0x80);
+        return new Guid(id, bigEndian: true);
     }
 }

@@ -18,14 +18,14 @@ internal static class WebhookRequest
         typeof(WebhookRequest).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()!.InformationalVersion.Split('+')[0]);
 
     /// <summary>The request of attempt number <paramref name="number"/>, signed for this moment.</summary>
-    /// <exception cref="FormatException">Address or headers can't be sent.</exception>
+    /// <exception cref="FormatException">Message, address or headers can't be sent.</exception>
     public static HttpRequestMessage Create(
-        DueDelivery delivery, Payload payload, HttpContent content,
+        DueDelivery delivery, WebhookMessage message, HttpContent content,
         Subscriber subscriber, int number, DateTimeOffset now, Activity? activity)
     {
-        var e = payload.Event;
+        var e = message.Event;
         var request = Create(
-            TypeId.Format(TypeId.Event, e.Id), payload.Body, content, subscriber, now, delivery.Test ? e.Type : null,
+            TypeId.Format(TypeId.Event, e.Id), message, content, subscriber, now, delivery.Test ? e.Type : null,
             activity?.Id ?? e.TraceParent);
         Add(request, "triggers-delivery-id", TypeId.Format(TypeId.Delivery, delivery.Id));
         Add(request, "triggers-attempt", number.ToString());
@@ -36,14 +36,14 @@ internal static class WebhookRequest
     }
 
     /// <summary>The request for several events, signed for this moment.</summary>
-    /// <exception cref="FormatException">Address or headers can't be sent.</exception>
+    /// <exception cref="FormatException">Messages, address or headers can't be sent.</exception>
     public static HttpRequestMessage Create(Batch batch, Subscriber subscriber, DateTimeOffset now, Activity? activity)
     {
-        var content = new ByteArrayContent(batch.Body);
-        content.Headers.ContentType = new("application/json");
+        var content = new ByteArrayContent(batch.Message.Body);
+        content.Headers.ContentType = batch.Message.ContentType;
         var request = Create(
-            TypeId.Format(TypeId.Batch, batch.Id), batch.Body, content, subscriber, now,
-            batch.Deliveries[0].Test ? batch.Payloads[0].Event.Type : null, activity?.Id);
+            TypeId.Format(TypeId.Batch, batch.Id), batch.Message, content, subscriber, now,
+            batch.Deliveries[0].Test ? batch.Message.Event.Type : null, activity?.Id);
         Add(request, "triggers-batch-size", batch.Deliveries.Count.ToString());
         if (batch.Deliveries.All(d => d.ReplayOf is not null))
             Add(request, "webhook-replay", "true");
@@ -51,25 +51,33 @@ internal static class WebhookRequest
     }
 
     private static HttpRequestMessage Create(
-        string id, byte[] body, HttpContent content, Subscriber subscriber, DateTimeOffset now, string? testType, string? traceParent)
+        string id, WebhookMessage message, HttpContent content, Subscriber subscriber, DateTimeOffset now, string? testType,
+        string? traceParent)
     {
         if (subscriber.IsUnreadable)
             throw new FormatException("The subscription's secrets can't be read; give it new ones.");
+        if (message.Problem is { } cause)
+            throw new FormatException(cause);
         var timestamp = (testType == TestEvents.Old ? now - TestEvents.Age : now).ToUnixTimeSeconds();
         var secrets = testType == TestEvents.Forged ? subscriber.SecretsAt(now).Select(Forge) : subscriber.SecretsAt(now);
 
-        var request = new HttpRequestMessage(HttpMethod.Post, WebhookAddress.Parse(subscriber.Url)) { Content = content };
+        var request = new HttpRequestMessage(message.Method, WebhookAddress.Parse(subscriber.Url)) { Content = content };
         foreach (var (name, value) in subscriber.Headers)
         {
             if (WebhookHeaders.Add(request.Headers, name, value) is { } problem)
                 throw new FormatException($"The subscription's header {name} can't be sent: {problem}");
+        }
+        foreach (var (name, value) in message.Headers)
+        {
+            request.Headers.Remove(name);
+            Add(request, name, value);
         }
         if (AuthorizationOf(subscriber.Authentication) is { } authorization)
             request.Headers.Authorization = authorization;
         request.Headers.UserAgent.Add(UserAgent);
         Add(request, "webhook-id", id);
         Add(request, "webhook-timestamp", timestamp.ToString());
-        Add(request, "webhook-signature", WebhookSignature.Sign(secrets, id, timestamp, body));
+        Add(request, "webhook-signature", WebhookSignature.Sign(secrets, id, timestamp, message.Body));
         if (traceParent is not null)
             Add(request, "traceparent", traceParent);
         return request;

@@ -21,13 +21,17 @@ public abstract class BatchesTests(PostgresServer postgres, KafkaServer? kafka =
     {
         var full = await SubscribeAsync("/full", max: 5, s_long);
         await SubscribeAsync("/waiting", max: 100, TimeSpan.FromMilliseconds(300));
+        var cloudEvents = await SubscribeAsync("/cloudevents", max: 10, s_long);
+        await Engine.ExecuteAsync($"UPDATE subscriptions SET format = 'cloudevents' WHERE id = '{cloudEvents}'");
         await Engine.SubscribeAsync($"{Receiver.Url}/alone");
         await Engine.StartDeliveryAsync();
 
         var ids = await Engine.AppendAsync("order.created", 10);
 
         await Wait.UntilAsync("all have all", () =>
-            IdsAt("/full").Count == 10 && IdsAt("/waiting").Count == 10 && Receiver.At("/alone").Count() == 10);
+            IdsAt("/full").Count == 10 && IdsAt("/waiting").Count == 10 && IdsAt("/cloudevents").Count == 10
+            && Receiver.At("/alone").Count() == 10);
+        Assert.Equal("application/cloudevents-batch+json", Assert.Single(Receiver.At("/cloudevents")).Headers["Content-Type"]);
         Assert.Equal([5, 5], Receiver.At("/full").Select(w => Events(w).Count));
         var alone = Receiver.At("/alone").ToDictionary(w => w.EventId, w => Encoding.UTF8.GetString(w.Body));
         foreach (var batch in Receiver.At("/full").Concat(Receiver.At("/waiting")))

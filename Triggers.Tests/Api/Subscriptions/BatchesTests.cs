@@ -35,6 +35,19 @@ public sealed class BatchesTests(ApiFixture api) : IClassFixture<ApiFixture>
         Assert.Equal([place], (await client.PostAsync("/subscriptions", Body(batch))).IsProblem(400, "invalid_request").Pointers);
     }
 
+    [Fact]
+    public async Task What_has_its_attributes_in_headers_goes_alone()
+    {
+        var client = (await api.NewTenantAsync()).Client;
+        var both = Body(""","batch":{"max":10},"format":"cloudevents_binary" """);
+        Assert.Equal(["/batch"], (await client.PostAsync("/subscriptions", both)).IsProblem(400, "invalid_request").Pointers);
+
+        var batched = (await client.PostAsync("/subscriptions", Body(""","batch":{"max":10},"format":"cloudevents" """))).Is(201);
+
+        var change = await client.PatchAsync($"/subscriptions/{batched.Id}", """{"format":"cloudevents_binary"}""");
+        Assert.Equal(["/format"], change.IsProblem(400, "invalid_request").Pointers);
+    }
+
     private static string Body(string rest) => $$"""{"url":"https://a.example","eventTypes":["*"]{{rest}}}""";
 
     private static void AssertBatch(string? expected, Answer answer) =>
