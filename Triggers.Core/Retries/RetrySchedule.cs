@@ -71,8 +71,8 @@ public static class RetrySchedule
 
     /// <summary>
     /// What becomes of a delivery after a failed request with several. None fails for good by the fault of others: where one would, or
-    /// where the receiver refuses what is in the request, it is sent again at once, with half as many. Any failure that the events may be to
-    /// blame for halves what they go with next. Of a key only the first counts the attempt: the others had no turn yet.
+    /// where the receiver refuses what is in the request, it is sent again at once, with half as many. Any failure that the events may be
+    /// to blame for halves what they go with next. Of a key only the first counts the attempt: the others had no turn yet.
     /// </summary>
     /// <param name="otherwise">What would become of it if it had been alone.</param>
     /// <param name="size">How many there were.</param>

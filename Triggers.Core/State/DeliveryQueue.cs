@@ -57,7 +57,8 @@ public static class DeliveryQueue
             SELECT tenant_id, id, event_id, subscription_id, claimed::int, CASE WHEN claimed THEN @worker END,
                 clock_timestamp() + CASE WHEN claimed THEN @lease ELSE {(gather ? "coalesce(gathers, '0')" : "interval '0'")} END,
                 {lookedUp}, is_replay, replay_of, test{(gather ? ", clock_timestamp() + gathers" : "")}
-            FROM unnest(@tenants, @ids, @events, @subscriptions, @claimed, @bytes, @replays, @replayed, @tests{(gather ? ", @gathers" : "")})
+            FROM unnest(@tenants, @ids, @events, @subscriptions, @claimed, @bytes, @replays, @replayed, @tests
+                    {(gather ? ", @gathers" : "")})
                 AS d (tenant_id, id, event_id, subscription_id, claimed, data_bytes, is_replay, replay_of, test
                     {(gather ? ", gathers" : "")})
             """);
@@ -173,8 +174,8 @@ public static class DeliveryQueue
     /// Takes a batch of each lane that has one: what is due or waits for others, and behind the first of a key what waits for that, as much
     /// as may go in one request. It is taken when the first of it is due, or there is as much as may go together. Answers the columns of
     /// <see cref="Claim"/> and whether another of its key goes before it, in the order of the batch; and of each lane of which anything was
-    /// seen the subscription, how much of it still waits (deliveries in place of the retry count, and bytes), and last in how many seconds to
-    /// ask again, if at all.
+    /// seen the subscription, how much of it still waits (deliveries in place of the retry count, and bytes), and last in how many seconds
+    /// to ask again, if at all.
     /// </summary>
     /// <remarks>It waits for no row that somebody else has: what comes behind such a one of its key does not go either.</remarks>
     /// <param name="lanes">Subscriptions, each once.</param>
@@ -215,21 +216,19 @@ public static class DeliveryQueue
                     WHERE h.lane = l.subscription_id
                     LIMIT l.most) f
             ),
-            behind AS MATERIALIZED (
-                SELECT q.tenant_id, q.id
+            locked AS MATERIALIZED (
+                SELECT f.*, f.id = f.head OR q.is_locked IS NOT NULL AS is_free
                 FROM found f
-                CROSS JOIN LATERAL (
-                    SELECT tenant_id, id FROM delivery_queue
-                    WHERE tenant_id = f.tenant_id AND id = f.id LIMIT 1 FOR UPDATE SKIP LOCKED) q
-                WHERE f.id <> f.head
+                LEFT JOIN LATERAL (
+                    SELECT true AS is_locked FROM delivery_queue
+                    WHERE f.id <> f.head AND tenant_id = f.tenant_id AND id = f.id LIMIT 1 FOR UPDATE SKIP LOCKED) q ON true
             ),
             placed AS MATERIALIZED (
-                SELECT f.*, row_number() OVER batch AS place,
-                    bool_and(f.id = f.head OR b.id IS NOT NULL) OVER batch AND (row_number() OVER batch = 1
-                        OR sum(f.data_bytes) OVER batch <= @bytes
-                            AND row_number() OVER batch <= min(least(f.batch_limit, f.most)) OVER batch) AS fits
-                FROM found f LEFT JOIN behind b ON b.tenant_id = f.tenant_id AND b.id = f.id
-                WINDOW batch AS (PARTITION BY f.lane ORDER BY f.due_at, f.head, f.position)
+                SELECT *, row_number() OVER batch AS place,
+                    bool_and(is_free) OVER batch AND (row_number() OVER batch = 1
+                        OR sum(data_bytes) OVER batch <= @bytes
+                            AND row_number() OVER batch <= min(least(batch_limit, most)) OVER batch) AS fits
+                FROM locked WINDOW batch AS (PARTITION BY lane ORDER BY due_at, head, position)
             ),
             seen AS MATERIALIZED (
                 SELECT lane, count(*) AS seen, sum(data_bytes) AS bytes, min(due_at) AS due_at,

@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using System.Text.Json;
-using Microsoft.Extensions.Logging;
 using Triggers.Core;
 using Triggers.Core.Retries;
 using Triggers.Core.State;
@@ -168,8 +167,8 @@ internal sealed partial class Attempter
         var headers = result.ResponseHeaders is { } answered ? JsonSerializer.Serialize(answered) : null;
         // The same for all: what fails together is due together.
         var random = Random.Shared.NextDouble();
-        var completed = batch.Deliveries.Select(delivery => Ended(delivery, batch, result, policy, random, subscriber, headers, started, activity))
-            .ToArray();
+        var completed = batch.Deliveries
+            .Select(delivery => Ended(delivery, batch, result, policy, random, subscriber, headers, started, activity)).ToArray();
         DeliveryTraces.Attempted(activity, result, completed[0].Result.Status);
         if (result.Outcome != AttemptOutcome.Delivered)
         {
@@ -211,8 +210,8 @@ internal sealed partial class Attempter
     {
         [LoggerMessage(EventId = 6, Level = LogLevel.Information,
             Message =
-                "batch.attempted {BatchId} of {Deliveries} deliveries to {SubscriptionId}: ended {Outcome} ({Cause}), the first now {Status}, "
-                    + "due in {DelaySeconds} s")]
+                "batch.attempted {BatchId} of {Deliveries} deliveries to {SubscriptionId}: ended {Outcome} ({Cause}), the first now "
+                    + "{Status}, due in {DelaySeconds} s")]
         public static partial void BatchFailed(
             ILogger logger, string batchId, int deliveries, string subscriptionId, string outcome, string cause, string status,
             double delaySeconds);

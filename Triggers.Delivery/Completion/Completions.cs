@@ -14,7 +14,10 @@ namespace Triggers.Delivery.Completion;
 /// <param name="StartedAt">When the attempt began, a timestamp of the TimeProvider.</param>
 internal sealed record Completed(DeliveryResult Result, long StartedAt)
 {
-    /// <summary>What became of the others of the same request, to be written with it, or else they would go out of order; null: none.</summary>
+    /// <summary>
+    /// What became of the others of the same request, written in the same transaction: else the next in order could overtake them. Null:
+    /// there are none.
+    /// </summary>
     public IReadOnlyList<Completed>? Others { get; init; }
 }
 

@@ -235,8 +235,8 @@ internal sealed class Dispatcher(
                 attempter.Start(batch, of);
         }
         return new ClaimRequest(
-            [.. others.Select(i => request.Lanes[i])], [.. others.Select(i => request.Places[i])], [.. others.Select(i => request.Bytes[i])],
-            [.. others.Select(i => request.Idle[i])], new Batching?[others.Length]);
+            [.. others.Select(i => request.Lanes[i])], [.. others.Select(i => request.Places[i])],
+            [.. others.Select(i => request.Bytes[i])], [.. others.Select(i => request.Idle[i])], new Batching?[others.Length]);
     }
 
     private async Task ClaimAsync(

@@ -55,7 +55,8 @@ internal sealed class Projection(
 
             void Add(Subscriber subscriber, StoredEvent e, int dataBytes)
             {
-                if (matches.First is not null && !subscriber.IsInbox && subscriber.Batch is null && dataBytes <= LoggedEvent.MaxCarriedBytes)
+                if (matches.First is not null && !subscriber.IsInbox && subscriber.Batch is null
+                    && dataBytes <= LoggedEvent.MaxCarriedBytes)
                     matches.AddWaiting(subscriber, e, dataBytes);
                 else
                     matches.Add(subscriber, e.Id, dataBytes);

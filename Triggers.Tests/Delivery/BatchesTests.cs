@@ -44,7 +44,8 @@ public abstract class BatchesTests(PostgresServer postgres, KafkaServer? kafka =
         await Engine.WaitUntilSettledAsync();
         Assert.Equal(ids.Select(id => TypeId.Format(TypeId.Event, id)).Order(), IdsAt("/full").Order());
         // Each delivery says which request it was in.
-        Assert.Equal(2, await Engine.ScalarAsync<long>($"SELECT count(DISTINCT batch_id) FROM deliveries WHERE subscription_id = '{full}'"));
+        Assert.Equal(2, await Engine.ScalarAsync<long>(
+            $"SELECT count(DISTINCT batch_id) FROM deliveries WHERE subscription_id = '{full}'"));
         var attempt = await Engine.ScalarAsync<Guid>($"SELECT batch_id FROM all_attempts a JOIN deliveries d ON d.id = a.delivery_id "
             + $"WHERE d.event_id = '{Rows.Uuid(Ids(Receiver.At("/full").First())[0])}' AND subscription_id = '{full}'");
         Assert.Equal(Receiver.At("/full").First().Headers["webhook-id"], TypeId.Format(TypeId.Batch, attempt));
@@ -107,7 +108,8 @@ public abstract class BatchesTests(PostgresServer postgres, KafkaServer? kafka =
         // 16, 8, 4, 2, 1 with it, the other halves, and the attempts that count.
         Assert.InRange(Receiver.Received.Count, 8, 16);
         if (status == 422)
-            Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded' AND retry_count > 0"));
+            Assert.Equal(0, await Engine.ScalarAsync<long>(
+                "SELECT count(*) FROM deliveries WHERE status = 'succeeded' AND retry_count > 0"));
     }
 
     [Fact]
