@@ -42,11 +42,9 @@ internal sealed record SubscriptionChange
     [Map(SubscriptionBody.MaxHeaders, SubscriptionBody.MaxHeaderLength, Pattern = WebhookHeaders.OfValues, IsPatch = true)]
     public Dictionary<string, string?>? Headers { get; init; }
 
-    /// <summary>As when subscribing; null for <c>envelope</c>.</summary>
+    /// <summary>As when subscribing. It holds for what is still to be sent, retries and replays too.</summary>
+    [NotRemovable]
     public WebhookFormat? Format { get; init; }
-
-    /// <summary>Whether the format is to change, were it to the default.</summary>
-    internal bool HasFormat { get; init; }
 
     /// <summary>As when subscribing; merged member by member, null removes one, or all of them.</summary>
     public RetryBody? Retry { get; init; }
@@ -132,7 +130,6 @@ internal sealed record SubscriptionChange
         return new()
         {
             Format = fields.OneOf<WebhookFormat>("format"),
-            HasFormat = fields.Has("format"),
             Retry = retry,
             RetryPatch = patch,
             NewAuthentication = authentication,

@@ -84,7 +84,7 @@ public abstract class FormatsTests(PostgresServer postgres, KafkaServer? kafka =
         Assert.Equal("data", (await client.PatchAsync($"/subscriptions/{subscription.Id}", """{"enabled":true}""")).Is(200)["format"]);
         var first = await client.PublishAsync(data: Data);
         await Wait.UntilAsync("it is sent", () => Receiver.Received.Any(w => w.EventId == first));
-        Assert.Equal("envelope", (await client.PatchAsync($"/subscriptions/{subscription.Id}", """{"format":null}""")).Is(200)["format"]);
+        (await client.PatchAsync($"/subscriptions/{subscription.Id}", """{"format":"envelope"}""")).Is(200);
         var second = await client.PublishAsync(data: Data);
         await Wait.UntilAsync("the next is sent", () => Receiver.Received.Any(w => w.EventId == second));
 
@@ -126,7 +126,8 @@ public sealed class PostgresFormatsTests(PostgresServer postgres) : FormatsTests
         }
         await Engine.StartDeliveryAsync();
 
-        var id = await client.PublishAsync(data: """{"name":"Ä"}""", more: ""","source":"/shop","subject":"a b","time":"2026-01-31T09:30:00Z" """);
+        var id = await client.PublishAsync(
+            data: """{"name":"Ä"}""", more: ""","source":"/shop","subject":"a b","time":"2026-01-31T09:30:00Z" """);
         await Wait.UntilAsync("both modes came", () => Receiver.Received.Count == 2);
         await node.WriteAsync("received.json", JsonSerializer.Serialize(Receiver.Received.Select(w => new
         {

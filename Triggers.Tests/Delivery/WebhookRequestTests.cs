@@ -117,7 +117,8 @@ public class WebhookRequestTests
     private static HttpRequestMessage Create((DueDelivery Delivery, StoredEvent Event) of, Subscriber subscriber, int number = 1)
     {
         var message = MessageFormat.Envelope.Make(of.Delivery.TenantId, of.Event);
-        var share = new Payloads((_, _) => throw new InvalidOperationException()).Hold(of.Delivery.TenantId, of.Event, MessageFormat.Envelope);
+        var share = new Payloads((_, _) => throw new InvalidOperationException())
+            .Hold(of.Delivery.TenantId, of.Event, MessageFormat.Envelope);
         return WebhookRequest.Create(
             of.Delivery, message, new WebhookContent(share, message, () => { }), subscriber, number, Now, null);
     }
