@@ -27,7 +27,7 @@ internal sealed class DeliveryMetrics
     private readonly Histogram<int> _batchSize, _requestSize;
     private readonly Histogram<double> _batchDuration, _attemptDuration, _toFirstAttempt, _toDelivered;
     private readonly Counter<long> _staleConnections, _finished, _deadLetters, _leasesExpired, _setAside, _dropped, _circuitsOpened,
-        _limitsReached;
+        _limitsReached, _expiredInInbox;
     private readonly UpDownCounter<long> _active;
     private volatile Backlog? _backlog;
 
@@ -58,11 +58,14 @@ internal sealed class DeliveryMetrics
             "Kept-alive connections that turned out to be closed when a webhook went out on them; each time it was sent once more, on "
                 + "a fresh one, within the same attempt.");
         _finished = meter.CreateCounter<long>("triggers.delivery.finished", "{delivery}",
-            "Deliveries that reached a final state, by `status`: `succeeded`, `dead_lettered` or `cancelled`.");
+            "Deliveries that reached a final state, by `status`: `succeeded`, `dead_lettered`, `cancelled` or `expired`.");
+        _expiredInInbox = meter.CreateCounter<long>("triggers.inbox.expired", "{event}",
+            "Events that nobody subscribes to and that left the inbox because their `expiresAt` had come.");
         _toFirstAttempt = meter.CreateHistogram("triggers.delivery.accept_to_first_attempt", "s",
-            "From the acceptance of an event to the start of a delivery's first attempt; without replays and tests.", advice: SinceAccept);
+            "From the acceptance of an event, or its `deliverAt`, to the start of a delivery's first attempt; without replays and "
+                + "tests.", advice: SinceAccept);
         _toDelivered = meter.CreateHistogram("triggers.delivery.accept_to_delivered", "s",
-            "From the acceptance of an event to the receiver's 2xx; without replays and tests.", advice: SinceAccept);
+            "From the acceptance of an event, or its `deliverAt`, to the receiver's 2xx; without replays and tests.", advice: SinceAccept);
         _leasesExpired = meter.CreateCounter<long>("triggers.delivery.leases.expired", "{delivery}",
             "Claimed deliveries that came due again before a result was written, by `reason`: `timeout` of the lease, or `worker_died`.");
         meter.CreateObservableGauge(
@@ -137,6 +140,9 @@ internal sealed class DeliveryMetrics
 
     /// <summary>Deliveries reached a final state.</summary>
     public void Finished(string status, long deliveries) => _finished.Add(deliveries, new KeyValuePair<string, object?>("status", status));
+
+    /// <summary>Events expired that waited for somebody to receive them.</summary>
+    public void ExpiredInInbox(long events) => _expiredInInbox.Add(events);
 
     /// <summary>Deliveries became dead letters.</summary>
     public void DeadLettered(string reason, long deliveries) =>

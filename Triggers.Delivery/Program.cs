@@ -63,6 +63,7 @@ services.AddHostedSingleton<ReplayJobs>();
 services.AddHostedSingleton<Housekeeping>();
 services.AddHostedSingleton<BacklogWatch>();
 services.AddHostedSingleton<Expiry>();
+services.AddHostedSingleton<EventExpiry>();
 if (builder.Configuration.HasKafka())
 {
     builder.AddKafka();

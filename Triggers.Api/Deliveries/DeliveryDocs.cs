@@ -15,7 +15,7 @@ internal static class DeliveryDocs
         """{"id":"att_01jd0000000000000000000000","number":1,"startedAt":"2026-01-31T09:30:00.2Z","durationMs":35,"outcome":"delivered","error":null,"statusCode":200,"responseHeaders":{"content-type":"text/plain"},"responseBody":"thanks","responseBodyEncoding":"text","batchId":null}""";
 
     public const string Example =
-        """{"id":"dlv_01jd0000000000000000000000","eventId":"evt_01jd0000000000000000000000","subscriptionId":"sub_01jd0000000000000000000000","status":"succeeded","inFlight":false,"failedAttempts":0,"nextAttemptAt":null,"lastOutcome":"delivered","lastStatusCode":200,"replayOf":null,"test":false,"createdAt":"2026-01-31T09:30:00.15Z","finalizedAt":"2026-01-31T09:30:00.24Z"}""";
+        """{"id":"dlv_01jd0000000000000000000000","eventId":"evt_01jd0000000000000000000000","subscriptionId":"sub_01jd0000000000000000000000","status":"succeeded","inFlight":false,"failedAttempts":0,"nextAttemptAt":null,"expiresAt":null,"lastOutcome":"delivered","lastStatusCode":200,"replayOf":null,"test":false,"createdAt":"2026-01-31T09:30:00.15Z","finalizedAt":"2026-01-31T09:30:00.24Z"}""";
 
     private static readonly string PageExample = $$"""{"items":[{{Example}}],"nextCursor":null}""";
 

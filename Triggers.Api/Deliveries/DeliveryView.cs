@@ -13,6 +13,7 @@ internal record DeliveryView(
     bool InFlight,
     int FailedAttempts,
     DateTimeOffset? NextAttemptAt,
+    DateTimeOffset? ExpiresAt,
     AttemptOutcome? LastOutcome,
     int? LastStatusCode,
     string? ReplayOf,
@@ -29,6 +30,7 @@ internal record DeliveryView(
         d.RetryCount,
         // While an attempt is in flight the column holds its lease, which is nobody else's business.
         d.ClaimedBy is null ? d.NextAttemptAt : null,
+        d.ExpiresAt,
         d.LastOutcome,
         d.LastStatusCode,
         d.ReplayOf is { } replayed ? TypeId.Format(TypeId.Delivery, replayed) : null,

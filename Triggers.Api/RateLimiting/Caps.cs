@@ -47,6 +47,12 @@ internal sealed class CapOptions
     [Range(2, Batching.MaxEvents, ErrorMessage = "Limits:EventsPerBatch must be between 2 and 1000.")]
     public int EventsPerBatch { get; set; } = Batching.MaxEvents;
 
+    /// <summary>
+    /// How far ahead an event's <c>deliverAt</c> may be. The day of an event that waits is kept, whatever <c>Retention</c> says.
+    /// </summary>
+    [Range(typeof(TimeSpan), "00:01:00", "366.00:00:00", ErrorMessage = "Limits:DeliverAhead must be between 1 minute and 366 days.")]
+    public TimeSpan DeliverAhead { get; set; } = TimeSpan.FromDays(90);
+
     /// <summary>Requests of a tenant that wait at the inbox at once, in each process.</summary>
     [Range(1, int.MaxValue, ErrorMessage = "Limits:WaitingRequestsPerTenant must be at least 1.")]
     public int WaitingRequestsPerTenant { get; set; } = 100;

@@ -12,6 +12,7 @@ namespace Triggers.Core.Retries;
 /// | other 3xx, 4xx                                                 | retry, up to MaxRejectedAttempts: `rejected`          |
 /// | a status, where a subscription names those that are retried    | retry, up to MaxAttempts, or at once: `rejected`      |
 /// | any of these that would be retried beyond MaxAge               | dead letter now: `too_old`                            |
+/// | any of these that would be retried when the event has expired  | expired now                                           |
 /// | refused by the guard, request can't be made                    | dead letter at once: `undeliverable`                  |
 /// </remarks>
 public static class RetrySchedule
@@ -24,8 +25,10 @@ public static class RetrySchedule
     /// <param name="retryAfter">What the receiver asked for.</param>
     /// <param name="age">How old the delivery is.</param>
     /// <param name="random">0 (inclusive) to 1 (exclusive): where in the jitter's range the delay falls.</param>
+    /// <param name="left">How long until its event expires; null: it does not.</param>
     public static Transition After(
-        RetryOptions options, int attempt, AttemptOutcome outcome, int? statusCode, TimeSpan? retryAfter, TimeSpan age, double random)
+        RetryOptions options, int attempt, AttemptOutcome outcome, int? statusCode, TimeSpan? retryAfter, TimeSpan age, double random,
+        TimeSpan? left = null)
     {
         var (maxAttempts, reason) = outcome switch
         {
@@ -45,6 +48,8 @@ public static class RetrySchedule
         var delay = Delay(options, attempt, random);
         if (retryAfter is { } asked)
             delay = Max(delay, Min(asked, options.MaxRetryAfter));
+        if (delay >= left)
+            return Transition.Expired(failed: true);
         return age + delay > options.MaxAge ? Transition.DeadLettered(DeadLetterReasons.TooOld) : Transition.RetryAfter(delay);
     }
 
@@ -85,7 +90,7 @@ public static class RetrySchedule
     {
         if (otherwise.Status is DeliveryStatus.Succeeded or DeliveryStatus.Cancelled)
             return (otherwise, null);
-        var isFinal = otherwise.Status == DeliveryStatus.DeadLettered || otherwise.HoldsKey;
+        var isFinal = otherwise.Status is DeliveryStatus.DeadLettered or DeliveryStatus.Expired || otherwise.HoldsKey;
         var isToBlame = outcome switch
         {
             AttemptOutcome.HttpStatus => statusCode is not (429 or 503),

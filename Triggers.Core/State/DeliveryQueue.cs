@@ -28,6 +28,12 @@ public sealed record NewDelivery(Guid TenantId, Guid Id, Guid EventId, Guid Subs
     /// <summary>How long it waits at most for others to go with; null: it does not.</summary>
     public TimeSpan? Gathers { get; init; }
 
+    /// <summary>When it is due; null, or what has passed: at once.</summary>
+    public DateTimeOffset? DeliverAt { get; init; }
+
+    /// <summary>From when on it is not sent; null: it does not expire.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+
     /// <summary>Whether it is claimed as it is written, because its attempt starts right after the commit.</summary>
     public bool Claimed { get; init; }
 }
@@ -38,7 +44,7 @@ public sealed record NewDelivery(Guid TenantId, Guid Id, Guid EventId, Guid Subs
 /// </summary>
 public static class DeliveryQueue
 {
-    /// <summary>Deliveries are to be made: at once, or when they have waited for others to go with.</summary>
+    /// <summary>Deliveries are to be made: at once, at their time, or when they have waited for others to go with.</summary>
     /// <param name="deliveries">Any number.</param>
     /// <param name="worker">Who has those that are claimed; 0 where none are.</param>
     /// <param name="lease">For how long.</param>
@@ -48,19 +54,16 @@ public static class DeliveryQueue
         var lookedUp = deliveries.Any(d => d.DataBytes is null)
             ? "coalesce(data_bytes, (SELECT octet_length(e.data) FROM events e WHERE e.tenant_id = d.tenant_id AND e.id = d.event_id), 0)"
             : "data_bytes";
-        // Those who get each event alone pay nothing for the others.
-        var gather = deliveries.Any(d => d.Gathers is not null);
         var command = new NpgsqlBatchCommand(
             $"""
             INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, claim, claimed_by, next_attempt_at, data_bytes,
-                is_replay, replay_of, test{(gather ? ", batch_at" : "")})
+                is_replay, replay_of, test, expires_at, batch_at)
             SELECT tenant_id, id, event_id, subscription_id, claimed::int, CASE WHEN claimed THEN @worker END,
-                clock_timestamp() + CASE WHEN claimed THEN @lease ELSE {(gather ? "coalesce(gathers, '0')" : "interval '0'")} END,
-                {lookedUp}, is_replay, replay_of, test{(gather ? ", clock_timestamp() + gathers" : "")}
-            FROM unnest(@tenants, @ids, @events, @subscriptions, @claimed, @bytes, @replays, @replayed, @tests
-                    {(gather ? ", @gathers" : "")})
-                AS d (tenant_id, id, event_id, subscription_id, claimed, data_bytes, is_replay, replay_of, test
-                    {(gather ? ", gathers" : "")})
+                greatest(deliver_at, clock_timestamp() + CASE WHEN claimed THEN @lease ELSE coalesce(gathers, '0') END),
+                {lookedUp}, is_replay, replay_of, test, expires_at, clock_timestamp() + gathers
+            FROM unnest(@tenants, @ids, @events, @subscriptions, @claimed, @bytes, @replays, @replayed, @tests, @due, @expiries, @gathers)
+                AS d (tenant_id, id, event_id, subscription_id, claimed, data_bytes, is_replay, replay_of, test, deliver_at, expires_at,
+                    gathers)
             """);
         var parameters = command.Parameters;
         parameters.AddColumn("tenants", NpgsqlDbType.Uuid, deliveries, d => d.TenantId);
@@ -72,8 +75,9 @@ public static class DeliveryQueue
         parameters.AddColumn("replays", NpgsqlDbType.Boolean, deliveries, d => d.IsReplay);
         parameters.AddColumn("replayed", NpgsqlDbType.Uuid, deliveries, d => d.ReplayOf);
         parameters.AddColumn("tests", NpgsqlDbType.Boolean, deliveries, d => d.Test);
-        if (gather)
-            parameters.AddColumn("gathers", NpgsqlDbType.Interval, deliveries, d => d.Gathers);
+        parameters.AddColumn("due", NpgsqlDbType.TimestampTz, deliveries, d => d.DeliverAt?.UtcDateTime);
+        parameters.AddColumn("expiries", NpgsqlDbType.TimestampTz, deliveries, d => d.ExpiresAt?.UtcDateTime);
+        parameters.AddColumn("gathers", NpgsqlDbType.Interval, deliveries, d => d.Gathers);
         parameters.Add(new("worker", NpgsqlDbType.Integer) { Value = worker });
         parameters.Add(new("lease", NpgsqlDbType.Interval) { Value = lease });
         return command;
@@ -283,9 +287,13 @@ public static class DeliveryQueue
         FROM delivery_queue WHERE test GROUP BY subscription_id
         """;
 
+    /// <summary>Whether a delivery of the queue is put off, or waits for others to go with, and is not scheduled.</summary>
+    public const string WasTried = "(claim > 0 OR batch_at IS NOT NULL)";
+
     /// <summary>
     /// Makes deliveries due that are scheduled for later, and answers how many. What somebody works on at this moment is not waited for:
-    /// it is being sent, or has just been. Nor is what waits in order: its turn comes.
+    /// it is being sent, or has just been. Nor is what waits in order: its turn comes. Of a subscription's, those that were never tried
+    /// keep the time that their events are scheduled for.
     /// </summary>
     /// <param name="tenantId">Whose they are.</param>
     /// <param name="id">One delivery; null for those of a subscription.</param>
@@ -293,7 +301,7 @@ public static class DeliveryQueue
     /// <param name="most">The most at once.</param>
     public static NpgsqlBatchCommand SendNow(Guid tenantId, Guid? id, Guid? subscriptionId, int most)
     {
-        var which = id is null ? "subscription_id = @id" : "id = @id";
+        var which = id is null ? $"subscription_id = @id AND {WasTried}" : "id = @id";
         return new NpgsqlBatchCommand(
             $"""
             WITH later AS MATERIALIZED (

@@ -65,6 +65,11 @@ public sealed record DeliveryResult(
     /// </summary>
     public bool HoldsKey { get; init; }
 
+    /// <summary>
+    /// When its event was scheduled for, where it now takes its place behind what <see cref="OrderKey"/> has; null otherwise.
+    /// </summary>
+    public DateTimeOffset? JoinsOrderAt { get; init; }
+
     /// <summary>Length of the event's data, of what is new.</summary>
     public int DataBytes { get; init; }
 
@@ -99,22 +104,28 @@ public static class DeliveryResults
     {
         // Whoever touches a dead letter, or judges whether anybody is still to get an event, has the event's lock. A first delivery that
         // succeeds or fails does neither.
-        if (results.Where(r => r.IsReplay && r.Status != DeliveryStatus.Pending || r.Status == DeliveryStatus.Cancelled)
+        if (results.Where(r => r.IsReplay && r.Status != DeliveryStatus.Pending
+                || r.Status is DeliveryStatus.Cancelled or DeliveryStatus.Expired)
             .Select(r => r.EventId).ToList() is { Count: > 0 } locked)
             yield return EventState.Lock(locked);
         // Then these, since the lock on a subscription keeps its address as it is until the results are written.
         if (results.Where(r => r.SubscriptionIsGone).ToList() is { Count: > 0 } gone)
             yield return Disable(gone);
         var ordered = results.Where(r => r.OrderKey is not null && (r.Status != DeliveryStatus.Pending || r.HoldsKey)).ToList();
-        if (ordered.Count > 0)
-            yield return OrderedQueue.Lock(ordered.Select(r => r.SubscriptionId));
+        var joining = results.Where(r => r.JoinsOrderAt is not null).OrderBy(r => r.JoinsOrderAt).ThenBy(r => r.Id).ToList();
+        if (ordered.Count + joining.Count > 0)
+            yield return OrderedQueue.Lock(ordered.Concat(joining).Select(r => r.SubscriptionId));
         yield return Write(results);
+        if (joining.Count > 0)
+            yield return OrderedQueue.Join(joining);
         if (ordered.Where(r => r.HoldsKey).ToList() is { Count: > 0 } failed)
             yield return OrderedQueue.Hold(failed);
         if (ordered.Count > 0)
             yield return OrderedQueue.Advance(ordered.Select(r => (r.SubscriptionId, r.OrderKey!)));
         if (results.Where(r => r.Status == DeliveryStatus.Cancelled).ToList() is { Count: > 0 } cancelled)
             yield return EventState.Settle(cancelled.ConvertAll(r => (r.TenantId, r.EventId)));
+        if (results.Where(r => r.Status == DeliveryStatus.Expired).ToList() is { Count: > 0 } expired)
+            yield return EventTimes.Expire(expired);
     }
 
     /// <summary>
@@ -223,7 +234,7 @@ public static class DeliveryResults
             FROM ended e
             WHERE e.is_replay AND l.tenant_id = e.tenant_id AND l.event_id = e.event_id AND l.subscription_id = e.subscription_id
                 AND (e.status = 'succeeded' AND l.state IN ('open', 'replaying')
-                    OR e.status IN ('dead_lettered', 'cancelled') AND l.state = 'replaying' AND l.replay_delivery_id = e.id)
+                    OR e.status IN ('dead_lettered', 'cancelled', 'expired') AND l.state = 'replaying' AND l.replay_delivery_id = e.id)
         ),
         got AS (
             DELETE FROM inbox i USING ended e WHERE e.status = 'succeeded' AND i.tenant_id = e.tenant_id AND i.event_id = e.event_id

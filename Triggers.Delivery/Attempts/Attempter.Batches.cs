@@ -102,15 +102,15 @@ internal sealed partial class Attempter
         if (time.GetElapsedTime(claimed[0].ClaimedAt) + options.Value.TimeoutOf(subscriber.Retry) + DeliveryOptions.LeaseMargin
             >= options.Value.Lease)
             return [];
-        var gone = new List<Completed>();
-        if (await ReadAsync(claimed, subscriber, gone) is not { } batch)
-            return gone;
+        var unsent = new List<Completed>();
+        if (await ReadAsync(claimed, subscriber, unsent) is not { } batch)
+            return unsent;
         using var activity = DeliveryTraces.StartBatch(batch, subscriber.Url);
-        return [.. await SendAsync(batch, lanes, signed, subscriber, activity), .. gone];
+        return [.. await SendAsync(batch, lanes, signed, subscriber, activity), .. unsent];
     }
 
     /// <summary>The body is kept until it is answered: what a lane has in memory is bounded as long.</summary>
-    private async Task<Batch?> ReadAsync(IReadOnlyList<DueDelivery> claimed, Subscriber subscriber, List<Completed> gone)
+    private async Task<Batch?> ReadAsync(IReadOnlyList<DueDelivery> claimed, Subscriber subscriber, List<Completed> unsent)
     {
         var shares = claimed.Select(d => payloads.Hold(d.TenantId, d.EventId, d.DataBytes, subscriber.Format)).ToArray();
         try
@@ -118,14 +118,20 @@ internal sealed partial class Attempter
             var (deliveries, messages) = (new List<DueDelivery>(claimed.Count), new List<WebhookMessage>(claimed.Count));
             foreach (var (delivery, share) in claimed.Zip(shares))
             {
-                if (await share.ReadAsync(_abort.Token) is { } message)
+                if (await share.ReadAsync(_abort.Token) is not { } message)
+                {
+                    Log.EventIsGone(logger, TypeId.Format(TypeId.Delivery, delivery.Id), TypeId.Format(TypeId.Event, delivery.EventId));
+                    unsent.Add(WithoutAttempt(delivery, Transition.Cancelled()));
+                }
+                else if (Unsent(delivery, message.Event, subscriber) is { } completed)
+                {
+                    unsent.Add(completed);
+                }
+                else
                 {
                     deliveries.Add(delivery);
                     messages.Add(message);
-                    continue;
                 }
-                Log.EventIsGone(logger, TypeId.Format(TypeId.Delivery, delivery.Id), TypeId.Format(TypeId.Event, delivery.EventId));
-                gone.Add(WithoutAttempt(delivery, Transition.Cancelled()));
             }
             return deliveries.Count == 0 ? null : new Batch(deliveries, messages);
         }
@@ -140,8 +146,11 @@ internal sealed partial class Attempter
         Batch batch, Lanes lanes, Action signed, Subscriber subscriber, Activity? activity)
     {
         var started = time.GetTimestamp();
-        foreach (var delivery in batch.Deliveries.Where(d => d is { RetryCount: 0, IsReplay: false, Test: false }))
-            metrics.FirstAttempt(SinceAcceptance(delivery));
+        foreach (var (delivery, message) in batch.Deliveries.Zip(batch.Messages))
+        {
+            if (delivery is { RetryCount: 0, IsReplay: false, Test: false })
+                metrics.FirstAttempt(Since(delivery.EventId, message.Event));
+        }
         AttemptResult result;
         metrics.AttemptStarted();
         try
@@ -167,8 +176,8 @@ internal sealed partial class Attempter
         var headers = result.ResponseHeaders is { } answered ? JsonSerializer.Serialize(answered) : null;
         // The same for all: what fails together is due together.
         var random = Random.Shared.NextDouble();
-        var completed = batch.Deliveries
-            .Select(delivery => Ended(delivery, batch, result, policy, random, subscriber, headers, started, activity)).ToArray();
+        var completed = batch.Deliveries.Zip(batch.Messages, (delivery, message) =>
+            Ended(delivery, message.Event, batch, result, policy, random, subscriber, headers, started, activity)).ToArray();
         DeliveryTraces.Attempted(activity, result, completed[0].Result.Status);
         if (result.Outcome != AttemptOutcome.Delivered)
         {
@@ -180,19 +189,19 @@ internal sealed partial class Attempter
     }
 
     private Completed Ended(
-        DueDelivery delivery, Batch batch, AttemptResult result, RetryOptions policy, double random, Subscriber subscriber, string? headers,
-        long started, Activity? activity)
+        DueDelivery delivery, StoredEvent e, Batch batch, AttemptResult result, RetryOptions policy, double random,
+        Subscriber subscriber, string? headers, long started, Activity? activity)
     {
         var number = delivery.RetryCount + 1;
         var transition = RetrySchedule.After(
             policy, number, result.Outcome, result.StatusCode, result.RetryAfter,
-            time.GetUtcNow() - TypeId.CreatedAt(delivery.Id), random);
+            Since(delivery.Id, e), random, e.ExpiresAt - time.GetUtcNow());
         if (delivery.OrderKey is not null)
             transition = RetrySchedule.OfHead(transition, number, subscriber.FailingHead, subscriber.FailingHeadAttempts);
         if (delivery.Test && result.Outcome != AttemptOutcome.Delivered)
             transition = Transition.Cancelled();
         if (result.Outcome == AttemptOutcome.Delivered && delivery is { IsReplay: false, Test: false })
-            metrics.Delivered(SinceAcceptance(delivery));
+            metrics.Delivered(Since(delivery.EventId, e));
         int? limit = null;
         if (batch.Deliveries.Count > 1)
             (transition, limit) = RetrySchedule.OfBatch(

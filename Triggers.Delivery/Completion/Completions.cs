@@ -78,7 +78,7 @@ internal sealed partial class Completions(
         await _queue.Writer.WriteAsync(completed);
         // What is due again sooner is not kept back, nor what others wait for in order.
         if (_queue.Reader.Count >= MaxBatch || (completed.Result.Status == DeliveryStatus.Pending
-            ? completed.Result.Delay < s_gather : completed.Result.OrderKey is not null))
+            ? completed.Result is { JoinsOrderAt: null } && completed.Result.Delay < s_gather : completed.Result.OrderKey is not null))
             _hurry.Set();
     }
 

@@ -157,6 +157,17 @@ public class RetryScheduleTests
         });
 
     [Theory]
+    [InlineData(9.9, DeliveryStatus.Expired)]
+    [InlineData(10.1, DeliveryStatus.Pending)]
+    public void What_expires_before_it_would_be_tried_again_ends_now(double seconds, DeliveryStatus status)
+    {
+        var transition = RetrySchedule.After(
+            Defaults, 1, AttemptOutcome.Timeout, null, null, default, random: 0.5, left: TimeSpan.FromSeconds(seconds));
+
+        Assert.Equal((status, true), (transition.Status, transition.CountsAsFailure));
+    }
+
+    [Theory]
     [InlineData(503, 3, "exhausted")]
     [InlineData(418, 3, "exhausted")]
     [InlineData(500, 1, "rejected")]

@@ -15,6 +15,8 @@ public abstract class OrderingCrashTests(bool kafka)
 
     /// <summary>How many of each request go to who gets them in batches.</summary>
     private const int InBatches = 5;
+
+    private const int Scheduled = 200;
     private static readonly TimeSpan s_patience = TimeSpan.FromMinutes(3);
 
     [Fact]
@@ -42,6 +44,14 @@ public abstract class OrderingCrashTests(bool kafka)
             {"url":"{{{socket.Url}}}/batches","eventTypes":["batch.*"],"ordering":"strict","batch":{"max":20,"wait":0.05}}
             """);
 
+        // Some wait for their time, which comes while processes are killed: see below.
+        await using var scheduled = await TestReceiver.StartAsync();
+        await PostAsync(api, "/subscriptions", HttpStatusCode.Created, "subscribe-scheduled",
+            $$"""{"url":"{{scheduled.Url}}/hook","eventTypes":["later"]}""");
+        var later = string.Join(',', Enumerable.Range(0, Scheduled).Select(i =>
+            $$"""{"type":"later","data":{{i}},"deliverAt":"{{TimeProvider.System.GetUtcNow().AddMilliseconds(2_000 + 50 * i):O}}"}"""));
+        await PostAsync(api, "/events/batch", HttpStatusCode.Accepted, "scheduled", $$"""{"events":[{{later}}]}""");
+
         var publishing = PublishAsync(api);
         for (var round = 1; round <= 4; round++)
         {
@@ -62,6 +72,12 @@ public abstract class OrderingCrashTests(bool kafka)
         Assert.Equal(Keys * OfEach, receiver.Count);
         Assert.Empty(batches.Wrong);
         Assert.Equal(OfEach * InBatches, batches.Count);
+
+        Assert.Equal(Scheduled, scheduled.Received.Select(webhook => webhook.EventId).Distinct().Count());
+        await using var early = database.CreateCommand(
+            "SELECT count(*) FROM all_attempts a JOIN deliveries d ON d.id = a.delivery_id "
+            + "JOIN events e ON e.id = d.event_id WHERE a.started_at < e.deliver_at");
+        Assert.Equal(0L, await early.ExecuteScalarAsync(TestContext.Current.CancellationToken));
     }
 
     private static Task ArrivedAsync(OrderedReceiver receiver, int count) =>
