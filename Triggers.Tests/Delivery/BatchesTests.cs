@@ -46,7 +46,7 @@ public abstract class BatchesTests(PostgresServer postgres, KafkaServer? kafka =
         // Each delivery says which request it was in.
         Assert.Equal(2, await Engine.ScalarAsync<long>(
             $"SELECT count(DISTINCT batch_id) FROM deliveries WHERE subscription_id = '{full}'"));
-        var attempt = await Engine.ScalarAsync<Guid>($"SELECT batch_id FROM all_attempts a JOIN deliveries d ON d.id = a.delivery_id "
+        var attempt = await Engine.ScalarAsync<Guid>($"SELECT a.batch_id FROM all_attempts a JOIN deliveries d ON d.id = a.delivery_id "
             + $"WHERE d.event_id = '{Rows.Uuid(Ids(Receiver.At("/full").First())[0])}' AND subscription_id = '{full}'");
         Assert.Equal(Receiver.At("/full").First().Headers["webhook-id"], TypeId.Format(TypeId.Batch, attempt));
     }
