@@ -127,7 +127,7 @@ internal sealed partial class Attempter(
             if (subscriber is null)
                 return WithoutAttempt(delivery, Transition.Cancelled());
             // What is held of the event was made without knowing for whom.
-            if (subscriber.Format != share.Format)
+            if (subscriber.Format != share.Format || subscriber.Batch is not null)
                 return WithoutAttempt(delivery, Transition.Released());
         }
         if (!subscriber.Enabled && !delivery.Test)
