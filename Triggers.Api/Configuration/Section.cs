@@ -127,7 +127,7 @@ internal abstract class Section<TBody>(string name, string reads, string writes)
     public override string Stamp => string.Join('\n', _there.Select(t => $"{t.Key} {t.Value.Stamp}").Order(StringComparer.Ordinal));
 
     /// <summary>What there is, by name.</summary>
-    protected IReadOnlyDictionary<string, Thing> There => _there;
+    protected Dictionary<string, Thing> There => _there;
 
     /// <summary>One that says nothing but what it must.</summary>
     protected abstract Thing Least { get; }

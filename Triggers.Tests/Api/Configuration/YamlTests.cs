@@ -8,20 +8,23 @@ namespace Triggers.Tests.Api.Configuration;
 
 public sealed class YamlTests
 {
+    // What looks like something else, what means something, and what is hard to write.
+    private static readonly string[] s_hard =
+    [
+        "", "no", "Yes", "null", "~", "true", "1", "0x1f", "1e3", ".inf", "-", "- a", "a: b", "a:b", "# a", "a #b", "<<", "*a", "&a", "!a",
+        "@a", "`", "'", "\"", "%a", "{a}", "[a]", ", ", " a", "a ", "a\nb", "a\nb\n", "\na", "a\n\n", "a\r\nb", "\t", "\u0085", "\u2028",
+        "\u00fc", "\U0001F600", "2026-01-31", "12:30", "https://example.com/a?b=c#d", "---", "...", "? a", "|", ">", "=", "\0", "\uFEFF",
+    ];
+
     private static readonly Gen<JsonNode?> s_json = Gen.Recursive<JsonNode?>((depth, inner) => depth > 3 ? Leaf : Gen.OneOf(
         Leaf,
         inner.Array[0, 4].Select(items => (JsonNode?)new JsonArray([.. items.Select(i => i?.DeepClone())])),
         Gen.Select(Texts.Array[0, 4], inner.Array[4]).Select((names, values) => (JsonNode?)new JsonObject(
             names.Distinct().Select((name, i) => KeyValuePair.Create(name, values[i]?.DeepClone()))))));
 
-    // What looks like something else, what means something, and what is hard to write.
     private static Gen<string> Texts => Gen.OneOf(
-        Gen.OneOfConst(
-            "", "no", "Yes", "null", "~", "true", "1", "0x1f", "1e3", ".inf", "-", "- a", "a: b", "a:b", "# a", "a #b", "<<", "*a", "&a",
-            "!a", "@a", "`", "'", "\"", "%a", "{a}", "[a]", ", ", " a", "a ", "a\nb", "a\nb\n", "\na", "a\n\n", "a\r\nb", "\t",
-            "\u0085", "\u2028", "\u00fc", "\U0001F600", "2026-01-31", "12:30", "https://example.com/a?b=c#d", "---", "...", "? a", "|",
-            ">", "=", "\0", "\uFEFF"),
-        Gen.String[Gen.Char[' ', '~'], 0, 12], Gen.Char['a', 'z'].Array[100, 200].Select(c => string.Join(' ', c)));
+        Gen.Int[0, s_hard.Length - 1].Select(i => s_hard[i]), Gen.Char[' ', '~'].Array[0, 12].Select(c => new string(c)),
+        Gen.Char['a', 'z'].Array[100, 200].Select(c => string.Join(' ', c)));
 
     private static Gen<JsonNode?> Leaf => Gen.OneOf(
         Texts.Select(text => (JsonNode?)text), Gen.Int.Select(n => (JsonNode?)n), Gen.Bool.Select(b => (JsonNode?)b),
@@ -67,9 +70,8 @@ public sealed class YamlTests
     [InlineData("- ")]
     [InlineData("? ")]
     [InlineData("{? ")]
-    [InlineData("'")]
+    [InlineData("\"")]
     [InlineData("9")]
-    [InlineData("0x")]
     [InlineData("a: &a\n")]
     public void What_is_large_and_means_nothing_is_refused(string part) =>
         Refusal(string.Concat(Enumerable.Repeat(part, 4 * 1024 * 1024 / part.Length)));
