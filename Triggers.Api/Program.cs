@@ -1,5 +1,6 @@
 using Triggers.Api.ApiKeys;
 using Triggers.Api.Auth;
+using Triggers.Api.Configuration;
 using Triggers.Api.DeadLetters;
 using Triggers.Api.Deliveries;
 using Triggers.Api.Events;
@@ -71,6 +72,7 @@ api.MapDeadLetters();
 api.MapReplays();
 api.MapReplayJobs();
 api.MapEventTypes();
+api.MapConfiguration();
 api.MapTenants();
 api.MapApiKeys();
 api.MapUsagePlans();

@@ -17,6 +17,11 @@ internal sealed class ApiException(ErrorCode code, string detail, IReadOnlyList<
     public static ApiException Invalid(string pointer, string detail) =>
         new(ErrorCodes.InvalidRequest, detail, [new FieldError(pointer, detail)]);
 
+    /// <summary>The same, found at a place of a larger body; what names no place is of the place itself.</summary>
+    public ApiException Under(string pointer) => new(
+        Code, Message, Errors.Count == 0 ? [new FieldError(pointer, Message)]
+            : [.. Errors.Select(e => e with { Pointer = pointer + e.Pointer })]) { RetryAfterSeconds = RetryAfterSeconds };
+
     /// <summary>The thing is not there, or it is another tenant's: nobody can tell which.</summary>
     public static ApiException NotFound(string what) => new(ErrorCodes.NotFound, $"There is no such {what}.");
 

@@ -11,6 +11,7 @@ internal static class ErrorCodes
 {
     public static readonly ErrorCode InvalidRequest = new("invalid_request", 400, "The request is not valid");
     public static readonly ErrorCode MalformedJson = new("malformed_json", 400, "The body is not JSON");
+    public static readonly ErrorCode MalformedYaml = new("malformed_yaml", 400, "The body is not YAML as it is read here");
     public static readonly ErrorCode ReservedEventType = new("reserved_event_type", 400, "The event's type is the system's");
     public static readonly ErrorCode BatchRefused = new("batch_refused", 400, "Every event of the batch was refused");
     public static readonly ErrorCode IdempotencyNotSupported =
@@ -41,6 +42,7 @@ internal static class ErrorCodes
     public static readonly ErrorCode UsagePlanInUse = new("usage_plan_in_use", 409, "Tenants have this usage plan");
     public static readonly ErrorCode IncompatibleSchema =
         new("incompatible_schema", 409, "The schema is not as compatible as its type asks for");
+    public static readonly ErrorCode PlanOutdated = new("plan_outdated", 409, "The configuration would change otherwise than planned");
     public static readonly ErrorCode PayloadTooLarge = new("payload_too_large", 413, "The body is too large");
     public static readonly ErrorCode UnsupportedMediaType =
         new("unsupported_media_type", 415, "The body must be plain application/json");
@@ -64,12 +66,12 @@ internal static class ErrorCodes
     /// <summary>All of them, by status.</summary>
     public static readonly IReadOnlyList<ErrorCode> All =
     [
-        InvalidRequest, MalformedJson, ReservedEventType, BatchRefused,
+        InvalidRequest, MalformedJson, MalformedYaml, ReservedEventType, BatchRefused,
         IdempotencyNotSupported, Unauthenticated, Forbidden, NotFound, MethodNotAllowed,
         RequestTimeout, ExternalIdConflict, IdempotencyInProgress, DeliveryPending,
         DeliveryEnded, WaitsInOrder, ReplayRunning, ReplayEnded, SubscriptionGone, SubscriptionDisabled,
         NotScheduled, EventCancelled, EventExpired,
-        DeadLetterClosed, NameTaken, LastAdminKey, LimitReached, UsagePlanInUse, IncompatibleSchema,
+        DeadLetterClosed, NameTaken, LastAdminKey, LimitReached, UsagePlanInUse, IncompatibleSchema, PlanOutdated,
         PayloadTooLarge, UnsupportedMediaType, IdempotencyKeyReused, SchemaViolation, UnknownEventType, InvalidSchedule,
         RateLimited, QuotaExceeded, TooManyBytes, TooManyConcurrent, InternalError, LogUnavailable,
         StorageUnavailable, Overloaded, EventNotYetVisible, TestNotAttempted,

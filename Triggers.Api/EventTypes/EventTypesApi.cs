@@ -40,22 +40,35 @@ internal static class EventTypesApi
         CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, EventTypeBody.Read);
+        var type = await AddAsync(body, caller, db, caps.Value, cancellationToken);
+        await changes.TellAsync(caller.TenantId);
+        return TypedResults.Created($"/event-types/{type.Name}", EventTypeDetails.Of(type, Text(body.Schema)));
+    }
+
+    /// <summary>What the body describes. Not stored yet.</summary>
+    public static EventType New(EventTypeBody body, Guid tenantId) => new()
+    {
+        TenantId = tenantId,
+        Name = body.Name,
+        Id = TypeId.NewGuid(),
+        Description = body.Description,
+        GroupName = body.Group,
+        Mode = body.Mode ?? ContractMode.Off,
+        Compatibility = body.Compatibility ?? SchemaCompatibility.None,
+        Version = body.Schema.Utf8.IsEmpty ? 0 : 1,
+        Example = Text(body.Example),
+        Deprecation = body.Deprecation,
+    };
+
+    /// <summary>Stores a new one, in the context's transaction where it has one; whoever ends that tells of it.</summary>
+    /// <exception cref="ApiException">It can't be as the body says, the name is taken, or there are as many as may be.</exception>
+    public static async Task<EventType> AddAsync(
+        EventTypeBody body, Caller caller, TriggersDbContext db, CapOptions caps, CancellationToken cancellationToken)
+    {
         if (body.Schema.Utf8.IsEmpty && body.Mode is not (null or ContractMode.Off))
             throw NeedsSchema();
         EnsureMatches(Text(body.Example), Text(body.Schema));
-        var type = new EventType
-        {
-            TenantId = caller.TenantId,
-            Name = body.Name,
-            Id = TypeId.NewGuid(),
-            Description = body.Description,
-            GroupName = body.Group,
-            Mode = body.Mode ?? ContractMode.Off,
-            Compatibility = body.Compatibility ?? SchemaCompatibility.None,
-            Version = body.Schema.Utf8.IsEmpty ? 0 : 1,
-            Example = Text(body.Example),
-            Deprecation = body.Deprecation,
-        };
+        var type = New(body, caller.TenantId);
         await using var transaction = await db.LockTenantAsync(caller.TenantId, cancellationToken);
         if (await OfTenant(db, caller).AnyAsync(t => t.Name == body.Name, cancellationToken))
         {
@@ -63,15 +76,14 @@ internal static class EventTypesApi
             throw new ApiException(ErrorCodes.NameTaken, Taken, [new FieldError("/name", Taken)]);
         }
         await OfTenant(db, caller).EnsureRoomAsync(
-            caps.Value.EventTypesPerTenant, "event types of a tenant; delete one first", cancellationToken);
+            caps.EventTypesPerTenant, "event types of a tenant; delete one first", cancellationToken);
         db.Add(type);
         if (type.Version > 0)
             db.Add(NewVersion(type.Id, 1, body.Schema));
         await db.SaveChangesAsync(cancellationToken);
         if (transaction is not null)
             await transaction.CommitAsync(cancellationToken);
-        await changes.TellAsync(caller.TenantId);
-        return TypedResults.Created($"/event-types/{type.Name}", EventTypeDetails.Of(type, Text(body.Schema)));
+        return type;
     }
 
     private static async Task<Ok<Page<EventTypeView>>> ListAsync(
@@ -95,6 +107,16 @@ internal static class EventTypesApi
         string name, HttpContext context, Caller caller, TriggersDbContext db, KeyChanges changes, CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, EventTypeChange.Read);
+        var changed = await UpdateAsync(name, body, caller, db, cancellationToken);
+        await changes.TellAsync(caller.TenantId);
+        return TypedResults.Ok(changed);
+    }
+
+    /// <summary>Changes one, in the context's transaction where it has one; whoever ends that tells of it.</summary>
+    /// <exception cref="ApiException">There is none, or it can't be as the body says.</exception>
+    public static async Task<EventTypeDetails> UpdateAsync(
+        string name, EventTypeChange body, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
         await using var transaction = await db.LockTenantAsync(caller.TenantId, cancellationToken);
         var type = await FindAsync(db, caller, name, cancellationToken);
         var schema = await SchemaAsync(db, type, cancellationToken);
@@ -130,17 +152,23 @@ internal static class EventTypesApi
             """).ToListAsync(cancellationToken);
         if (transaction is not null)
             await transaction.CommitAsync(cancellationToken);
-        await changes.TellAsync(caller.TenantId);
-        return TypedResults.Ok(EventTypeDetails.Of(changed.Single(), schema));
+        return EventTypeDetails.Of(changed.Single(), schema);
     }
 
     private static async Task<NoContent> DeleteAsync(
         string name, Caller caller, TriggersDbContext db, KeyChanges changes, CancellationToken cancellationToken)
     {
-        if (await OfTenant(db, caller).Where(t => t.Name == name).ExecuteDeleteAsync(cancellationToken) == 0)
-            throw NotFound();
+        await RemoveAsync(name, caller, db, cancellationToken);
         await changes.TellAsync(caller.TenantId);
         return TypedResults.NoContent();
+    }
+
+    /// <summary>Deletes one; whoever ends the transaction tells of it.</summary>
+    /// <exception cref="ApiException">There is none.</exception>
+    public static async Task RemoveAsync(string name, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        if (await OfTenant(db, caller).Where(t => t.Name == name).ExecuteDeleteAsync(cancellationToken) == 0)
+            throw NotFound();
     }
 
     private static async Task<Ok<Page<EventTypeVersionView>>> ListVersionsAsync(

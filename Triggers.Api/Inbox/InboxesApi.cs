@@ -51,31 +51,43 @@ internal static class InboxesApi
         HttpContext context, Caller caller, TriggersDbContext db, IOptions<CapOptions> caps, CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, InboxBody.Read);
-        EnsureWithin(caps.Value, body.EventTypes);
+        var inbox = await AddAsync(body, caller, db, caps.Value, cancellationToken);
+        return TypedResults.Created($"/inboxes/{body.Name}", InboxView.Of(inbox, default));
+    }
+
+    /// <summary>What the body describes. Not stored yet.</summary>
+    public static Subscription New(InboxBody body, Guid tenantId) => new()
+    {
+        Id = TypeId.NewGuid(),
+        TenantId = tenantId,
+        Url = "",
+        EventTypes = body.EventTypes,
+        Description = body.Description,
+        Secrets = [],
+        Inbox = body.Name,
+        LeaseSeconds = body.Lease ?? Subscription.DefaultLeaseSeconds,
+        MaxDeliveries = body.MaxDeliveries ?? Subscription.DefaultMaxDeliveries,
+    };
+
+    /// <summary>Stores a new one, in the context's transaction where it has one.</summary>
+    /// <exception cref="ApiException">The name is taken, or there are as many as may be.</exception>
+    public static async Task<Subscription> AddAsync(
+        InboxBody body, Caller caller, TriggersDbContext db, CapOptions caps, CancellationToken cancellationToken)
+    {
+        EnsureWithin(caps, body.EventTypes);
         if (body.Name == Inboxes.Default)
             throw NameTaken();
-        var inbox = new Subscription
-        {
-            Id = TypeId.NewGuid(),
-            TenantId = caller.TenantId,
-            Url = "",
-            EventTypes = body.EventTypes,
-            Description = body.Description,
-            Secrets = [],
-            Inbox = body.Name,
-            LeaseSeconds = body.Lease ?? Subscription.DefaultLeaseSeconds,
-            MaxDeliveries = body.MaxDeliveries ?? Subscription.DefaultMaxDeliveries,
-        };
+        var inbox = New(body, caller.TenantId);
         await using var transaction = await db.LockTenantAsync(caller.TenantId, cancellationToken);
         if (await Living(db, caller.TenantId).AnyAsync(s => s.Inbox == body.Name, cancellationToken))
             throw NameTaken();
-        await Living(db, caller.TenantId).Where(s => s.Inbox != Inboxes.Default)
-            .EnsureRoomAsync(caps.Value.InboxesPerTenant, "inboxes of a tenant; delete one first", cancellationToken);
+        await Made(db, caller.TenantId).EnsureRoomAsync(
+            caps.InboxesPerTenant, "inboxes of a tenant; delete one first", cancellationToken);
         db.Add(inbox);
         await db.SaveChangesAsync(cancellationToken);
         if (transaction is not null)
             await transaction.CommitAsync(cancellationToken);
-        return TypedResults.Created($"/inboxes/{body.Name}", InboxView.Of(inbox, default));
+        return inbox;
     }
 
     private static async Task<Ok<Page<InboxView>>> ListAsync(
@@ -83,8 +95,7 @@ internal static class InboxesApi
     {
         var list = ListRequest.Of(context);
         list.EnsureValid();
-        var page = await list.AnswerAsync(
-            Living(db, caller.TenantId).Where(s => s.Inbox != Inboxes.Default), s => s.Id, s => s, cancellationToken);
+        var page = await list.AnswerAsync(Made(db, caller.TenantId), s => s.Id, s => s, cancellationToken);
         var counts = await CountAsync(dataSource, [.. page.Items], cancellationToken);
         return TypedResults.Ok(new Page<InboxView>([.. page.Items.Zip(counts, InboxView.Of)], page.NextCursor));
     }
@@ -98,7 +109,16 @@ internal static class InboxesApi
         IOptions<CapOptions> caps, CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, InboxChange.Read);
-        EnsureWithin(caps.Value, body.EventTypes ?? []);
+        var inbox = await UpdateAsync(name, body, caller, db, caps.Value, cancellationToken);
+        return TypedResults.Ok(await ViewAsync(dataSource, inbox, cancellationToken));
+    }
+
+    /// <summary>Changes one, in the context's transaction where it has one.</summary>
+    /// <exception cref="ApiException">There is none, or it can't be as the body says.</exception>
+    public static async Task<Subscription> UpdateAsync(
+        string name, InboxChange body, Caller caller, TriggersDbContext db, CapOptions caps, CancellationToken cancellationToken)
+    {
+        EnsureWithin(caps, body.EventTypes ?? []);
         if (name == Inboxes.Default && body.EventTypes is not null)
             throw ApiException.Invalid("/eventTypes", "The inbox \"default\" has what nobody subscribes to.");
         var inbox = await db.FindInboxAsync(caller.TenantId, name, cancellationToken);
@@ -113,15 +133,24 @@ internal static class InboxesApi
             WHERE tenant_id = {caller.TenantId} AND id = {inbox.Id} AND deleted_at IS NULL
             RETURNING *
             """).AsNoTracking().ToListAsync(cancellationToken);
-        return TypedResults.Ok(await ViewAsync(dataSource, changed.SingleOrDefault() ?? throw NotFound(), cancellationToken));
+        return changed.SingleOrDefault() ?? throw NotFound();
     }
 
     private static async Task<NoContent> DeleteAsync(string name, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
+        await RemoveAsync(name, caller, db, cancellationToken);
+        return TypedResults.NoContent();
+    }
+
+    /// <summary>Deletes one.</summary>
+    /// <exception cref="ApiException">There is none.</exception>
+    public static async Task RemoveAsync(string name, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
         var deleted = await db.Database.ExecuteSqlAsync(
             $"UPDATE subscriptions SET deleted_at = now() WHERE tenant_id = {caller.TenantId} AND inbox = {name} AND deleted_at IS NULL",
             cancellationToken);
-        return deleted > 0 ? TypedResults.NoContent() : throw NotFound();
+        if (deleted == 0)
+            throw NotFound();
     }
 
     private static async Task<InboxView> ViewAsync(NpgsqlDataSource dataSource, Subscription inbox, CancellationToken cancellationToken) =>
@@ -154,6 +183,10 @@ internal static class InboxesApi
         if (eventTypes.Length > caps.EventTypesPerSubscription)
             throw ApiException.Invalid("/eventTypes", $"Must be an array of 1 to {caps.EventTypesPerSubscription}.");
     }
+
+    /// <summary>Those that were made, of the tenant.</summary>
+    public static IQueryable<Subscription> Made(TriggersDbContext db, Guid tenantId) =>
+        Living(db, tenantId).Where(s => s.Inbox != Inboxes.Default);
 
     private static IQueryable<Subscription> Living(TriggersDbContext db, Guid tenantId) =>
         db.Subscriptions.Where(s => s.TenantId == tenantId && s.DeletedAt == null && s.Inbox != null);

@@ -18,8 +18,6 @@ internal static class IngestApi
     /// <summary>The most events of one request.</summary>
     public const int MaxBatchEvents = 1_000;
 
-    private const int MaxBatchBytes = 4 * 1024 * 1024;
-
     /// <summary>Maps <c>POST /events</c> and <c>POST /events/batch</c>.</summary>
     public static void MapIngest(this IEndpointRouteBuilder app)
     {
@@ -64,7 +62,7 @@ internal static class IngestApi
         TimesCheck times)
     {
         var key = IdempotencyKey.Of(context.Request);
-        var body = await Body.ReadBytesAsync(context, MaxBatchBytes);
+        var body = await Body.ReadBytesAsync(context, Body.MaxBytesOfMany);
         var parsed = EventParser.ReadBatch(body, MaxBatchEvents);
 
         var firstId = TypeId.NewGuid();

@@ -90,7 +90,8 @@ internal sealed class ListRequest
     public T? OneOf<T>(string name) where T : struct, Enum =>
         OneOf(name) is { } text && SnakeCase<T>.TryParse(text, out var value) ? value : null;
 
-    private string? OneOf(string name)
+    /// <summary>The same where the words are no enum.</summary>
+    public string? OneOf(string name)
     {
         if (Raw(name) is not { } text)
             return null;

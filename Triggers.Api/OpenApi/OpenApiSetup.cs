@@ -101,7 +101,7 @@ internal static class OpenApiSetup
         operation.RequestBody = about.Body is null ? null : new OpenApiRequestBody
         {
             Required = !about.BodyIsOptional,
-            Content = await ContentAsync(about.Body, BodyTypes(context.Description.HttpMethod), context, cancellationToken),
+            Content = await ContentAsync(about.Body, BodyTypes(about, context.Description.HttpMethod), context, cancellationToken),
         };
         operation.Security = scope is null ? [] :
         [
@@ -116,7 +116,7 @@ internal static class OpenApiSetup
         {
             Description = success.StatusCode switch { 201 => "Made.", 202 => "Accepted.", 204 => "Done.", _ => "OK." },
             Content = about.AnswerExample is null ? null
-                : await ContentAsync(new Payload(success.Type!, about.AnswerExample), [Body.MediaType], context, cancellationToken),
+                : await ContentAsync(new Payload(success.Type!, about.AnswerExample), BodyTypes(about), context, cancellationToken),
             Headers = Headers(about, success.StatusCode, document, scope is not null),
         };
         foreach (var errors in Errors(about, scope is not null, context.Description).GroupBy(e => e.Status).OrderBy(g => g.Key))
@@ -135,8 +135,9 @@ internal static class OpenApiSetup
     }
 
     // Both for PATCH: a merge patch (RFC 7396) has a media type of its own, and many clients send plain JSON.
-    private static string[] BodyTypes(string? method) =>
-        HttpMethods.IsPatch(method!) ? [Body.PatchMediaType, Body.MediaType] : [Body.MediaType];
+    private static string[] BodyTypes(Operation about, string? method = null) =>
+        about.SpeaksYaml ? [Body.MediaType, Yaml.MediaType]
+            : HttpMethods.IsPatch(method ?? "") ? [Body.PatchMediaType, Body.MediaType] : [Body.MediaType];
 
     private static IEnumerable<string> ErrorHeaders(ErrorCode[] errors)
     {

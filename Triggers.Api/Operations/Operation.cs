@@ -28,6 +28,9 @@ internal sealed record Operation(string Id, string Group, string Summary, string
     /// <summary>The JSON body it takes.</summary>
     public Payload? Body { get; init; }
 
+    /// <summary>Whether body and answer may be YAML, too.</summary>
+    public bool SpeaksYaml { get; init; }
+
     /// <summary>Whether the body may be left out.</summary>
     public bool BodyIsOptional { get; init; }
 

@@ -70,12 +70,16 @@ internal static class Caps
     public static async Task<IDbContextTransaction?> LockTenantAsync(
         this TriggersDbContext db, Guid tenantId, CancellationToken cancellationToken)
     {
-        // Whoever has begun one already ends it.
-        var transaction = db.Database.CurrentTransaction is null
-            ? await db.Database.BeginTransactionAsync(IsolationLevel.ReadCommitted, cancellationToken) : null;
+        var transaction = await db.BeginUnlessBegunAsync(cancellationToken);
         await db.Database.ExecuteSqlAsync($"SELECT FROM tenants WHERE id = {tenantId} FOR NO KEY UPDATE", cancellationToken);
         return transaction;
     }
+
+    /// <summary>Begins a transaction; null where there is one already, which whoever has begun it ends.</summary>
+    public static async Task<IDbContextTransaction?> BeginUnlessBegunAsync(
+        this TriggersDbContext db, CancellationToken cancellationToken) =>
+        db.Database.CurrentTransaction is null
+            ? await db.Database.BeginTransactionAsync(IsolationLevel.ReadCommitted, cancellationToken) : null;
 
     /// <summary>Refuses one more than there may be; what is counted must be locked.</summary>
     /// <exception cref="ApiException"><c>limit_reached</c></exception>

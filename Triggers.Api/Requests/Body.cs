@@ -21,6 +21,9 @@ internal static class Body
     /// <summary>What bodies of PATCH are, too.</summary>
     public const string PatchMediaType = "application/merge-patch+json";
 
+    /// <summary>The largest body of many things.</summary>
+    public const int MaxBytesOfMany = 4 * 1024 * 1024;
+
     /// <summary>The deepest nesting of a body.</summary>
     public const int MaxDepth = 64;
 
@@ -33,14 +36,23 @@ internal static class Body
     /// The body's bytes: plain, UTF-8, <c>application/json</c> (a PATCH also <c>application/merge-patch+json</c>), at most
     /// <paramref name="maxBytes"/>. A byte order mark at its beginning is left out.
     /// </summary>
-    public static async Task<ReadOnlyMemory<byte>> ReadBytesAsync(HttpContext context, int maxBytes)
+    public static Task<ReadOnlyMemory<byte>> ReadBytesAsync(HttpContext context, int maxBytes) =>
+        ReadBytesAsync(context, maxBytes, HttpMethods.IsPatch(context.Request.Method) ? [MediaType, PatchMediaType] : [MediaType]);
+
+    /// <summary>The same of a body that may be YAML, as JSON.</summary>
+    public static async Task<ReadOnlyMemory<byte>> ReadBytesOrYamlAsync(HttpContext context, int maxBytes)
+    {
+        var bytes = await ReadBytesAsync(context, maxBytes, [MediaType, Yaml.MediaType]);
+        return IsOneOf([Yaml.MediaType], context.Request.ContentType) ? Yaml.ToJson(bytes, MaxDepth) : bytes;
+    }
+
+    private static async Task<ReadOnlyMemory<byte>> ReadBytesAsync(HttpContext context, int maxBytes, string[] types)
     {
         var request = context.Request;
-        var isPatch = HttpMethods.IsPatch(request.Method);
-        if (!IsJson(request.ContentType, isPatch))
+        if (!IsOneOf(types, request.ContentType))
         {
-            throw new ApiException(ErrorCodes.UnsupportedMediaType,
-                $"Content-Type must be {MediaType}{(isPatch ? $" or {PatchMediaType}" : "")}, in UTF-8.");
+            throw new ApiException(
+                ErrorCodes.UnsupportedMediaType, $"Content-Type must be {string.Join(" or ", types)}, in UTF-8.");
         }
         if (request.Headers.ContentEncoding is [not (null or "" or "identity"), ..])
             throw new ApiException(ErrorCodes.UnsupportedMediaType, "Content-Encoding is not supported: send the body as it is.");
@@ -137,10 +149,10 @@ internal static class Body
     }
 
     // A parameter may be empty, as in "application/json;" (RFC 9110, 5.6.6); the parser wants none of these.
-    private static bool IsJson(string? contentType, bool isPatch) =>
+    private static bool IsOneOf(string[] types, string? contentType) =>
         MediaTypeHeaderValue.TryParse(
             string.Join(';', (contentType ?? "").Split(';').Where(part => !string.IsNullOrWhiteSpace(part))), out var type)
-        && (Is(type.MediaType, MediaType) || isPatch && Is(type.MediaType, PatchMediaType))
+        && types.Any(one => Is(type.MediaType, one))
         && (type.CharSet?.Trim('"') is not { } charset || Is(charset, "utf-8") || Is(charset, "utf8"));
 
     private static bool Is(string? text, string other) => string.Equals(text, other, StringComparison.OrdinalIgnoreCase);
@@ -155,17 +167,21 @@ internal static class Body
     /// <summary>The same for a body whose bytes were read before.</summary>
     public static T Parse<T>(ReadOnlyMemory<byte> bytes, Func<Fields, T> read)
     {
-        JsonDocument document;
+        using var document = ParseDocument(bytes);
+        return Fields.Read(document.RootElement, read);
+    }
+
+    /// <summary>The JSON of bytes that were read before.</summary>
+    public static JsonDocument ParseDocument(ReadOnlyMemory<byte> bytes)
+    {
         try
         {
-            document = JsonDocument.Parse(bytes, new JsonDocumentOptions { MaxDepth = MaxDepth });
+            return JsonDocument.Parse(bytes, new JsonDocumentOptions { MaxDepth = MaxDepth });
         }
         catch (JsonException e)
         {
             throw Malformed(e);
         }
-        using (document)
-            return Fields.Read(document.RootElement, read);
     }
 
     /// <summary>The same for a body that may be left out.</summary>

@@ -58,6 +58,30 @@ internal sealed class Fields
         return null;
     }
 
+    /// <summary>The objects by name of a member that is an object, each with members of its own.</summary>
+    /// <typeparam name="T">The record whose attributes are their limits.</typeparam>
+    public Dictionary<string, T>? Objects<T>(string name, Func<Fields, T> read) where T : class
+    {
+        if (!TryGet(name, out var element, out _))
+            return null;
+        var objects = new Dictionary<string, T>(StringComparer.Ordinal);
+        if (element.ValueKind != JsonValueKind.Object)
+        {
+            Refuse(Pointer(name), "Must be an object.");
+            return objects;
+        }
+        foreach (var member in element.EnumerateObject())
+        {
+            var key = NameOf(member) ?? "";
+            var place = Pointer(name) + Pointer(key);
+            if (member.Value.ValueKind != JsonValueKind.Object)
+                Refuse(place, "Must be an object.");
+            else if (!objects.TryAdd(key, new Fields(typeof(T), _place + place, _errors).ReadAll(member.Value, read)))
+                Refuse(place, "The member comes twice.");
+        }
+        return objects;
+    }
+
     /// <summary>Whether the member is there, were it null.</summary>
     public bool Has(string name) => _members.ContainsKey(name);
 

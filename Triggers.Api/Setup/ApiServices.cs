@@ -4,6 +4,7 @@ using Microsoft.AspNetCore.Http.Json;
 using Microsoft.AspNetCore.HttpOverrides;
 using Microsoft.Extensions.Options;
 using Triggers.Api.Auth;
+using Triggers.Api.Configuration;
 using Triggers.Api.Events;
 using Triggers.Api.EventTypes;
 using Triggers.Api.Http;
@@ -125,6 +126,7 @@ internal static class ApiServices
         services.AddHosted<ReplayCharges>();
         services.AddProtection(configuration);
         services.AddScoped<FirstAnswers>();
+        services.AddScoped<Configurator>();
         services.AddHosted<InboxSignal>();
         services.AddHosted<WarmUp>();
     }

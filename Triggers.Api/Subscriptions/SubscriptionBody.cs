@@ -12,6 +12,13 @@ namespace Triggers.Api.Subscriptions;
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 internal sealed record SubscriptionChange
 {
+    /// <summary>As when subscribing; null removes it.</summary>
+    [Length(1, SubscriptionBody.MaxNameLength), RegularExpression(SubscriptionBody.NamePattern)]
+    public string? Name { get; init; }
+
+    /// <summary>Whether the name is to change, were it to none.</summary>
+    internal bool HasName { get; init; }
+
     /// <summary>As when subscribing.</summary>
     [Length(1, SubscriptionBody.MaxUrlLength), RegularExpression(WebhookAddress.Pattern), NotRemovable]
     public string? Url { get; init; }
@@ -149,6 +156,8 @@ internal sealed record SubscriptionChange
             HasConcurrency = fields.Has("concurrency"),
             ExpiresAt = fields.Moment("expiresAt"),
             HasExpiresAt = fields.Has("expiresAt"),
+            Name = SubscriptionBody.ReadName(fields),
+            HasName = fields.Has("name"),
             Url = SubscriptionBody.ReadUrl(fields),
             EventTypes = SubscriptionBody.ReadEventTypes(fields),
             NewFilter = SubscriptionBody.ReadFilter(fields),
@@ -166,12 +175,20 @@ internal sealed record SubscriptionChange
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 internal sealed record SubscriptionBody
 {
+    public const int MaxNameLength = 64;
+    public const string NamePattern = "^(?!sub_)[A-Za-z0-9._-]{1,64}$";
     public const int MaxUrlLength = 2_048;
     public const int MaxEventTypes = 100;
     public const int MaxDescriptionLength = 1_000;
     public const int MaxHeaders = 20;
     public const int MaxHeaderLength = 4_096;
     public const int MaxFailingHeadAttempts = 50;
+
+    /// <summary>
+    /// What a configuration knows it by, unique in the tenant: 1 to 64 letters, digits, <c>.</c>, <c>_</c>, <c>-</c>. None when left out.
+    /// </summary>
+    [Length(1, MaxNameLength), RegularExpression(NamePattern)]
+    public string? Name { get; init; }
 
     /// <summary>
     /// Where webhooks go: http or https, neither user name nor fragment. Path and query are sent byte for byte as given; an international
@@ -285,6 +302,7 @@ internal sealed record SubscriptionBody
             fields.Refuse("/secret", "Is for another signature than those that are asked for.");
         return new()
         {
+            Name = ReadName(fields),
             Url = ReadUrl(fields)!,
             EventTypes = ReadEventTypes(fields)!,
             NewFilter = ReadFilter(fields),
@@ -305,6 +323,15 @@ internal sealed record SubscriptionBody
             Batch = fields.Object("batch", BatchBody.Read),
             ExpiresAt = fields.Moment("expiresAt"),
         };
+    }
+
+    public static string? ReadName(Fields fields)
+    {
+        var name = fields.Text("name");
+        // What looks like an id would be taken for one.
+        if (name is not null && (!EventTypePattern.IsType(name) || name.StartsWith("sub_", StringComparison.Ordinal)))
+            fields.Refuse("/name", "Must be letters, digits, \".\", \"_\" and \"-\", and not begin with \"sub_\".");
+        return name;
     }
 
     /// <summary>The address, as it is to be kept.</summary>

@@ -11,6 +11,7 @@ namespace Triggers.Api.Subscriptions;
 /// <summary>A subscription as clients see it: without its secrets.</summary>
 internal record SubscriptionView(
     string Id,
+    string? Name,
     string Url,
     IReadOnlyList<string> EventTypes,
     JsonObject? Filter,
@@ -45,7 +46,7 @@ internal record SubscriptionView(
     /// </summary>
     public static SubscriptionView Of(
         Subscription s, Caller caller, SecretProtector protector, TimeProvider time, LimitsInUse? limits = null) => new(
-        TypeId.Format(TypeId.Subscription, s.Id), s.Url, s.EventTypes,
+        TypeId.Format(TypeId.Subscription, s.Id), s.Name, s.Url, s.EventTypes,
         s.Filter is null ? null : JsonNode.Parse(s.Filter)!.AsObject(), s.Description, s.Enabled, s.DisabledReason,
         caller.May(Scopes.SubscriptionsWrite) ? s.Headers.ToDictionary(h => h.Key, h => protector.Unprotect(h.Value))
             : s.Headers.ToDictionary(h => h.Key, _ => Masked),
@@ -93,6 +94,9 @@ internal sealed record CircuitView(
         ? new(CircuitState.Closed, null, null, null, null, 0, null, null)
         : new(c.State, c.Reason, c.Since, c.FailingSince, c.NextProbeAt, c.FailedProbes, c.LastOutcome, c.LastStatusCode);
 }
+
+/// <summary>A subscription that was made, and the secret that its receiver shares with us; null where only a key pair signs.</summary>
+internal sealed record NewSubscription(SubscriptionView Subscription, string? Secret);
 
 /// <summary>A subscription with its signing secret, which is shown when it is made and never again.</summary>
 internal sealed record SubscriptionWithSecret : SubscriptionView

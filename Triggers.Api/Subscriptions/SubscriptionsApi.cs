@@ -28,8 +28,6 @@ internal static class SubscriptionsApi
     private const string CertificateNeedsHttps = "A client certificate goes with an https address only.";
     private static readonly TimeSpan DefaultOverlap = TimeSpan.FromHours(24);
 
-    private sealed record NewSubscription(SubscriptionView Subscription, string? Secret);
-
     /// <summary>Maps <c>/subscriptions</c>.</summary>
     public static void MapSubscriptions(this IEndpointRouteBuilder app)
     {
@@ -77,25 +75,20 @@ internal static class SubscriptionsApi
         return TypedResults.Created($"/subscriptions/{made.Subscription.Id}", new SubscriptionWithSecret(made.Subscription, made.Secret));
     }
 
-    private static async Task<NewSubscription> AddAsync(
-        SubscriptionBody body, Caller caller, TriggersDbContext db, SecretProtector protector, CapOptions caps, TimeProvider time,
-        CancellationToken cancellationToken)
+    /// <summary>What the body describes, with secrets of its own where it brings none. Not stored yet.</summary>
+    public static Subscription New(SubscriptionBody body, Guid tenantId, SecretProtector protector)
     {
-        EnsureToCome(body.ExpiresAt, time);
-        EnsureFits(body.NewClientCertificate, body.Url, time);
-        EnsureWithin(caps, body.EventTypes.Length, body.Headers?.Count ?? 0);
-        var batch = BatchingOf(body.Batch, caps);
-        if (batch is not null)
-            EnsureGoesInBatches(body.Format, "/batch");
+        var batch = body.Batch?.ToBatching();
         var enabled = body.Enabled ?? true;
         string[] types = body.Signatures is { } asked ? [.. asked.Distinct()]
             : [body.Secret is null ? SigningSecrets.Symmetric : SigningSecrets.TypeOf(body.Secret)];
         var secrets = types.Select(type =>
             body.Secret is { } brought && SigningSecrets.TypeOf(brought) == type ? brought : SigningSecrets.New(type)).ToArray();
-        var subscription = new Subscription
+        return new Subscription
         {
             Id = TypeId.NewGuid(),
-            TenantId = caller.TenantId,
+            TenantId = tenantId,
+            Name = body.Name,
             Url = body.Url,
             EventTypes = body.EventTypes,
             Filter = body.NewFilter?.Json,
@@ -118,18 +111,50 @@ internal static class SubscriptionsApi
             Enabled = enabled,
             DisabledReason = enabled ? null : DisabledByRequest,
         };
+    }
+
+    /// <summary>Stores a new one, in the context's transaction where it has one.</summary>
+    /// <exception cref="ApiException">It can't be as the body says, the name is taken, or there are as many as may be.</exception>
+    public static async Task<NewSubscription> AddAsync(
+        SubscriptionBody body, Caller caller, TriggersDbContext db, SecretProtector protector, CapOptions caps, TimeProvider time,
+        CancellationToken cancellationToken)
+    {
+        EnsureToCome(body.ExpiresAt, time);
+        EnsureFits(body.NewClientCertificate, body.Url, time);
+        EnsureWithin(caps, body.EventTypes.Length, body.Headers?.Count ?? 0);
+        if (BatchingOf(body.Batch, caps) is not null)
+            EnsureGoesInBatches(body.Format, "/batch");
+        var subscription = New(body, caller.TenantId, protector);
         await using var transaction = await db.LockTenantAsync(caller.TenantId, cancellationToken);
         await Living(db, caller)
             .EnsureRoomAsync(caps.SubscriptionsPerTenant, "subscriptions of a tenant; delete one first", cancellationToken);
         if (subscription.Ordering != Ordering.None)
             await EnsureRoomInOrderAsync(db, caller, subscription.Id, caps, cancellationToken);
+        if (subscription.Name is { } name)
+            await EnsureFreeAsync(name, subscription.Id, caller, db, cancellationToken);
         db.Add(subscription);
         await db.SaveChangesAsync(cancellationToken);
         if (transaction is not null)
             await transaction.CommitAsync(cancellationToken);
         // A private key is nobody's to know.
         return new NewSubscription(SubscriptionView.Of(subscription, caller, protector, time),
-            Array.Find(secrets, secret => SigningSecrets.TypeOf(secret) == SigningSecrets.Symmetric));
+            subscription.Secrets.Find(secret => secret.PublicKey is null) is { } shared ? protector.Unprotect(shared.Secret) : null);
+    }
+
+    /// <summary>Refuses a name that another has. One that has ended, and is not deleted yet, gives it up.</summary>
+    private static async Task EnsureFreeAsync(
+        string name, Guid id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        await db.Database.ExecuteSqlAsync(
+            $"""
+            UPDATE subscriptions SET deleted_at = now()
+            WHERE tenant_id = {caller.TenantId} AND name = {name} AND deleted_at IS NULL AND expires_at <= now()
+            """, cancellationToken);
+        if (await Living(db, caller).AnyAsync(s => s.Name == name && s.Id != id, cancellationToken))
+        {
+            const string Taken = "There is a subscription with this name.";
+            throw new ApiException(ErrorCodes.NameTaken, Taken, [new FieldError("/name", Taken)]);
+        }
     }
 
     private static async Task<Ok<Page<SubscriptionView>>> ListAsync(
@@ -179,6 +204,16 @@ internal static class SubscriptionsApi
     {
         var key = Ids.Subscription(id);
         var body = await Body.ReadAsync(context, SubscriptionChange.Read);
+        var changed = await UpdateAsync(key, body, caller, db, protector, caps.Value, time, cancellationToken);
+        return TypedResults.Ok(SubscriptionView.Of(changed, caller, protector, time));
+    }
+
+    /// <summary>Changes one, in the context's transaction where it has one.</summary>
+    /// <exception cref="ApiException">There is none, or it can't be as the body says.</exception>
+    public static async Task<Subscription> UpdateAsync(
+        Guid key, SubscriptionChange body, Caller caller, TriggersDbContext db, SecretProtector protector, CapOptions caps,
+        TimeProvider time, CancellationToken cancellationToken)
+    {
         EnsureToCome(body.ExpiresAt, time);
         var headers = JsonSerializer.Serialize(
             body.Headers?.ToDictionary(h => h.Key, h => h.Value is null ? null : protector.Protect(h.Value)) ?? []);
@@ -186,11 +221,17 @@ internal static class SubscriptionsApi
         EnsureFits(body.NewClientCertificate, body.Url, time);
         var batch = BatchingOf(body.Batch, caps.Value);
         var certificate = body.NewClientCertificate is { } brought ? protector.Protect(brought) : null;
-        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        await using var transaction = await db.BeginUnlessBegunAsync(cancellationToken);
+        // Before the row, as everybody does who counts.
+        if (body.Name is not null || body.Ordering is not (null or Ordering.None))
+            await db.LockTenantAsync(caller.TenantId, cancellationToken);
+        if (body.Name is { } name)
+            await EnsureFreeAsync(name, key, caller, db, cancellationToken);
         // One statement, so that two changes at once, or a receiver's 410 in between, can't undo each other's parts.
         var changed = await db.Subscriptions.FromSql(
             $"""
             UPDATE subscriptions SET
+                name = CASE WHEN {body.HasName} THEN {body.Name}::text ELSE name END,
                 url = coalesce({body.Url}::text, url),
                 event_types = coalesce({body.EventTypes}::text[], event_types),
                 filter = CASE WHEN {body.HasFilter} THEN {body.NewFilter?.Json}::text ELSE filter END,
@@ -230,14 +271,11 @@ internal static class SubscriptionsApi
             """).ToListAsync(cancellationToken);
         var subscription = changed.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
         // What exceeds a cap that was lowered stays, and may be changed in other ways.
-        EnsureWithin(caps.Value, body.EventTypes?.Length ?? 0, body.Headers is null ? 0 : subscription.Headers.Count);
+        EnsureWithin(caps, body.EventTypes?.Length ?? 0, body.Headers is null ? 0 : subscription.Headers.Count);
         if (body.Retry is not null && subscription.Retry is { } retry && RetryBody.Problem(retry) is { } problem)
             throw ApiException.Invalid("/retry", problem);
         if (body.Ordering is not (null or Ordering.None))
-        {
-            await db.LockTenantAsync(caller.TenantId, cancellationToken);
-            await EnsureRoomInOrderAsync(db, caller, key, caps.Value, cancellationToken);
-        }
+            await EnsureRoomInOrderAsync(db, caller, key, caps, cancellationToken);
         if (subscription.ClientCertificate is not null && !IsSecure(subscription.Url))
             throw ApiException.Invalid(body.Url is null ? "/clientCertificate" : "/url", CertificateNeedsHttps);
         if (subscription.BatchMax is not null)
@@ -247,8 +285,9 @@ internal static class SubscriptionsApi
             await ApplyAsync(db, CircuitChanges.CloseByRequest(caller.TenantId, key), cancellationToken);
         else
             subscription.Circuit = await db.Circuits.FirstOrDefaultAsync(c => c.SubscriptionId == key, cancellationToken);
-        await transaction.CommitAsync(cancellationToken);
-        return TypedResults.Ok(SubscriptionView.Of(subscription, caller, protector, time));
+        if (transaction is not null)
+            await transaction.CommitAsync(cancellationToken);
+        return subscription;
     }
 
     private static Task<Ok<SubscriptionView>> OpenCircuitAsync(
@@ -289,7 +328,14 @@ internal static class SubscriptionsApi
 
     private static async Task<NoContent> DeleteAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
-        var key = Ids.Subscription(id);
+        await RemoveAsync(Ids.Subscription(id), caller, db, cancellationToken);
+        return TypedResults.NoContent();
+    }
+
+    /// <summary>Deletes one.</summary>
+    /// <exception cref="ApiException">There is none.</exception>
+    public static async Task RemoveAsync(Guid key, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
         var deleted = await db.Database.ExecuteSqlAsync(
             $"""
             UPDATE subscriptions SET deleted_at = now()
@@ -297,7 +343,8 @@ internal static class SubscriptionsApi
                 AND (expires_at IS NULL OR expires_at > now())
             """,
             cancellationToken);
-        return deleted > 0 ? TypedResults.NoContent() : throw ApiException.NotFound("subscription");
+        if (deleted == 0)
+            throw ApiException.NotFound("subscription");
     }
 
     private static async Task<Ok<RotatedSecret>> RotateSecretAsync(
@@ -305,12 +352,20 @@ internal static class SubscriptionsApi
     {
         var key = Ids.Subscription(id);
         var body = await Body.ReadOptionalAsync(context, RotateSecret.Read);
+        return TypedResults.Ok(await RotateAsync(key, body, caller, db, protector, cancellationToken));
+    }
+
+    /// <summary>Gives one a new secret, in the context's transaction where it has one.</summary>
+    /// <exception cref="ApiException">There is none.</exception>
+    public static async Task<RotatedSecret> RotateAsync(
+        Guid key, RotateSecret? body, Caller caller, TriggersDbContext db, SecretProtector protector, CancellationToken cancellationToken)
+    {
         var type = body?.Type is { } asked ? SnakeCase<SignatureType>.Of(asked)
             : body?.Secret is { } brought ? SigningSecrets.TypeOf(brought) : SigningSecrets.Symmetric;
         var secret = body?.Secret ?? SigningSecrets.New(type);
         var overlap = body?.Overlap ?? DefaultOverlap;
 
-        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        await using var transaction = await db.BeginUnlessBegunAsync(cancellationToken);
         var found = await db.Subscriptions.FromSql(
             $"""
             SELECT * FROM subscriptions WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL AND inbox IS NULL
@@ -334,9 +389,10 @@ internal static class SubscriptionsApi
         subscription.Secrets = [.. new[] { newest }.Concat(others[true]).Concat(previous).Concat(others[false]).Take(MaxSecrets)];
         subscription.UpdatedAt = now;
         await db.SaveChangesAsync(cancellationToken);
-        await transaction.CommitAsync(cancellationToken);
-        return TypedResults.Ok(new RotatedSecret(
-            type == SigningSecrets.Symmetric ? secret : null, newest.PublicKey, previous.FirstOrDefault()?.ExpiresAt));
+        if (transaction is not null)
+            await transaction.CommitAsync(cancellationToken);
+        return new RotatedSecret(
+            type == SigningSecrets.Symmetric ? secret : null, newest.PublicKey, previous.FirstOrDefault()?.ExpiresAt);
     }
 
     private static string? Kept(ReceiverAuthentication? authentication, SecretProtector protector) =>

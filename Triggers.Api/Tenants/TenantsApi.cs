@@ -113,7 +113,7 @@ internal static class TenantsApi
 
     private static readonly Operation Change = new("changeTenant", Group, "Change a tenant",
         "JSON merge patch (RFC 7396): members that are not there stay. Another usage plan holds within seconds; what was used today "
-            + "counts.")
+            + "counts. With the scope `tenant:admin` one's own `unknownEventTypes`; the rest needs `admin`.")
     {
         Body = new(typeof(TenantChange), """{"usagePlanId":"pln_01jd0000000000000000000000"}"""),
         AnswerExample = Example.Replace("\"usagePlanId\":null", "\"usagePlanId\":\"pln_01jd0000000000000000000000\""),
@@ -127,7 +127,7 @@ internal static class TenantsApi
         app.MapGet("/tenants", ListAsync).RequireScope(Scopes.Admin).WithMetadata(List);
         app.MapGet("/tenants/{id}", GetAsync).RequireScope(Scopes.TenantAdmin).WithMetadata(Get);
         app.MapGet("/tenants/{id}/usage", GetUsageAsync).RequireScope(Scopes.TenantAdmin).WithMetadata(Usage);
-        app.MapPatch("/tenants/{id}", ChangeAsync).RequireScope(Scopes.Admin).WithMetadata(Change);
+        app.MapPatch("/tenants/{id}", ChangeAsync).RequireScope(Scopes.TenantAdmin).WithMetadata(Change);
     }
 
     /// <summary>The usage plan of a tenant, if it has one.</summary>
@@ -183,10 +183,24 @@ internal static class TenantsApi
     }
 
     private static async Task<Ok<TenantView>> ChangeAsync(
-        string id, HttpContext context, TriggersDbContext db, KeyChanges changes, CancellationToken cancellationToken)
+        string id, HttpContext context, Caller caller, TriggersDbContext db, KeyChanges changes, CancellationToken cancellationToken)
     {
         var key = Ids.Tenant(id);
         var body = await Body.ReadAsync(context, TenantChange.Read);
+        var view = TenantView.Of(await UpdateAsync(key, body, caller, db, cancellationToken));
+        await changes.TellAllAsync();
+        return TypedResults.Ok(view);
+    }
+
+    /// <summary>Changes one, in the context's transaction where it has one; whoever ends that tells of it.</summary>
+    /// <exception cref="ApiException">There is none, it is not the caller's to change, or it can't be as the body says.</exception>
+    public static async Task<Tenant> UpdateAsync(
+        Guid key, TenantChange body, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        if (key != caller.TenantId && !caller.May(Scopes.Admin))
+            throw ApiException.NotFound("tenant");
+        if ((body.Name is not null || body.HasUsagePlan) && !caller.May(Scopes.Admin))
+            throw new ApiException(ErrorCodes.Forbidden, $"To change its name or plan needs a key with the scope {Scopes.Admin}.");
         var changed = await WithPlanAsync(() => db.Tenants.FromSql(
             $"""
             UPDATE tenants SET
@@ -197,9 +211,7 @@ internal static class TenantsApi
             WHERE id = {key}
             RETURNING *
             """).ToListAsync(cancellationToken));
-        var view = TenantView.Of(changed.SingleOrDefault() ?? throw ApiException.NotFound("tenant"));
-        await changes.TellAllAsync();
-        return TypedResults.Ok(view);
+        return changed.SingleOrDefault() ?? throw ApiException.NotFound("tenant");
     }
 
     private static async Task<Tenant> FindAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)

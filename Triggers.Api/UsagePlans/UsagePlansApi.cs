@@ -7,6 +7,7 @@ using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Lists;
 using Triggers.Api.Operations;
+using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.Tables;
@@ -165,6 +166,26 @@ internal static class UsagePlansApi
         HttpContext context, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, UsagePlanBody.Read);
+        var view = UsagePlanView.Of(await AddAsync(body, db, cancellationToken));
+        return TypedResults.Created($"/usage-plans/{view.Id}", view);
+    }
+
+    /// <summary>What the body describes. Not stored yet.</summary>
+    public static UsagePlan New(UsagePlanBody body) => new()
+    {
+        Id = TypeId.NewGuid(),
+        Name = body.Name,
+        RequestsPerSecond = body.RequestsPerSecond,
+        Burst = body.Burst,
+        EventsPerSecond = body.EventsPerSecond,
+        BytesPerSecond = body.BytesPerSecond,
+        EventsPerDay = body.EventsPerDay,
+    };
+
+    /// <summary>Stores a new one, in the context's transaction where it has one.</summary>
+    /// <exception cref="ApiException">The name is taken.</exception>
+    public static async Task<UsagePlan> AddAsync(UsagePlanBody body, TriggersDbContext db, CancellationToken cancellationToken)
+    {
         var made = await db.UsagePlans.FromSql(
             $"""
             INSERT INTO usage_plans (id, name, requests_per_second, burst, events_per_second, bytes_per_second, events_per_day)
@@ -172,8 +193,7 @@ internal static class UsagePlansApi
                 {body.BytesPerSecond}, {body.EventsPerDay})
             ON CONFLICT (name) DO NOTHING RETURNING *
             """).ToListAsync(cancellationToken);
-        var view = UsagePlanView.Of(made.SingleOrDefault() ?? throw NameTaken());
-        return TypedResults.Created($"/usage-plans/{view.Id}", view);
+        return made.SingleOrDefault() ?? throw NameTaken();
     }
 
     private static async Task<Ok<Page<UsagePlanView>>> ListAsync(
@@ -196,6 +216,16 @@ internal static class UsagePlansApi
     {
         var key = Ids.UsagePlan(id);
         var body = await Body.ReadAsync(context, UsagePlanChange.Read);
+        var view = UsagePlanView.Of(await UpdateAsync(key, body, db, cancellationToken));
+        await changes.TellAllAsync();
+        return TypedResults.Ok(view);
+    }
+
+    /// <summary>Changes one, in the context's transaction where it has one; whoever ends that tells of it.</summary>
+    /// <exception cref="ApiException">There is none, or the name is taken.</exception>
+    public static async Task<UsagePlan> UpdateAsync(
+        Guid key, UsagePlanChange body, TriggersDbContext db, CancellationToken cancellationToken)
+    {
         try
         {
             var changed = await db.UsagePlans.FromSql(
@@ -213,9 +243,7 @@ internal static class UsagePlansApi
                 WHERE id = {key}
                 RETURNING *
                 """).ToListAsync(cancellationToken);
-            var view = UsagePlanView.Of(changed.SingleOrDefault() ?? throw NotFound());
-            await changes.TellAllAsync();
-            return TypedResults.Ok(view);
+            return changed.SingleOrDefault() ?? throw NotFound();
         }
         catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.UniqueViolation)
         {
@@ -225,8 +253,15 @@ internal static class UsagePlansApi
 
     private static async Task<NoContent> DeleteAsync(string id, TriggersDbContext db, CancellationToken cancellationToken)
     {
-        var key = Ids.UsagePlan(id);
-        await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
+        await RemoveAsync(Ids.UsagePlan(id), db, cancellationToken);
+        return TypedResults.NoContent();
+    }
+
+    /// <summary>Deletes one, in the context's transaction where it has one.</summary>
+    /// <exception cref="ApiException">There is none, or tenants have it.</exception>
+    public static async Task RemoveAsync(Guid key, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        await using var transaction = await db.BeginUnlessBegunAsync(cancellationToken);
         // A plan that keys had before plans were the tenants'.
         await db.Database.ExecuteSqlAsync($"UPDATE api_keys SET usage_plan_id = NULL WHERE usage_plan_id = {key}", cancellationToken);
         try
@@ -238,8 +273,8 @@ internal static class UsagePlansApi
         {
             throw new ApiException(ErrorCodes.UsagePlanInUse, "Give the tenants that have it another plan, or none, first.");
         }
-        await transaction.CommitAsync(cancellationToken);
-        return TypedResults.NoContent();
+        if (transaction is not null)
+            await transaction.CommitAsync(cancellationToken);
     }
 
     private static ApiException NotFound() => ApiException.NotFound("usage plan");

@@ -256,6 +256,15 @@ public sealed class Batches : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0033_batches.sql"));
 }
 
+/// <summary>0034_subscription_names.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0034_subscription_names")]
+public sealed class SubscriptionNames : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0034_subscription_names.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

@@ -15,6 +15,9 @@ public sealed class Subscription
     /// <summary>The tenant it belongs to.</summary>
     public required Guid TenantId { get; init; }
 
+    /// <summary>What a configuration knows it by, unique in the tenant; null: nothing.</summary>
+    public string? Name { get; set; }
+
     /// <summary>Absolute http or https address the webhooks go to; empty for an inbox.</summary>
     public required string Url { get; set; }
 

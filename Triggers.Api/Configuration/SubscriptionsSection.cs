@@ -1,0 +1,153 @@
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using Microsoft.EntityFrameworkCore;
+using Triggers.Api.Auth;
+using Triggers.Api.Errors;
+using Triggers.Api.Http;
+using Triggers.Api.Requests;
+using Triggers.Api.Subscriptions;
+using Triggers.Core;
+using Triggers.Core.Tables;
+
+namespace Triggers.Api.Configuration;
+
+/// <summary>
+/// Subscriptions by their names; those without one by their ids. REST hooks belong to who made them, and are in no configuration.
+/// </summary>
+internal sealed class SubscriptionsSection(Workspace at)
+    : Section<SubscriptionBody>("subscriptions", Scopes.SubscriptionsRead, Scopes.SubscriptionsWrite)
+{
+    private const string Secret = "secret";
+    private const string Signatures = "signatures";
+    private const string Certificate = "clientCertificate";
+
+    // Changed member by member, so that what goes must be named.
+    private static readonly string[] s_merged = ["headers", "retry"];
+
+    private Dictionary<string, Subscription> _rows = [];
+
+    protected override Thing Least =>
+        Describe(SubscriptionsApi.New(new SubscriptionBody { Url = "", EventTypes = [] }, at.Caller.TenantId, at.Protector));
+
+    protected override async Task<Dictionary<string, Thing>> FindAllAsync(bool toChange, CancellationToken cancellationToken)
+    {
+        var rows = toChange
+            ? at.Db.Subscriptions.FromSql(
+                $"""
+                SELECT * FROM subscriptions
+                WHERE tenant_id = {at.Caller.TenantId} AND inbox IS NULL AND deleted_at IS NULL
+                    AND (expires_at IS NULL OR expires_at > now())
+                ORDER BY id FOR NO KEY UPDATE
+                """)
+            : SubscriptionsApi.Living(at.Db, at.Caller);
+        _rows = (await rows.ToListAsync(cancellationToken)).Where(s => !s.IsHook)
+            .ToDictionary(s => s.Name ?? TypeId.Format(TypeId.Subscription, s.Id));
+        return _rows.ToDictionary(s => s.Key, s => Describe(s.Value));
+    }
+
+    /// <inheritdoc/>
+    public override void Complete(string name, JsonElement thing, Secrets secrets, Utf8JsonWriter writer)
+    {
+        var there = There.GetValueOrDefault(name)?.Full;
+        writer.WriteStartObject();
+        if (!TypeId.TryParse(TypeId.Subscription, name, out _))
+            writer.WriteString("name", name);
+        foreach (var member in thing.EnumerateObject())
+        {
+            // What signs goes on doing so.
+            if (member.Name == Secret && there is not null && !secrets.IsGivenAnyOf(member.Value))
+                continue;
+            writer.WritePropertyName(member.Name);
+            // It is kept as PEM, whatever it came as.
+            if (member.Name == Certificate && there?[Certificate] is { } kept && !secrets.IsGivenAnyOf(member.Value))
+                kept.WriteTo(writer);
+            else
+                secrets.Write(
+                    member.Value, there?[member.Name], Fields.Pointer(Name) + Fields.Pointer(name) + Fields.Pointer(member.Name), writer);
+        }
+        writer.WriteEndObject();
+    }
+
+    protected override SubscriptionBody ReadOne(Fields fields) => SubscriptionBody.Read(fields);
+
+    // Somebody, or the service, may have disabled it; which secrets there are follows from how they were rotated.
+    protected override bool StaysAsItIs(string member) => member is "name" or "enabled" or Signatures;
+
+    protected override Thing Describe(string name, SubscriptionBody body)
+    {
+        var thing = Describe(SubscriptionsApi.New(body, at.Caller.TenantId, at.Protector));
+        if (body.Secret is { } brought && _rows.GetValueOrDefault(name)?.Secrets.Any(
+            s => s.ExpiresAt is null && at.Protector.Unprotect(s.Secret) == brought) is not true)
+            (thing.Full[Secret], thing.Shown[Secret]) = (brought, SubscriptionView.Masked);
+        return thing;
+    }
+
+    protected override async Task<string?> AddAsync(SubscriptionBody body, CancellationToken cancellationToken)
+    {
+        if (body.Name is null)
+            throw ApiException.Invalid("", "There is no subscription with this id and without a name.");
+        var made = await SubscriptionsApi.AddAsync(body, at.Caller, at.Db, at.Protector, at.Caps, at.Time, cancellationToken);
+        return made.Secret == body.Secret ? null : made.Secret;
+    }
+
+    protected override async Task<string?> UpdateAsync(string name, JsonObject patch, CancellationToken cancellationToken)
+    {
+        var id = _rows[name].Id;
+        var before = There[name].Full;
+        patch.Remove(Secret, out var secret);
+        if (patch.Remove(Signatures, out var signatures) && Texts(before[Signatures]).Except(Texts(signatures)).Any())
+            throw ApiException.Invalid("/" + Signatures, "What it is signed with can be added to, and not taken away.");
+        foreach (var member in s_merged)
+        {
+            if (patch[member] is not JsonObject merged || before[member] is not JsonObject there)
+                continue;
+            foreach (var gone in there.Select(m => m.Key).Except(merged.Select(m => m.Key), StringComparer.OrdinalIgnoreCase).ToArray())
+                merged[gone] = null;
+        }
+        if (patch.Count > 0)
+        {
+            await SubscriptionsApi.UpdateAsync(
+                id, ReadPatch(patch, SubscriptionChange.Read), at.Caller, at.Db, at.Protector, at.Caps, at.Time, cancellationToken);
+        }
+        var brought = secret?.GetValue<string>();
+        if (brought is not null)
+            await RotateAsync(new RotateSecret { Secret = brought });
+        string? made = null;
+        foreach (var type in Texts(signatures).Except(Texts(before[Signatures])))
+        {
+            if (brought is null || SigningSecrets.TypeOf(brought) != type)
+                made = (await RotateAsync(new RotateSecret { Type = SnakeCase<SignatureType>.Parse(type) })).Secret ?? made;
+        }
+        return made;
+
+        Task<RotatedSecret> RotateAsync(RotateSecret rotation) =>
+            SubscriptionsApi.RotateAsync(id, rotation, at.Caller, at.Db, at.Protector, cancellationToken);
+    }
+
+    protected override Task RemoveAsync(string name, CancellationToken cancellationToken) =>
+        SubscriptionsApi.RemoveAsync(_rows[name].Id, at.Caller, at.Db, cancellationToken);
+
+    private static string[] Texts(JsonNode? array) => [.. array?.AsArray().Select(text => text!.GetValue<string>()) ?? []];
+
+    private Thing Describe(Subscription s)
+    {
+        var full = ViewOf(s, Scopes.SubscriptionsWrite);
+        if (s.Authentication is { } authentication)
+        {
+            full["authentication"] = Members<AuthenticationBody>(
+                JsonSerializer.Deserialize<ReceiverAuthentication>(at.Protector.Unprotect(authentication))!);
+        }
+        if (s.ClientCertificate is { } certificate)
+            full[Certificate] = new JsonObject { ["pem"] = at.Protector.Unprotect(certificate) };
+        var shown = ViewOf(s);
+        shown[Secret] = SubscriptionView.Masked;
+        return new Thing($"{s.UpdatedAt.UtcTicks} {s.Enabled}", full, shown)
+        {
+            Passing = s.Enabled || s.DisabledReason == SubscriptionsApi.DisabledByRequest ? [] : ["enabled"],
+            MayBePruned = s.Name is not null,
+        };
+    }
+
+    private JsonObject ViewOf(Subscription s, params string[] scopes) => Members<SubscriptionBody>(
+        SubscriptionView.Of(s, at.Caller with { Scopes = scopes.ToHashSet() }, at.Protector, at.Time));
+}
