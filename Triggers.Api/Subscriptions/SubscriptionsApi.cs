@@ -40,6 +40,8 @@ internal static class SubscriptionsApi
         app.MapPatch("/subscriptions/{id}", ChangeAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Change);
         app.MapPost("/subscriptions/filter-test", FilterTest.RunAsync).RequireScope(Scopes.SubscriptionsRead)
             .WithMetadata(SubscriptionDocs.TestFilter);
+        app.MapPost("/subscriptions/transformation-preview", TransformationPreview.RunAsync).RequireScope(Scopes.SubscriptionsRead)
+            .WithMetadata(SubscriptionDocs.PreviewTransformation);
         app.MapDelete("/subscriptions/{id}", DeleteAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Delete);
         app.MapPost("/subscriptions/{id}/secret/rotate", RotateSecretAsync).RequireScope(Scopes.SubscriptionsWrite)
             .WithMetadata(SubscriptionDocs.RotateSecret);
@@ -102,6 +104,7 @@ internal static class SubscriptionsApi
             Authentication = Kept(body.NewAuthentication, protector),
             ClientCertificate = body.NewClientCertificate is { } certificate ? protector.Protect(certificate) : null,
             Format = body.Format ?? WebhookFormat.Envelope,
+            Transformation = Kept(body.NewTransformation, protector),
             Retry = body.Retry?.ToPolicy(),
             Ordering = body.Ordering ?? Ordering.None,
             FailingHead = body.FailingHead ?? FailingHead.Block,
@@ -178,6 +181,7 @@ internal static class SubscriptionsApi
         var headers = JsonSerializer.Serialize(
             body.Headers?.ToDictionary(h => h.Key, h => h.Value is null ? null : protector.Protect(h.Value)) ?? []);
         var authentication = Kept(body.NewAuthentication, protector);
+        var transformation = Kept(body.NewTransformation, protector);
         EnsureFits(body.NewClientCertificate, body.Url, time);
         var certificate = body.NewClientCertificate is { } brought ? protector.Protect(brought) : null;
         await using var transaction = await db.Database.BeginTransactionAsync(cancellationToken);
@@ -196,6 +200,8 @@ internal static class SubscriptionsApi
                         UNION ALL SELECT key, value FROM jsonb_each({headers}::jsonb) WHERE value <> 'null'
                     ) AS merged (name, value)),
                 format = coalesce({(body.Format is { } format ? SnakeCase<WebhookFormat>.Of(format) : null)}::text, format),
+                transformation = CASE WHEN {body.RemovesTransformation} THEN NULL
+                    ELSE coalesce({transformation}::text, transformation) END,
                 retry = CASE WHEN {body.RemovesRetry} THEN NULL WHEN {body.RetryPatch}::jsonb IS NULL THEN retry
                     ELSE nullif(
                         jsonb_strip_nulls(coalesce(retry, jsonb_build_object()) || {body.RetryPatch}::jsonb), jsonb_build_object()) END,
@@ -232,6 +238,8 @@ internal static class SubscriptionsApi
         }
         if (subscription.ClientCertificate is not null && !IsSecure(subscription.Url))
             throw ApiException.Invalid(body.Url is null ? "/clientCertificate" : "/url", CertificateNeedsHttps);
+        if (subscription is { Transformation: not null, Format: not WebhookFormat.Envelope })
+            throw ApiException.Invalid(body.Format is not null ? "/format" : "/transformation", SubscriptionBody.FormatGoesAlone);
         // What failed before says nothing of another address, or of what somebody has mended and enabled again.
         if (body.Url is not null || body.Enabled is true)
             await ApplyAsync(db, CircuitChanges.CloseByRequest(caller.TenantId, key), cancellationToken);
@@ -329,8 +337,8 @@ internal static class SubscriptionsApi
             type == SigningSecrets.Symmetric ? secret : null, newest.PublicKey, previous.FirstOrDefault()?.ExpiresAt));
     }
 
-    private static string? Kept(ReceiverAuthentication? authentication, SecretProtector protector) =>
-        authentication is null ? null : protector.Protect(JsonSerializer.Serialize(authentication));
+    private static string? Kept<T>(T? secret, SecretProtector protector) where T : class =>
+        secret is null ? null : protector.Protect(JsonSerializer.Serialize(secret));
 
     private static void EnsureFits(string? certificate, string? url, TimeProvider time)
     {

@@ -127,6 +127,9 @@ internal sealed partial class Attempter(
         }
         if (!subscriber.Enabled && !delivery.Test)
             return WithoutAttempt(delivery, Transition.Released());
+        // Not with one of the places for signing, which others need.
+        if (subscriber.Format.IsSlow)
+            await share.ReadAsync(_abort.Token);
         var mayGo = delivery.DataBytes > LargeBytes ? _signing : null;
         if (mayGo is not null)
             await mayGo.WaitAsync(_abort.Token);
