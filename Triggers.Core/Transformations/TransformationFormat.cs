@@ -64,10 +64,7 @@ internal sealed class TransformationFormat : MessageFormat
         KeyValuePair<string, FluidValue>[] values =
         [
             new("event", JsonValues.Of(envelope.RootElement)),
-            new("subscription", new DictionaryValue(new FluidValueDictionaryFluidIndexable(new Dictionary<string, FluidValue>
-            {
-                ["id"] = new StringValue(TypeId.Format(TypeId.Subscription, _subscriptionId)),
-            }))),
+            new("subscription", JsonValues.Of(JsonElement.Parse($$"""{"id":"{{TypeId.Format(TypeId.Subscription, _subscriptionId)}}"}"""))),
         ];
         var bytes = Encoding.UTF8.GetBytes(body.Run(values, e.Data.Length, EncoderOf(_contentType.MediaType!)));
         if (IsJson(_contentType.MediaType!))

@@ -128,8 +128,8 @@ internal sealed partial class Attempter(
         if (!subscriber.Enabled && !delivery.Test)
             return WithoutAttempt(delivery, Transition.Released());
         // Not with one of the places for signing, which others need.
-        if (subscriber.Format.IsSlow)
-            await share.ReadAsync(_abort.Token);
+        if (subscriber.Format.IsSlow && !await IsMadeAsync(share))
+            return WithoutAttempt(delivery, Transition.Released());
         var mayGo = delivery.DataBytes > LargeBytes ? _signing : null;
         if (mayGo is not null)
             await mayGo.WaitAsync(_abort.Token);
@@ -173,6 +173,20 @@ internal sealed partial class Attempter(
             activity?.SetStatus(ActivityStatusCode.Error, exception.Message);
             Log.Broken(logger, exception, TypeId.Format(TypeId.Delivery, delivery.Id));
             return null;
+        }
+    }
+
+    /// <summary>False when the process ends before.</summary>
+    private async Task<bool> IsMadeAsync(PayloadShare share)
+    {
+        try
+        {
+            await share.ReadAsync(_abort.Token);
+            return true;
+        }
+        catch (OperationCanceledException)
+        {
+            return false;
         }
     }
 

@@ -194,7 +194,19 @@ internal sealed class Payloads(ReadEvents read) : IDisposable
 
         public int Shares { get; set; }
 
-        public void Make(StoredEvent e) => Read.SetResult(Format.Make(TenantId, e));
+        public void Make(StoredEvent e)
+        {
+            WebhookMessage message;
+            try
+            {
+                message = Format.Make(TenantId, e);
+            }
+            catch (Exception exception)
+            {
+                message = new(e with { Data = [] }, []) { Problem = "No request can be made of the event: " + exception.Message };
+            }
+            Read.SetResult(message);
+        }
     }
 }
 

@@ -71,7 +71,7 @@ public abstract class TransformationsTests(PostgresServer postgres, KafkaServer?
             letter["eventId"]!.GetValue<string>(), letter["reason"]!.GetValue<string>(), letter["attempts"]!.GetValue<int>(),
             letter["lastOutcome"]!.GetValue<string>()));
         Assert.Equal(
-            "The transformation failed. Line 2, column 6: Attempted to divide by zero.", letter["lastError"]!.GetValue<string>());
+            "The transformation failed. Line 2, column 5: Attempted to divide by zero.", letter["lastError"]!.GetValue<string>());
         Assert.Equal("closed", (await client.GetAsync($"/subscriptions/{made.Id}")).Is(200).Json["circuit"]!["state"]!.GetValue<string>());
 
         (await client.PatchAsync(
