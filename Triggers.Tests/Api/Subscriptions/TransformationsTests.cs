@@ -67,7 +67,7 @@ public sealed class TransformationsTests(ApiFixture api) : IClassFixture<ApiFixt
         {
             await client.PostAsync("/subscriptions", Subscription(transformation)),
             await client.PatchAsync($"/subscriptions/{made.Id}", $$"""{"transformation":{{transformation}}}"""),
-            await client.PostAsync(Preview, $$"""{"transformation":{{transformation}},"event":{}}"""),
+            await client.PostAsync(Preview, $$$"""{"transformation":{{{transformation}}},"event":{}}"""),
         })
         {
             Assert.Equal([place], answer.IsProblem(400, "invalid_request").Pointers);
