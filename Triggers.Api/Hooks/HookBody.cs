@@ -4,6 +4,7 @@ using Triggers.Api.Http;
 using Triggers.Api.Requests;
 using Triggers.Api.Subscriptions;
 using Triggers.Core.Subscriptions;
+using Triggers.Core.Tables;
 
 namespace Triggers.Api.Hooks;
 
@@ -22,6 +23,9 @@ internal sealed record HookBody
     [Length(1, SubscriptionBody.MaxEventTypes), Items(EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfSubscribed)]
     public required string[] EventTypes { get; init; }
 
+    /// <summary>What a request says of an event, as with subscriptions; as it was, or <c>envelope</c>, when left out.</summary>
+    public WebhookFormat? Format { get; init; }
+
     /// <summary>When it is deleted by itself; never when left out.</summary>
     public DateTimeOffset? ExpiresAt { get; init; }
 
@@ -29,6 +33,7 @@ internal sealed record HookBody
     {
         TargetUrl = ReadTarget(fields)!,
         EventTypes = SubscriptionBody.ReadEventTypes(fields)!,
+        Format = fields.OneOf<WebhookFormat>("format"),
         ExpiresAt = fields.Moment("expiresAt"),
     };
 

@@ -1,7 +1,9 @@
 using Triggers.Api.Errors;
 using Triggers.Api.Idempotency;
 using Triggers.Api.Operations;
+using Triggers.Core;
 using Triggers.Core.Subscriptions;
+using Triggers.Core.Tables;
 
 namespace Triggers.Api.Hooks;
 
@@ -13,9 +15,12 @@ internal static class HookDocs
     public static readonly Parameter Type = Parameter.Text("type",
         "An event type. Events of any type when left out.", "order.created", EventTypePattern.MaxLength, @"^[A-Za-z0-9._-]{1,256}$");
 
+    public static readonly Parameter Format = Parameter.OneOf("format",
+        "The format of a subscription that the samples are in; `envelope` when left out.", "data", SnakeCase<WebhookFormat>.All);
+
     public static readonly Operation Create = new("createHook", Group, "Subscribe an address",
-        "A subscription whose address is its name: the same `targetUrl` again changes its types and its end, enables it if it was disabled "
-        + "because it failed, and is answered with the same id and no secret. A receiver that answers 410 deletes it.")
+        "A subscription whose address is its name: the same `targetUrl` again changes its types, its end and, where it says so, its format, enables it "
+        + "if it was disabled because it failed, and is answered with the same id and no secret. A receiver that answers 410 deletes it.")
     {
         Headers = [IdempotencyKey.Parameter],
         Body = new(typeof(HookBody), """{"targetUrl":"https://hooks.example.com/1/abc","eventTypes":["order.created"]}"""),
@@ -34,7 +39,7 @@ internal static class HookDocs
         "The newest events of the type, up to three, each exactly as the body of its webhook. Where there is none, an event with nothing "
         + "in it is made up, so that there is something to build on; `builtIn` says so.")
     {
-        Query = [Type],
+        Query = [Type, Format],
         AnswerExample =
             """{"items":[{"id":"evt_01jd0000000000000000000000","type":"order.created","timestamp":"2026-01-31T09:30:00Z","data":{"total":1250}}],"builtIn":false}""",
     };

@@ -66,6 +66,7 @@ internal static class HooksApi
         var there = await db.Subscriptions.FromSql(
             $"""
             UPDATE subscriptions SET event_types = {body.EventTypes}, expires_at = {body.ExpiresAt}, revision = revision + 1,
+                format = coalesce({(body.Format is { } format ? SnakeCase<WebhookFormat>.Of(format) : null)}::text, format),
                 enabled = enabled OR disabled_reason <> {SubscriptionsApi.DisabledByRequest},
                 disabled_reason = CASE disabled_reason WHEN {SubscriptionsApi.DisabledByRequest} THEN disabled_reason END,
                 updated_at = now()
@@ -87,6 +88,7 @@ internal static class HooksApi
                 EventTypes = body.EventTypes,
                 Secrets = [SigningSecrets.Keep(secret, protector)],
                 IsHook = true,
+                Format = body.Format ?? WebhookFormat.Envelope,
                 ExpiresAt = body.ExpiresAt,
             };
             db.Add(hook);
@@ -115,6 +117,7 @@ internal static class HooksApi
     {
         var query = ListRequest.Of(context);
         var type = query.Text(HookDocs.Type.Name);
+        var format = query.OneOf<WebhookFormat>(HookDocs.Format.Name) ?? WebhookFormat.Envelope;
         query.EnsureValid();
         if (type is not null && !EventTypePattern.IsType(type))
             throw ApiException.Invalid("?type", "Must be an event type.");
@@ -128,6 +131,7 @@ internal static class HooksApi
         var builtIn = samples.Count == 0 && type is not null;
         if (builtIn)
             samples = [new StoredEvent(Guid.Empty, type!, null, null, null, s_sampleTime, "", null, "{\"example\":true}"u8.ToArray())];
-        return TypedResults.Ok(new HookSamples([.. samples.Select(e => new RawJson(WebhookBody.Of(e)))], builtIn));
+        return TypedResults.Ok(new HookSamples(
+            [.. samples.Select(e => new RawJson(MessageFormat.Of(format).Make(caller.TenantId, e).Body))], builtIn));
     }
 }

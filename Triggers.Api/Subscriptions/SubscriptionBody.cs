@@ -53,6 +53,15 @@ internal sealed record SubscriptionChange
     [NotRemovable]
     public WebhookFormat? Format { get; init; }
 
+    /// <summary>As when subscribing; replaced as a whole, null removes it.</summary>
+    public TransformationBody? Transformation { get; init; }
+
+    /// <summary>What is read of <see cref="Transformation"/>.</summary>
+    internal Transformation? NewTransformation { get; init; }
+
+    /// <summary>Whether it goes.</summary>
+    internal bool RemovesTransformation { get; init; }
+
     /// <summary>As when subscribing; merged member by member, null removes one, or all of them.</summary>
     public RetryBody? Retry { get; init; }
 
@@ -134,8 +143,11 @@ internal sealed record SubscriptionChange
         var retry = fields.Object("retry", of => RetryBody.Read(of, out patch));
         var authentication = fields.Object<AuthenticationBody, ReceiverAuthentication>("authentication", AuthenticationBody.Read);
         var certificate = fields.Object<ClientCertificateBody, string>("clientCertificate", ClientCertificateBody.Read);
+        var transformation = TransformationBody.ReadMember(fields);
         return new()
         {
+            NewTransformation = transformation,
+            RemovesTransformation = fields.Has("transformation") && transformation is null,
             Format = fields.OneOf<WebhookFormat>("format"),
             Retry = retry,
             RetryPatch = patch,
@@ -181,8 +193,9 @@ internal sealed record SubscriptionBody
     public const int MaxEventTypes = 100;
     public const int MaxDescriptionLength = 1_000;
     public const int MaxHeaders = 20;
-    public const int MaxHeaderLength = 4_096;
+    public const int MaxHeaderLength = WebhookHeaders.MaxValueLength;
     public const int MaxFailingHeadAttempts = 50;
+    public const string FormatGoesAlone = "Goes with no transformation, which is one of the envelope.";
 
     /// <summary>
     /// What a configuration knows it by, unique in the tenant: 1 to 64 letters, digits, <c>.</c>, <c>_</c>, <c>-</c>. None when left out.
@@ -260,6 +273,12 @@ internal sealed record SubscriptionBody
     /// </summary>
     public WebhookFormat? Format { get; init; }
 
+    /// <summary>Makes requests of the envelope by templates. Goes with no other format.</summary>
+    public TransformationBody? Transformation { get; init; }
+
+    /// <summary>What is read of <see cref="Transformation"/>.</summary>
+    internal Transformation? NewTransformation { get; init; }
+
     /// <summary>When to try again, as far as it is not as the service has it.</summary>
     public RetryBody? Retry { get; init; }
 
@@ -300,6 +319,10 @@ internal sealed record SubscriptionBody
         var signatures = fields.Texts("signatures");
         if (secret is not null && signatures is not null && !signatures.Contains(SigningSecrets.TypeOf(secret)))
             fields.Refuse("/secret", "Is for another signature than those that are asked for.");
+        var format = fields.OneOf<WebhookFormat>("format");
+        var transformation = TransformationBody.ReadMember(fields);
+        if (transformation is not null && format is not (null or WebhookFormat.Envelope))
+            fields.Refuse("/format", FormatGoesAlone);
         return new()
         {
             Name = ReadName(fields),
@@ -313,7 +336,8 @@ internal sealed record SubscriptionBody
             Signatures = signatures,
             NewAuthentication = fields.Object<AuthenticationBody, ReceiverAuthentication>("authentication", AuthenticationBody.Read),
             NewClientCertificate = fields.Object<ClientCertificateBody, string>("clientCertificate", ClientCertificateBody.Read),
-            Format = fields.OneOf<WebhookFormat>("format"),
+            Format = format,
+            NewTransformation = transformation,
             Retry = fields.Object("retry", of => RetryBody.Read(of, out _)),
             Ordering = fields.OneOf<Ordering>("ordering"),
             FailingHead = fields.OneOf<FailingHead>("failingHead"),

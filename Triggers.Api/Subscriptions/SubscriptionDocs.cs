@@ -14,7 +14,7 @@ internal static class SubscriptionDocs
     private const string Group = "Subscriptions";
 
     private const string Example =
-        """{"id":"sub_01jd0000000000000000000000","name":"warehouse","url":"https://example.com/hooks","eventTypes":["order.*"],"filter":{"data":{"total":[{"numeric":[">=",100]}]}},"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"signatures":["v1"],"publicKey":null,"authentication":null,"clientCertificate":null,"format":"envelope","retry":null,"ordering":"none","failingHead":"block","failingHeadAttempts":null,"rateLimit":null,"concurrency":null,"limitsInUse":null,"batch":null,"circuit":{"state":"closed","reason":null,"since":null,"failingSince":null,"nextProbeAt":null,"failedProbes":0,"lastOutcome":null,"lastStatusCode":null},"expiresAt":null,"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
+        """{"id":"sub_01jd0000000000000000000000","name":"warehouse","url":"https://example.com/hooks","eventTypes":["order.*"],"filter":{"data":{"total":[{"numeric":[">=",100]}]}},"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"signatures":["v1"],"publicKey":null,"authentication":null,"clientCertificate":null,"format":"envelope","transformation":null,"retry":null,"ordering":"none","failingHead":"block","failingHeadAttempts":null,"rateLimit":null,"concurrency":null,"limitsInUse":null,"batch":null,"circuit":{"state":"closed","reason":null,"since":null,"failingSince":null,"nextProbeAt":null,"failedProbes":0,"lastOutcome":null,"lastStatusCode":null},"expiresAt":null,"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
 
     public static readonly Operation Create = new("createSubscription", Group, "Subscribe",
         "Every event accepted after this answer whose type matches, and whose `subject`, `source` and `data` match the `filter`, is sent "
@@ -140,6 +140,16 @@ internal static class SubscriptionDocs
             """{"filter":{"data":{"total":[{"numeric":[">=",100]}]}},"event":{"subject":"order-7","data":{"total":42}}}"""),
         AnswerExample =
             """{"matches":false,"conditions":[{"pointer":"/data/total","expected":[{"numeric":[">=",100]}],"found":"42","matches":false}]}""",
+    };
+
+    public static readonly Operation PreviewTransformation = new("previewTransformation", Group, "Try a transformation",
+        "Makes the request of an event, one that is given or one that is stored (then the key needs `events:read` too), and answers it, or "
+        + "where the templates fail. Nothing is changed or sent.")
+    {
+        Body = new(typeof(TransformationPreviewBody),
+            """{"transformation":{"template":"{\"text\":\"Order {{ event.data.id }}\"}"},"event":{"type":"order.created","data":{"id":7}}}"""),
+        AnswerExample =
+            """{"method":"POST","contentType":"application/json","headers":{},"body":"{\"text\":\"Order 7\"}","error":null}""",
     };
 
     public static readonly Operation Test = new("testSubscription", Group, "Send a test event now",

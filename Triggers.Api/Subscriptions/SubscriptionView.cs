@@ -24,6 +24,7 @@ internal record SubscriptionView(
     AuthenticationView? Authentication,
     ClientCertificateView? ClientCertificate,
     WebhookFormat Format,
+    TransformationView? Transformation,
     RetryPolicy? Retry,
     Ordering Ordering,
     FailingHead FailingHead,
@@ -55,7 +56,9 @@ internal record SubscriptionView(
         s.Authentication is null ? null
             : AuthenticationView.Of(JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(s.Authentication))!),
         s.ClientCertificate is null ? null : ClientCertificateView.Of(protector.Unprotect(s.ClientCertificate), time.GetUtcNow()),
-        s.Format, s.Retry, s.Ordering, s.FailingHead, s.FailingHeadAttempts,
+        s.Format, s.Transformation is null ? null : TransformationView.Of(
+            JsonSerializer.Deserialize<Transformation>(protector.Unprotect(s.Transformation))!, caller.May(Scopes.SubscriptionsWrite)),
+        s.Retry, s.Ordering, s.FailingHead, s.FailingHeadAttempts,
         s.RateRequests is { } requests ? new RateLimitView(requests, s.RateSeconds!.Value) : null, s.Concurrency, limits,
         s.BatchMax is { } max ? new BatchView(max, s.BatchWait!.Value.TotalSeconds) : null,
         CircuitView.Of(s.Circuit), s.ExpiresAt, s.CreatedAt, s.UpdatedAt);

@@ -38,6 +38,8 @@ internal static class SubscriptionsApi
         app.MapPatch("/subscriptions/{id}", ChangeAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Change);
         app.MapPost("/subscriptions/filter-test", FilterTest.RunAsync).RequireScope(Scopes.SubscriptionsRead)
             .WithMetadata(SubscriptionDocs.TestFilter);
+        app.MapPost("/subscriptions/transformation-preview", TransformationPreview.RunAsync).RequireScope(Scopes.SubscriptionsRead)
+            .WithMetadata(SubscriptionDocs.PreviewTransformation);
         app.MapDelete("/subscriptions/{id}", DeleteAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Delete);
         app.MapPost("/subscriptions/{id}/secret/rotate", RotateSecretAsync).RequireScope(Scopes.SubscriptionsWrite)
             .WithMetadata(SubscriptionDocs.RotateSecret);
@@ -98,6 +100,7 @@ internal static class SubscriptionsApi
             Authentication = Kept(body.NewAuthentication, protector),
             ClientCertificate = body.NewClientCertificate is { } certificate ? protector.Protect(certificate) : null,
             Format = body.Format ?? WebhookFormat.Envelope,
+            Transformation = Kept(body.NewTransformation, protector),
             Retry = body.Retry?.ToPolicy(),
             Ordering = body.Ordering ?? Ordering.None,
             FailingHead = body.FailingHead ?? FailingHead.Block,
@@ -123,7 +126,7 @@ internal static class SubscriptionsApi
         EnsureFits(body.NewClientCertificate, body.Url, time);
         EnsureWithin(caps, body.EventTypes.Length, body.Headers?.Count ?? 0);
         if (BatchingOf(body.Batch, caps) is not null)
-            EnsureGoesInBatches(body.Format, "/batch");
+            EnsureGoesInBatches(body.Format, body.NewTransformation is not null, "/batch");
         var subscription = New(body, caller.TenantId, protector);
         await using var transaction = await db.LockTenantAsync(caller.TenantId, cancellationToken);
         await Living(db, caller)
@@ -218,6 +221,7 @@ internal static class SubscriptionsApi
         var headers = JsonSerializer.Serialize(
             body.Headers?.ToDictionary(h => h.Key, h => h.Value is null ? null : protector.Protect(h.Value)) ?? []);
         var authentication = Kept(body.NewAuthentication, protector);
+        var transformation = Kept(body.NewTransformation, protector);
         EnsureFits(body.NewClientCertificate, body.Url, time);
         var batch = BatchingOf(body.Batch, caps.Value);
         var certificate = body.NewClientCertificate is { } brought ? protector.Protect(brought) : null;
@@ -243,6 +247,8 @@ internal static class SubscriptionsApi
                         UNION ALL SELECT key, value FROM jsonb_each({headers}::jsonb) WHERE value <> 'null'
                     ) AS merged (name, value)),
                 format = coalesce({(body.Format is { } format ? SnakeCase<WebhookFormat>.Of(format) : null)}::text, format),
+                transformation = CASE WHEN {body.RemovesTransformation} THEN NULL
+                    ELSE coalesce({transformation}::text, transformation) END,
                 retry = CASE WHEN {body.RemovesRetry} THEN NULL WHEN {body.RetryPatch}::jsonb IS NULL THEN retry
                     ELSE nullif(
                         jsonb_strip_nulls(coalesce(retry, jsonb_build_object()) || {body.RetryPatch}::jsonb), jsonb_build_object()) END,
@@ -278,8 +284,12 @@ internal static class SubscriptionsApi
             await EnsureRoomInOrderAsync(db, caller, key, caps, cancellationToken);
         if (subscription.ClientCertificate is not null && !IsSecure(subscription.Url))
             throw ApiException.Invalid(body.Url is null ? "/clientCertificate" : "/url", CertificateNeedsHttps);
+        if (subscription is { Transformation: not null, Format: not WebhookFormat.Envelope })
+            throw ApiException.Invalid(body.Format is not null ? "/format" : "/transformation", SubscriptionBody.FormatGoesAlone);
         if (subscription.BatchMax is not null)
-            EnsureGoesInBatches(subscription.Format, body.HasBatch ? "/batch" : "/format");
+            EnsureGoesInBatches(
+                subscription.Format, subscription.Transformation is not null,
+                body.HasBatch ? "/batch" : body.Format is not null ? "/format" : "/transformation");
         // What failed before says nothing of another address, or of what somebody has mended and enabled again.
         if (body.Url is not null || body.Enabled is true)
             await ApplyAsync(db, CircuitChanges.CloseByRequest(caller.TenantId, key), cancellationToken);
@@ -395,8 +405,8 @@ internal static class SubscriptionsApi
             type == SigningSecrets.Symmetric ? secret : null, newest.PublicKey, previous.FirstOrDefault()?.ExpiresAt);
     }
 
-    private static string? Kept(ReceiverAuthentication? authentication, SecretProtector protector) =>
-        authentication is null ? null : protector.Protect(JsonSerializer.Serialize(authentication));
+    private static string? Kept<T>(T? secret, SecretProtector protector) where T : class =>
+        secret is null ? null : protector.Protect(JsonSerializer.Serialize(secret));
 
     private static void EnsureFits(string? certificate, string? url, TimeProvider time)
     {
@@ -408,8 +418,10 @@ internal static class SubscriptionsApi
             throw ApiException.Invalid("/clientCertificate", CertificateNeedsHttps);
     }
 
-    private static void EnsureGoesInBatches(WebhookFormat? format, string pointer)
+    private static void EnsureGoesInBatches(WebhookFormat? format, bool isTransformed, string pointer)
     {
+        if (isTransformed)
+            throw ApiException.Invalid(pointer, "What a transformation makes can't go in one request with others.");
         if (format == WebhookFormat.CloudeventsBinary)
             throw ApiException.Invalid(pointer, "Events in the format cloudevents_binary can't go in one request with others.");
     }

@@ -42,10 +42,10 @@ public sealed class Subscription
     /// <summary>A <see cref="Subscriptions.ClientCertificate"/> as it is kept, encrypted; null without one.</summary>
     public string? ClientCertificate { get; set; }
 
-    /// <summary>As what it is sent events, unless by a <see cref="Transformation"/>.</summary>
+    /// <summary>As what it is sent events.</summary>
     public WebhookFormat Format { get; set; }
 
-    /// <summary>How its requests are made by a template of its own, as JSON, encrypted; null without one.</summary>
+    /// <summary>A <see cref="Tables.Transformation"/> of its envelopes as JSON, encrypted; null without one.</summary>
     public string? Transformation { get; set; }
 
     /// <summary>When to try again, as far as it is not as the service has it; null: as the service has it.</summary>

@@ -132,6 +132,9 @@ internal sealed partial class Attempter(
         }
         if (!subscriber.Enabled && !delivery.Test)
             return WithoutAttempt(delivery, Transition.Released());
+        // Not with one of the places for signing, which others need.
+        if (subscriber.Format.IsSlow && !await IsMadeAsync(share))
+            return WithoutAttempt(delivery, Transition.Released());
         var mayGo = delivery.DataBytes > LargeBytes ? _signing : null;
         if (mayGo is not null)
             await mayGo.WaitAsync(_abort.Token);
@@ -188,6 +191,20 @@ internal sealed partial class Attempter(
             return WithoutAttempt(delivery, Transition.Expired(failed: false));
         return e.DeliverAt is { } deliverAt && delivery is { OrderKey: null, Test: false }
             && subscriber.OrderKeyOf(e.Subject) is { } key ? Joining(delivery, key, deliverAt) : null;
+    }
+
+    /// <summary>False when the process ends before.</summary>
+    private async Task<bool> IsMadeAsync(PayloadShare share)
+    {
+        try
+        {
+            await share.ReadAsync(_abort.Token);
+            return true;
+        }
+        catch (OperationCanceledException)
+        {
+            return false;
+        }
     }
 
     /// <summary>Without its data, which nobody keeps while an answer is waited for.</summary>

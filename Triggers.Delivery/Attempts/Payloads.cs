@@ -12,7 +12,7 @@ internal delegate Task<IReadOnlyCollection<StoredEvent>> ReadEvents(
 /// What attempts send: read when an attempt starts, made once for all deliveries of an event in the same format that are on their way, and
 /// let go when the last request for it is written.
 /// </summary>
-internal sealed class Payloads(ReadEvents read)
+internal sealed class Payloads(ReadEvents read) : IDisposable
 {
     private const int MaxTogether = 200;
     private const int LargeBytes = 64 * 1024;
@@ -22,6 +22,7 @@ internal sealed class Payloads(ReadEvents read)
     private readonly Dictionary<(Guid EventId, MessageFormat Format), Entry> _entries = [];
     private readonly Queue<Entry> _wanted = new();
     private readonly SemaphoreSlim _large = new(LargeReads);
+    private readonly SlowMessages _slow = new();
     private bool _reading;
 
     /// <summary>How many messages are in memory.</summary>
@@ -61,7 +62,7 @@ internal sealed class Payloads(ReadEvents read)
         {
             var entry = Get(tenantId, e.Id, format, out var isNew);
             if (isNew)
-                entry.Make(e);
+                Make(entry, e);
             return new PayloadShare(this, entry);
         }
     }
@@ -93,6 +94,13 @@ internal sealed class Payloads(ReadEvents read)
         }
     }
 
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _slow.Dispose();
+        _large.Dispose();
+    }
+
     internal void Release(Entry entry)
     {
         lock (_lock)
@@ -110,6 +118,14 @@ internal sealed class Payloads(ReadEvents read)
             _entries[(eventId, format)] = entry = new Entry(tenantId, eventId, format);
         entry!.Shares++;
         return entry;
+    }
+
+    private void Make(Entry entry, StoredEvent e)
+    {
+        if (entry.Format.IsSlow)
+            _slow.Add(entry.TenantId, () => entry.Make(e));
+        else
+            entry.Make(e);
     }
 
     private async Task ReadWantedAsync()
@@ -153,7 +169,7 @@ internal sealed class Payloads(ReadEvents read)
             foreach (var entry in entries)
             {
                 if (found.TryGetValue(entry.EventId, out var e))
-                    entry.Make(e);
+                    Make(entry, e);
                 else
                     entry.Read.SetResult(null);
             }
@@ -178,7 +194,19 @@ internal sealed class Payloads(ReadEvents read)
 
         public int Shares { get; set; }
 
-        public void Make(StoredEvent e) => Read.SetResult(Format.Make(TenantId, e));
+        public void Make(StoredEvent e)
+        {
+            WebhookMessage message;
+            try
+            {
+                message = Format.Make(TenantId, e);
+            }
+            catch (Exception exception)
+            {
+                message = new(e with { Data = [] }, []) { Problem = "No request can be made of the event: " + exception.Message };
+            }
+            Read.SetResult(message);
+        }
     }
 }
 

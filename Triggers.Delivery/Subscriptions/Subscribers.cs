@@ -6,6 +6,7 @@ using NpgsqlTypes;
 using Triggers.Core;
 using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
+using Triggers.Core.Transformations;
 using Triggers.ServiceDefaults;
 
 namespace Triggers.Delivery.Subscriptions;
@@ -144,7 +145,7 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                         retry::text, authentication, inbox IS NOT NULL,
                         extract(epoch FROM expires_at - clock_timestamp())::float8, rate_requests, rate_seconds, concurrency,
                         client_certificate, filter, ordering, failing_head, failing_head_attempts, format, batch_max,
-                        batch_wait
+                        batch_wait, transformation
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -199,6 +200,9 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                 }),
                 Authentication = reader.IsDBNull(10) ? null
                     : JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(reader.GetString(10))),
+                Format = reader.IsDBNull(24) ? subscriber.Format
+                    : new TransformationFormat(
+                        subscriber.Id, JsonSerializer.Deserialize<Transformation>(protector.Unprotect(reader.GetString(24)))!),
                 ClientCertificate = reader.IsDBNull(16) ? null : new(subscriber.Id, protector.Unprotect(reader.GetString(16))),
             };
         }

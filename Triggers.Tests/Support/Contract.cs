@@ -371,6 +371,8 @@ internal sealed partial class Contract
             (createSubscription|rotateSubscriptionSecret)\ /secret |
             # no such thing, or not this caller's
             createApiKey\ /tenantId | (createTenant|changeTenant)\ /usagePlanId | .*\ \?tenantId | getWebhookKeys\ \?subscriptionId | replayEvent\ /subscriptionIds/.* | createReplay\ /subscriptionId |
+            # templates that can't be read, names that are not the subscription's, a type, a format beside it
+            (createSubscription|changeSubscription|previewTransformation)\ (/transformation.*|/format) |
             # no schema that is taken, an example that does not match it, a mode without one
             (createEventType|changeEventType)\ (/schema.*|/example.*|/mode) |
             # the platform's admin, of another tenant

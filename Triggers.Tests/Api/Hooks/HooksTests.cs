@@ -165,6 +165,13 @@ public abstract class HooksTests(PostgresServer postgres, KafkaServer? kafka = n
         Assert.Contains(newest, samples.Text, StringComparison.Ordinal);
         Assert.Equal(3, (await _client.GetAsync("/hooks/samples")).Is(200).Ids.Length);
         (await _client.GetAsync("/hooks/samples?type=order.*")).IsProblem(400, "invalid_request");
+
+        await HookAsync("\"order.created\"", ",\"format\":\"data\"");
+        await _client.PublishAsync(data: "{\"n\":4}");
+        await Wait.UntilAsync("it is sent as its data", () => Receiver.Received.Any(w => w.Body.AsSpan().SequenceEqual("{\"n\":4}"u8)));
+        await Wait.UntilAsync("it is a sample as it was sent", async () =>
+            (await _client.GetAsync("/hooks/samples?type=order.created&format=data")).Is(200).Text
+                .StartsWith("{\"items\":[{\"n\":4},{\"n\":3},", StringComparison.Ordinal));
     }
 
     private void Answers(int status) => Receiver.Respond = (_, context) =>

@@ -7,7 +7,7 @@ using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Delivery.Attempts;
 
-public sealed class PayloadsTests
+public sealed class PayloadsTests : IDisposable
 {
     private readonly StoredEvent _event =
         new(TypeId.NewGuid(), "order.created", null, null, null, null, "c", null, Encoding.UTF8.GetBytes("[1]"));
@@ -21,6 +21,8 @@ public sealed class PayloadsTests
         await _database.Task;
         return events.Any(e => e.Id == _event.Id) ? [_event] : [];
     });
+
+    public void Dispose() => _payloads.Dispose();
 
     [Theory]
     [InlineData(3)]

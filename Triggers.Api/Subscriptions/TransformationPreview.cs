@@ -1,0 +1,148 @@
+using System.ComponentModel.DataAnnotations;
+using System.Text;
+using System.Text.Json.Serialization;
+using Microsoft.AspNetCore.Http.HttpResults;
+using Triggers.Api.Auth;
+using Triggers.Api.Errors;
+using Triggers.Api.Events;
+using Triggers.Api.Http;
+using Triggers.Api.Ingest;
+using Triggers.Api.Requests;
+using Triggers.Core;
+using Triggers.Core.State;
+using Triggers.Core.Subscriptions;
+using Triggers.Core.Tables;
+using Triggers.Core.Transformations;
+
+namespace Triggers.Api.Subscriptions;
+
+/// <summary>A transformation, and the event it is tried on: one of the two.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+internal sealed record TransformationPreviewBody
+{
+    /// <summary>As when subscribing.</summary>
+    public required TransformationBody Transformation { get; init; }
+
+    /// <summary>What is read of <see cref="Transformation"/>.</summary>
+    internal Transformation? Read { get; init; }
+
+    /// <summary>A stored event; instead of <c>event</c>.</summary>
+    [Id(TypeId.Event)]
+    public Guid? EventId { get; init; }
+
+    /// <summary>An event as it might be published; instead of <c>eventId</c>.</summary>
+    public PreviewedEvent? Event { get; init; }
+
+    public static TransformationPreviewBody Of(Fields fields)
+    {
+        var body = new TransformationPreviewBody
+        {
+            Transformation = null!,
+            Read = TransformationBody.ReadMember(fields),
+            EventId = fields.Id("eventId"),
+            Event = fields.Object("event", PreviewedEvent.Of),
+        };
+        if (body.EventId is null == body.Event is null)
+            fields.Refuse("", "Must have either event or eventId.");
+        return body;
+    }
+}
+
+/// <summary>What a template sees of an event.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+internal sealed record PreviewedEvent
+{
+    /// <summary>As when publishing; <c>triggers.test</c> when left out.</summary>
+    [Length(1, EventParser.MaxTextLength)]
+    public string? Type { get; init; }
+
+    /// <summary>As when publishing.</summary>
+    [Length(1, EventParser.MaxTextLength)]
+    public string? Subject { get; init; }
+
+    /// <summary>As when publishing.</summary>
+    [Length(1, EventParser.MaxTextLength)]
+    public string? Source { get; init; }
+
+    /// <summary>As when publishing; null when left out.</summary>
+    public RawJson? Data { get; init; }
+
+    internal StoredEvent? Stored { get; init; }
+
+    public static PreviewedEvent Of(Fields fields)
+    {
+        var data = fields.Any("data")?.GetRawText() ?? "null";
+        return new()
+        {
+            Stored = new StoredEvent(
+                TypeId.NewGuid(), fields.Text("type") ?? TestEvents.Genuine, null, fields.Text("source"), fields.Text("subject"), null, "",
+                null, Encoding.UTF8.GetBytes(data)),
+        };
+    }
+}
+
+/// <summary>The request there would be, or why there would be none.</summary>
+/// <param name="Method">How it would be sent.</param>
+/// <param name="ContentType">Of the body.</param>
+/// <param name="Headers">Those of the transformation.</param>
+/// <param name="Body">The body, as text.</param>
+/// <param name="Error">Why nothing would be sent; then all else is null.</param>
+internal sealed record TransformationPreviewResult(
+    string? Method, string? ContentType, IReadOnlyDictionary<string, string>? Headers, string? Body, TransformationError? Error);
+
+/// <summary>Where a transformation failed.</summary>
+/// <param name="Line">In the template, from 1; null where no line is to blame.</param>
+/// <param name="Column">In that line, from 1.</param>
+/// <param name="Detail">What is wrong.</param>
+internal sealed record TransformationError(int? Line, int? Column, string Detail);
+
+/// <summary><c>POST /subscriptions/transformation-preview</c>: the request that a transformation makes of an event.</summary>
+internal static class TransformationPreview
+{
+    // Each may take a processor for a second.
+    private static readonly SemaphoreSlim s_places = new(Math.Max(1, Environment.ProcessorCount / 2));
+
+    public static async Task<Ok<TransformationPreviewResult>> RunAsync(
+        HttpContext context, Caller caller, EventReader events, TimeProvider time, CancellationToken cancellationToken)
+    {
+        var body = await Body.ReadAsync(context, TransformationPreviewBody.Of);
+        var e = body.Event?.Stored ?? await StoredAsync(body.EventId!.Value, caller, events, time, cancellationToken);
+        await s_places.WaitAsync(cancellationToken);
+        try
+        {
+            var format = new TransformationFormat(TypeId.NewGuid(), body.Read!);
+            return TypedResults.Ok(await RoomyThread.RunAsync(() => Try(format, e)));
+        }
+        finally
+        {
+            s_places.Release();
+        }
+    }
+
+    private static TransformationPreviewResult Try(TransformationFormat format, StoredEvent e)
+    {
+        try
+        {
+            var message = format.Transform(e);
+            return new(message.Method.Method, message.ContentType!.ToString(), message.Headers.ToDictionary(),
+                Encoding.UTF8.GetString(message.Body), null);
+        }
+        catch (TemplateException mistake)
+        {
+            return new(null, null, null, null, new TransformationError(
+                mistake.Line > 0 ? mistake.Line : null, mistake.Line > 0 ? mistake.Column : null, mistake.Problem));
+        }
+    }
+
+    private static async Task<StoredEvent> StoredAsync(
+        Guid id, Caller caller, EventReader events, TimeProvider time, CancellationToken cancellationToken)
+    {
+        if (!caller.May(Scopes.EventsRead))
+            throw new ApiException(ErrorCodes.Forbidden, $"This needs a key with the scope {Scopes.EventsRead}.");
+        var found = await events.FindAsync(caller.TenantId, id, new TimeLimit(time, RequestBudget.Request), cancellationToken)
+            ?? throw ApiException.Invalid("/eventId", "There is no such event.");
+        return new StoredEvent(
+            found.Key, found.Type, found.ExternalId, found.Source, found.Subject, found.Time, found.CorrelationId, null,
+            found.Data.Utf8.ToArray());
+    }
+}
