@@ -223,7 +223,7 @@ internal static class SubscriptionsApi
         var authentication = Kept(body.NewAuthentication, protector);
         var transformation = Kept(body.NewTransformation, protector);
         EnsureFits(body.NewClientCertificate, body.Url, time);
-        var batch = BatchingOf(body.Batch, caps.Value);
+        var batch = BatchingOf(body.Batch, caps);
         var certificate = body.NewClientCertificate is { } brought ? protector.Protect(brought) : null;
         await using var transaction = await db.BeginUnlessBegunAsync(cancellationToken);
         // Before the row, as everybody does who counts.
