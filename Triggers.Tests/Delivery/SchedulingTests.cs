@@ -206,7 +206,10 @@ public abstract class SchedulingTests(PostgresServer postgres, KafkaServer? kafk
 
         Task<Answer> PublishAsync(string? deliverAt, string? expiresAt) => Client.PostAsync("/events", new JsonObject
         {
-            ["type"] = "a", ["data"] = 1, ["deliverAt"] = deliverAt, ["expiresAt"] = expiresAt,
+            ["type"] = "a",
+            ["data"] = 1,
+            ["deliverAt"] = deliverAt,
+            ["expiresAt"] = expiresAt,
         }.ToJsonString());
     }
 
