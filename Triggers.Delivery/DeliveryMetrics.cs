@@ -24,7 +24,7 @@ internal sealed class DeliveryMetrics
     private static readonly InstrumentAdvice<int> Sizes =
         new() { HistogramBucketBoundaries = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000] };
 
-    private readonly Histogram<int> _batchSize;
+    private readonly Histogram<int> _batchSize, _requestSize;
     private readonly Histogram<double> _batchDuration, _attemptDuration, _toFirstAttempt, _toDelivered;
     private readonly Counter<long> _staleConnections, _finished, _deadLetters, _leasesExpired, _setAside, _dropped, _circuitsOpened,
         _limitsReached, _expiredInInbox;
@@ -52,6 +52,8 @@ internal sealed class DeliveryMetrics
             "triggers.delivery.attempts.active", "{attempt}", "Webhook requests under way in this process.");
         _attemptDuration = meter.CreateHistogram("triggers.delivery.attempt.duration", "s",
             "How long a webhook request took, by `outcome`; the count counts attempts.", advice: Requests);
+        _requestSize = meter.CreateHistogram("triggers.delivery.batch.size", "{event}",
+            "Events of a webhook request to a subscription that gets several at once.", advice: Sizes);
         _staleConnections = meter.CreateCounter<long>("triggers.delivery.connections.stale", "{connection}",
             "Kept-alive connections that turned out to be closed when a webhook went out on them; each time it was sent once more, on "
                 + "a fresh one, within the same attempt.");
@@ -129,6 +131,9 @@ internal sealed class DeliveryMetrics
     public void Attempted(AttemptResult result) =>
         _attemptDuration.Record(
             result.Duration.TotalSeconds, new KeyValuePair<string, object?>("outcome", SnakeCase<AttemptOutcome>.Of(result.Outcome)));
+
+    /// <summary>A request with so many events has a result.</summary>
+    public void BatchSent(int events) => _requestSize.Record(events);
 
     /// <summary>The receiver has it.</summary>
     public void Delivered(TimeSpan sinceAcceptance) => _toDelivered.Record(sinceAcceptance.TotalSeconds);

@@ -59,13 +59,14 @@ internal sealed record AttemptView(
     int? StatusCode,
     IReadOnlyDictionary<string, string>? ResponseHeaders,
     string? ResponseBody,
-    BodyEncoding? ResponseBodyEncoding)
+    BodyEncoding? ResponseBodyEncoding,
+    string? BatchId)
 {
     public static AttemptView Of(Attempt a)
     {
         ReadableBody? body = a.ResponseBody is { } bytes ? ReadableBody.Of(bytes, a.ResponseHeaders) : null;
         return new(
             TypeId.Format(TypeId.Attempt, a.Id), a.Number, a.StartedAt, a.DurationMs, a.Outcome, a.Error, a.StatusCode, a.ResponseHeaders,
-            body?.Text, body?.Encoding);
+            body?.Text, body?.Encoding, a.BatchId is { } batch ? TypeId.Format(TypeId.Batch, batch) : null);
     }
 }

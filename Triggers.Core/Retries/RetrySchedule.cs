@@ -74,6 +74,33 @@ public static class RetrySchedule
         };
     }
 
+    /// <summary>
+    /// What becomes of a delivery after a failed request with several. None fails for good by the fault of others: where one would, or
+    /// where the receiver refuses what is in the request, it is sent again at once, with half as many. Any failure that the events may be
+    /// to blame for halves what they go with next. Of a key only the first counts the attempt: the others had no turn yet.
+    /// </summary>
+    /// <param name="otherwise">What would become of it if it had been alone.</param>
+    /// <param name="size">How many there were.</param>
+    /// <param name="isBehind">Whether another of its key was before it.</param>
+    /// <param name="outcome">How the request ended.</param>
+    /// <param name="statusCode">The HTTP status, when there was an answer.</param>
+    /// <returns>The transition, and how many it goes with at most from now on; null: as before.</returns>
+    public static (Transition Transition, int? Limit) OfBatch(
+        Transition otherwise, int size, bool isBehind, AttemptOutcome outcome, int? statusCode)
+    {
+        if (otherwise.Status is DeliveryStatus.Succeeded or DeliveryStatus.Cancelled)
+            return (otherwise, null);
+        var isFinal = otherwise.Status is DeliveryStatus.DeadLettered or DeliveryStatus.Expired || otherwise.HoldsKey;
+        var isToBlame = outcome switch
+        {
+            AttemptOutcome.HttpStatus => statusCode is not (429 or 503),
+            AttemptOutcome.Timeout or AttemptOutcome.ConnectionFailed or AttemptOutcome.InvalidResponse => true,
+            _ => isFinal,
+        };
+        return (isFinal || isBehind || outcome == AttemptOutcome.HttpStatus && statusCode is 400 or 413 or 422
+            ? Transition.Released() : otherwise, isToBlame || isFinal ? (size + 1) / 2 : null);
+    }
+
     /// <summary>The delay after attempt number <paramref name="attempt"/> failed: exponential and capped or listed, and jittered.</summary>
     public static TimeSpan Delay(RetryOptions options, int attempt, double random)
     {

@@ -247,6 +247,15 @@ public sealed class EventTypes : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0027_event_types.sql"));
 }
 
+/// <summary>0033_batches.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0033_batches")]
+public sealed class Batches : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0033_batches.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

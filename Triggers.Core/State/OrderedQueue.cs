@@ -49,17 +49,19 @@ public static class OrderedQueue
             $"""
             WITH put AS (
                 INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, next_attempt_at, data_bytes, is_replay, replay_of,
-                    order_key, position, expires_at)
-                SELECT tenant_id, id, event_id, subscription_id, CASE WHEN waits THEN 'infinity' ELSE clock_timestamp() END,
-                    {lookedUp}, is_replay, replay_of, order_key, nextval('delivery_order'), expires_at
+                    order_key, position, expires_at, batch_at)
+                SELECT tenant_id, id, event_id, subscription_id,
+                    CASE WHEN waits THEN 'infinity' ELSE clock_timestamp() + coalesce(gathers, '0') END,
+                    {lookedUp}, is_replay, replay_of, order_key, nextval('delivery_order'), expires_at, clock_timestamp() + gathers
                 FROM (
                     SELECT d.*, row_number() OVER (PARTITION BY d.subscription_id, d.order_key ORDER BY d.ord) > 1
                         OR EXISTS (
                             SELECT FROM delivery_queue q WHERE q.subscription_id = d.subscription_id AND q.order_key = d.order_key)
                         OR EXISTS (SELECT FROM held_keys h WHERE h.subscription_id = d.subscription_id AND h.order_key = d.order_key)
                         AS waits
-                    FROM unnest(@tenants, @ids, @events, @subscriptions, @bytes, @replays, @replayed, @keys, @expiries) WITH ORDINALITY
-                        AS d (tenant_id, id, event_id, subscription_id, data_bytes, is_replay, replay_of, order_key, expires_at, ord)
+                    FROM unnest(@tenants, @ids, @events, @subscriptions, @bytes, @replays, @replayed, @keys, @expiries, @gathers)
+                        WITH ORDINALITY AS d (tenant_id, id, event_id, subscription_id, data_bytes, is_replay, replay_of, order_key,
+                            expires_at, gathers, ord)
                     ORDER BY d.ord) d
                 RETURNING subscription_id, next_attempt_at
             )
@@ -74,6 +76,7 @@ public static class OrderedQueue
         parameters.AddColumn("replays", NpgsqlDbType.Boolean, deliveries, d => d.IsReplay);
         parameters.AddColumn("replayed", NpgsqlDbType.Uuid, deliveries, d => d.ReplayOf);
         parameters.AddColumn("keys", NpgsqlDbType.Text, deliveries, d => d.OrderKey);
+        parameters.AddColumn("gathers", NpgsqlDbType.Interval, deliveries, d => d.Gathers);
         parameters.AddColumn("expiries", NpgsqlDbType.TimestampTz, deliveries, d => d.ExpiresAt?.UtcDateTime);
         return command;
     }
@@ -144,8 +147,8 @@ public static class OrderedQueue
     }
 
     /// <summary>
-    /// The first of each of these keys is due, unless it was before or its key is held. The lanes of which something became due are rows
-    /// of <c>due_lane</c>.
+    /// The first of each of these keys is due, or has waited for others to go with before long, unless it was before or its key is held.
+    /// The lanes of those are rows of <c>due_lane</c>.
     /// </summary>
     public static NpgsqlBatchCommand Advance(IEnumerable<(Guid SubscriptionId, string Key)> keys)
     {
@@ -163,7 +166,7 @@ public static class OrderedQueue
                 ORDER BY f.tenant_id, f.id
             ),
             due AS (
-                UPDATE delivery_queue q SET next_attempt_at = clock_timestamp() FROM next n
+                UPDATE delivery_queue q SET next_attempt_at = greatest(clock_timestamp(), q.batch_at) FROM next n
                 WHERE q.tenant_id = n.tenant_id AND q.id = n.id
                 RETURNING q.subscription_id
             )

@@ -106,6 +106,9 @@ public sealed class Attempt
 
     /// <summary>The first 4 KiB of the answer.</summary>
     public byte[]? ResponseBody { get; init; }
+
+    /// <summary>Which request it was, where the subscription gets its events in batches; null where it gets each alone.</summary>
+    public Guid? BatchId { get; init; }
 }
 
 /// <summary>How an attempt ended, and by that whose fault it was.</summary>

@@ -43,9 +43,14 @@ internal sealed partial class Attempter(
     /// <param name="known">Its event, where it has been read; otherwise that is read now.</param>
     public void Start(DueDelivery delivery, Lanes lanes, StoredEvent? known = null)
     {
+        var subscriber = subscribers.Find(delivery.SubscriptionId);
+        if (subscriber is { Batch: not null } && known is null)
+        {
+            Start([delivery], lanes);
+            return;
+        }
         Interlocked.Increment(ref _inFlight);
         completions.Hold(delivery.Id, delivery.Claim);
-        var subscriber = subscribers.Find(delivery.SubscriptionId);
         var format = subscriber is null ? MessageFormat.Envelope : subscriber.Format;
         var share = known is null ? payloads.Hold(delivery.TenantId, delivery.EventId, delivery.DataBytes, format)
             : payloads.Hold(delivery.TenantId, known, format);
@@ -122,7 +127,7 @@ internal sealed partial class Attempter(
             if (subscriber is null)
                 return WithoutAttempt(delivery, Transition.Cancelled());
             // What is held of the event was made without knowing for whom.
-            if (subscriber.Format != share.Format)
+            if (subscriber.Format != share.Format || subscriber.Batch is not null)
                 return WithoutAttempt(delivery, Transition.Released());
         }
         if (!subscriber.Enabled && !delivery.Test)
@@ -155,10 +160,8 @@ internal sealed partial class Attempter(
             return WithoutAttempt(delivery, Transition.Cancelled());
         }
 
-        if (e.ExpiresAt <= time.GetUtcNow())
-            return WithoutAttempt(delivery, Transition.Expired(failed: false));
-        if (e.DeliverAt is { } deliverAt && delivery is { OrderKey: null, Test: false } && subscriber.OrderKeyOf(e.Subject) is { } key)
-            return Joining(delivery, key, deliverAt);
+        if (Unsent(delivery, e, subscriber) is { } unsent)
+            return unsent;
 
         using var scope = Log.Attempt(logger, e.CorrelationId);
         var number = delivery.RetryCount + 1;
@@ -176,6 +179,15 @@ internal sealed partial class Attempter(
             Log.Broken(logger, exception, TypeId.Format(TypeId.Delivery, delivery.Id));
             return null;
         }
+    }
+
+    /// <summary>What becomes of it where it is not to be sent now: its event has expired, or takes its place in the order first.</summary>
+    private Completed? Unsent(DueDelivery delivery, StoredEvent e, Subscriber subscriber)
+    {
+        if (e.ExpiresAt <= time.GetUtcNow())
+            return WithoutAttempt(delivery, Transition.Expired(failed: false));
+        return e.DeliverAt is { } deliverAt && delivery is { OrderKey: null, Test: false }
+            && subscriber.OrderKeyOf(e.Subject) is { } key ? Joining(delivery, key, deliverAt) : null;
     }
 
     /// <summary>Without its data, which nobody keeps while an answer is waited for.</summary>
@@ -207,11 +219,7 @@ internal sealed partial class Attempter(
 
         // Before the attempt is there to be read, by who waits for it.
         if (result.Certificate is { } certificate)
-        {
-            await using var batch = dataSource.Pool.CreateBatch();
-            batch.BatchCommands.Add(ReceiverCertificates.Keep(certificate));
-            await batch.ExecuteNonQueryAsync();
-        }
+            await KeepAsync(certificate);
         var policy = subscriber.Retry is { } own ? options.Value.Retry.With(own) : options.Value.Retry;
         var transition = RetrySchedule.After(
             policy, number, result.Outcome, result.StatusCode, result.RetryAfter,
@@ -239,6 +247,13 @@ internal sealed partial class Attempter(
         var traceParent = activity is { Recorded: true } && transition.Status == DeliveryStatus.Pending ? activity.Id : null;
         // A test asks how it is now, and has its answer.
         return Completed(delivery, transition, made, traceParent, started, delivery.Test ? null : subscriber.Revision);
+    }
+
+    private async Task KeepAsync(ReceiverCertificate certificate)
+    {
+        await using var batch = dataSource.Pool.CreateBatch();
+        batch.BatchCommands.Add(ReceiverCertificates.Keep(certificate));
+        await batch.ExecuteNonQueryAsync();
     }
 
     /// <summary>What an attempt says of how much its receiver stands, which counts before the next one starts.</summary>

@@ -60,7 +60,8 @@ internal sealed class Projection(
 
             void Add(Subscriber subscriber, StoredEvent e, int dataBytes)
             {
-                if (matches.First is not null && !subscriber.IsInbox && dataBytes <= LoggedEvent.MaxCarriedBytes && !e.IsTimed)
+                if (matches.First is not null && !subscriber.IsInbox && subscriber.Batch is null
+                    && dataBytes <= LoggedEvent.MaxCarriedBytes && !e.IsTimed)
                     matches.AddWaiting(subscriber, e, dataBytes);
                 else
                     matches.Add(subscriber, e.Id, dataBytes, e.DeliverAt, e.ExpiresAt);
@@ -109,7 +110,10 @@ internal sealed class Projection(
         var settled = matches.Started.Where(d => results.ContainsKey(d.Id)).Select(d => AsNew(d, results[d.Id])).ToList();
         var left = matches.Left;
         List<NewDelivery> queued =
-            [.. matches.Started.Where(d => !results.ContainsKey(d.Id)), .. left, .. matches.Scheduled, .. matches.Pulled];
+            [
+                .. matches.Started.Where(d => !results.ContainsKey(d.Id)), .. left, .. matches.Gathered, .. matches.Scheduled,
+                .. matches.Pulled,
+            ];
         await using var batch = new NpgsqlBatch(transaction.Connection);
         foreach (var command in completions.Write(settled))
             batch.BatchCommands.Add(command);
@@ -150,10 +154,13 @@ internal sealed class Projection(
         }
         foreach (var lane in left.Select(d => d.SubscriptionId).Concat(due).Distinct())
             lanes.DueIn(lane, TimeSpan.Zero);
+        foreach (var lane in matches.Gathered.Concat(matches.InOrder.Where(d => d.Gathers is not null)).GroupBy(d => d.SubscriptionId))
+            lanes.Gather(
+                lane.Key, lane.Count(), lane.Sum(d => (long)(d.DataBytes ?? 0)), options.Value.BatchBytes, lane.First().Gathers!.Value);
         // What is due later than the next sweep is found by one.
         foreach (var (lane, at) in matches.Scheduled.Select(d => (d.SubscriptionId, d.DeliverAt!.Value)))
             lanes.DueIn(lane, at - time.GetUtcNow());
-        if (left.Count + due.Count + matches.Scheduled.Count > 0)
+        if (left.Count + due.Count + matches.Scheduled.Count + matches.Gathered.Count > 0)
             wakeups.Dispatch.Set();
         if (matches.Deferred.Count > 0)
             wakeups.FanOuts.Set();
@@ -239,6 +246,9 @@ internal sealed class Matches(FirstAttempts? first = null)
     /// <summary>Deliveries of which only the first of a key is due, in the order of the log.</summary>
     public List<NewDelivery> InOrder { get; } = [];
 
+    /// <summary>Deliveries that wait for others to go with, in one request.</summary>
+    public List<NewDelivery> Gathered { get; } = [];
+
     /// <summary>Deliveries that wait for their time.</summary>
     public List<NewDelivery> Scheduled { get; } = [];
 
@@ -252,16 +262,24 @@ internal sealed class Matches(FirstAttempts? first = null)
     public bool IsLeftDue => _later.Count > 0 || InOrder.Count > 0 && Started.Count == 0 && Waiting.Count == 0;
 
     /// <summary>How many deliveries there are.</summary>
-    public int Count => Started.Count + Waiting.Count + _later.Count + InOrder.Count + Scheduled.Count + Pulled.Count;
+    public int Count =>
+        Started.Count + Waiting.Count + _later.Count + InOrder.Count + Gathered.Count + Scheduled.Count + Pulled.Count;
 
     /// <summary>Whether so many more are too many. A tenant that has few so far always has room for a few.</summary>
     public bool IsFullWith(Guid tenantId, int more) =>
         Count + more > MaxDeliveries && _ofTenants.GetValueOrDefault(tenantId) + more > MaxOfTenantBeyond;
 
     /// <summary>A delivery that is left to the claims, or to whoever receives it.</summary>
-    public void Add(Subscriber subscriber, Guid eventId, int dataBytes, DateTimeOffset? deliverAt, DateTimeOffset? expiresAt) =>
-        (subscriber.IsInbox ? Pulled : deliverAt is null ? _later : Scheduled)
-            .Add(New(subscriber, eventId, dataBytes) with { DeliverAt = deliverAt, ExpiresAt = expiresAt });
+    public void Add(Subscriber subscriber, Guid eventId, int dataBytes, DateTimeOffset? deliverAt, DateTimeOffset? expiresAt)
+    {
+        var delivery = New(subscriber, eventId, dataBytes) with { DeliverAt = deliverAt, ExpiresAt = expiresAt };
+        if (subscriber.IsInbox)
+            Pulled.Add(delivery);
+        else if (deliverAt is not null)
+            Scheduled.Add(delivery with { Gathers = null });
+        else
+            (subscriber.Batch is null ? _later : Gathered).Add(delivery);
+    }
 
     /// <summary>A delivery that waits for all before it of its key.</summary>
     public void AddInOrder(Subscriber subscriber, Guid eventId, int dataBytes, string key, DateTimeOffset? expiresAt) =>
@@ -273,6 +291,10 @@ internal sealed class Matches(FirstAttempts? first = null)
     private NewDelivery New(Subscriber subscriber, Guid eventId, int dataBytes)
     {
         _ofTenants[subscriber.TenantId] = _ofTenants.GetValueOrDefault(subscriber.TenantId) + 1;
-        return new NewDelivery(subscriber.TenantId, TypeId.NewGuid(), eventId, subscriber.Id) { DataBytes = dataBytes };
+        return new NewDelivery(subscriber.TenantId, TypeId.NewGuid(), eventId, subscriber.Id)
+        {
+            DataBytes = dataBytes,
+            Gathers = subscriber.Batch?.Wait,
+        };
     }
 }
