@@ -57,6 +57,9 @@ internal sealed record Subscriber(
     /// <summary>What it is sent at most; null: as much as there is.</summary>
     public SubscriptionLimits? Limits { get; init; }
 
+    /// <summary>How it gets several events in one request; null: it gets each alone.</summary>
+    public Batching? Batch { get; init; }
+
     /// <summary>The secrets that sign at that moment, newest first.</summary>
     public IEnumerable<string> SecretsAt(DateTimeOffset now) =>
         Secrets.Where(s => s.ExpiresAt is null || s.ExpiresAt > now).Select(s => s.Secret);
@@ -141,8 +144,8 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                     SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
                         retry::text, authentication, inbox IS NOT NULL,
                         extract(epoch FROM expires_at - clock_timestamp())::float8, rate_requests, rate_seconds, concurrency,
-                        client_certificate, filter, ordering, failing_head, failing_head_attempts, format,
-                        transformation
+                        client_certificate, filter, ordering, failing_head, failing_head_attempts, format, batch_max,
+                        batch_wait, transformation
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -180,6 +183,7 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
             FailingHeadAttempts = reader.IsDBNull(20) ? null : reader.GetInt32(20),
             Limits = SubscriptionLimits.Of(
                 reader.GetFieldValue<int?>(13), reader.GetFieldValue<int?>(14), reader.GetFieldValue<int?>(15)),
+            Batch = Batching.Of(reader.GetFieldValue<int?>(22), reader.GetFieldValue<TimeSpan?>(23)),
             Filter = reader.IsDBNull(17) ? null : SubscriptionFilter.Parse(reader.GetString(17)),
         };
         try
@@ -196,9 +200,9 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                 }),
                 Authentication = reader.IsDBNull(10) ? null
                     : JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(reader.GetString(10))),
-                Format = reader.IsDBNull(22) ? subscriber.Format
+                Format = reader.IsDBNull(24) ? subscriber.Format
                     : new TransformationFormat(
-                        subscriber.Id, JsonSerializer.Deserialize<Transformation>(protector.Unprotect(reader.GetString(22)))!),
+                        subscriber.Id, JsonSerializer.Deserialize<Transformation>(protector.Unprotect(reader.GetString(24)))!),
                 ClientCertificate = reader.IsDBNull(16) ? null : new(subscriber.Id, protector.Unprotect(reader.GetString(16))),
             };
         }
