@@ -1,6 +1,7 @@
 using System.Text;
 using Triggers.Delivery.Attempts;
 using Triggers.Tests.Support;
+using Answer = Triggers.Tests.Support.Answer;
 
 namespace Triggers.Tests.Delivery;
 
