@@ -1,4 +1,5 @@
 using Triggers.Core;
+using Triggers.Core.State;
 
 namespace Triggers.EventLog;
 
@@ -68,6 +69,7 @@ public sealed record AppendRequest(
 /// <param name="Subject">The producer's word.</param>
 /// <param name="Time">The producer's word.</param>
 /// <param name="Data">The JSON value exactly as received.</param>
+/// <param name="Attributes">What it has beside that; null for most.</param>
 public sealed record NewEvent(
     Guid Id,
     string Type,
@@ -76,7 +78,8 @@ public sealed record NewEvent(
     string? Source,
     string? Subject,
     DateTimeOffset? Time,
-    ReadOnlyMemory<byte> Data);
+    ReadOnlyMemory<byte> Data,
+    EventAttributes? Attributes = null);
 
 /// <summary>A key that only one request may use, and what that request said.</summary>
 /// <param name="KeyHash">SHA-256 of the key.</param>

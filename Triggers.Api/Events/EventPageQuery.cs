@@ -74,12 +74,12 @@ internal sealed class EventPageQuery(EventFilter filter, Guid? unprojectedFrom)
                 ORDER BY id {order} LIMIT {chunk}
             ),
             matched AS MATERIALIZED (
-                SELECT {EventReader.Columns}, {EventState.Status} AS status
+                SELECT {StoredEvent.Columns}, {EventState.Status} AS status
                 FROM scanned s CROSS JOIN LATERAL (SELECT * FROM events WHERE tenant_id = @tenant AND id = s.id LIMIT 1) e
                 {(conditions.Count == 0 ? "" : "WHERE " + string.Join(" AND ", conditions))}
                 ORDER BY e.id {order} LIMIT @limit
             )
-            SELECT p.id, p.type, p.correlation_id, p.external_id, p.source, p.subject, p.time, p.data, p.status,
+            SELECT {StoredEvent.ColumnsOf("p")}, p.status,
                 (SELECT count(*) FROM matched), (SELECT count(*) FROM scanned), (SELECT id FROM scanned ORDER BY id {back} LIMIT 1)
             FROM (SELECT) one
             LEFT JOIN (

@@ -1,4 +1,3 @@
-using System.Data.Common;
 using Npgsql;
 using Triggers.Api.Errors;
 using Triggers.Api.Http;
@@ -22,20 +21,14 @@ internal enum EventStatus
     DeadLettered,
 }
 
-/// <summary>An event as clients see it.</summary>
-internal record EventView(
-    string Id,
-    string Type,
-    EventStatus Status,
-    DateTimeOffset CreatedAt,
-    string CorrelationId,
-    string? ExternalId,
-    string? Source,
-    string? Subject,
-    DateTimeOffset? Time,
-    RawJson Data)
+/// <summary>An event, and where it stands.</summary>
+internal record EventView : ShownEvent
 {
-    internal Guid Key { get; init; }
+    public EventView(StoredEvent stored, EventStatus status) : base(stored) => Status = status;
+
+    public EventStatus Status { get; }
+
+    internal Guid Key => Stored.Id;
 }
 
 /// <summary>
@@ -47,7 +40,8 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
     /// <summary>Events of a page hold at most this much data together, or the page ends early.</summary>
     private const int MaxPageBytes = 8 * 1024 * 1024;
 
-    internal const string Columns = "e.id, e.type, e.correlation_id, e.external_id, e.source, e.subject, e.time, e.data";
+    // Behind the event's columns and its status.
+    private const int FirstCount = StoredEvent.ColumnCount + 1;
 
     /// <summary>One event; null when the tenant has none with this id. One that was accepted just now is waited for.</summary>
     public async Task<EventView?> FindAsync(Guid tenantId, Guid id, TimeLimit limit, CancellationToken cancellationToken)
@@ -64,7 +58,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
     private async Task<EventView?> FindStoredAsync(Guid tenantId, Guid id, CancellationToken cancellationToken)
     {
         await using var command = dataSource.CreateCommand(
-            $"SELECT {Columns}, {EventState.Status} FROM events e WHERE e.tenant_id = @tenant AND e.id = @id");
+            $"SELECT {StoredEvent.Columns}, {EventState.Status} FROM events e WHERE e.tenant_id = @tenant AND e.id = @id");
         command.Parameters.AddWithValue("tenant", tenantId);
         command.Parameters.AddWithValue("id", id);
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
@@ -146,7 +140,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
         {
             var chunk = await ReadChunkAsync(query, after, filter.Limit + 1 - events.Count, MaxPageBytes - bytes, size, cancellationToken);
             events.AddRange(chunk.Events);
-            bytes += chunk.Events.Sum(e => (long)e.Data.Utf8.Length);
+            bytes += chunk.Events.Sum(e => (long)e.Stored.Data.Length);
             if (events.Count > filter.Limit)
                 events.RemoveRange(filter.Limit, events.Count - filter.Limit);
             else if (chunk.Events.Count == chunk.Matched)
@@ -175,7 +169,9 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
         Guid? last = null;
         while (await reader.ReadAsync(cancellationToken))
         {
-            (matched, scanned, last) = (reader.GetInt64(9), reader.GetInt64(10), reader.IsDBNull(11) ? null : reader.GetGuid(11));
+            (matched, scanned, last) = (
+                reader.GetInt64(FirstCount), reader.GetInt64(FirstCount + 1),
+                reader.IsDBNull(FirstCount + 2) ? null : reader.GetGuid(FirstCount + 2));
             if (!reader.IsDBNull(0))
                 events.Add(Read(reader));
         }
@@ -192,17 +188,8 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
             : null;
     }
 
-    private static EventView Read(DbDataReader reader)
-    {
-        var id = reader.GetGuid(0);
-        return new EventView(
-            TypeId.Format(TypeId.Event, id), reader.GetString(1), SnakeCase<EventStatus>.Parse(reader.GetString(8)), TypeId.CreatedAt(id),
-            reader.GetString(2), Text(reader, 3), Text(reader, 4), Text(reader, 5),
-            reader.IsDBNull(6) ? null : reader.GetFieldValue<DateTimeOffset>(6), new RawJson(reader.GetFieldValue<byte[]>(7)))
-        { Key = id };
-    }
-
-    private static string? Text(DbDataReader reader, int column) => reader.IsDBNull(column) ? null : reader.GetString(column);
+    private static EventView Read(NpgsqlDataReader reader) =>
+        new(StoredEvent.Read(reader, 0), SnakeCase<EventStatus>.Parse(reader.GetString(StoredEvent.ColumnCount)));
 }
 
 /// <summary>Which events a page shows.</summary>

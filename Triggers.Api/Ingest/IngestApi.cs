@@ -177,11 +177,18 @@ internal static class IngestApi
     }
 
     private static NewEvent NewEvent(ParsedEvent e, Guid id) =>
-        new(id, e.Type, e.ExternalId, KeyOf(e), e.Source, e.Subject, e.Time, e.Data);
+        new(id, e.Type, e.ExternalId, KeyOf(e), e.Source, e.Subject, e.Time, e.Data, e.Attributes);
 
     /// <summary>The same event says the same, whatever the white space around its data. Null without an <c>externalId</c>.</summary>
-    private static RequestKey? KeyOf(ParsedEvent e) =>
-        e.ExternalId is null ? null : Fingerprints.Of(e.ExternalId, e.Data.Span, e.Type, e.Source, e.Subject, e.Time?.UtcTicks.ToString());
+    private static RequestKey? KeyOf(ParsedEvent e)
+    {
+        if (e.ExternalId is null)
+            return null;
+        var time = e.Time?.UtcTicks.ToString();
+        return e.Attributes is null
+            ? Fingerprints.Of(e.ExternalId, e.Data.Span, e.Type, e.Source, e.Subject, time)
+            : Fingerprints.Of(e.ExternalId, e.Data.Span, e.Type, e.Source, e.Subject, time, e.Attributes.ToJson());
+    }
 
     private static AcceptedEvent Accepted(ParsedEvent e, AppendedEvent appended) =>
         new(TypeId.Format(TypeId.Event, appended.Id), e.Type, "pending", TypeId.CreatedAt(appended.Id), appended.CorrelationId)

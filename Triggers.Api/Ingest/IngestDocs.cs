@@ -19,8 +19,28 @@ internal sealed record PublishEvent
     [RegularExpression(EventTypePattern.OfPublished)]
     public required string Type { get; init; }
 
-    /// <summary>Any JSON value, kept and delivered byte for byte.</summary>
-    public required RawJson Data { get; init; }
+    /// <summary>Any JSON value, kept and delivered byte for byte. Or one of <c>dataBase64</c> and <c>dataUrl</c>.</summary>
+    public RawJson Data { get; init; }
+
+    /// <summary>Bytes that are no JSON, in base64; kept and delivered so.</summary>
+    [RegularExpression("^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"), NotRemovable]
+    public string? DataBase64 { get; init; }
+
+    /// <summary>Where receivers get large data from. Never called by this service.</summary>
+    [MaxLength(DataFormats.MaxUrlLength), RegularExpression(DataFormats.UrlPattern), NotRemovable]
+    public string? DataUrl { get; init; }
+
+    /// <summary>Media type of the data. Of <c>data</c> one of JSON, unless that is text.</summary>
+    [MaxLength(DataFormats.MaxMediaTypeLength), RegularExpression(DataFormats.MediaTypePattern)]
+    public string? DataContentType { get; init; }
+
+    /// <summary>How many bytes are at <c>dataUrl</c>.</summary>
+    [Range(0d, EventParser.MaxSize)]
+    public long? DataSize { get; init; }
+
+    /// <summary>SHA-256 of what is at <c>dataUrl</c>, in hex.</summary>
+    [RegularExpression(DataFormats.Sha256Pattern)]
+    public string? DataSha256 { get; init; }
 
     /// <summary>The producer's own name for the event, unique per tenant for as long as the event is kept.</summary>
     [Length(1, EventParser.MaxTextLength)]

@@ -5,9 +5,19 @@ namespace Triggers.Core.State;
 /// <summary>An event as it is stored, read from a row of <c>events e</c>.</summary>
 internal sealed record StoredEvent(
     Guid Id, string Type, string? ExternalId, string? Source, string? Subject,
-    DateTimeOffset? Time, string CorrelationId, string? TraceParent, byte[] Data)
+    DateTimeOffset? Time, string CorrelationId, string? TraceParent, byte[] Data, EventAttributes? Attributes = null)
 {
-    public const string Columns = "e.id, e.type, e.external_id, e.source, e.subject, e.time, e.correlation_id, e.trace_parent, e.data";
+    public const string Columns =
+        "e.id, e.type, e.external_id, e.source, e.subject, e.time, e.correlation_id, e.trace_parent, e.data, e.attributes";
+
+    /// <summary>How many there are.</summary>
+    public const int ColumnCount = 10;
+
+    /// <summary>Whether its data is JSON, and not text, bytes or elsewhere.</summary>
+    public bool HoldsJson => Attributes is null or { HoldsJson: true };
+
+    /// <summary>The same of what has another name in a query.</summary>
+    public static string ColumnsOf(string name) => Columns.Replace("e.", name + ".", StringComparison.Ordinal);
 
     /// <summary>The same, with data left out where it is larger.</summary>
     public static string ColumnsUpTo(int maxBytes) =>
@@ -16,7 +26,7 @@ internal sealed record StoredEvent(
     public static StoredEvent Read(NpgsqlDataReader reader, int at) => new(
         reader.GetGuid(at), reader.GetString(at + 1), Text(reader, at + 2), Text(reader, at + 3), Text(reader, at + 4),
         reader.IsDBNull(at + 5) ? null : reader.GetFieldValue<DateTimeOffset>(at + 5), reader.GetString(at + 6), Text(reader, at + 7),
-        reader.IsDBNull(at + 8) ? [] : reader.GetFieldValue<byte[]>(at + 8));
+        reader.IsDBNull(at + 8) ? [] : reader.GetFieldValue<byte[]>(at + 8), EventAttributes.Parse(Text(reader, at + 9)));
 
     private static string? Text(NpgsqlDataReader reader, int at) => reader.IsDBNull(at) ? null : reader.GetString(at);
 }

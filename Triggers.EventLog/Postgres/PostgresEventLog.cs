@@ -239,7 +239,8 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     private static readonly string InsertSql = StoredEvents.Append(
         $"""
         SELECT {StoredEvents.Columns}
-        FROM unnest(@tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds, @traceParents, @data)
+        FROM unnest(@tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds, @traceParents, @data,
+                @attributes)
             WITH ORDINALITY AS i ({StoredEvents.Columns}, ord)
         ORDER BY ord
         """) + " ON CONFLICT DO NOTHING";
@@ -266,7 +267,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             {StoredEvents.Append($"""
                 SELECT {StoredEvents.Columns}
                 FROM unnest(@tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds, @traceParents, @data,
-                        @firstIds, @idempotencyHashes, @externalHashes)
+                        @attributes, @firstIds, @idempotencyHashes, @externalHashes)
                     WITH ORDINALITY AS i ({StoredEvents.Columns}, first_id, idempotency_hash, external_hash, ord)
                 WHERE (idempotency_hash IS NULL OR EXISTS (SELECT FROM won w WHERE w.tenant_id = i.tenant_id AND w.kind = 0
                         AND w.key_hash = i.idempotency_hash AND w.event_id = i.first_id))
@@ -358,7 +359,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     {
         private readonly Guid[] _tenants, _ids, _firstIds;
         private readonly string[] _types, _correlationIds;
-        private readonly string?[] _externalIds, _sources, _subjects, _traceParents;
+        private readonly string?[] _externalIds, _sources, _subjects, _traceParents, _attributes;
         private readonly DateTime?[] _times;
         private readonly ReadOnlyMemory<byte>[] _data;
         private readonly byte[]?[] _idempotencyHashes, _externalHashes;
@@ -375,6 +376,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             _sources = new string?[Count];
             _subjects = new string?[Count];
             _traceParents = new string?[Count];
+            _attributes = new string?[Count];
             _times = new DateTime?[Count];
             _data = new ReadOnlyMemory<byte>[Count];
             _idempotencyHashes = new byte[]?[Count];
@@ -403,6 +405,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
                     _traceParents[n] = request.TraceParent;
                     _times[n] = e.Time?.UtcDateTime;
                     _data[n] = e.Data;
+                    _attributes[n] = e.Attributes?.ToJson();
                     _idempotencyHashes[n] = request.IdempotencyKey?.KeyHash;
                     _externalHashes[n] = e.ExternalKey?.KeyHash;
                     n++;
@@ -428,6 +431,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             command.Parameters.Add(RequestKeys.Column("correlationIds", NpgsqlDbType.Text, _correlationIds));
             command.Parameters.Add(RequestKeys.Column("traceParents", NpgsqlDbType.Text, _traceParents));
             command.Parameters.Add(RequestKeys.Column("data", NpgsqlDbType.Bytea, _data));
+            command.Parameters.Add(RequestKeys.Column("attributes", NpgsqlDbType.Text, _attributes));
             command.Parameters.Add(RequestKeys.Column("firstIds", NpgsqlDbType.Uuid, _firstIds));
             command.Parameters.Add(RequestKeys.Column("idempotencyHashes", NpgsqlDbType.Bytea, _idempotencyHashes));
             command.Parameters.Add(RequestKeys.Column("externalHashes", NpgsqlDbType.Bytea, _externalHashes));
