@@ -70,6 +70,7 @@ public sealed record AppendRequest(
 /// <param name="Time">The producer's word.</param>
 /// <param name="Data">The JSON value exactly as received.</param>
 /// <param name="Attributes">What it has beside that; null for most.</param>
+/// <param name="TraceParent">W3C trace context of its own, in place of the request's.</param>
 public sealed record NewEvent(
     Guid Id,
     string Type,
@@ -79,7 +80,8 @@ public sealed record NewEvent(
     string? Subject,
     DateTimeOffset? Time,
     ReadOnlyMemory<byte> Data,
-    EventAttributes? Attributes = null);
+    EventAttributes? Attributes = null,
+    string? TraceParent = null);
 
 /// <summary>A key that only one request may use, and what that request said.</summary>
 /// <param name="KeyHash">SHA-256 of the key.</param>

@@ -44,8 +44,8 @@ internal sealed class EventPageQuery(EventFilter filter, Guid? unprojectedFrom)
             Add("before", before, "{0} < @before", bounds);
         if (after is not null)
             Add("after", after, filter.NewestFirst ? "{0} < @after" : "{0} > @after", bounds);
-        if (filter.ExternalKeyHash is { } hash)
-            Add("external", hash, null, conditions);
+        if (filter.ExternalKeyHashes is { } hashes)
+            Add("external", hashes, null, conditions);
         if (filter.CorrelationId is { } correlationId)
             Add("correlation", correlationId, "e.correlation_id = @correlation", conditions);
         if (filter.Subject is { } subject)
@@ -97,9 +97,9 @@ internal sealed class EventPageQuery(EventFilter filter, Guid? unprojectedFrom)
     /// <summary>The ids among which the events are: those that fewest events have first.</summary>
     private string Scan(Func<string, string> bounds, string order, int chunk)
     {
-        if (filter.ExternalKeyHash is not null)
+        if (filter.ExternalKeyHashes is not null)
             return "SELECT event_id AS id FROM request_keys WHERE tenant_id = @tenant AND kind = 1 AND key_hash = "
-                + $"@external{bounds("event_id")}";
+                + $"ANY (@external){bounds("event_id")}";
         if (filter.CorrelationId is not null)
             return Events("correlation_id = @correlation");
         if (filter.Subject is not null)

@@ -203,7 +203,7 @@ internal sealed record EventFilter(Guid TenantId, int Limit)
     public string? Source { get; init; }
     public string? Subject { get; init; }
     public string? CorrelationId { get; init; }
-    public byte[]? ExternalKeyHash { get; init; }
+    public byte[][]? ExternalKeyHashes { get; init; }
     public Guid? From { get; init; }
     public Guid? Before { get; init; }
     public Guid? After { get; init; }

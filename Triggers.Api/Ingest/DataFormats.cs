@@ -22,7 +22,8 @@ internal static partial class DataFormats
 
     /// <summary>Whether a text is a media type (RFC 9110), with parameters or without.</summary>
     public static bool IsMediaType(string text) =>
-        text.Length is > 0 and <= MaxMediaTypeLength && text.All(c => c is >= ' ' and <= '~') && MediaTypeHeaderValue.TryParse(text, out _);
+        text.Length is > 0 and <= MaxMediaTypeLength && text.All(c => c is >= ' ' and <= '~')
+        && MediaTypeHeaderValue.TryParse(text, out _);
 
     /// <summary>Whether a text is a URL that a receiver can get data from. Nothing is asked of its host: it is not for us to call it.</summary>
     public static bool IsUrl(string text) =>
@@ -30,7 +31,7 @@ internal static partial class DataFormats
         && !text.Contains('"') && WebhookAddress.TryNormalize(text, out _, out _);
 
     /// <summary>Whether a text is SHA-256 in lower-case hex.</summary>
-    public static bool IsSha256(string text) => Sha256().IsMatch(text);
+    public static bool IsSha256(string text) => text.Length == 64 && Sha256().IsMatch(text);
 
     /// <summary>Whether a text is base64 (RFC 4648), padded and without white space.</summary>
     public static bool IsBase64(string text) => !text.Any(char.IsWhiteSpace) && Base64.IsValid(text);
@@ -38,7 +39,7 @@ internal static partial class DataFormats
     /// <summary>ASCII text as JSON: neither base64 nor a URL has anything that must be escaped.</summary>
     public static byte[] Quote(string text) => Encoding.ASCII.GetBytes($"\"{text}\"");
 
-    /// <summary>What an event of the native form has beside its columns, from what was read of it; null when there is nothing to say.</summary>
+    /// <summary>What an event of the native form has beside its columns; null when there is nothing to say.</summary>
     /// <param name="e">Gets the mistakes.</param>
     /// <param name="form">What stands in its data.</param>
     /// <param name="contentType">As given.</param>

@@ -31,12 +31,34 @@ internal static class IngestApi
                 .WithMetadata(IngestDocs.PublishBatch);
     }
 
-    private static async Task<Accepted<AcceptedEvent>> PublishAsync(
+    private static async Task<Results<Accepted<AcceptedEvent>, Accepted<BatchAnswer>>> PublishAsync(
         HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics, ContractCheck contracts)
     {
         var key = IdempotencyKey.Of(context.Request);
-        var body = await Body.ReadBytesAsync(context, Body.MaxBytes);
-        var parsed = EventParser.ReadOne(body);
+        ReadOnlyMemory<byte> body;
+        ParsedEvent parsed;
+        // What of the event is not in the body.
+        var beside = "";
+        switch (CloudEventReader.ModeOf(context.Request))
+        {
+            case CloudEventMode.None:
+                body = await Body.ReadBytesAsync(context, Body.MaxBytes);
+                parsed = EventParser.ReadOne(body);
+                break;
+            case CloudEventMode.Structured:
+                body = await Body.ReadTextAsync(context, Body.MaxBytes, CloudEventReader.MediaType);
+                parsed = CloudEventReader.ReadStructured(body);
+                break;
+            case CloudEventMode.Binary:
+                body = await Body.ReadAnyAsync(context, Body.MaxBytes);
+                parsed = CloudEventReader.ReadBinary(context.Request, body);
+                beside = "?" + CloudEventReader.HeadersOf(context.Request);
+                break;
+            default:
+                body = await Body.ReadTextAsync(context, MaxBatchBytes, CloudEventReader.BatchMediaType);
+                return await AcceptBatchAsync(
+                    context, caller, log, limits, metrics, contracts, key, body, CloudEventReader.ReadBatch(body, MaxBatchEvents));
+        }
         if (parsed.Errors.Count > 0)
             throw new ApiException(parsed.Code, "The event has mistakes; see errors.", parsed.Errors);
 
@@ -45,11 +67,10 @@ internal static class IngestApi
         var refusal = parsed.Errors.Count > 0
             ? new ApiException(parsed.Code, "The event is not what the tenant says of its event types; see errors.", parsed.Errors)
             : await limits.TakeEventsAsync(context, 1, body.Length);
-        var result = await AppendAsync(context, caller, log, metrics, key, body, firstId, [NewEvent(parsed, firstId)], refusal);
+        var result = await AppendAsync(context, caller, log, metrics, key, body, firstId, [NewEvent(parsed, firstId)], refusal, beside);
         var appended = result.Events[0];
         if (appended.Outcome == AppendedEventOutcome.ExternalIdConflict)
-            throw new ApiException(
-                ErrorCodes.ExternalIdConflict, ConflictDetail(appended), [new FieldError("/externalId", ConflictDetail(appended))]);
+            throw new ApiException(ErrorCodes.ExternalIdConflict, ConflictDetail(parsed, appended), [Conflict(parsed, appended)]);
 
         if (result.Outcome == AppendOutcome.Repeated || appended.Outcome == AppendedEventOutcome.Repeated)
             IdempotencyKey.MarkReplayed(context.Response);
@@ -62,8 +83,14 @@ internal static class IngestApi
     {
         var key = IdempotencyKey.Of(context.Request);
         var body = await Body.ReadBytesAsync(context, MaxBatchBytes);
-        var parsed = EventParser.ReadBatch(body, MaxBatchEvents);
+        return await AcceptBatchAsync(
+            context, caller, log, limits, metrics, contracts, key, body, EventParser.ReadBatch(body, MaxBatchEvents));
+    }
 
+    private static async Task<Accepted<BatchAnswer>> AcceptBatchAsync(
+        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics, ContractCheck contracts,
+        string? key, ReadOnlyMemory<byte> body, List<ParsedEvent> parsed)
+    {
         var firstId = TypeId.NewGuid();
         await contracts.CheckAsync(caller, parsed, context.RequestAborted);
         if (key is not null && parsed.Exists(e => e.ContractRefusal is not null))
@@ -78,7 +105,7 @@ internal static class IngestApi
             IdempotencyKey.MarkReplayed(context.Response);
         for (int i = 0, next = 0; i < items.Length; i++)
             items[i] = parsed[i].Errors.Count > 0 ? BatchItem.Refuse(parsed[i].Code, parsed[i].Errors)
-                : Item(parsed[i], i, result!.Events[next++]);
+                : Item(parsed[i], result!.Events[next++]);
 
         var accepted = items.Count(item => item.Status == BatchItemStatus.Accepted);
         foreach (var item in items.Where(item => item.Code is not null))
@@ -96,14 +123,14 @@ internal static class IngestApi
     private static async Task<AppendResult> AppendAsync(
         HttpContext context, Caller caller, IEventLog log, ApiMetrics metrics,
         string? key, ReadOnlyMemory<byte> body, Guid firstId, List<NewEvent> events,
-        ApiException? refusal, string withoutEvents = "")
+        ApiException? refusal, string beside = "")
     {
         // The events carry the context of this span: theirs is the trace that the deliveries go on with.
         using var activity = refusal is null ? ApiTraces.StartAppend(log, caller.TenantId, events) : null;
         var started = Stopwatch.GetTimestamp();
         var request = new AppendRequest(
             caller.TenantId, firstId, context.CorrelationId(), Activity.Current?.Id,
-            key is null ? null : Fingerprints.OfRequest(key, context.Request.Path + withoutEvents, body.Span), events);
+            key is null ? null : Fingerprints.OfRequest(key, context.Request.Path + beside, body.Span), events);
         var limit = Deadline.Of(context).Limit;
         AppendResult result;
         if (refusal is not null)
@@ -177,7 +204,7 @@ internal static class IngestApi
     }
 
     private static NewEvent NewEvent(ParsedEvent e, Guid id) =>
-        new(id, e.Type, e.ExternalId, KeyOf(e), e.Source, e.Subject, e.Time, e.Data, e.Attributes);
+        new(id, e.Type, e.ExternalId, KeyOf(e), e.Source, e.Subject, e.Time, e.Data, e.Attributes, e.TraceParent);
 
     /// <summary>The same event says the same, whatever the white space around its data. Null without an <c>externalId</c>.</summary>
     private static RequestKey? KeyOf(ParsedEvent e)
@@ -185,9 +212,11 @@ internal static class IngestApi
         if (e.ExternalId is null)
             return null;
         var time = e.Time?.UtcTicks.ToString();
-        return e.Attributes is null
-            ? Fingerprints.Of(e.ExternalId, e.Data.Span, e.Type, e.Source, e.Subject, time)
-            : Fingerprints.Of(e.ExternalId, e.Data.Span, e.Type, e.Source, e.Subject, time, e.Attributes.ToJson());
+        if (e.Attributes is not { } attributes)
+            return Fingerprints.Of(e.ExternalId, e.Data.Span, e.Type, e.Source, e.Subject, time);
+        return Fingerprints.Of(
+            e.IsCloudEvent ? Fingerprints.CloudEventKey(e.Source!, e.ExternalId) : e.ExternalId,
+            e.Data.Span, e.Type, e.Source, e.Subject, time, CloudEventAttributes.WithoutTrace(attributes).ToJson());
     }
 
     private static AcceptedEvent Accepted(ParsedEvent e, AppendedEvent appended) =>
@@ -196,9 +225,9 @@ internal static class IngestApi
             Warnings = e.Warnings,
         };
 
-    private static BatchItem Item(ParsedEvent e, int index, AppendedEvent appended) =>
+    private static BatchItem Item(ParsedEvent e, AppendedEvent appended) =>
         appended.Outcome == AppendedEventOutcome.ExternalIdConflict
-            ? BatchItem.Refuse(ErrorCodes.ExternalIdConflict, [new FieldError($"/events/{index}/externalId", ConflictDetail(appended))])
+            ? BatchItem.Refuse(ErrorCodes.ExternalIdConflict, [Conflict(e, appended)])
             : new BatchItem
             {
                 Status = BatchItemStatus.Accepted,
@@ -210,7 +239,10 @@ internal static class IngestApi
                 Warnings = e.Warnings,
             };
 
-    private static string ConflictDetail(AppendedEvent holder) =>
-        $"The event {TypeId.Format(TypeId.Event, holder.Id)} has this externalId, and says something else. \"data\" is compared byte "
-        + "for byte, with its white space and the order of its members.";
+    private static FieldError Conflict(ParsedEvent e, AppendedEvent holder) =>
+        new(e.PlaceOf(e.IsCloudEvent ? "/id" : "/externalId"), ConflictDetail(e, holder));
+
+    private static string ConflictDetail(ParsedEvent e, AppendedEvent holder) =>
+        $"The event {TypeId.Format(TypeId.Event, holder.Id)} has this {(e.IsCloudEvent ? "id and source" : "externalId")}, and says "
+        + "something else. \"data\" is compared byte for byte, with its white space and the order of its members.";
 }

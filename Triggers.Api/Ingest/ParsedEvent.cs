@@ -61,10 +61,18 @@ internal sealed class ParsedEvent
 
     /// <summary>Where a part of it is in the request: its members are headers where <see cref="IsInHeaders"/>.</summary>
     /// <param name="pointer">As of an event that is a JSON object.</param>
-    public string PlaceOf(string pointer) =>
-        !IsInHeaders ? Place + pointer
-        : pointer.StartsWith("/data/", StringComparison.Ordinal) || pointer == "/data" ? pointer["/data".Length..]
-        : "ce-" + pointer.TrimStart('/');
+    public string PlaceOf(string pointer)
+    {
+        if (!IsInHeaders)
+            return Place + (pointer == "/dataBase64" && IsCloudEvent ? "/data_base64" : pointer);
+        return pointer switch
+        {
+            "/data" or "/dataBase64" => "",
+            "/datacontenttype" => "Content-Type",
+            _ when pointer.StartsWith("/data/", StringComparison.Ordinal) => pointer["/data".Length..],
+            _ => "ce-" + pointer.TrimStart('/'),
+        };
+    }
 
     /// <summary>Remembers a mistake, of a member or of the event itself. The first one is always named.</summary>
     public void Refuse(string? member, string detail) => RefuseAt(member is null ? "" : Fields.Pointer(member), detail);

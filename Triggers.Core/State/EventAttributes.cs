@@ -85,15 +85,19 @@ public sealed record EventAttributes
 public enum DataForm
 {
     /// <summary>For itself. Where the content type is none of JSON, it is a string: text of that type.</summary>
+    [JsonStringEnumMemberName("value")]
     Value,
 
     /// <summary>A string: bytes in base64.</summary>
+    [JsonStringEnumMemberName("base64")]
     Base64,
 
     /// <summary>A string: the URL where the data is.</summary>
+    [JsonStringEnumMemberName("url")]
     Url,
 
     /// <summary>Null: there is no data.</summary>
+    [JsonStringEnumMemberName("none")]
     None,
 }
 

@@ -402,7 +402,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
                     _externalIds[n] = e.ExternalId;
                     _sources[n] = e.Source;
                     _subjects[n] = e.Subject;
-                    _traceParents[n] = request.TraceParent;
+                    _traceParents[n] = e.TraceParent ?? request.TraceParent;
                     _times[n] = e.Time?.UtcDateTime;
                     _data[n] = e.Data;
                     _attributes[n] = e.Attributes?.ToJson();

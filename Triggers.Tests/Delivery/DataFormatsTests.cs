@@ -1,3 +1,4 @@
+using System.Net.Http.Headers;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json.Nodes;
@@ -99,6 +100,34 @@ public abstract class DataFormatsTests(PostgresServer postgres, KafkaServer? kaf
         Assert.Equal([bytes], Receiver.At("/subject").Select(w => w.EventId));
         Assert.Equal("false", (await client.PostAsync(
             "/subscriptions/filter-test", $$$"""{"eventId":"{{{bytes}}}","filter":{"data":[{"exists":true}]}}""")).Is(200)["matches"]);
+    }
+
+    [Fact]
+    public async Task A_CloudEvent_is_sent_with_all_it_brought_in_the_trace_that_it_names()
+    {
+        const string Trace = "0af7651916cd43dd8448eb211c80319c";
+        await using var host = new ApiHost(Engine.ConnectionString, Engine.Settings);
+        using var client = host.Client();
+        await client.WaitUntilReadyAsync();
+        await client.SubscribeAsync(url: Receiver.Url);
+        await Engine.StartDeliveryAsync();
+
+        using var request = new HttpRequestMessage(HttpMethod.Post, "/events") { Content = new StringContent(
+            $$"""
+            {"specversion":"1.0","id":"1","source":"/shop","type":"a","subject":"s","time":"2026-01-31T09:30:00Z","sequence":7,"last":true,
+            "traceparent":"00-{{Trace}}-b9c7c989f97918e1-01","dataschema":"urn:a","datacontenttype":"text/plain","data_base64":"AQID"}
+            """, new MediaTypeHeaderValue("application/cloudevents+json")) };
+        var id = (await client.SendAsync(request)).Is(202).Id;
+
+        await Wait.UntilAsync("it is sent", () => Receiver.Received.Count == 1);
+        var webhook = Receiver.Received.Single();
+        Assert.Equal(Trace, webhook.Headers["traceparent"].Split('-')[1]);
+        Assert.Equal(
+            $$$"""
+            {"id":"{{{id}}}","type":"a","timestamp":"2026-01-31T09:30:00Z","source":"/shop","subject":"s","externalId":"1",
+            "dataContentType":"text/plain","dataSchema":"urn:a","specVersion":"1.0",
+            "extensions":{"last":true,"sequence":7,"traceparent":"00-{{{Trace}}}-b9c7c989f97918e1-01"},"dataBase64":"AQID"}
+            """.ReplaceLineEndings(""), Encoding.UTF8.GetString(webhook.Body));
     }
 
     /// <summary>Whether what is seen of an event has the members it was published with, and no other form of data.</summary>
