@@ -107,6 +107,7 @@ public sealed class TriggersDbContext(DbContextOptions<TriggersDbContext> option
         configurationBuilder.Properties<ReplayJobStatus>().HaveConversion<SnakeCaseConverter<ReplayJobStatus>>();
         configurationBuilder.Properties<ReplayInclude>().HaveConversion<SnakeCaseConverter<ReplayInclude>>();
         configurationBuilder.Properties<Ordering>().HaveConversion<SnakeCaseConverter<Ordering>>();
+        configurationBuilder.Properties<WebhookFormat>().HaveConversion<SnakeCaseConverter<WebhookFormat>>();
         configurationBuilder.Properties<FailingHead>().HaveConversion<SnakeCaseConverter<FailingHead>>();
         configurationBuilder.Properties<ContractMode>().HaveConversion<SnakeCaseConverter<ContractMode>>();
         configurationBuilder.Properties<SchemaCompatibility>().HaveConversion<SnakeCaseConverter<SchemaCompatibility>>();

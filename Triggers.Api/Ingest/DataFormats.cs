@@ -1,6 +1,7 @@
 using System.Buffers.Text;
 using System.Net.Http.Headers;
 using System.Text;
+using System.Text.Json;
 using System.Text.RegularExpressions;
 using Triggers.Core.State;
 using Triggers.Core.Subscriptions;
@@ -25,7 +26,7 @@ internal static partial class DataFormats
         text.Length is > 0 and <= MaxMediaTypeLength && text.All(c => c is >= ' ' and <= '~')
         && MediaTypeHeaderValue.TryParse(text, out _);
 
-    /// <summary>Whether a text is a URL that a receiver can get data from. Nothing is asked of its host: it is not for us to call it.</summary>
+    /// <summary>Whether a text is a URL that a receiver can get data from. Its host may be any: it is not for us to call it.</summary>
     public static bool IsUrl(string text) =>
         text.Length <= MaxUrlLength && text.All(char.IsAscii) && text.StartsWith("https://", StringComparison.Ordinal)
         && !text.Contains('"') && WebhookAddress.TryNormalize(text, out _, out _);
@@ -60,8 +61,12 @@ internal static partial class DataFormats
         return new EventAttributes { DataForm = form, DataContentType = contentType, DataSize = size, DataSha256 = sha256 };
     }
 
-    /// <summary>Whether a JSON value is a string.</summary>
-    public static bool IsText(ReadOnlyMemory<byte> json) => json.Span is [(byte)'"', ..];
+    /// <summary>Whether a JSON value is a string, and Unicode.</summary>
+    public static bool IsText(ReadOnlyMemory<byte> json)
+    {
+        var reader = new Utf8JsonReader(json.Span);
+        return reader.Read() && reader.TokenType == JsonTokenType.String && EventParser.TextOf(ref reader) is not null;
+    }
 
     [GeneratedRegex(Sha256Pattern)]
     private static partial Regex Sha256();

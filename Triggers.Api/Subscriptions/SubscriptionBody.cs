@@ -42,6 +42,10 @@ internal sealed record SubscriptionChange
     [Map(SubscriptionBody.MaxHeaders, SubscriptionBody.MaxHeaderLength, Pattern = WebhookHeaders.OfValues, IsPatch = true)]
     public Dictionary<string, string?>? Headers { get; init; }
 
+    /// <summary>As when subscribing. It holds for what is still to be sent, retries and replays too.</summary>
+    [NotRemovable]
+    public WebhookFormat? Format { get; init; }
+
     /// <summary>As when subscribing; merged member by member, null removes one, or all of them.</summary>
     public RetryBody? Retry { get; init; }
 
@@ -119,6 +123,7 @@ internal sealed record SubscriptionChange
         var certificate = fields.Object<ClientCertificateBody, string>("clientCertificate", ClientCertificateBody.Read);
         return new()
         {
+            Format = fields.OneOf<WebhookFormat>("format"),
             Retry = retry,
             RetryPatch = patch,
             NewAuthentication = authentication,
@@ -223,6 +228,13 @@ internal sealed record SubscriptionBody
     /// <summary>What is read of <see cref="ClientCertificate"/>, as it is to be kept.</summary>
     internal string? NewClientCertificate { get; init; }
 
+    /// <summary>
+    /// What a request says of an event. <c>envelope</c> (unless said): a JSON object with the event's attributes, and its data as
+    /// <c>data</c>. <c>data</c>: its data alone. <c>cloudevents</c>: a CloudEvent in structured mode. <c>cloudevents_binary</c>: one in
+    /// binary mode, with the data as the body.
+    /// </summary>
+    public WebhookFormat? Format { get; init; }
+
     /// <summary>When to try again, as far as it is not as the service has it.</summary>
     public RetryBody? Retry { get; init; }
 
@@ -272,6 +284,7 @@ internal sealed record SubscriptionBody
             Signatures = signatures,
             NewAuthentication = fields.Object<AuthenticationBody, ReceiverAuthentication>("authentication", AuthenticationBody.Read),
             NewClientCertificate = fields.Object<ClientCertificateBody, string>("clientCertificate", ClientCertificateBody.Read),
+            Format = fields.OneOf<WebhookFormat>("format"),
             Retry = fields.Object("retry", of => RetryBody.Read(of, out _)),
             Ordering = fields.OneOf<Ordering>("ordering"),
             FailingHead = fields.OneOf<FailingHead>("failingHead"),

@@ -22,6 +22,7 @@ internal record SubscriptionView(
     string? PublicKey,
     AuthenticationView? Authentication,
     ClientCertificateView? ClientCertificate,
+    WebhookFormat Format,
     RetryPolicy? Retry,
     Ordering Ordering,
     FailingHead FailingHead,
@@ -52,7 +53,7 @@ internal record SubscriptionView(
         s.Authentication is null ? null
             : AuthenticationView.Of(JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(s.Authentication))!),
         s.ClientCertificate is null ? null : ClientCertificateView.Of(protector.Unprotect(s.ClientCertificate), time.GetUtcNow()),
-        s.Retry, s.Ordering, s.FailingHead, s.FailingHeadAttempts,
+        s.Format, s.Retry, s.Ordering, s.FailingHead, s.FailingHeadAttempts,
         s.RateRequests is { } requests ? new RateLimitView(requests, s.RateSeconds!.Value) : null, s.Concurrency, limits,
         CircuitView.Of(s.Circuit), s.ExpiresAt, s.CreatedAt, s.UpdatedAt);
 }

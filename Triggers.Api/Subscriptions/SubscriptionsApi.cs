@@ -101,6 +101,7 @@ internal static class SubscriptionsApi
             Secrets = [.. secrets.Select(secret => SigningSecrets.Keep(secret, protector))],
             Authentication = Kept(body.NewAuthentication, protector),
             ClientCertificate = body.NewClientCertificate is { } certificate ? protector.Protect(certificate) : null,
+            Format = body.Format ?? WebhookFormat.Envelope,
             Retry = body.Retry?.ToPolicy(),
             Ordering = body.Ordering ?? Ordering.None,
             FailingHead = body.FailingHead ?? FailingHead.Block,
@@ -194,6 +195,7 @@ internal static class SubscriptionsApi
                         WHERE NOT {body.RemovesHeaders} AND lower(key) NOT IN (SELECT lower(key) FROM jsonb_each({headers}::jsonb))
                         UNION ALL SELECT key, value FROM jsonb_each({headers}::jsonb) WHERE value <> 'null'
                     ) AS merged (name, value)),
+                format = coalesce({(body.Format is { } format ? SnakeCase<WebhookFormat>.Of(format) : null)}::text, format),
                 retry = CASE WHEN {body.RemovesRetry} THEN NULL WHEN {body.RetryPatch}::jsonb IS NULL THEN retry
                     ELSE nullif(
                         jsonb_strip_nulls(coalesce(retry, jsonb_build_object()) || {body.RetryPatch}::jsonb), jsonb_build_object()) END,

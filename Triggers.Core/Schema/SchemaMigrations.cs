@@ -220,6 +220,15 @@ public sealed class Filters : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0030_filters.sql"));
 }
 
+/// <summary>0031_formats.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0031_formats")]
+public sealed class Formats : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0031_formats.sql"));
+}
+
 /// <summary>0027_event_types.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
 [Migration("0027_event_types")]

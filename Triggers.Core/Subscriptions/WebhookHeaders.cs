@@ -12,6 +12,9 @@ public static class WebhookHeaders
     /// <summary>What a value looks like, as a regular expression.</summary>
     public const string OfValues = "^[ -~]*$";
 
+    /// <summary>The most characters of a value.</summary>
+    public const int MaxValueLength = 4_096;
+
     private const int MaxNameLength = 128;
 
     private static readonly SearchValues<char> TokenChars =

@@ -39,6 +39,12 @@ public sealed class Subscription
     /// <summary>A <see cref="Subscriptions.ClientCertificate"/> as it is kept, encrypted; null without one.</summary>
     public string? ClientCertificate { get; set; }
 
+    /// <summary>As what it is sent events, unless by a <see cref="Transformation"/>.</summary>
+    public WebhookFormat Format { get; set; }
+
+    /// <summary>How its requests are made by a template of its own, as JSON, encrypted; null without one.</summary>
+    public string? Transformation { get; set; }
+
     /// <summary>When to try again, as far as it is not as the service has it; null: as the service has it.</summary>
     public RetryPolicy? Retry { get; set; }
 
@@ -95,6 +101,22 @@ public sealed class Subscription
 
     /// <summary>Its circuit breaker, where that was read with it; null while it is closed.</summary>
     public Circuit? Circuit { get; set; }
+}
+
+/// <summary>What a request says of an event.</summary>
+public enum WebhookFormat
+{
+    /// <summary>The event as JSON, with its data as <c>data</c>.</summary>
+    Envelope,
+
+    /// <summary>The event's data alone.</summary>
+    Data,
+
+    /// <summary>A CloudEvent in structured mode: one JSON object.</summary>
+    Cloudevents,
+
+    /// <summary>A CloudEvent in binary mode: the data as the body, all else in headers.</summary>
+    CloudeventsBinary,
 }
 
 /// <summary>Which deliveries of a subscription go one after the other.</summary>

@@ -4,6 +4,7 @@ using Microsoft.Extensions.Options;
 using Triggers.Core;
 using Triggers.Core.Retries;
 using Triggers.Core.State;
+using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 using Triggers.Delivery.Completion;
 using Triggers.Delivery.Subscriptions;
@@ -44,9 +45,11 @@ internal sealed partial class Attempter(
     {
         Interlocked.Increment(ref _inFlight);
         completions.Hold(delivery.Id, delivery.Claim);
-        var share = known is null ? payloads.Hold(delivery.TenantId, delivery.EventId, delivery.DataBytes)
-            : payloads.Hold(delivery.TenantId, known);
-        _ = AttemptAsync(delivery, share, lanes);
+        var subscriber = subscribers.Find(delivery.SubscriptionId);
+        var format = subscriber is null ? MessageFormat.Envelope : subscriber.Format;
+        var share = known is null ? payloads.Hold(delivery.TenantId, delivery.EventId, delivery.DataBytes, format)
+            : payloads.Hold(delivery.TenantId, known, format);
+        _ = AttemptAsync(delivery, share, lanes, subscriber);
     }
 
     /// <summary>
@@ -67,14 +70,14 @@ internal sealed partial class Attempter(
         _signing.Dispose();
     }
 
-    private async Task AttemptAsync(DueDelivery delivery, PayloadShare share, Lanes lanes)
+    private async Task AttemptAsync(DueDelivery delivery, PayloadShare share, Lanes lanes, Subscriber? subscriber)
     {
         // Nothing below may throw, for nobody would see it.
         await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
         var bytes = delivery.DataBytes;
         try
         {
-            if (await MakeAsync(delivery, share, lanes, LetGo) is { } completed)
+            if (await MakeAsync(delivery, share, lanes, subscriber, LetGo) is { } completed)
                 await completions.AddAsync(completed, delivery.First);
             else
                 completions.Forget(delivery.Id, delivery.Claim);
@@ -108,9 +111,9 @@ internal sealed partial class Attempter(
     }
 
     /// <summary>Null when nothing was done and nothing is to be written: the lease brings the delivery back.</summary>
-    private async Task<Completed?> MakeAsync(DueDelivery delivery, PayloadShare share, Lanes lanes, Action letGo)
+    private async Task<Completed?> MakeAsync(
+        DueDelivery delivery, PayloadShare share, Lanes lanes, Subscriber? subscriber, Action letGo)
     {
-        var subscriber = subscribers.Find(delivery.SubscriptionId);
         if (subscriber is null)
         {
             // Deleted, or so new that this process has not read it.
@@ -118,6 +121,9 @@ internal sealed partial class Attempter(
             subscriber = subscribers.Find(delivery.SubscriptionId);
             if (subscriber is null)
                 return WithoutAttempt(delivery, Transition.Cancelled());
+            // What is held of the event was made without knowing for whom.
+            if (subscriber.Format != share.Format)
+                return WithoutAttempt(delivery, Transition.Released());
         }
         if (!subscriber.Enabled && !delivery.Test)
             return WithoutAttempt(delivery, Transition.Released());

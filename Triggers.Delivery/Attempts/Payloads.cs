@@ -4,22 +4,13 @@ using Triggers.Core.Subscriptions;
 
 namespace Triggers.Delivery.Attempts;
 
-/// <summary>An event as it goes out.</summary>
-/// <param name="Event">What is known of it, without its data.</param>
-/// <param name="Body">The body of every request for it.</param>
-internal sealed record Payload(StoredEvent Event, byte[] Body)
-{
-    /// <summary>Writes the body; the data itself is then no longer needed.</summary>
-    public static Payload Of(StoredEvent e) => new(e with { Data = [] }, WebhookBody.Of(e));
-}
-
 /// <summary>Reads events; those that are no longer kept are not among the answers.</summary>
 internal delegate Task<IReadOnlyCollection<StoredEvent>> ReadEvents(
     IReadOnlyCollection<(Guid TenantId, Guid Id)> events, CancellationToken cancellationToken);
 
 /// <summary>
-/// What attempts send: read when an attempt starts, once for all deliveries of an event that are on their way, and let go when the last
-/// request for it is written.
+/// What attempts send: read when an attempt starts, made once for all deliveries of an event in the same format that are on their way, and
+/// let go when the last request for it is written.
 /// </summary>
 internal sealed class Payloads(ReadEvents read)
 {
@@ -28,12 +19,12 @@ internal sealed class Payloads(ReadEvents read)
     private const int LargeReads = 4;
 
     private readonly Lock _lock = new();
-    private readonly Dictionary<Guid, Entry> _entries = [];
+    private readonly Dictionary<(Guid EventId, MessageFormat Format), Entry> _entries = [];
     private readonly Queue<Entry> _wanted = new();
     private readonly SemaphoreSlim _large = new(LargeReads);
     private bool _reading;
 
-    /// <summary>How many events are in memory.</summary>
+    /// <summary>How many messages are in memory.</summary>
     public int Count
     {
         get
@@ -63,14 +54,14 @@ internal sealed class Payloads(ReadEvents read)
         return read;
     };
 
-    /// <summary>A share of an event that is there already.</summary>
-    public PayloadShare Hold(Guid tenantId, StoredEvent e)
+    /// <summary>A share of an event that is there already, as it is sent in a format.</summary>
+    public PayloadShare Hold(Guid tenantId, StoredEvent e, MessageFormat format)
     {
         lock (_lock)
         {
-            var entry = Get(tenantId, e.Id, out var isNew);
+            var entry = Get(tenantId, e.Id, format, out var isNew);
             if (isNew)
-                entry.Read.SetResult(Payload.Of(e));
+                entry.Make(e);
             return new PayloadShare(this, entry);
         }
     }
@@ -79,11 +70,12 @@ internal sealed class Payloads(ReadEvents read)
     /// <param name="tenantId">Whose it is.</param>
     /// <param name="eventId">Which.</param>
     /// <param name="bytes">Length of its data. The large ones are read one by one, so that the others don't wait for them.</param>
-    public PayloadShare Hold(Guid tenantId, Guid eventId, int bytes)
+    /// <param name="format">As what it is sent.</param>
+    public PayloadShare Hold(Guid tenantId, Guid eventId, int bytes, MessageFormat format)
     {
         lock (_lock)
         {
-            var entry = Get(tenantId, eventId, out var isNew);
+            var entry = Get(tenantId, eventId, format, out var isNew);
             if (isNew && bytes > LargeBytes)
             {
                 _ = ReadLargeAsync(entry);
@@ -105,17 +97,17 @@ internal sealed class Payloads(ReadEvents read)
     {
         lock (_lock)
         {
-            if (--entry.Shares == 0 && _entries.TryGetValue(entry.EventId, out var current) && current == entry)
-                _entries.Remove(entry.EventId);
+            if (--entry.Shares == 0 && _entries.TryGetValue((entry.EventId, entry.Format), out var current) && current == entry)
+                _entries.Remove((entry.EventId, entry.Format));
         }
     }
 
-    private Entry Get(Guid tenantId, Guid eventId, out bool isNew)
+    private Entry Get(Guid tenantId, Guid eventId, MessageFormat format, out bool isNew)
     {
         // What could not be read is not kept for the next one.
-        isNew = !_entries.TryGetValue(eventId, out var entry) || entry.Read.Task.IsFaulted;
+        isNew = !_entries.TryGetValue((eventId, format), out var entry) || entry.Read.Task.IsFaulted;
         if (isNew)
-            _entries[eventId] = entry = new Entry(tenantId, eventId);
+            _entries[(eventId, format)] = entry = new Entry(tenantId, eventId, format);
         entry!.Shares++;
         return entry;
     }
@@ -156,9 +148,15 @@ internal sealed class Payloads(ReadEvents read)
     {
         try
         {
-            var found = (await read(entries.ConvertAll(e => (e.TenantId, e.EventId)), CancellationToken.None)).ToDictionary(e => e.Id);
+            var found = (await read([.. entries.Select(e => (e.TenantId, e.EventId)).Distinct()], CancellationToken.None))
+                .ToDictionary(e => e.Id);
             foreach (var entry in entries)
-                entry.Read.SetResult(found.TryGetValue(entry.EventId, out var e) ? Payload.Of(e) : null);
+            {
+                if (found.TryGetValue(entry.EventId, out var e))
+                    entry.Make(e);
+                else
+                    entry.Read.SetResult(null);
+            }
         }
         catch (Exception e)
         {
@@ -167,33 +165,40 @@ internal sealed class Payloads(ReadEvents read)
         }
     }
 
-    internal sealed class Entry(Guid tenantId, Guid eventId)
+    internal sealed class Entry(Guid tenantId, Guid eventId, MessageFormat format)
     {
         public Guid TenantId { get; } = tenantId;
 
         public Guid EventId { get; } = eventId;
 
+        public MessageFormat Format { get; } = format;
+
         /// <summary>Null when it is no longer kept.</summary>
-        public TaskCompletionSource<Payload?> Read { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        public TaskCompletionSource<WebhookMessage?> Read { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
         public int Shares { get; set; }
+
+        public void Make(StoredEvent e) => Read.SetResult(Format.Make(TenantId, e));
     }
 }
 
 /// <summary>One attempt's share of an event. It keeps the event in memory until it is disposed of.</summary>
 internal sealed class PayloadShare(Payloads payloads, Payloads.Entry entry) : IDisposable
 {
-    private readonly (Guid TenantId, Guid EventId) _event = (entry.TenantId, entry.EventId);
+    private readonly (Guid TenantId, Guid Id) _event = (entry.TenantId, entry.EventId);
     private Payloads.Entry? _entry = entry;
 
-    /// <summary>The event; null when it is no longer kept.</summary>
-    public async Task<Payload?> ReadAsync(CancellationToken cancellationToken) =>
+    /// <summary>As what it is sent.</summary>
+    public MessageFormat Format { get; } = entry.Format;
+
+    /// <summary>What is sent of the event; null when it is no longer kept.</summary>
+    public async Task<WebhookMessage?> ReadAsync(CancellationToken cancellationToken) =>
         _entry is { } mine
             ? await mine.Read.Task.WaitAsync(cancellationToken)
             : throw new ObjectDisposedException(nameof(PayloadShare));
 
     /// <summary>A share like this one, of data that this one has let go.</summary>
-    public PayloadShare Again() => payloads.Hold(_event.TenantId, _event.EventId, int.MaxValue);
+    public PayloadShare Again() => payloads.Hold(_event.TenantId, _event.Id, int.MaxValue, Format);
 
     /// <summary>Lets go of the data. To be called any number of times.</summary>
     public void Dispose()

@@ -1,5 +1,5 @@
 using System.Net;
-using System.Net.Http.Headers;
+using Triggers.Core.Subscriptions;
 
 namespace Triggers.Delivery.Attempts;
 
@@ -9,20 +9,18 @@ namespace Triggers.Delivery.Attempts;
 /// </summary>
 internal sealed class WebhookContent : HttpContent
 {
-    private static readonly MediaTypeHeaderValue Json = new("application/json");
-
     private readonly PayloadShare _share;
     private readonly Action _written;
     private readonly int _length;
     private bool _letGo;
 
     /// <param name="share">Of the event whose body it is.</param>
-    /// <param name="length">Of the body.</param>
+    /// <param name="message">That is sent; it is not kept here.</param>
     /// <param name="written">Called, once, when the body is no longer in memory for this request.</param>
-    public WebhookContent(PayloadShare share, int length, Action written)
+    public WebhookContent(PayloadShare share, WebhookMessage message, Action written)
     {
-        (_share, _length, _written) = (share, length, written);
-        Headers.ContentType = Json;
+        (_share, _length, _written) = (share, message.Body.Length, written);
+        Headers.ContentType = message.ContentType;
     }
 
     protected override Task SerializeToStreamAsync(Stream stream, TransportContext? context) =>
@@ -43,8 +41,8 @@ internal sealed class WebhookContent : HttpContent
 
         async Task WriteAsync(PayloadShare share)
         {
-            var payload = await share.ReadAsync(cancellationToken) ?? throw new IOException("The event is no longer kept.");
-            await stream.WriteAsync(payload.Body, cancellationToken);
+            var message = await share.ReadAsync(cancellationToken) ?? throw new IOException("The event is no longer kept.");
+            await stream.WriteAsync(message.Body, cancellationToken);
         }
     }
 

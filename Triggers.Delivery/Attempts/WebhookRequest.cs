@@ -18,30 +18,37 @@ internal static class WebhookRequest
         typeof(WebhookRequest).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()!.InformationalVersion.Split('+')[0]);
 
     /// <summary>The request of attempt number <paramref name="number"/>, signed for this moment.</summary>
-    /// <exception cref="FormatException">Address or headers can't be sent.</exception>
+    /// <exception cref="FormatException">Message, address or headers can't be sent.</exception>
     public static HttpRequestMessage Create(
-        DueDelivery delivery, Payload payload, HttpContent content,
+        DueDelivery delivery, WebhookMessage message, HttpContent content,
         Subscriber subscriber, int number, DateTimeOffset now, Activity? activity)
     {
         if (subscriber.IsUnreadable)
             throw new FormatException("The subscription's secrets can't be read; give it new ones.");
-        var e = payload.Event;
+        if (message.Problem is { } cause)
+            throw new FormatException(cause);
+        var e = message.Event;
         var id = TypeId.Format(TypeId.Event, e.Id);
         var timestamp = (delivery.Test && e.Type == TestEvents.Old ? now - TestEvents.Age : now).ToUnixTimeSeconds();
         var secrets = delivery.Test && e.Type == TestEvents.Forged ? subscriber.SecretsAt(now).Select(Forge) : subscriber.SecretsAt(now);
 
-        var request = new HttpRequestMessage(HttpMethod.Post, WebhookAddress.Parse(subscriber.Url)) { Content = content };
+        var request = new HttpRequestMessage(message.Method, WebhookAddress.Parse(subscriber.Url)) { Content = content };
         foreach (var (name, value) in subscriber.Headers)
         {
             if (WebhookHeaders.Add(request.Headers, name, value) is { } problem)
                 throw new FormatException($"The subscription's header {name} can't be sent: {problem}");
+        }
+        foreach (var (name, value) in message.Headers)
+        {
+            request.Headers.Remove(name);
+            Add(name, value);
         }
         if (AuthorizationOf(subscriber.Authentication) is { } authorization)
             request.Headers.Authorization = authorization;
         request.Headers.UserAgent.Add(UserAgent);
         Add("webhook-id", id);
         Add("webhook-timestamp", timestamp.ToString());
-        Add("webhook-signature", WebhookSignature.Sign(secrets, id, timestamp, payload.Body));
+        Add("webhook-signature", WebhookSignature.Sign(secrets, id, timestamp, message.Body));
         Add("triggers-delivery-id", TypeId.Format(TypeId.Delivery, delivery.Id));
         Add("triggers-attempt", number.ToString());
         if (delivery.ReplayOf is not null)

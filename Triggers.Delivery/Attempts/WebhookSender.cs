@@ -143,9 +143,9 @@ internal sealed class WebhookSender(
         DueDelivery delivery, PayloadShare share, Action written, Subscriber subscriber,
         int number, Activity? activity, CancellationToken cancellationToken)
     {
-        var payload = await share.ReadAsync(cancellationToken) ?? throw new FormatException("The event is no longer kept.");
+        var message = await share.ReadAsync(cancellationToken) ?? throw new FormatException("The event is no longer kept.");
         var request = WebhookRequest.Create(
-            delivery, payload, new WebhookContent(share, payload.Body.Length, written), subscriber, number, time.GetUtcNow(), activity);
+            delivery, message, new WebhookContent(share, message, written), subscriber, number, time.GetUtcNow(), activity);
         if (subscriber.ClientCertificate is { } certificate)
             request.Options.Set(ClientCertificate, certificate);
         return request;

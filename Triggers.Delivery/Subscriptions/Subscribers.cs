@@ -47,6 +47,9 @@ internal sealed record Subscriber(
         _ => null,
     };
 
+    /// <summary>As what it is sent events.</summary>
+    public MessageFormat Format { get; init; } = MessageFormat.Envelope;
+
     /// <summary>Which events of its types it wants; null: all.</summary>
     public SubscriptionFilter? Filter { get; init; }
 
@@ -137,7 +140,7 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                     SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
                         retry::text, authentication, inbox IS NOT NULL,
                         extract(epoch FROM expires_at - clock_timestamp())::float8, rate_requests, rate_seconds, concurrency,
-                        client_certificate, filter, ordering, failing_head, failing_head_attempts
+                        client_certificate, filter, ordering, failing_head, failing_head_attempts, format
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -171,6 +174,7 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
             Retry = reader.IsDBNull(9) ? null : JsonSerializer.Deserialize<RetryPolicy>(reader.GetString(9)),
             Ordering = SnakeCase<Ordering>.Parse(reader.GetString(18)),
             FailingHead = SnakeCase<FailingHead>.Parse(reader.GetString(19)),
+            Format = MessageFormat.Of(SnakeCase<WebhookFormat>.Parse(reader.GetString(21))),
             FailingHeadAttempts = reader.IsDBNull(20) ? null : reader.GetInt32(20),
             Limits = SubscriptionLimits.Of(
                 reader.GetFieldValue<int?>(13), reader.GetFieldValue<int?>(14), reader.GetFieldValue<int?>(15)),

@@ -2,6 +2,8 @@ using System.Net.Http.Headers;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json.Nodes;
+using CloudNative.CloudEvents.Http;
+using CloudNative.CloudEvents.SystemTextJson;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Delivery;
@@ -109,26 +111,79 @@ public abstract class DataFormatsTests(PostgresServer postgres, KafkaServer? kaf
         await using var host = new ApiHost(Engine.ConnectionString, Engine.Settings);
         using var client = host.Client();
         await client.WaitUntilReadyAsync();
-        await client.SubscribeAsync(url: Receiver.Url);
+        foreach (var format in new[] { "envelope", "data", "cloudevents", "cloudevents_binary" })
+            (await client.PostAsync(
+                "/subscriptions", $$"""{"url":"{{Receiver.Url}}/{{format}}","eventTypes":["*"],"format":"{{format}}"}""")).Is(201);
         await Engine.StartDeliveryAsync();
 
         using var request = new HttpRequestMessage(HttpMethod.Post, "/events") { Content = new StringContent(
             $$"""
             {"specversion":"1.0","id":"1","source":"/shop","type":"a","subject":"s","time":"2026-01-31T09:30:00Z","sequence":7,"last":true,
-            "traceparent":"00-{{Trace}}-b9c7c989f97918e1-01","dataschema":"urn:a","datacontenttype":"text/plain","data_base64":"AQID"}
+            "traceparent":"00-{{Trace}}-b9c7c989f97918e1-01","dataschema":"urn:a","datacontenttype":"image/png","data_base64":"AQID"}
             """, new MediaTypeHeaderValue("application/cloudevents+json")) };
         var id = (await client.SendAsync(request)).Is(202).Id;
 
-        await Wait.UntilAsync("it is sent", () => Receiver.Received.Count == 1);
-        var webhook = Receiver.Received.Single();
+        await Wait.UntilAsync("it is sent to all", () => Receiver.Received.Count == 4);
+        var webhook = Receiver.At("/envelope").Single();
         Assert.Equal(Trace, webhook.Headers["traceparent"].Split('-')[1]);
         Assert.Equal(
             $$$"""
             {"id":"{{{id}}}","type":"a","timestamp":"2026-01-31T09:30:00Z","source":"/shop","subject":"s","externalId":"1",
-            "dataContentType":"text/plain","dataSchema":"urn:a","specVersion":"1.0",
+            "dataContentType":"image/png","dataSchema":"urn:a","specVersion":"1.0",
             "extensions":{"last":true,"sequence":7,"traceparent":"00-{{{Trace}}}-b9c7c989f97918e1-01"},"dataBase64":"AQID"}
             """.ReplaceLineEndings(""), Encoding.UTF8.GetString(webhook.Body));
+        Assert.Equal("image/png", Receiver.At("/data").Single().Headers["Content-Type"]);
+        Assert.Equal([1, 2, 3], Receiver.At("/data").Single().Body);
+        foreach (var mode in new[] { "/cloudevents", "/cloudevents_binary" })
+        {
+            var sent = Receiver.At(mode).Single();
+            using var read = new HttpRequestMessage { Content = new ByteArrayContent(sent.Body) };
+            read.Content.Headers.ContentType = MediaTypeHeaderValue.Parse(sent.Headers["Content-Type"]);
+            foreach (var (name, value) in sent.Headers)
+                read.Headers.TryAddWithoutValidation(name, value);
+            var e = await read.ToCloudEventAsync(new JsonEventFormatter());
+            Assert.True(e.IsValid);
+            Assert.Equal(
+                ("1", "/shop", "a", "s", "image/png", "urn:a"),
+                (e.Id, e.Source!.ToString(), e.Type, e.Subject, e.DataContentType, e.DataSchema!.ToString()));
+            Assert.Equal(("7", Trace), (e["sequence"]!.ToString(), e["traceparent"]!.ToString()!.Split('-')[1]));
+            Assert.Equal("true", e["last"]!.ToString(), ignoreCase: true);
+            Assert.Equal([1, 2, 3], (byte[])e.Data!);
+        }
     }
+
+    [Fact]
+    public async Task What_is_elsewhere_or_text_is_so_in_each_format()
+    {
+        await using var host = new ApiHost(Engine.ConnectionString, Engine.Settings);
+        using var client = host.Client();
+        await client.WaitUntilReadyAsync();
+        foreach (var format in new[] { "data", "cloudevents", "cloudevents_binary" })
+            (await client.PostAsync(
+                "/subscriptions", $$"""{"url":"{{Receiver.Url}}/{{format}}","eventTypes":["*"],"format":"{{format}}"}""")).Is(201);
+        await Engine.StartDeliveryAsync();
+        const string Url = "https://files.example/a?b=c";
+
+        var elsewhere = (await client.PostAsync("/events", $$"""{"type":"a","dataUrl":"{{Url}}","dataContentType":"text/csv"}""")).Is(202).Id;
+        var text = (await client.PostAsync("/events", """{"type":"a","data":"<ß/>","dataContentType":"text/xml"}""")).Is(202).Id;
+        await Wait.UntilAsync("both are sent to all", () => Receiver.Received.Count == 6);
+
+        Assert.Equal((0, Url), (At("/data", elsewhere).Body.Length, At("/data", elsewhere).Headers["triggers-data-url"]));
+        Assert.Equal((0, Url), (
+            At("/cloudevents_binary", elsewhere).Body.Length, At("/cloudevents_binary", elsewhere).Headers["ce-dataref"]));
+        var structured = JsonNode.Parse(At("/cloudevents", elsewhere).Body)!.AsObject();
+        Assert.Equal((Url, "text/csv", false), (
+            structured["dataref"]!.ToString(), structured["datacontenttype"]!.ToString(), structured.ContainsKey("data")));
+        foreach (var path in new[] { "/data", "/cloudevents_binary" })
+        {
+            Assert.Equal("<ß/>", Encoding.UTF8.GetString(At(path, text).Body));
+            Assert.Equal("text/xml", At(path, text).Headers["Content-Type"]);
+        }
+        structured = JsonNode.Parse(At("/cloudevents", text).Body)!.AsObject();
+        Assert.Equal(("<ß/>", "text/xml"), (structured["data"]!.ToString(), structured["datacontenttype"]!.ToString()));
+    }
+
+    private ReceivedWebhook At(string path, string id) => Assert.Single(Receiver.At(path), w => w.EventId == id);
 
     /// <summary>Whether what is seen of an event has the members it was published with, and no other form of data.</summary>
     private static void Same(JsonObject published, JsonNode seen, bool alsoData)

@@ -116,10 +116,11 @@ public class WebhookRequestTests
 
     private static HttpRequestMessage Create((DueDelivery Delivery, StoredEvent Event) of, Subscriber subscriber, int number = 1)
     {
-        var payload = Payload.Of(of.Event);
-        var share = new Payloads((_, _) => throw new InvalidOperationException()).Hold(of.Delivery.TenantId, of.Event);
+        var message = MessageFormat.Envelope.Make(of.Delivery.TenantId, of.Event);
+        var share = new Payloads((_, _) => throw new InvalidOperationException())
+            .Hold(of.Delivery.TenantId, of.Event, MessageFormat.Envelope);
         return WebhookRequest.Create(
-            of.Delivery, payload, new WebhookContent(share, payload.Body.Length, () => { }), subscriber, number, Now, null);
+            of.Delivery, message, new WebhookContent(share, message, () => { }), subscriber, number, Now, null);
     }
 
     private static (DueDelivery Delivery, StoredEvent Event) DeliveryOf(string data)

@@ -1,14 +1,11 @@
-using System.Diagnostics;
 using System.Text.Json.Nodes;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.EventTypes;
 
 /// <summary>The tenant's event types as an AsyncAPI document, held to the specification's own parser.</summary>
-public sealed class AsyncApiTests(ApiFixture api) : IClassFixture<ApiFixture>, IDisposable
+public sealed class AsyncApiTests(ApiFixture api) : IClassFixture<ApiFixture>
 {
-    private readonly string _directory = Directory.CreateTempSubdirectory("triggers-asyncapi-").FullName;
-
     [Fact]
     public async Task It_has_a_channel_and_a_message_for_each_type_and_nothing_of_others()
     {
@@ -47,11 +44,10 @@ public sealed class AsyncApiTests(ApiFixture api) : IClassFixture<ApiFixture>, I
     public async Task The_parser_of_the_specification_finds_nothing_wrong_with_it()
     {
         var tenant = await TypedTenantAsync();
-        await File.WriteAllTextAsync(
-            Path.Combine(_directory, "asyncapi.json"), (await tenant.Client.GetAsync("/asyncapi.json")).Is(200).Text,
-            TestContext.Current.CancellationToken);
-        await RunAsync("npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "@asyncapi/parser@3.6.3");
-        await File.WriteAllTextAsync(Path.Combine(_directory, "check.js"),
+        using var node = await NodeProject.CreateAsync("@asyncapi/parser@3.6.3");
+        await node.WriteAsync("asyncapi.json", (await tenant.Client.GetAsync("/asyncapi.json")).Is(200).Text);
+
+        var found = await node.RunAsync(
             """
             const { Parser } = require("@asyncapi/parser");
             const text = require("fs").readFileSync("asyncapi.json", "utf8");
@@ -61,12 +57,10 @@ public sealed class AsyncApiTests(ApiFixture api) : IClassFixture<ApiFixture>, I
               const noticed = (await errors(text.replace('"action":"send"', '"action":"shout"'))).length > 0;
               console.log(JSON.stringify({ errors: await errors(text), messages: document ? document.messages().all().length : 0, noticed }));
             })();
-            """, TestContext.Current.CancellationToken);
+            """);
 
-        Assert.Equal("""{"errors":[],"messages":3,"noticed":true}""", await RunAsync("node", "check.js"));
+        Assert.Equal("""{"errors":[],"messages":3,"noticed":true}""", found);
     }
-
-    public void Dispose() => Directory.Delete(_directory, recursive: true);
 
     private async Task<TestTenant> TypedTenantAsync()
     {
@@ -89,20 +83,4 @@ public sealed class AsyncApiTests(ApiFixture api) : IClassFixture<ApiFixture>, I
 
     private static JsonNode At(JsonNode document, string reference) =>
         reference.TrimStart('#', '/').Split('/').Aggregate(document, (at, name) => at[name]!);
-
-    private async Task<string> RunAsync(string command, params string[] arguments)
-    {
-        var info = new ProcessStartInfo(OperatingSystem.IsWindows() && command == "npm" ? "npm.cmd" : command, arguments)
-        {
-            WorkingDirectory = _directory,
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-        };
-        using var process = Process.Start(info)!;
-        var output = process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
-        var error = await process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);
-        await process.WaitForExitAsync(TestContext.Current.CancellationToken);
-        Assert.True(process.ExitCode == 0, $"{command} ended with {process.ExitCode}: {error}");
-        return (await output).Trim();
-    }
 }

@@ -1,6 +1,7 @@
 using System.Text;
 using Triggers.Core;
 using Triggers.Core.State;
+using Triggers.Core.Subscriptions;
 using Triggers.Delivery.Attempts;
 using Triggers.Tests.Support;
 
@@ -26,7 +27,7 @@ public sealed class PayloadsTests
     [InlineData(1_000_000)]
     public async Task An_event_is_read_once_for_all_who_send_it_and_let_go_with_the_last(int bytes)
     {
-        var shares = Enumerable.Range(0, 10).Select(_ => _payloads.Hold(Guid.Empty, _event.Id, bytes)).ToArray();
+        var shares = Enumerable.Range(0, 10).Select(_ => _payloads.Hold(Guid.Empty, _event.Id, bytes, MessageFormat.Envelope)).ToArray();
         _database.SetResult();
 
         var payloads = await Task.WhenAll(shares.Select(s => s.ReadAsync(TestContext.Current.CancellationToken)));
@@ -47,7 +48,7 @@ public sealed class PayloadsTests
     public async Task Who_needs_it_again_reads_it_again()
     {
         _database.SetResult();
-        var share = _payloads.Hold(Guid.Empty, _event);
+        var share = _payloads.Hold(Guid.Empty, _event, MessageFormat.Envelope);
         share.Dispose();
         Assert.Equal(0, _reads);
 
@@ -61,10 +62,10 @@ public sealed class PayloadsTests
     public async Task What_could_not_be_read_is_read_anew_for_the_next()
     {
         _database.SetException(new IOException());
-        using var failed = _payloads.Hold(Guid.Empty, _event.Id, 3);
+        using var failed = _payloads.Hold(Guid.Empty, _event.Id, 3, MessageFormat.Envelope);
         await Assert.ThrowsAsync<IOException>(() => failed.ReadAsync(TestContext.Current.CancellationToken));
 
-        using var next = _payloads.Hold(Guid.Empty, _event.Id, 3);
+        using var next = _payloads.Hold(Guid.Empty, _event.Id, 3, MessageFormat.Envelope);
         await Assert.ThrowsAsync<IOException>(() => next.ReadAsync(TestContext.Current.CancellationToken));
 
         Assert.Equal(2, _reads);
@@ -74,7 +75,7 @@ public sealed class PayloadsTests
     public async Task What_is_no_longer_kept_is_nothing()
     {
         _database.SetResult();
-        using var share = _payloads.Hold(Guid.Empty, TypeId.NewGuid(), 3);
+        using var share = _payloads.Hold(Guid.Empty, TypeId.NewGuid(), 3, MessageFormat.Envelope);
 
         Assert.Null(await share.ReadAsync(TestContext.Current.CancellationToken));
     }

@@ -8,6 +8,7 @@ using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 using Triggers.Core;
 using Triggers.Core.State;
+using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 using Triggers.Delivery;
 using Triggers.Delivery.Attempts;
@@ -101,7 +102,7 @@ internal sealed class RealSender : IAsyncDisposable
         var delivery = new DueDelivery(subscriber.TenantId, TypeId.NewGuid(), e.Id, subscriber.Id, 1, 0, null, false, 0, data.Length);
         // Read anew each time, as from the database.
         var share = new Payloads((_, _) => Task.FromResult<IReadOnlyCollection<StoredEvent>>([e]))
-            .Hold(subscriber.TenantId, e.Id, data.Length);
+            .Hold(subscriber.TenantId, e.Id, data.Length, subscriber.Format);
         return _services.GetRequiredService<WebhookSender>()
             .SendAsync(delivery, share, () => { }, () => { }, subscriber, 1, null, cancellationToken);
     }
