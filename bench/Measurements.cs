@@ -41,7 +41,10 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
                 await ColdAsync();
             // It takes a start of Postgres, after which a cold start is none.
             if (_profiles = options.Has("--profile"))
+            {
                 await _system.CountStatementsAsync();
+                await Until.TrueAsync(IsReadyAsync, s_settling);
+            }
             await WarmUpAsync();
             (string Name, Func<Task> Measure)[] others =
             [
@@ -55,6 +58,12 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
         results.Add(log, "reconciled by id",
             $"{_accepted:n0} accepted, {_lost} lost, {_duplicates} duplicates; {_refused} refused", "0 lost");
         return _lost;
+    }
+
+    private async Task<bool> IsReadyAsync()
+    {
+        using var answer = await _client.GetAsync("/health/ready");
+        return answer.IsSuccessStatusCode;
     }
 
     private async Task HttpCeilingsAsync()
@@ -98,6 +107,7 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
             $"{phase.Rate:n0}/s{RatioTo(phase.Rate, _transactionsPerSecond, "pgbench")}",
             "≥ 1.2 (Kafka ≥ 1.0) × pgbench");
         AddCpu("flat out", phase, "≤ 0.5 ms (Kafka ≤ 0.6)", "");
+        results.Add(log, "flat out: deliveries that waited in the queue", $"{phase.Queued:0.00} an event");
         results.Add(log, "flat out: memory of API + Delivery", Memories(), "≤ 300 MB");
     }
 
@@ -230,6 +240,7 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
     {
         await using var publisher = await Publisher.StartAsync(_client, isSubscribed: isSubscribed);
         await ForgetStatementsAsync();
+        var queued = await CountAsync(Queued);
         var (cpu, own, started) = (_system.Cpu(), Environment.CpuUsage.TotalTime, Stopwatch.GetTimestamp());
         var result = await load(publisher);
         var accepted = publisher.Ledger.AcceptedCount;
@@ -248,7 +259,8 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
         if (result.Refused.Count > 0)
             Console.Error.WriteLine($"{log,-9} refused: {result.RefusedText}");
         return new Phase(result, publisher.Ledger, accepted / elapsed.TotalSeconds,
-            used.ToDictionary(u => u.Key, u => u.Value / accepted), (Environment.CpuUsage.TotalTime - own).TotalSeconds / accepted);
+            used.ToDictionary(u => u.Key, u => u.Value / accepted), (Environment.CpuUsage.TotalTime - own).TotalSeconds / accepted,
+            (double)(await CountAsync(Queued) - queued) / accepted);
     }
 
     private void AddCpu(string name, Phase phase, string target, string servicesTarget)
@@ -299,6 +311,9 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
 
     private const string Transactions =
         "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'triggersdb'";
+
+    /// <summary>Rows that the queue has had, a little late.</summary>
+    private const string Queued = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'delivery_queue'";
 
     private async Task<long> CountAsync(string sql)
     {
@@ -369,6 +384,8 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
     /// <param name="Rate">Events a second, from the first request to the last record.</param>
     /// <param name="CpuPerEvent">Seconds, by part of the system.</param>
     /// <param name="OwnCpuPerEvent">The same of generator and receiver.</param>
+    /// <param name="Queued">Deliveries, by event, that were not attempted straight from the log.</param>
     private sealed record Phase(
-        LoadResult Load, Ledger Ledger, double Rate, IReadOnlyDictionary<string, double> CpuPerEvent, double OwnCpuPerEvent);
+        LoadResult Load, Ledger Ledger, double Rate, IReadOnlyDictionary<string, double> CpuPerEvent, double OwnCpuPerEvent,
+        double Queued);
 }

@@ -17,6 +17,16 @@ internal sealed class FirstAttempts
     /// </summary>
     public Task<bool> Written => _written.Task;
 
+    /// <summary>How many results there are so far.</summary>
+    public int Count
+    {
+        get
+        {
+            lock (_lock)
+                return _results?.Count ?? 0;
+        }
+    }
+
     /// <summary>Takes a result; false when it is too late.</summary>
     public bool TryAdd(Completed completed)
     {

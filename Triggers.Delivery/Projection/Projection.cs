@@ -84,8 +84,13 @@ internal sealed class Projection(
                 { First = matches.First }, lanes, e);
             return true;
         });
+        matches.Next = 0;
         foreach (var (lane, waiting) in full)
+        {
             lanes.Want(lane, waiting);
+            if (!lanes.IsBehind(lane))
+                matches.Next += waiting;
+        }
     }
 
     /// <summary>
@@ -206,6 +211,9 @@ internal sealed class Matches(FirstAttempts? first = null)
 
     /// <summary>Deliveries whose attempt may be started before the transaction ends, once there is a place in the lane.</summary>
     public List<(NewDelivery Delivery, StoredEvent Event)> Waiting { get; } = [];
+
+    /// <summary>How many of these are the next of their lanes. They are the ones worth waiting for.</summary>
+    public int Next { get; set; }
 
     /// <summary>Deliveries of which only the first of a key is due, in the order of the log.</summary>
     public List<NewDelivery> InOrder { get; } = [];

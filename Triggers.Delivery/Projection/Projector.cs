@@ -15,7 +15,14 @@ internal sealed class Projector<TSource>(
     TimeProvider time, ILogger<Projector<TSource>> logger)
     : BackgroundLoop(time, logger) where TSource : IEventSource
 {
+    /// <summary>The most events of a transaction.</summary>
     private const int MaxRecords = 500;
+
+    /// <summary>The most of them that are read at once. Whoever falls behind leaves the rest in the log, where it costs nothing.</summary>
+    private const int MaxRead = 100;
+
+    /// <summary>While more than these wait for a place in their lanes, nothing more is read.</summary>
+    private const int MaxNext = 32;
 
     /// <summary>
     /// How long a transaction waits for what it has started, and for more: what ends by then costs one insertion, and no place in the
@@ -26,7 +33,16 @@ internal sealed class Projector<TSource>(
     /// <summary>How often it is looked whether there are places for what found its lane full.</summary>
     private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(2);
 
-    private int _limit = MaxRecords;
+    /// <summary>In so much of the end of that time nothing is read while what has been read waits.</summary>
+    private static readonly TimeSpan s_lastOrders = TimeSpan.FromMilliseconds(10);
+
+    /// <summary>
+    /// How long it then still waits for attempts, as long as some of them end: what is in flight when it is written costs a row in the
+    /// queue.
+    /// </summary>
+    private static readonly TimeSpan s_land = TimeSpan.FromMilliseconds(25);
+
+    private int _limit = MaxRead;
 
     protected override bool IsAway(Exception e) => e is EventLogUnavailableException || base.IsAway(e);
 
@@ -78,7 +94,7 @@ internal sealed class Projector<TSource>(
     private async Task ProjectAsync(NpgsqlTransaction transaction, FirstAttempts first, CancellationToken stoppingToken)
     {
         // What was refused just now is not sent before it is written.
-        var matches = new Matches(_limit == MaxRecords ? first : null);
+        var matches = new Matches(_limit == MaxRead ? first : null);
         EventBatch? last = null;
         var (events, setAside, worked) = (0, 0, TimeSpan.Zero);
         var openedAt = Time.GetTimestamp();
@@ -104,18 +120,41 @@ internal sealed class Projector<TSource>(
             if (last is null || matches is not { First: not null, IsLeftDue: false, Deferred.Count: 0 } || events >= MaxRecords
                 || left <= TimeSpan.Zero || stoppingToken.IsCancellationRequested)
                 break;
-            more = await MoreAsync(matches.Waiting.Count > 0 && left > s_look ? s_look : left, stoppingToken);
+            more = matches.Next > MaxNext || matches.Next > 0 && left < s_lastOrders
+                ? await LaterAsync(stoppingToken)
+                : await MoreAsync(matches.Waiting.Count > 0 && left > s_look ? s_look : left, stoppingToken);
         }
         if (last is null)
             return;
+        if (matches is { First: not null, IsLeftDue: false, Deferred.Count: 0 })
+            await LandAsync(matches, first, openedAt, stoppingToken);
 
         var endedAt = Time.GetTimestamp();
         await projection.CommitAsync(transaction, matches, last.Advance, CancellationToken.None);
         source.Passed();
-        _limit = Math.Min(MaxRecords, _limit * 2);
+        _limit = Math.Min(MaxRead, _limit * 2);
         metrics.Projected(source.Name, events, worked + Time.GetElapsedTime(endedAt));
         if (setAside > 0)
             metrics.SetAside(setAside);
+    }
+
+    private async Task LandAsync(Matches matches, FirstAttempts first, long openedAt, CancellationToken stoppingToken)
+    {
+        var landed = -1;
+        while (first.Count is var now && now > landed && now < matches.Started.Count && Time.GetElapsedTime(openedAt) < s_gather + s_land
+            && !stoppingToken.IsCancellationRequested)
+        {
+            landed = now;
+            await LaterAsync(stoppingToken);
+            await LaterAsync(stoppingToken);
+            projection.StartWaiting(matches);
+        }
+    }
+
+    private async Task<bool> LaterAsync(CancellationToken stoppingToken)
+    {
+        await Task.Delay(s_look, Time, stoppingToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        return false;
     }
 
     private async Task<bool> MoreAsync(TimeSpan atMost, CancellationToken stoppingToken)

@@ -39,6 +39,9 @@ internal sealed class Lane(Guid subscriptionId, double limit)
     /// <summary>Timestamp from when on something is due, as far as this process knows; <see cref="long.MaxValue"/> for nothing.</summary>
     public long DueAt { get; set; } = long.MaxValue;
 
+    /// <summary>How many new deliveries came since the last claim that are not to wait for all that is due.</summary>
+    public int Passing { get; set; }
+
     /// <summary>
     /// How large the next of what is due is: known of what was too large beside what is in memory, otherwise as large as the last were.
     /// </summary>
@@ -81,7 +84,9 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0, Fu
     public Signal Limited { get; } = new();
 
     /// <summary>
-    /// Keeps a place for a delivery that is about to be written, if there is one free and nothing older waits in Postgres.
+    /// Keeps a place for a delivery that is about to be written, if there is one free. While older ones are due in Postgres, as many may
+    /// pass between two claims as half the places of a wide lane are: to write them first, and claim them, costs twice as much, and a lane
+    /// that has fallen behind would not catch up.
     /// </summary>
     public bool TryReserve(Guid subscriptionId, int bytes = 0)
     {
@@ -89,13 +94,21 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0, Fu
         {
             var lane = Get(subscriptionId);
             var now = time.GetTimestamp();
-            if (!CanStart(lane, now) || lane.DueAt <= now || lane.Bytes > 0 && lane.Bytes + bytes > MaxBytes)
+            if (lane.DueAt <= now && ++lane.Passing > MayPass(lane)
+                || !CanStart(lane, now) || lane.Bytes > 0 && lane.Bytes + bytes > MaxBytes)
                 return false;
             lane.Busy++;
             lane.Bytes += bytes;
             lane.Permits?.Take(1);
             return true;
         }
+    }
+
+    /// <summary>Whether something older is due in Postgres.</summary>
+    public bool IsBehind(Guid subscriptionId)
+    {
+        lock (_lock)
+            return Get(subscriptionId).DueAt <= time.GetTimestamp();
     }
 
     /// <summary>So many have found no place: where a limit is in the way, it is asked for them.</summary>
@@ -169,7 +182,8 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0, Fu
             {
                 if (most == 0)
                     break;
-                var free = Math.Min(Math.Min(lane.Places - lane.Busy, most), FitIn(lane));
+                var kept = Math.Min(lane.Passing, MayPass(lane));
+                var free = Math.Min(Math.Min(Math.Max(lane.Places - lane.Busy - kept, 1), most), FitIn(lane));
                 if (lane.Permits is { } permits)
                 {
                     var permitted = permits.IsBusy ? 0 : Math.Min(free, permits.Available(lane.Busy, now));
@@ -186,6 +200,7 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0, Fu
                 places.Add(free);
                 lane.Busy += free;
                 lane.DueAt = long.MaxValue;
+                lane.Passing = 0;
                 lane.AskedBy = _claims;
                 _tenants[tenant] = _claims;
             }
@@ -396,6 +411,8 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0, Fu
     }
 
     private static bool HasPlace(Lane lane) => lane.Busy < lane.Places && FitIn(lane) > 0;
+
+    private static int MayPass(Lane lane) => lane.Permits is null && lane.Places >= 4 ? lane.Places / 2 : 0;
 
     private static bool HasPermit(Lane lane, long now) =>
         lane.Permits is not { } permits || !permits.IsBusy && permits.Available(lane.Busy, now) > 0;

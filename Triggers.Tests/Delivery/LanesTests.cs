@@ -33,6 +33,31 @@ public class LanesTests
     }
 
     [Fact]
+    public void A_wide_lane_that_is_behind_has_half_its_places_for_what_is_new_and_the_others_for_what_waits()
+    {
+        var lanes = new Lanes(concurrency: 8, _time);
+        lanes.DueIn(A, TimeSpan.Zero);
+
+        // Nobody has come yet who would pass: they are all for what waits.
+        Assert.Equal([8], lanes.ReserveDue(_ => Tenant, 500).Places);
+        lanes.Claimed(A, places: 8, filled: 8, bytes: 0, tooLarge: null);
+        for (var i = 0; i < 8; i++)
+            Assert.False(lanes.TryReserve(A));
+        for (var i = 0; i < 8; i++)
+            lanes.Release(A);
+
+        Assert.Equal([4], lanes.ReserveDue(_ => Tenant, 500).Places);
+        lanes.Claimed(A, places: 4, filled: 4, bytes: 0, tooLarge: null);
+        for (var i = 0; i < 4; i++)
+            Assert.True(lanes.TryReserve(A));
+        for (var i = 0; i < 4; i++)
+            lanes.Release(A);
+        // However many are free: the next claim comes first.
+        Assert.False(lanes.TryReserve(A));
+        Assert.Equal([1], lanes.ReserveDue(_ => Tenant, 500).Places);
+    }
+
+    [Fact]
     public void A_lane_is_claimed_for_when_its_time_has_come_and_not_before()
     {
         _lanes.DueIn(A, TimeSpan.FromSeconds(10));
