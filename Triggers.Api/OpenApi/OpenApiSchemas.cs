@@ -37,6 +37,10 @@ internal static class OpenApiSchemas
             && property.DeclaringType!.IsDefined(typeof(JsonUnmappedMemberHandlingAttribute))
             && new NullabilityInfoContext().Create(property).ReadState == NullabilityState.Nullable)
             schema.Type |= JsonSchemaType.Null;
+        // What is only read it takes for nullable.
+        if (member is PropertyInfo { CanWrite: false } read && schema.Type?.HasFlag(JsonSchemaType.Null) is true
+            && new NullabilityInfoContext().Create(read).ReadState == NullabilityState.NotNull)
+            schema.Type &= ~JsonSchemaType.Null;
         if (attributes.Any(a => a is NotRemovableAttribute))
             schema.Type &= ~JsonSchemaType.Null;
         if (attributes.OfType<LengthAttribute>().Any() && schema.Type?.HasFlag(JsonSchemaType.String) is true)

@@ -10,7 +10,7 @@ namespace Triggers.Core.State;
 /// </summary>
 public sealed record EventAttributes
 {
-    /// <summary>The version of the CloudEvents specification it came by: then <c>externalId</c> and <c>source</c> name it together.</summary>
+    /// <summary>The version of CloudEvents it came by: then <c>externalId</c> and <c>source</c> name it together.</summary>
     public string? SpecVersion { get; init; }
 
     /// <summary>What the stored JSON value stands for.</summary>

@@ -20,7 +20,7 @@ public abstract class DataFormatsTests(PostgresServer postgres, KafkaServer? kaf
         var refuses = true;
         Receiver.Respond = (webhook, context) =>
         {
-            context.Response.StatusCode = refuses && webhook.Path == "/refusing" ? 404 : 200;
+            context.Response.StatusCode = refuses && webhook.Path == "/refusing" ? 503 : 200;
             return Task.CompletedTask;
         };
         await client.SubscribeAsync(url: Receiver.Url + "/all");

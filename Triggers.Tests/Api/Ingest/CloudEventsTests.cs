@@ -357,7 +357,7 @@ public sealed class PostgresCloudEventsTests(ApiFixture api) : CloudEventsTests(
     [InlineData("ce-specversion: 1.0\nce-id: 1%00\nce-source: s\nce-type: a", "ce-id")]
     [InlineData("ce-specversion: 1.0\nce-id: 1\nce-source: s\nce-type: a b", "ce-type")]
     [InlineData("ce-specversion: 1.0\nce-id: 1\nce-source: s\nce-type: a\nce-my-extension: x", "ce-my-extension")]
-    [InlineData("ce-specversion: 1.0\nce-id: 1\nce-source: s\nce-type: a\nce-datacontenttype: text/xml", "ce-datacontenttype")]
+    [InlineData("ce-specversion: 1.0\nce-id: 1\nce-source: s\nce-type: a\nce-datacontenttype: text/xml", "Content-Type")]
     public async Task A_mistake_in_a_header_is_named_by_it(string headers, string place)
     {
         var key = await _api.NewKeyAsync((await _api.NewTenantAsync()).Id);
