@@ -81,7 +81,14 @@ public sealed record NewEvent(
     DateTimeOffset? Time,
     ReadOnlyMemory<byte> Data,
     EventAttributes? Attributes = null,
-    string? TraceParent = null);
+    string? TraceParent = null)
+{
+    /// <summary>Nobody gets it before; null: at once.</summary>
+    public DateTimeOffset? DeliverAt { get; init; }
+
+    /// <summary>Nobody gets it from then on; null: it does not expire.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+}
 
 /// <summary>A key that only one request may use, and what that request said.</summary>
 /// <param name="KeyHash">SHA-256 of the key.</param>

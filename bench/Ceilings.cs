@@ -153,6 +153,7 @@ internal static partial class Ceilings
                 await copy.WriteNullAsync();
                 await copy.WriteAsync(s_body, NpgsqlDbType.Bytea);
                 await copy.WriteNullAsync();
+                await copy.WriteNullAsync();
             }
             await copy.CompleteAsync();
         }

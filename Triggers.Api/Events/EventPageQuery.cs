@@ -116,6 +116,10 @@ internal sealed class EventPageQuery(EventFilter filter, Guid? unprojectedFrom)
         }
         if (filter.Status == EventStatus.DeadLettered)
             return EventState.DeadLetteredEvents(bounds, order, chunk);
+        if (filter.Status is EventStatus.Scheduled or EventStatus.Cancelled)
+            return Events("deliver_at IS NOT NULL");
+        if (filter.Status == EventStatus.Expired)
+            return Events("expires_at IS NOT NULL");
         if (filter.Source is not null)
             return Events("source = @source");
         return Events(ExactType is null ? null : "type = @type");

@@ -19,6 +19,15 @@ internal enum EventStatus
 
     /// <summary>A delivery failed for good, and nobody has dealt with its dead letter.</summary>
     DeadLettered,
+
+    /// <summary>Its <c>deliverAt</c> is still to come.</summary>
+    Scheduled,
+
+    /// <summary>It was taken back before that.</summary>
+    Cancelled,
+
+    /// <summary>Its <c>expiresAt</c> came before everybody had it.</summary>
+    Expired,
 }
 
 /// <summary>An event, and where it stands.</summary>
@@ -27,6 +36,8 @@ internal record EventView : ShownEvent
     public EventView(StoredEvent stored, EventStatus status) : base(stored) => Status = status;
 
     public EventStatus Status { get; }
+
+    public DateTimeOffset? DeliverAt => Stored.DeliverAt;
 
     internal Guid Key => Stored.Id;
 }
@@ -81,7 +92,8 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
         await using var command = dataSource.CreateCommand(
             """
             SELECT count(*) FILTER (WHERE status = 'pending'), count(*) FILTER (WHERE status = 'succeeded'),
-                count(*) FILTER (WHERE status = 'dead_lettered'), count(*) FILTER (WHERE status = 'cancelled')
+                count(*) FILTER (WHERE status = 'dead_lettered'), count(*) FILTER (WHERE status = 'cancelled'),
+                count(*) FILTER (WHERE status = 'expired')
             FROM all_deliveries WHERE tenant_id = @tenant AND event_id = @id AND id >= @floor
             """);
         command.Parameters.AddWithValue("tenant", tenantId);
@@ -89,7 +101,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
         command.Parameters.AddWithValue("floor", EventState.FirstDelivery(eventId));
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
         await reader.ReadAsync(cancellationToken);
-        return new DeliverySummary(reader.GetInt32(0), reader.GetInt32(1), reader.GetInt32(2), reader.GetInt32(3));
+        return new DeliverySummary(reader.GetInt32(0), reader.GetInt32(1), reader.GetInt32(2), reader.GetInt32(3), reader.GetInt32(4));
     }
 
     /// <summary>A page of a list in the order of time, as far as it is complete.</summary>
@@ -211,4 +223,4 @@ internal sealed record EventFilter(Guid TenantId, int Limit)
 }
 
 /// <summary>How many deliveries an event has.</summary>
-internal sealed record DeliverySummary(int Pending, int Succeeded, int DeadLettered, int Cancelled);
+internal sealed record DeliverySummary(int Pending, int Succeeded, int DeadLettered, int Cancelled, int Expired);

@@ -34,6 +34,8 @@ internal abstract record ShownEvent
 
     public DateTimeOffset? Time => Stored.Time;
 
+    public DateTimeOffset? ExpiresAt => Stored.ExpiresAt;
+
     /// <summary>Any JSON value; null also where the event has <c>dataBase64</c>, <c>dataUrl</c> or no data.</summary>
     public RawJson Data => Attributes is null or { DataForm: DataForm.Value } ? new RawJson(Stored.Data) : s_null;
 

@@ -15,10 +15,13 @@ internal static class EventParser
     /// <summary>The largest size that data elsewhere may have: what every reader of JSON holds exactly.</summary>
     public const long MaxSize = (1L << 53) - 1;
 
-    private const int Type = 0, Data = 1, Time = 5, DataBase64 = 6, DataUrl = 7, DataContentType = 8, DataSize = 9, DataSha256 = 10;
+    private const int Type = 0, Data = 1, LastText = 7, DataBase64 = 8, DataUrl = 9, DataContentType = 10, DataSize = 11, DataSha256 = 12;
 
     private static readonly string[] Names =
-        ["type", "data", "externalId", "source", "subject", "time", "dataBase64", "dataUrl", "dataContentType", "dataSize", "dataSha256"];
+    [
+        "type", "data", "externalId", "source", "subject", "time", "deliverAt", "expiresAt",
+        "dataBase64", "dataUrl", "dataContentType", "dataSize", "dataSha256",
+    ];
 
     // Deeper than what we take, so that one event nested too deeply is refused alone and not with its batch.
     private static readonly JsonReaderOptions ReaderOptions = new() { MaxDepth = 1_000 };
@@ -117,7 +120,7 @@ internal static class EventParser
                 case Data:
                     parsed.Data = ReadData(ref reader, body, parsed, name, outside);
                     break;
-                case <= Time:
+                case <= LastText:
                     if (reader.TokenType is JsonTokenType.String or JsonTokenType.Null)
                         ReadText(ref reader, parsed, name);
                     else
@@ -162,6 +165,8 @@ internal static class EventParser
                 parsed.Refuse(null, "Only one of data, dataBase64 and dataUrl can be given.");
                 break;
         }
+        if (parsed.ExpiresAt <= parsed.DeliverAt)
+            parsed.Refuse("expiresAt", "Must come after deliverAt.");
         return parsed;
     }
 
@@ -237,12 +242,13 @@ internal static class EventParser
                     parsed.Refuse(shown, "Types that begin with \"triggers.\" are the system's own.");
                 break;
             case "time":
-                if (text is null)
-                    break;
-                if (Rfc3339.TryParse(text, out var time))
-                    parsed.Time = time;
-                else
-                    parsed.Refuse(shown, "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z.");
+                parsed.Time = ReadTime(text, parsed, shown);
+                break;
+            case "deliverAt":
+                parsed.DeliverAt = ReadTime(text, parsed, shown);
+                break;
+            case "expiresAt":
+                parsed.ExpiresAt = ReadTime(text, parsed, shown);
                 break;
             default:
                 if (text is not null && !Fields.IsText(text, 1, MaxTextLength))
@@ -255,6 +261,16 @@ internal static class EventParser
                     parsed.Subject = text;
                 break;
         }
+    }
+
+    private static DateTimeOffset? ReadTime(string? text, ParsedEvent parsed, string name)
+    {
+        if (text is null)
+            return null;
+        if (Rfc3339.TryParse(text, out var time))
+            return time;
+        parsed.Refuse(name, "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z.");
+        return null;
     }
 
     /// <summary>Which of <see cref="Names"/> it is; -1 for none.</summary>

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Runtime.InteropServices;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
@@ -32,7 +33,8 @@ internal static class IngestApi
     }
 
     private static async Task<Results<Accepted<AcceptedEvent>, Accepted<BatchAnswer>>> PublishAsync(
-        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics, ContractCheck contracts)
+        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics, ContractCheck contracts,
+        TimesCheck times)
     {
         var key = IdempotencyKey.Of(context.Request);
         ReadOnlyMemory<byte> body;
@@ -57,15 +59,16 @@ internal static class IngestApi
             default:
                 body = await Body.ReadTextAsync(context, MaxBatchBytes, CloudEventReader.BatchMediaType);
                 return await AcceptBatchAsync(
-                    context, caller, log, limits, metrics, contracts, key, body, CloudEventReader.ReadBatch(body, MaxBatchEvents));
+                    context, caller, log, limits, metrics, contracts, times, key, body, CloudEventReader.ReadBatch(body, MaxBatchEvents));
         }
         if (parsed.Errors.Count > 0)
             throw new ApiException(parsed.Code, "The event has mistakes; see errors.", parsed.Errors);
 
+        times.Check([parsed]);
         await contracts.CheckAsync(caller, [parsed], context.RequestAborted);
         var firstId = TypeId.NewGuid();
         var refusal = parsed.Errors.Count > 0
-            ? new ApiException(parsed.Code, "The event is not what the tenant says of its event types; see errors.", parsed.Errors)
+            ? new ApiException(parsed.Code, "The event can't be accepted now, or not with this type; see errors.", parsed.Errors)
             : await limits.TakeEventsAsync(context, 1, body.Length);
         var result = await AppendAsync(context, caller, log, metrics, key, body, firstId, [NewEvent(parsed, firstId)], refusal, beside);
         var appended = result.Events[0];
@@ -79,19 +82,21 @@ internal static class IngestApi
     }
 
     private static async Task<Accepted<BatchAnswer>> PublishBatchAsync(
-        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics, ContractCheck contracts)
+        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics, ContractCheck contracts,
+        TimesCheck times)
     {
         var key = IdempotencyKey.Of(context.Request);
         var body = await Body.ReadBytesAsync(context, MaxBatchBytes);
         return await AcceptBatchAsync(
-            context, caller, log, limits, metrics, contracts, key, body, EventParser.ReadBatch(body, MaxBatchEvents));
+            context, caller, log, limits, metrics, contracts, times, key, body, EventParser.ReadBatch(body, MaxBatchEvents));
     }
 
     private static async Task<Accepted<BatchAnswer>> AcceptBatchAsync(
-        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics, ContractCheck contracts,
+        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics, ContractCheck contracts, TimesCheck times,
         string? key, ReadOnlyMemory<byte> body, List<ParsedEvent> parsed)
     {
         var firstId = TypeId.NewGuid();
+        times.Check(parsed);
         await contracts.CheckAsync(caller, parsed, context.RequestAborted);
         if (key is not null && parsed.Exists(e => e.ContractRefusal is not null))
             await TakeBackIfAcceptedAsync(context, caller, log, key, body, firstId, parsed);
@@ -204,23 +209,31 @@ internal static class IngestApi
     }
 
     private static NewEvent NewEvent(ParsedEvent e, Guid id) =>
-        new(id, e.Type, e.ExternalId, KeyOf(e), e.Source, e.Subject, e.Time, e.Data, e.Attributes, e.TraceParent);
+        new(id, e.Type, e.ExternalId, KeyOf(e), e.Source, e.Subject, e.Time, e.Data, e.Attributes, e.TraceParent)
+        {
+            DeliverAt = e.DeliverAt,
+            ExpiresAt = e.ExpiresAt,
+        };
 
     /// <summary>The same event says the same, whatever the white space around its data. Null without an <c>externalId</c>.</summary>
     private static RequestKey? KeyOf(ParsedEvent e)
     {
         if (e.ExternalId is null)
             return null;
-        var time = e.Time?.UtcTicks.ToString();
-        if (e.Attributes is not { } attributes)
-            return Fingerprints.Of(e.ExternalId, e.Data.Span, e.Type, e.Source, e.Subject, time);
+        List<string?> said = [e.Type, e.Source, e.Subject, e.Time?.UtcTicks.ToString()];
+        // What has none of these keeps the fingerprint that it had before there were any.
+        if (e.DeliverAt is not null || e.ExpiresAt is not null)
+            said.AddRange([e.DeliverAt?.UtcTicks.ToString(), e.ExpiresAt?.UtcTicks.ToString()]);
+        if (e.Attributes is not null)
+            said.Add(CloudEventAttributes.WithoutTrace(e.Attributes).ToJson());
         return Fingerprints.Of(
-            e.IsCloudEvent ? Fingerprints.CloudEventKey(e.Source!, e.ExternalId) : e.ExternalId,
-            e.Data.Span, e.Type, e.Source, e.Subject, time, CloudEventAttributes.WithoutTrace(attributes).ToJson());
+            e.IsCloudEvent ? Fingerprints.CloudEventKey(e.Source!, e.ExternalId) : e.ExternalId, e.Data.Span,
+            CollectionsMarshal.AsSpan(said));
     }
 
     private static AcceptedEvent Accepted(ParsedEvent e, AppendedEvent appended) =>
-        new(TypeId.Format(TypeId.Event, appended.Id), e.Type, "pending", TypeId.CreatedAt(appended.Id), appended.CorrelationId)
+        new(TypeId.Format(TypeId.Event, appended.Id), e.Type, e.DeliverAt > TypeId.CreatedAt(appended.Id) ? "scheduled" : "pending",
+            TypeId.CreatedAt(appended.Id), appended.CorrelationId)
         {
             Warnings = e.Warnings,
         };

@@ -15,6 +15,8 @@ internal sealed class ParsedEvent
     public string? Source { get; set; }
     public string? Subject { get; set; }
     public DateTimeOffset? Time { get; set; }
+    public DateTimeOffset? DeliverAt { get; set; }
+    public DateTimeOffset? ExpiresAt { get; set; }
 
     /// <summary>
     /// A JSON value. The slice of the body that is the value of <c>data</c>, white space and all that is inside it untouched; else what
@@ -40,7 +42,7 @@ internal sealed class ParsedEvent
     /// <summary>What its type says against it, though it is accepted; null for nothing.</summary>
     public List<FieldError>? Warnings { get; private set; }
 
-    /// <summary>Set when it is its type that refuses it.</summary>
+    /// <summary>Set when it is its type that refuses it, or the time that it comes at.</summary>
     public ErrorCode? ContractRefusal { get; private set; }
 
     /// <summary>What its refusal is called: more than one mistake is just not valid.</summary>
@@ -77,7 +79,7 @@ internal sealed class ParsedEvent
     /// <summary>Remembers a mistake, of a member or of the event itself. The first one is always named.</summary>
     public void Refuse(string? member, string detail) => RefuseAt(member is null ? "" : Fields.Pointer(member), detail);
 
-    /// <summary>Its type refuses it.</summary>
+    /// <summary>Its type refuses it, or the time that it comes at.</summary>
     public void Refuse(ErrorCode code, IEnumerable<FieldError> violations)
     {
         ContractRefusal = code;
@@ -85,7 +87,7 @@ internal sealed class ParsedEvent
             RefuseAt(violation.Pointer, violation.Detail);
     }
 
-    /// <summary>It was accepted before its type refused such events.</summary>
+    /// <summary>It was accepted before its type, or the time, refused it.</summary>
     public void TakeBack()
     {
         ContractRefusal = null;

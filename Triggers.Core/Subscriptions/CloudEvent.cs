@@ -97,6 +97,9 @@ internal static class CloudEvent
             yield return ("dataschema", schema);
         if (DataContent.UrlOf(e) is { } url)
             yield return ("dataref", url);
+        // An extension of CloudEvents' own documents.
+        if (e.ExpiresAt is { } expiresAt)
+            yield return ("expirytime", expiresAt.UtcDateTime.ToString(Time, CultureInfo.InvariantCulture));
     }
 
     /// <summary>A CloudEvent's source is a URI reference, and never empty. An event's may be any text, or missing.</summary>

@@ -8,8 +8,8 @@ namespace Triggers.Core.Subscriptions;
 internal static class WebhookBody
 {
     /// <summary>
-    /// <c>{"id","type","timestamp","source"?,"subject"?,"externalId"?,"data"}</c>, with <c>data</c> byte for byte as it was received. An
-    /// event with attributes has these too, and perhaps <c>dataBase64</c> or <c>dataUrl</c> in the place of <c>data</c>.
+    /// <c>{"id","type","timestamp","source"?,"subject"?,"externalId"?,"expiresAt"?,"data"}</c>, with <c>data</c> byte for byte as it
+    /// was received. An event with attributes has these too, and perhaps <c>dataBase64</c> or <c>dataUrl</c> in the place of <c>data</c>.
     /// </summary>
     public static byte[] Of(StoredEvent e)
     {
@@ -27,6 +27,8 @@ internal static class WebhookBody
                 json.WriteString("subject", e.Subject);
             if (e.ExternalId is not null)
                 json.WriteString("externalId", e.ExternalId);
+            if (e.ExpiresAt is { } expiresAt)
+                json.WriteString("expiresAt", expiresAt.UtcDateTime);
             e.Attributes?.WriteMembers(json);
             json.WritePropertyName(e.Attributes?.DataMember ?? "data");
         }

@@ -71,7 +71,7 @@ public sealed partial class MetricsTests(PostgresServer postgres)
         [
             "triggers_dead_letters_written_total", "triggers_delivery_circuits_opened_total",
             "triggers_delivery_connections_stale_total", "triggers_delivery_leases_expired_total", "triggers_delivery_limits_reached_total",
-            "triggers_events_schema_violations_total",
+            "triggers_events_schema_violations_total", "triggers_inbox_expired_total",
             "triggers_projection_set_aside_total", "triggers_retention_dropped_total",
         ];
         Assert.Empty(documented.Except(served).Except(withoutOccasion));

@@ -365,6 +365,8 @@ internal sealed partial class Contract
             createReplay\ (/from|/to) |
             # to come
             (createApiKey|changeApiKey|createSubscription|changeSubscription|createHook)\ /expiresAt |
+            # before another, of an event that comes alone
+            publishEvent\ /expiresAt |
             # of another list
             .*\ \?cursor
         )$
