@@ -37,23 +37,32 @@ internal static class Body
     /// <paramref name="maxBytes"/>. A byte order mark at its beginning is left out.
     /// </summary>
     public static Task<ReadOnlyMemory<byte>> ReadBytesAsync(HttpContext context, int maxBytes) =>
-        ReadBytesAsync(context, maxBytes, HttpMethods.IsPatch(context.Request.Method) ? [MediaType, PatchMediaType] : [MediaType]);
+        HttpMethods.IsPatch(context.Request.Method) ? ReadTextAsync(context, maxBytes, MediaType, PatchMediaType)
+            : ReadTextAsync(context, maxBytes, MediaType);
 
     /// <summary>The same of a body that may be YAML, as JSON.</summary>
     public static async Task<ReadOnlyMemory<byte>> ReadBytesOrYamlAsync(HttpContext context, int maxBytes)
     {
-        var bytes = await ReadBytesAsync(context, maxBytes, [MediaType, Yaml.MediaType]);
-        return IsOneOf([Yaml.MediaType], context.Request.ContentType) ? Yaml.ToJson(bytes, MaxDepth) : bytes;
+        var bytes = await ReadTextAsync(context, maxBytes, MediaType, Yaml.MediaType);
+        return IsOneOf(context.Request.ContentType, Yaml.MediaType) ? Yaml.ToJson(bytes, MaxDepth) : bytes;
     }
 
-    private static async Task<ReadOnlyMemory<byte>> ReadBytesAsync(HttpContext context, int maxBytes, string[] types)
+    /// <summary>The same with other media types.</summary>
+    public static async Task<ReadOnlyMemory<byte>> ReadTextAsync(HttpContext context, int maxBytes, params string[] mediaTypes)
     {
-        var request = context.Request;
-        if (!IsOneOf(types, request.ContentType))
+        if (!IsOneOf(context.Request.ContentType, mediaTypes))
         {
             throw new ApiException(
-                ErrorCodes.UnsupportedMediaType, $"Content-Type must be {string.Join(" or ", types)}, in UTF-8.");
+                ErrorCodes.UnsupportedMediaType, $"Content-Type must be {string.Join(" or ", mediaTypes)}, in UTF-8.");
         }
+        var body = await ReadAnyAsync(context, maxBytes, isText: true);
+        return body.Span.StartsWith("\uFEFF"u8) ? body[3..] : body;
+    }
+
+    /// <summary>The body's bytes, whatever they are.</summary>
+    public static async Task<ReadOnlyMemory<byte>> ReadAnyAsync(HttpContext context, int maxBytes, bool isText = false)
+    {
+        var request = context.Request;
         if (request.Headers.ContentEncoding is [not (null or "" or "identity"), ..])
             throw new ApiException(ErrorCodes.UnsupportedMediaType, "Content-Encoding is not supported: send the body as it is.");
         if (request.ContentLength > maxBytes)
@@ -71,9 +80,8 @@ internal static class Body
         {
             var body = await ReadInTimeAsync(context, maxBytes, share);
             deadline.Resume();
-            if (body.Span.StartsWith("\uFEFF"u8))
-                body = body[3..];
-            return Utf8.IsValid(body.Span) ? body : throw new ApiException(ErrorCodes.MalformedJson, "The body is not valid UTF-8.");
+            return !isText || Utf8.IsValid(body.Span) ? body
+                : throw new ApiException(ErrorCodes.MalformedJson, "The body is not valid UTF-8.");
         }
         catch (ApiException)
         {
@@ -149,10 +157,10 @@ internal static class Body
     }
 
     // A parameter may be empty, as in "application/json;" (RFC 9110, 5.6.6); the parser wants none of these.
-    private static bool IsOneOf(string[] types, string? contentType) =>
+    private static bool IsOneOf(string? contentType, params string[] mediaTypes) =>
         MediaTypeHeaderValue.TryParse(
             string.Join(';', (contentType ?? "").Split(';').Where(part => !string.IsNullOrWhiteSpace(part))), out var type)
-        && types.Any(one => Is(type.MediaType, one))
+        && Array.Exists(mediaTypes, mediaType => Is(type.MediaType, mediaType))
         && (type.CharSet?.Trim('"') is not { } charset || Is(charset, "utf-8") || Is(charset, "utf8"));
 
     private static bool Is(string? text, string other) => string.Equals(text, other, StringComparison.OrdinalIgnoreCase);

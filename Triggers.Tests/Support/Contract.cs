@@ -371,6 +371,8 @@ internal sealed partial class Contract
             changeInbox\ /eventTypes |
             # bits at the end of its base64 that mean nothing
             (createSubscription|rotateSubscriptionSecret)\ /secret |
+            # a media type, a URL, and which go with which data; bits at the end of base64 that mean nothing
+            publishEvent\ /data(Base64|Url|ContentType|Size|Sha256) |
             # no such thing, or not this caller's
             createApiKey\ /tenantId | (createTenant|changeTenant)\ /usagePlanId | .*\ \?tenantId | getWebhookKeys\ \?subscriptionId | replayEvent\ /subscriptionIds/.* | createReplay\ /subscriptionId |
             # templates that can't be read, names that are not the subscription's, a type, a format beside it
