@@ -1,4 +1,5 @@
 using Triggers.Core;
+using Triggers.Core.State;
 
 namespace Triggers.EventLog;
 
@@ -68,6 +69,8 @@ public sealed record AppendRequest(
 /// <param name="Subject">The producer's word.</param>
 /// <param name="Time">The producer's word.</param>
 /// <param name="Data">The JSON value exactly as received.</param>
+/// <param name="Attributes">What it has beside that; null for most.</param>
+/// <param name="TraceParent">W3C trace context of its own, in place of the request's.</param>
 public sealed record NewEvent(
     Guid Id,
     string Type,
@@ -76,7 +79,9 @@ public sealed record NewEvent(
     string? Source,
     string? Subject,
     DateTimeOffset? Time,
-    ReadOnlyMemory<byte> Data)
+    ReadOnlyMemory<byte> Data,
+    EventAttributes? Attributes = null,
+    string? TraceParent = null)
 {
     /// <summary>Nobody gets it before; null: at once.</summary>
     public DateTimeOffset? DeliverAt { get; init; }

@@ -44,8 +44,8 @@ internal sealed class EventPageQuery(EventFilter filter, Guid? unprojectedFrom)
             Add("before", before, "{0} < @before", bounds);
         if (after is not null)
             Add("after", after, filter.NewestFirst ? "{0} < @after" : "{0} > @after", bounds);
-        if (filter.ExternalKeyHash is { } hash)
-            Add("external", hash, null, conditions);
+        if (filter.ExternalKeyHashes is { } hashes)
+            Add("external", hashes, null, conditions);
         if (filter.CorrelationId is { } correlationId)
             Add("correlation", correlationId, "e.correlation_id = @correlation", conditions);
         if (filter.Subject is { } subject)
@@ -74,13 +74,12 @@ internal sealed class EventPageQuery(EventFilter filter, Guid? unprojectedFrom)
                 ORDER BY id {order} LIMIT {chunk}
             ),
             matched AS MATERIALIZED (
-                SELECT {EventReader.Columns}, {EventState.Status} AS status
+                SELECT {StoredEvent.Columns}, {EventState.Status} AS status
                 FROM scanned s CROSS JOIN LATERAL (SELECT * FROM events WHERE tenant_id = @tenant AND id = s.id LIMIT 1) e
                 {(conditions.Count == 0 ? "" : "WHERE " + string.Join(" AND ", conditions))}
                 ORDER BY e.id {order} LIMIT @limit
             )
-            SELECT p.id, p.type, p.correlation_id, p.external_id, p.source, p.subject, p.time, p.data, p.deliver_at,
-                p.expires_at, p.status,
+            SELECT {StoredEvent.ColumnsOf("p")}, p.status,
                 (SELECT count(*) FROM matched), (SELECT count(*) FROM scanned), (SELECT id FROM scanned ORDER BY id {back} LIMIT 1)
             FROM (SELECT) one
             LEFT JOIN (
@@ -98,9 +97,9 @@ internal sealed class EventPageQuery(EventFilter filter, Guid? unprojectedFrom)
     /// <summary>The ids among which the events are: those that fewest events have first.</summary>
     private string Scan(Func<string, string> bounds, string order, int chunk)
     {
-        if (filter.ExternalKeyHash is not null)
+        if (filter.ExternalKeyHashes is not null)
             return "SELECT event_id AS id FROM request_keys WHERE tenant_id = @tenant AND kind = 1 AND key_hash = "
-                + $"@external{bounds("event_id")}";
+                + $"ANY (@external){bounds("event_id")}";
         if (filter.CorrelationId is not null)
             return Events("correlation_id = @correlation");
         if (filter.Subject is not null)

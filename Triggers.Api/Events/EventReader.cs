@@ -1,4 +1,3 @@
-using System.Data.Common;
 using Npgsql;
 using Triggers.Api.Errors;
 using Triggers.Api.Http;
@@ -31,22 +30,16 @@ internal enum EventStatus
     Expired,
 }
 
-/// <summary>An event as clients see it.</summary>
-internal record EventView(
-    string Id,
-    string Type,
-    EventStatus Status,
-    DateTimeOffset CreatedAt,
-    string CorrelationId,
-    string? ExternalId,
-    string? Source,
-    string? Subject,
-    DateTimeOffset? Time,
-    DateTimeOffset? DeliverAt,
-    DateTimeOffset? ExpiresAt,
-    RawJson Data)
+/// <summary>An event, and where it stands.</summary>
+internal record EventView : ShownEvent
 {
-    internal Guid Key { get; init; }
+    public EventView(StoredEvent stored, EventStatus status) : base(stored) => Status = status;
+
+    public EventStatus Status { get; }
+
+    public DateTimeOffset? DeliverAt => Stored.DeliverAt;
+
+    internal Guid Key => Stored.Id;
 }
 
 /// <summary>
@@ -58,8 +51,8 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
     /// <summary>Events of a page hold at most this much data together, or the page ends early.</summary>
     private const int MaxPageBytes = 8 * 1024 * 1024;
 
-    internal const string Columns = "e.id, e.type, e.correlation_id, e.external_id, e.source, e.subject, e.time, e.data, "
-        + "e.deliver_at, e.expires_at";
+    // Behind the event's columns and its status.
+    private const int FirstCount = StoredEvent.ColumnCount + 1;
 
     /// <summary>One event; null when the tenant has none with this id. One that was accepted just now is waited for.</summary>
     public async Task<EventView?> FindAsync(Guid tenantId, Guid id, TimeLimit limit, CancellationToken cancellationToken)
@@ -76,7 +69,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
     private async Task<EventView?> FindStoredAsync(Guid tenantId, Guid id, CancellationToken cancellationToken)
     {
         await using var command = dataSource.CreateCommand(
-            $"SELECT {Columns}, {EventState.Status} FROM events e WHERE e.tenant_id = @tenant AND e.id = @id");
+            $"SELECT {StoredEvent.Columns}, {EventState.Status} FROM events e WHERE e.tenant_id = @tenant AND e.id = @id");
         command.Parameters.AddWithValue("tenant", tenantId);
         command.Parameters.AddWithValue("id", id);
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
@@ -159,7 +152,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
         {
             var chunk = await ReadChunkAsync(query, after, filter.Limit + 1 - events.Count, MaxPageBytes - bytes, size, cancellationToken);
             events.AddRange(chunk.Events);
-            bytes += chunk.Events.Sum(e => (long)e.Data.Utf8.Length);
+            bytes += chunk.Events.Sum(e => (long)e.Stored.Data.Length);
             if (events.Count > filter.Limit)
                 events.RemoveRange(filter.Limit, events.Count - filter.Limit);
             else if (chunk.Events.Count == chunk.Matched)
@@ -188,7 +181,9 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
         Guid? last = null;
         while (await reader.ReadAsync(cancellationToken))
         {
-            (matched, scanned, last) = (reader.GetInt64(11), reader.GetInt64(12), reader.IsDBNull(13) ? null : reader.GetGuid(13));
+            (matched, scanned, last) = (
+                reader.GetInt64(FirstCount), reader.GetInt64(FirstCount + 1),
+                reader.IsDBNull(FirstCount + 2) ? null : reader.GetGuid(FirstCount + 2));
             if (!reader.IsDBNull(0))
                 events.Add(Read(reader));
         }
@@ -205,20 +200,8 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
             : null;
     }
 
-    private static EventView Read(DbDataReader reader)
-    {
-        var id = reader.GetGuid(0);
-        return new EventView(
-            TypeId.Format(TypeId.Event, id), reader.GetString(1), SnakeCase<EventStatus>.Parse(reader.GetString(10)), TypeId.CreatedAt(id),
-            reader.GetString(2), Text(reader, 3), Text(reader, 4), Text(reader, 5),
-            Moment(reader, 6), Moment(reader, 8), Moment(reader, 9), new RawJson(reader.GetFieldValue<byte[]>(7)))
-        { Key = id };
-    }
-
-    private static DateTimeOffset? Moment(DbDataReader reader, int column) =>
-        reader.IsDBNull(column) ? null : reader.GetFieldValue<DateTimeOffset>(column);
-
-    private static string? Text(DbDataReader reader, int column) => reader.IsDBNull(column) ? null : reader.GetString(column);
+    private static EventView Read(NpgsqlDataReader reader) =>
+        new(StoredEvent.Read(reader, 0), SnakeCase<EventStatus>.Parse(reader.GetString(StoredEvent.ColumnCount)));
 }
 
 /// <summary>Which events a page shows.</summary>
@@ -232,7 +215,7 @@ internal sealed record EventFilter(Guid TenantId, int Limit)
     public string? Source { get; init; }
     public string? Subject { get; init; }
     public string? CorrelationId { get; init; }
-    public byte[]? ExternalKeyHash { get; init; }
+    public byte[][]? ExternalKeyHashes { get; init; }
     public Guid? From { get; init; }
     public Guid? Before { get; init; }
     public Guid? After { get; init; }

@@ -40,14 +40,17 @@ internal static class EventsApi
         if (type is not null && !EventTypePattern.IsPattern(type))
             throw ApiException.Invalid("?type", "Must be an event type, or a pattern as in order.*.");
         var externalId = list.Text("externalId");
+        var source = list.Text("source");
         var filter = new EventFilter(caller.TenantId, list.Limit)
         {
             Type = type,
             Status = list.OneOf<EventStatus>("status"),
-            Source = list.Text("source"),
+            Source = source,
             Subject = list.Text("subject"),
             CorrelationId = list.Text("correlationId"),
-            ExternalKeyHash = externalId is null ? null : Fingerprints.HashOf(externalId),
+            ExternalKeyHashes = externalId is null ? null
+                : source is null ? [Fingerprints.HashOf(externalId)]
+                : [Fingerprints.HashOf(externalId), Fingerprints.HashOf(Fingerprints.CloudEventKey(source, externalId))],
             From = list.IdAt("createdAfter"),
             Before = list.IdAt("createdBefore"),
             After = list.After,

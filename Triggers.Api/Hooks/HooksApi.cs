@@ -122,8 +122,7 @@ internal static class HooksApi
         var (events, _) = await reader.ReadPageAsync(filter, cancellationToken);
         List<StoredEvent> samples =
         [
-            .. events.Where(e => type is not null || !EventTypePattern.IsSystem(e.Type)).Select(e => new StoredEvent(
-                e.Key, e.Type, e.ExternalId, e.Source, e.Subject, e.Time, e.CorrelationId, null, e.Data.Utf8.ToArray())),
+            .. events.Select(e => e.Stored).Where(e => type is not null || !EventTypePattern.IsSystem(e.Type)),
         ];
         var builtIn = samples.Count == 0 && type is not null;
         if (builtIn)

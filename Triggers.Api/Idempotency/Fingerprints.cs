@@ -21,6 +21,9 @@ internal static class Fingerprints
         return new RequestKey(HashOf(key), hash.GetHashAndReset());
     }
 
+    /// <summary>A CloudEvent's key. No external id has a NUL in it, so none can be the same.</summary>
+    public static string CloudEventKey(string source, string id) => $"{source}\0{id}";
+
     /// <summary>What a key is looked up by.</summary>
     public static byte[] HashOf(string key) => SHA256.HashData(Encoding.UTF8.GetBytes(key));
 

@@ -131,12 +131,9 @@ internal sealed class InboxReceiver(NpgsqlDataSource dataSource)
                 });
                 continue;
             }
-            var e = StoredEvent.Read(reader, 5);
             items.Add(new ReceivedItem(
                 LeaseToken.Format(lease), reader.GetFieldValue<DateTimeOffset>(3), lease.Claim,
-                new ReceivedEvent(
-                    TypeId.Format(TypeId.Event, e.Id), e.Type, TypeId.CreatedAt(e.Id), e.CorrelationId, e.ExternalId, e.Source, e.Subject,
-                    e.Time, e.ExpiresAt, new RawJson(e.Data))));
+                new ReceivedEvent(StoredEvent.Read(reader, 5))));
         }
         await reader.NextResultAsync(cancellationToken);
         TimeSpan? dueIn = await reader.ReadAsync(cancellationToken) && !reader.IsDBNull(0)

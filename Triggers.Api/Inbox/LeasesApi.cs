@@ -2,6 +2,7 @@ using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Serialization;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Triggers.Api.Auth;
+using Triggers.Api.Events;
 using Triggers.Api.Http;
 using Triggers.Api.Requests;
 using Triggers.Core;
@@ -55,17 +56,12 @@ internal sealed record ReceiveBody
 }
 
 /// <summary>An event as who receives it sees it.</summary>
-internal sealed record ReceivedEvent(
-    string Id,
-    string Type,
-    DateTimeOffset CreatedAt,
-    string CorrelationId,
-    string? ExternalId,
-    string? Source,
-    string? Subject,
-    DateTimeOffset? Time,
-    DateTimeOffset? ExpiresAt,
-    RawJson Data);
+internal sealed record ReceivedEvent : ShownEvent
+{
+    public ReceivedEvent(StoredEvent stored) : base(stored)
+    {
+    }
+}
 
 /// <summary>Something that was received.</summary>
 /// <param name="Lease">What names it until it is acknowledged.</param>

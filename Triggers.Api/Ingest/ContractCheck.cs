@@ -40,10 +40,12 @@ internal sealed class ContractCheck(Contracts contracts, ApiMetrics metrics)
                 e.Warn([new FieldError("/type", $"Deprecated: {deprecation}")]);
             if (contract.Mode == ContractMode.Off)
                 continue;
-            var violations = await JudgeAsync(contract, e, steps, cancellationToken);
-            if (violations.Count == 0)
+            FieldError[] found = e.HoldsJson
+                ? [.. (await JudgeAsync(contract, e, steps, cancellationToken))
+                    .Select(v => new FieldError("/data" + Shorten(v.Pointer), v.Detail))]
+                : [new FieldError($"/{e.Attributes!.DataMember}", "The type has a schema, and so is for data that is JSON.")];
+            if (found.Length == 0)
                 continue;
-            var found = violations.Select(v => new FieldError("/data" + Shorten(v.Pointer), v.Detail)).ToArray();
             metrics.SchemaViolated(contract.Mode);
             if (traced++ < MaxTraced)
                 Trace(e.Type, contract, found);

@@ -1,89 +1,10 @@
 using System.Text.Json;
 using Triggers.Api.Errors;
 using Triggers.Api.Requests;
+using Triggers.Core.State;
 using Triggers.Core.Subscriptions;
 
 namespace Triggers.Api.Ingest;
-
-/// <summary>An event as a producer sent it.</summary>
-internal sealed class ParsedEvent
-{
-    public string Type { get; set; } = "";
-    public string? ExternalId { get; set; }
-    public string? Source { get; set; }
-    public string? Subject { get; set; }
-    public DateTimeOffset? Time { get; set; }
-    public DateTimeOffset? DeliverAt { get; set; }
-    public DateTimeOffset? ExpiresAt { get; set; }
-
-    /// <summary>The slice of the body that is the value of <c>data</c>, white space and all that is inside it untouched.</summary>
-    public ReadOnlyMemory<byte> Data { get; set; }
-
-    /// <summary>What is wrong with it; then nothing else of it counts.</summary>
-    public List<FieldError> Errors { get; } = [];
-
-    /// <summary>What its type says against it, though it is accepted; null for nothing.</summary>
-    public List<FieldError>? Warnings { get; private set; }
-
-    /// <summary>Set when it is its type that refuses it, or the time that it comes at.</summary>
-    public ErrorCode? ContractRefusal { get; private set; }
-
-    /// <summary>What its refusal is called: more than one mistake is just not valid.</summary>
-    public ErrorCode Code => ContractRefusal
-        ?? (EventTypePattern.IsSystem(Type) && Errors.Count == 1 ? ErrorCodes.ReservedEventType : ErrorCodes.InvalidRequest);
-
-    /// <summary>How many more mistakes the request has room for, beside the first of each event.</summary>
-    public required MistakesLeft Room { get; init; }
-
-    /// <summary>Its place in a batch; null when it is alone.</summary>
-    public required int? Index { get; init; }
-
-    /// <summary>Remembers a mistake, of a member or of the event itself. The first one is always named.</summary>
-    public void Refuse(string? member, string detail) => RefuseAt(member is null ? "" : Fields.Pointer(member), detail);
-
-    /// <summary>Its type refuses it, or the time that it comes at.</summary>
-    public void Refuse(ErrorCode code, IEnumerable<FieldError> violations)
-    {
-        ContractRefusal = code;
-        foreach (var violation in violations)
-            RefuseAt(violation.Pointer, violation.Detail);
-    }
-
-    /// <summary>It was accepted before its type, or the time, refused it.</summary>
-    public void TakeBack()
-    {
-        ContractRefusal = null;
-        Errors.Clear();
-    }
-
-    /// <summary>Its type has something against it.</summary>
-    public void Warn(IEnumerable<FieldError> violations)
-    {
-        Warnings ??= [];
-        foreach (var violation in violations)
-        {
-            if (Warnings.Count == 0 || Room.Take())
-                Warnings.Add(new FieldError(Place + violation.Pointer, violation.Detail));
-        }
-    }
-
-    private string Place => Index is { } i ? $"/events/{i}" : "";
-
-    private void RefuseAt(string pointer, string detail)
-    {
-        if (Errors.Count == 0 || Room.Take())
-            Errors.Add(new FieldError(Place + pointer, detail));
-    }
-}
-
-/// <summary>Bounds what is named of the mistakes of a request.</summary>
-internal sealed class MistakesLeft
-{
-    private int _left = FieldErrors.Max - 1;
-
-    /// <summary>Takes the room for one.</summary>
-    public bool Take() => _left-- > 0;
-}
 
 /// <summary>Reads events straight from the bytes of a body, so that <c>data</c> can be kept byte for byte.</summary>
 internal static class EventParser
@@ -91,7 +12,16 @@ internal static class EventParser
     /// <summary>The longest externalId, source and subject.</summary>
     public const int MaxTextLength = 256;
 
-    private static readonly string[] Names = ["type", "data", "externalId", "source", "subject", "time", "deliverAt", "expiresAt"];
+    /// <summary>The largest size that data elsewhere may have: what every reader of JSON holds exactly.</summary>
+    public const long MaxSize = (1L << 53) - 1;
+
+    private const int Type = 0, Data = 1, LastText = 7, DataBase64 = 8, DataUrl = 9, DataContentType = 10, DataSize = 11, DataSha256 = 12;
+
+    private static readonly string[] Names =
+    [
+        "type", "data", "externalId", "source", "subject", "time", "deliverAt", "expiresAt",
+        "dataBase64", "dataUrl", "dataContentType", "dataSize", "dataSha256",
+    ];
 
     // Deeper than what we take, so that one event nested too deeply is refused alone and not with its batch.
     private static readonly JsonReaderOptions ReaderOptions = new() { MaxDepth = 1_000 };
@@ -160,7 +90,7 @@ internal static class EventParser
     /// <summary>Reads one event, whatever is wrong with it, up to its last token.</summary>
     private static ParsedEvent ReadEvent(ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, int? index, MistakesLeft room)
     {
-        var parsed = new ParsedEvent { Index = index, Room = room };
+        var parsed = new ParsedEvent { Index = index, Place = index is null ? "" : $"/events/{index}", Room = room };
         if (reader.TokenType != JsonTokenType.StartObject)
         {
             parsed.Refuse(null, "An event must be a JSON object.");
@@ -170,6 +100,9 @@ internal static class EventParser
 
         var outside = reader.CurrentDepth;
         var seen = new Seen();
+        var form = DataForm.Value;
+        string? contentType = null, sha256 = null;
+        long? size = null;
         while (reader.Read() && reader.TokenType != JsonTokenType.EndObject)
         {
             var known = KnownName(ref reader);
@@ -180,25 +113,86 @@ internal static class EventParser
             else if (!seen.First(known))
                 parsed.Refuse(name, "The member comes twice.");
 
-            if (name == "data")
-                parsed.Data = ReadData(ref reader, body, parsed, name, outside);
-            else if (known >= 0 && reader.TokenType is JsonTokenType.String or JsonTokenType.Null)
-                ReadText(ref reader, parsed, name);
-            else if (known >= 0)
-                parsed.Refuse(name, "Must be text.");
+            switch (known)
+            {
+                case < 0:
+                    break;
+                case Data:
+                    parsed.Data = ReadData(ref reader, body, parsed, name, outside);
+                    break;
+                case <= LastText:
+                    if (reader.TokenType is JsonTokenType.String or JsonTokenType.Null)
+                        ReadText(ref reader, parsed, name);
+                    else
+                        parsed.Refuse(name, "Must be text.");
+                    break;
+                case DataBase64:
+                    form = DataForm.Base64;
+                    parsed.Data = ReadQuoted(ref reader, parsed, name, DataFormats.IsBase64, "Must be base64 (RFC 4648), padded.");
+                    break;
+                case DataUrl:
+                    form = DataForm.Url;
+                    parsed.Data = ReadQuoted(ref reader, parsed, name, DataFormats.IsUrl,
+                        $"Must be an https URL of at most {DataFormats.MaxUrlLength} characters, without user name and fragment.");
+                    break;
+                case DataContentType:
+                    contentType = ReadOptional(ref reader, parsed, name, DataFormats.IsMediaType, "Must be a media type, as in image/png.");
+                    break;
+                case DataSha256:
+                    sha256 = ReadOptional(ref reader, parsed, name, DataFormats.IsSha256, "Must be 64 hexadecimal digits in lower case.");
+                    break;
+                case DataSize:
+                    if (reader.TokenType == JsonTokenType.Number && reader.TryGetInt64(out var number) && number is >= 0 and <= MaxSize)
+                        size = number;
+                    else if (reader.TokenType != JsonTokenType.Null)
+                        parsed.Refuse(name, $"Must be a whole number from 0 to {MaxSize}.");
+                    break;
+            }
             reader.Skip();
         }
 
-        if (!seen.Has(0))
+        if (!seen.Has(Type))
             parsed.Refuse("type", "Is required.");
-        if (!seen.Has(1))
-            parsed.Refuse("data", "Is required.");
+        switch ((seen.Has(Data) ? 1 : 0) + (seen.Has(DataBase64) ? 1 : 0) + (seen.Has(DataUrl) ? 1 : 0))
+        {
+            case 0:
+                parsed.Refuse("data", "Is required, or dataBase64 or dataUrl in its place.");
+                break;
+            case 1:
+                parsed.Attributes = DataFormats.Read(parsed, form, contentType, size, sha256);
+                break;
+            default:
+                parsed.Refuse(null, "Only one of data, dataBase64 and dataUrl can be given.");
+                break;
+        }
         if (parsed.ExpiresAt <= parsed.DeliverAt)
             parsed.Refuse("expiresAt", "Must come after deliverAt.");
         return parsed;
     }
 
-    private static ReadOnlyMemory<byte> ReadData(
+    /// <summary>A text that is kept as JSON.</summary>
+    private static ReadOnlyMemory<byte> ReadQuoted(
+        ref Utf8JsonReader reader, ParsedEvent parsed, string name, Predicate<string> isValid, string problem)
+    {
+        if (reader.TokenType == JsonTokenType.String && TextOf(ref reader) is { } text && isValid(text))
+            return DataFormats.Quote(text);
+        parsed.Refuse(name, problem);
+        return default;
+    }
+
+    private static string? ReadOptional(
+        ref Utf8JsonReader reader, ParsedEvent parsed, string name, Predicate<string> isValid, string problem)
+    {
+        if (reader.TokenType == JsonTokenType.Null)
+            return null;
+        if (reader.TokenType == JsonTokenType.String && TextOf(ref reader) is { } text && isValid(text))
+            return text;
+        parsed.Refuse(name, problem);
+        return null;
+    }
+
+    /// <summary>The bytes of the value of <c>data</c>.</summary>
+    public static ReadOnlyMemory<byte> ReadData(
         ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, ParsedEvent parsed, string name, int outside)
     {
         var start = (int)reader.TokenStartIndex;
@@ -220,39 +214,45 @@ internal static class EventParser
 
     private static void ReadText(ref Utf8JsonReader reader, ParsedEvent parsed, string name)
     {
-        string? text;
-        try
-        {
-            text = reader.GetString();
-        }
-        catch (InvalidOperationException)
+        var text = TextOf(ref reader);
+        if (text is null && reader.TokenType != JsonTokenType.Null)
         {
             // An escape that is half of a surrogate pair.
             parsed.Refuse(name, "Is not Unicode text.");
             return;
         }
+        SetText(parsed, name, text);
+    }
 
+    /// <summary>Sets a member that is text, or refuses it.</summary>
+    /// <param name="parsed">The event.</param>
+    /// <param name="name">Its name as of a native event.</param>
+    /// <param name="text">Its value, null for none.</param>
+    /// <param name="shown">Its name in the request.</param>
+    public static void SetText(ParsedEvent parsed, string name, string? text, string? shown = null)
+    {
+        shown ??= name;
         switch (name)
         {
             case "type":
                 parsed.Type = text ?? "";
                 if (!EventTypePattern.IsType(text))
-                    parsed.Refuse(name, "Must be 1 to 256 letters, digits, \".\", \"_\" or \"-\".");
+                    parsed.Refuse(shown, "Must be 1 to 256 letters, digits, \".\", \"_\" or \"-\".");
                 else if (EventTypePattern.IsSystem(text))
-                    parsed.Refuse(name, "Types that begin with \"triggers.\" are the system's own.");
+                    parsed.Refuse(shown, "Types that begin with \"triggers.\" are the system's own.");
                 break;
             case "time":
-                parsed.Time = ReadTime(text, parsed, name);
+                parsed.Time = ReadTime(text, parsed, shown);
                 break;
             case "deliverAt":
-                parsed.DeliverAt = ReadTime(text, parsed, name);
+                parsed.DeliverAt = ReadTime(text, parsed, shown);
                 break;
             case "expiresAt":
-                parsed.ExpiresAt = ReadTime(text, parsed, name);
+                parsed.ExpiresAt = ReadTime(text, parsed, shown);
                 break;
             default:
-                if (text is not null && (!Fields.IsText(text, 1, MaxTextLength)))
-                    parsed.Refuse(name, $"Must be text of 1 to {MaxTextLength} characters, none of them NUL.");
+                if (text is not null && !Fields.IsText(text, 1, MaxTextLength))
+                    parsed.Refuse(shown, $"Must be text of 1 to {MaxTextLength} characters, none of them NUL.");
                 else if (name == "externalId")
                     parsed.ExternalId = text;
                 else if (name == "source")
@@ -287,15 +287,19 @@ internal static class EventParser
         return -1;
     }
 
-    private static string NameOf(ref Utf8JsonReader reader)
+    /// <summary>A member's name, whatever is wrong with it.</summary>
+    public static string NameOf(ref Utf8JsonReader reader) => TextOf(ref reader) ?? "\uFFFD";
+
+    /// <summary>A text; null for null, and for an escape that is half of a surrogate pair.</summary>
+    public static string? TextOf(ref Utf8JsonReader reader)
     {
         try
         {
-            return reader.GetString()!;
+            return reader.GetString();
         }
         catch (InvalidOperationException)
         {
-            return "\uFFFD";
+            return null;
         }
     }
 

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Runtime.InteropServices;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
@@ -31,13 +32,35 @@ internal static class IngestApi
                 .WithMetadata(IngestDocs.PublishBatch);
     }
 
-    private static async Task<Accepted<AcceptedEvent>> PublishAsync(
+    private static async Task<Results<Accepted<AcceptedEvent>, Accepted<BatchAnswer>>> PublishAsync(
         HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics, ContractCheck contracts,
         TimesCheck times)
     {
         var key = IdempotencyKey.Of(context.Request);
-        var body = await Body.ReadBytesAsync(context, Body.MaxBytes);
-        var parsed = EventParser.ReadOne(body);
+        ReadOnlyMemory<byte> body;
+        ParsedEvent parsed;
+        // What of the event is not in the body.
+        var beside = "";
+        switch (CloudEventReader.ModeOf(context.Request))
+        {
+            case CloudEventMode.None:
+                body = await Body.ReadBytesAsync(context, Body.MaxBytes);
+                parsed = EventParser.ReadOne(body);
+                break;
+            case CloudEventMode.Structured:
+                body = await Body.ReadTextAsync(context, Body.MaxBytes, CloudEventReader.MediaType);
+                parsed = CloudEventReader.ReadStructured(body);
+                break;
+            case CloudEventMode.Binary:
+                body = await Body.ReadAnyAsync(context, Body.MaxBytes);
+                parsed = CloudEventReader.ReadBinary(context.Request, body);
+                beside = "?" + CloudEventReader.HeadersOf(context.Request);
+                break;
+            default:
+                body = await Body.ReadTextAsync(context, MaxBatchBytes, CloudEventReader.BatchMediaType);
+                return await AcceptBatchAsync(
+                    context, caller, log, limits, metrics, contracts, times, key, body, CloudEventReader.ReadBatch(body, MaxBatchEvents));
+        }
         if (parsed.Errors.Count > 0)
             throw new ApiException(parsed.Code, "The event has mistakes; see errors.", parsed.Errors);
 
@@ -47,11 +70,10 @@ internal static class IngestApi
         var refusal = parsed.Errors.Count > 0
             ? new ApiException(parsed.Code, "The event can't be accepted now, or not with this type; see errors.", parsed.Errors)
             : await limits.TakeEventsAsync(context, 1, body.Length);
-        var result = await AppendAsync(context, caller, log, metrics, key, body, firstId, [NewEvent(parsed, firstId)], refusal);
+        var result = await AppendAsync(context, caller, log, metrics, key, body, firstId, [NewEvent(parsed, firstId)], refusal, beside);
         var appended = result.Events[0];
         if (appended.Outcome == AppendedEventOutcome.ExternalIdConflict)
-            throw new ApiException(
-                ErrorCodes.ExternalIdConflict, ConflictDetail(appended), [new FieldError("/externalId", ConflictDetail(appended))]);
+            throw new ApiException(ErrorCodes.ExternalIdConflict, ConflictDetail(parsed, appended), [Conflict(parsed, appended)]);
 
         if (result.Outcome == AppendOutcome.Repeated || appended.Outcome == AppendedEventOutcome.Repeated)
             IdempotencyKey.MarkReplayed(context.Response);
@@ -65,8 +87,14 @@ internal static class IngestApi
     {
         var key = IdempotencyKey.Of(context.Request);
         var body = await Body.ReadBytesAsync(context, MaxBatchBytes);
-        var parsed = EventParser.ReadBatch(body, MaxBatchEvents);
+        return await AcceptBatchAsync(
+            context, caller, log, limits, metrics, contracts, times, key, body, EventParser.ReadBatch(body, MaxBatchEvents));
+    }
 
+    private static async Task<Accepted<BatchAnswer>> AcceptBatchAsync(
+        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics, ContractCheck contracts, TimesCheck times,
+        string? key, ReadOnlyMemory<byte> body, List<ParsedEvent> parsed)
+    {
         var firstId = TypeId.NewGuid();
         times.Check(parsed);
         await contracts.CheckAsync(caller, parsed, context.RequestAborted);
@@ -82,7 +110,7 @@ internal static class IngestApi
             IdempotencyKey.MarkReplayed(context.Response);
         for (int i = 0, next = 0; i < items.Length; i++)
             items[i] = parsed[i].Errors.Count > 0 ? BatchItem.Refuse(parsed[i].Code, parsed[i].Errors)
-                : Item(parsed[i], i, result!.Events[next++]);
+                : Item(parsed[i], result!.Events[next++]);
 
         var accepted = items.Count(item => item.Status == BatchItemStatus.Accepted);
         foreach (var item in items.Where(item => item.Code is not null))
@@ -100,14 +128,14 @@ internal static class IngestApi
     private static async Task<AppendResult> AppendAsync(
         HttpContext context, Caller caller, IEventLog log, ApiMetrics metrics,
         string? key, ReadOnlyMemory<byte> body, Guid firstId, List<NewEvent> events,
-        ApiException? refusal, string withoutEvents = "")
+        ApiException? refusal, string beside = "")
     {
         // The events carry the context of this span: theirs is the trace that the deliveries go on with.
         using var activity = refusal is null ? ApiTraces.StartAppend(log, caller.TenantId, events) : null;
         var started = Stopwatch.GetTimestamp();
         var request = new AppendRequest(
             caller.TenantId, firstId, context.CorrelationId(), Activity.Current?.Id,
-            key is null ? null : Fingerprints.OfRequest(key, context.Request.Path + withoutEvents, body.Span), events);
+            key is null ? null : Fingerprints.OfRequest(key, context.Request.Path + beside, body.Span), events);
         var limit = Deadline.Of(context).Limit;
         AppendResult result;
         if (refusal is not null)
@@ -181,16 +209,27 @@ internal static class IngestApi
     }
 
     private static NewEvent NewEvent(ParsedEvent e, Guid id) =>
-        new(id, e.Type, e.ExternalId, KeyOf(e), e.Source, e.Subject, e.Time, e.Data) { DeliverAt = e.DeliverAt, ExpiresAt = e.ExpiresAt };
+        new(id, e.Type, e.ExternalId, KeyOf(e), e.Source, e.Subject, e.Time, e.Data, e.Attributes, e.TraceParent)
+        {
+            DeliverAt = e.DeliverAt,
+            ExpiresAt = e.ExpiresAt,
+        };
 
     /// <summary>The same event says the same, whatever the white space around its data. Null without an <c>externalId</c>.</summary>
-    private static RequestKey? KeyOf(ParsedEvent e) =>
-        e.ExternalId is null ? null
-        // What has neither keeps the fingerprint that it had before there were any.
-        : (e.DeliverAt ?? e.ExpiresAt) is null
-            ? Fingerprints.Of(e.ExternalId, e.Data.Span, e.Type, e.Source, e.Subject, e.Time?.UtcTicks.ToString())
-            : Fingerprints.Of(e.ExternalId, e.Data.Span, e.Type, e.Source, e.Subject, e.Time?.UtcTicks.ToString(),
-                e.DeliverAt?.UtcTicks.ToString(), e.ExpiresAt?.UtcTicks.ToString());
+    private static RequestKey? KeyOf(ParsedEvent e)
+    {
+        if (e.ExternalId is null)
+            return null;
+        List<string?> said = [e.Type, e.Source, e.Subject, e.Time?.UtcTicks.ToString()];
+        // What has none of these keeps the fingerprint that it had before there were any.
+        if (e.DeliverAt is not null || e.ExpiresAt is not null)
+            said.AddRange([e.DeliverAt?.UtcTicks.ToString(), e.ExpiresAt?.UtcTicks.ToString()]);
+        if (e.Attributes is not null)
+            said.Add(CloudEventAttributes.WithoutTrace(e.Attributes).ToJson());
+        return Fingerprints.Of(
+            e.IsCloudEvent ? Fingerprints.CloudEventKey(e.Source!, e.ExternalId) : e.ExternalId, e.Data.Span,
+            CollectionsMarshal.AsSpan(said));
+    }
 
     private static AcceptedEvent Accepted(ParsedEvent e, AppendedEvent appended) =>
         new(TypeId.Format(TypeId.Event, appended.Id), e.Type, e.DeliverAt > TypeId.CreatedAt(appended.Id) ? "scheduled" : "pending",
@@ -199,9 +238,9 @@ internal static class IngestApi
             Warnings = e.Warnings,
         };
 
-    private static BatchItem Item(ParsedEvent e, int index, AppendedEvent appended) =>
+    private static BatchItem Item(ParsedEvent e, AppendedEvent appended) =>
         appended.Outcome == AppendedEventOutcome.ExternalIdConflict
-            ? BatchItem.Refuse(ErrorCodes.ExternalIdConflict, [new FieldError($"/events/{index}/externalId", ConflictDetail(appended))])
+            ? BatchItem.Refuse(ErrorCodes.ExternalIdConflict, [Conflict(e, appended)])
             : new BatchItem
             {
                 Status = BatchItemStatus.Accepted,
@@ -213,7 +252,10 @@ internal static class IngestApi
                 Warnings = e.Warnings,
             };
 
-    private static string ConflictDetail(AppendedEvent holder) =>
-        $"The event {TypeId.Format(TypeId.Event, holder.Id)} has this externalId, and says something else. \"data\" is compared byte "
-        + "for byte, with its white space and the order of its members.";
+    private static FieldError Conflict(ParsedEvent e, AppendedEvent holder) =>
+        new(e.PlaceOf(e.IsCloudEvent ? "/id" : "/externalId"), ConflictDetail(e, holder));
+
+    private static string ConflictDetail(ParsedEvent e, AppendedEvent holder) =>
+        $"The event {TypeId.Format(TypeId.Event, holder.Id)} has this {(e.IsCloudEvent ? "id and source" : "externalId")}, and says "
+        + "something else. \"data\" is compared byte for byte, with its white space and the order of its members.";
 }

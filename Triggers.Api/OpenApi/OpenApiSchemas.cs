@@ -6,6 +6,7 @@ using System.Text.Json.Serialization;
 using System.Text.Json.Serialization.Metadata;
 using Microsoft.OpenApi;
 using Triggers.Api.Http;
+using Triggers.Api.Ingest;
 using Triggers.Api.Operations;
 using Triggers.Api.Requests;
 using Triggers.Core;
@@ -22,6 +23,8 @@ internal static class OpenApiSchemas
         "traceId":"0af7651916cd43dd8448eb211c80319c","correlationId":"checkout-77"}
         """;
 
+    private static readonly string[] s_formsOfData = ["data", "dataBase64", "dataUrl"];
+
     private const string NoNul = "^[^\\u0000]*$";
 
     /// <summary>What the attributes of a member say that the generator does not know.</summary>
@@ -34,6 +37,10 @@ internal static class OpenApiSchemas
             && property.DeclaringType!.IsDefined(typeof(JsonUnmappedMemberHandlingAttribute))
             && new NullabilityInfoContext().Create(property).ReadState == NullabilityState.Nullable)
             schema.Type |= JsonSchemaType.Null;
+        // What is only read it takes for nullable.
+        if (member is PropertyInfo { CanWrite: false } read && schema.Type?.HasFlag(JsonSchemaType.Null) is true
+            && new NullabilityInfoContext().Create(read).ReadState == NullabilityState.NotNull)
+            schema.Type &= ~JsonSchemaType.Null;
         if (attributes.Any(a => a is NotRemovableAttribute))
             schema.Type &= ~JsonSchemaType.Null;
         if (attributes.OfType<LengthAttribute>().Any() && schema.Type?.HasFlag(JsonSchemaType.String) is true)
@@ -110,15 +117,22 @@ internal static class OpenApiSchemas
             schema.Type = JsonSchemaType.String | nullable;
             schema.Format = null;
         }
+        else if (bare == typeof(PublishEvent))
+        {
+            schema.OneOf = [.. s_formsOfData.Select(
+                name => new OpenApiSchema { Required = new SortedSet<string> { name } })];
+        }
         else if (bare == typeof(Problem))
         {
             schema.Examples = [JsonNode.Parse(ProblemExample)!];
         }
-        // Every member of an answer is there; the generator misses those of its base.
+        // Every member of an answer is there that does not say otherwise; the generator misses those of its base.
         else if (bare.BaseType is { } parent && parent != typeof(object) && parent.Assembly == typeof(OpenApiSchemas).Assembly
             && schema.Properties is not null)
         {
-            schema.Required = new SortedSet<string>(schema.Properties.Keys, StringComparer.Ordinal);
+            schema.Required = new SortedSet<string>(
+                type.Properties.Where(p => p.AttributeProvider?.IsDefined(typeof(JsonIgnoreAttribute), inherit: true) is not true)
+                    .Select(p => p.Name).Where(schema.Properties.ContainsKey), StringComparer.Ordinal);
         }
     }
 }

@@ -103,6 +103,11 @@ internal static class OpenApiSetup
             Required = !about.BodyIsOptional,
             Content = await ContentAsync(about.Body, BodyTypes(context.Description.HttpMethod), context, cancellationToken),
         };
+        foreach (var (mediaType, payload) in about.AlsoTakes)
+        {
+            operation.RequestBody!.Content![mediaType] = payload is null ? new OpenApiMediaType { Schema = new OpenApiSchema() }
+                : (await ContentAsync(payload, [mediaType], context, cancellationToken))[mediaType];
+        }
         operation.Security = scope is null ? [] :
         [
             new OpenApiSecurityRequirement { [new OpenApiSecuritySchemeReference(HeaderKey, document)] = [] },
@@ -111,14 +116,23 @@ internal static class OpenApiSetup
 
         operation.Responses = [];
         // What the handler's typed result says of itself; everything else it may answer is an error, and thrown.
-        var success = context.Description.SupportedResponseTypes.Single(type => type.StatusCode < 300);
+        var success = context.Description.SupportedResponseTypes.First(type => type.StatusCode < 300);
         operation.Responses[success.StatusCode.ToString()] = new OpenApiResponse
         {
             Description = success.StatusCode switch { 201 => "Made.", 202 => "Accepted.", 204 => "Done.", _ => "OK." },
             Content = about.AnswerExample is null ? null
-                : await ContentAsync(new Payload(success.Type!, about.AnswerExample), [Body.MediaType], context, cancellationToken),
+                : await ContentAsync(
+                    new Payload(about.Answers is [var first, ..] ? first : success.Type!, about.AnswerExample), [Body.MediaType], context,
+                    cancellationToken),
             Headers = Headers(about, success.StatusCode, document, scope is not null),
         };
+        if (about.Answers.Count > 0)
+        {
+            var any = new List<IOpenApiSchema>();
+            foreach (var type in about.Answers)
+                any.Add(await SchemaAsync(type, context, cancellationToken));
+            operation.Responses[success.StatusCode.ToString()].Content![Body.MediaType].Schema = new OpenApiSchema { AnyOf = any };
+        }
         foreach (var errors in Errors(about, scope is not null, context.Description).GroupBy(e => e.Status).OrderBy(g => g.Key))
         {
             operation.Responses[errors.Key.ToString()] = new OpenApiResponse

@@ -28,6 +28,12 @@ internal sealed record Operation(string Id, string Group, string Summary, string
     /// <summary>The JSON body it takes.</summary>
     public Payload? Body { get; init; }
 
+    /// <summary>What it takes beside that, by media type.</summary>
+    public IReadOnlyList<(string MediaType, Payload? Payload)> AlsoTakes { get; init; } = [];
+
+    /// <summary>What success answers, where the handler's result has more than one type of the same status.</summary>
+    public IReadOnlyList<Type> Answers { get; init; } = [];
+
     /// <summary>Whether the body may be left out.</summary>
     public bool BodyIsOptional { get; init; }
 

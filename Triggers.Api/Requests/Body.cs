@@ -33,15 +33,26 @@ internal static class Body
     /// The body's bytes: plain, UTF-8, <c>application/json</c> (a PATCH also <c>application/merge-patch+json</c>), at most
     /// <paramref name="maxBytes"/>. A byte order mark at its beginning is left out.
     /// </summary>
-    public static async Task<ReadOnlyMemory<byte>> ReadBytesAsync(HttpContext context, int maxBytes)
+    public static Task<ReadOnlyMemory<byte>> ReadBytesAsync(HttpContext context, int maxBytes) =>
+        HttpMethods.IsPatch(context.Request.Method) ? ReadTextAsync(context, maxBytes, MediaType, PatchMediaType)
+            : ReadTextAsync(context, maxBytes, MediaType);
+
+    /// <summary>The same with other media types.</summary>
+    public static async Task<ReadOnlyMemory<byte>> ReadTextAsync(HttpContext context, int maxBytes, params string[] mediaTypes)
+    {
+        if (!IsOneOf(context.Request.ContentType, mediaTypes))
+        {
+            throw new ApiException(
+                ErrorCodes.UnsupportedMediaType, $"Content-Type must be {string.Join(" or ", mediaTypes)}, in UTF-8.");
+        }
+        var body = await ReadAnyAsync(context, maxBytes, isText: true);
+        return body.Span.StartsWith("\uFEFF"u8) ? body[3..] : body;
+    }
+
+    /// <summary>The body's bytes, whatever they are.</summary>
+    public static async Task<ReadOnlyMemory<byte>> ReadAnyAsync(HttpContext context, int maxBytes, bool isText = false)
     {
         var request = context.Request;
-        var isPatch = HttpMethods.IsPatch(request.Method);
-        if (!IsJson(request.ContentType, isPatch))
-        {
-            throw new ApiException(ErrorCodes.UnsupportedMediaType,
-                $"Content-Type must be {MediaType}{(isPatch ? $" or {PatchMediaType}" : "")}, in UTF-8.");
-        }
         if (request.Headers.ContentEncoding is [not (null or "" or "identity"), ..])
             throw new ApiException(ErrorCodes.UnsupportedMediaType, "Content-Encoding is not supported: send the body as it is.");
         if (request.ContentLength > maxBytes)
@@ -59,9 +70,8 @@ internal static class Body
         {
             var body = await ReadInTimeAsync(context, maxBytes, share);
             deadline.Resume();
-            if (body.Span.StartsWith("\uFEFF"u8))
-                body = body[3..];
-            return Utf8.IsValid(body.Span) ? body : throw new ApiException(ErrorCodes.MalformedJson, "The body is not valid UTF-8.");
+            return !isText || Utf8.IsValid(body.Span) ? body
+                : throw new ApiException(ErrorCodes.MalformedJson, "The body is not valid UTF-8.");
         }
         catch (ApiException)
         {
@@ -137,10 +147,10 @@ internal static class Body
     }
 
     // A parameter may be empty, as in "application/json;" (RFC 9110, 5.6.6); the parser wants none of these.
-    private static bool IsJson(string? contentType, bool isPatch) =>
+    private static bool IsOneOf(string? contentType, string[] mediaTypes) =>
         MediaTypeHeaderValue.TryParse(
             string.Join(';', (contentType ?? "").Split(';').Where(part => !string.IsNullOrWhiteSpace(part))), out var type)
-        && (Is(type.MediaType, MediaType) || isPatch && Is(type.MediaType, PatchMediaType))
+        && Array.Exists(mediaTypes, mediaType => Is(type.MediaType, mediaType))
         && (type.CharSet?.Trim('"') is not { } charset || Is(charset, "utf-8") || Is(charset, "utf8"));
 
     private static bool Is(string? text, string other) => string.Equals(text, other, StringComparison.OrdinalIgnoreCase);

@@ -90,8 +90,8 @@ internal static class FilterTest
             throw new ApiException(ErrorCodes.Forbidden, $"This needs a key with the scope {Scopes.EventsRead}.");
         var stored = await events.FindAsync(caller.TenantId, id, new TimeLimit(time, RequestBudget.Request), cancellationToken)
             ?? throw ApiException.Invalid("/eventId", "There is no such event.");
-        using var data = JsonDocument.Parse(stored.Data.Utf8);
-        return TypedResults.Ok(Explain(body.Read!, stored.Subject, stored.Source, data.RootElement));
+        using var data = stored.Stored.HoldsJson ? JsonDocument.Parse(stored.Stored.Data) : null;
+        return TypedResults.Ok(Explain(body.Read!, stored.Subject, stored.Source, data?.RootElement ?? default));
     }
 
     private static FilterTestResult Explain(SubscriptionFilter filter, string? subject, string? source, JsonElement data)

@@ -247,6 +247,15 @@ public sealed class EventTypes : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0027_event_types.sql"));
 }
 
+/// <summary>0028_event_attributes.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0028_event_attributes")]
+public sealed class AttributesOfEvents : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0028_event_attributes.sql"));
+}
+
 /// <summary>0033_batches.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
 [Migration("0033_batches")]

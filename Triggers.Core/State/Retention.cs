@@ -152,7 +152,9 @@ public static class Retention
                 DELETE FROM request_keys WHERE ctid = ANY (ARRAY(
                     SELECT k.ctid FROM {child} e
                     JOIN request_keys k ON k.tenant_id = e.tenant_id AND k.kind = 1
-                        AND k.key_hash = sha256(convert_to(e.external_id, 'UTF8')) AND k.event_id = e.id
+                        AND k.key_hash IN (sha256(convert_to(e.external_id, 'UTF8')),
+                            sha256(convert_to(e.source, 'UTF8') || '\x00' || convert_to(e.external_id, 'UTF8')))
+                        AND k.event_id = e.id
                     WHERE e.external_id IS NOT NULL LIMIT {Portion}))
                 """, day, cancellationToken);
             await InPortionsAsync(connection,

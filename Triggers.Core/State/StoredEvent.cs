@@ -5,10 +5,14 @@ namespace Triggers.Core.State;
 /// <summary>An event as it is stored, read from a row of <c>events e</c>.</summary>
 internal sealed record StoredEvent(
     Guid Id, string Type, string? ExternalId, string? Source, string? Subject,
-    DateTimeOffset? Time, string CorrelationId, string? TraceParent, byte[] Data)
+    DateTimeOffset? Time, string CorrelationId, string? TraceParent, byte[] Data, EventAttributes? Attributes = null)
 {
     public const string Columns =
-        "e.id, e.type, e.external_id, e.source, e.subject, e.time, e.correlation_id, e.trace_parent, e.data, e.deliver_at, e.expires_at";
+        "e.id, e.type, e.external_id, e.source, e.subject, e.time, e.correlation_id, e.trace_parent, e.data, e.deliver_at, e.expires_at, "
+            + "e.attributes";
+
+    /// <summary>How many there are.</summary>
+    public const int ColumnCount = 12;
 
     /// <summary>Nobody gets it before; null: at once.</summary>
     public DateTimeOffset? DeliverAt { get; init; }
@@ -19,6 +23,12 @@ internal sealed record StoredEvent(
     /// <summary>Whether there is a time before or after which nobody gets it.</summary>
     public bool IsTimed => DeliverAt is not null || ExpiresAt is not null;
 
+    /// <summary>Whether its data is JSON, and not text, bytes or elsewhere.</summary>
+    public bool HoldsJson => Attributes is null or { HoldsJson: true };
+
+    /// <summary>The same columns of what has another name in a query.</summary>
+    public static string ColumnsOf(string name) => Columns.Replace("e.", name + ".", StringComparison.Ordinal);
+
     /// <summary>The same, with data left out where it is larger.</summary>
     public static string ColumnsUpTo(int maxBytes) =>
         Columns.Replace("e.data", $"CASE WHEN octet_length(e.data) <= {maxBytes} THEN e.data END", StringComparison.Ordinal);
@@ -26,7 +36,7 @@ internal sealed record StoredEvent(
     public static StoredEvent Read(NpgsqlDataReader reader, int at) => new(
         reader.GetGuid(at), reader.GetString(at + 1), Text(reader, at + 2), Text(reader, at + 3), Text(reader, at + 4),
         Moment(reader, at + 5), reader.GetString(at + 6), Text(reader, at + 7),
-        reader.IsDBNull(at + 8) ? [] : reader.GetFieldValue<byte[]>(at + 8))
+        reader.IsDBNull(at + 8) ? [] : reader.GetFieldValue<byte[]>(at + 8), EventAttributes.Parse(Text(reader, at + 11)))
     {
         DeliverAt = Moment(reader, at + 9),
         ExpiresAt = Moment(reader, at + 10),

@@ -13,6 +13,7 @@ internal static class CloudEvent
     private const string SpecVersion = "1.0";
     private const string Time = "yyyy-MM-dd'T'HH:mm:ss.FFFFFFF'Z'";
     private static readonly MediaTypeHeaderValue s_structured = new("application/cloudevents+json");
+    private static readonly Dictionary<string, JsonElement> s_none = [];
 
     /// <summary>In structured mode: one JSON object, with <c>data</c> byte for byte as it was received.</summary>
     public static WebhookMessage Structured(Guid tenantId, StoredEvent e)
@@ -23,17 +24,37 @@ internal static class CloudEvent
             json.WriteStartObject();
             foreach (var (name, value) in Attributes(tenantId, e))
                 json.WriteString(name, value);
-            json.WriteString("datacontenttype", "application/json");
-            json.WritePropertyName("data");
+            foreach (var (name, value) in e.Attributes?.Extensions ?? s_none)
+            {
+                json.WritePropertyName(name);
+                value.WriteTo(json);
+            }
+            if (DataContent.TypeOf(e) is { } contentType)
+                json.WriteString("datacontenttype", contentType);
+            if (e.Attributes?.DataForm is DataForm.Url or DataForm.None)
+                json.WriteEndObject();
+            else
+                json.WritePropertyName(e.Attributes?.DataForm is DataForm.Base64 ? "data_base64" : "data");
         }
-        return new(MessageFormat.WithoutData(e), [.. buffer.WrittenSpan, .. e.Data, (byte)'}']) { ContentType = s_structured };
+        return new(
+            MessageFormat.WithoutData(e),
+            e.Attributes?.DataForm is DataForm.Url or DataForm.None ? buffer.WrittenSpan.ToArray()
+                : [.. buffer.WrittenSpan, .. e.Data, (byte)'}'])
+        { ContentType = s_structured };
     }
 
     /// <summary>In binary mode: the data is the body, and the attributes are headers.</summary>
-    public static WebhookMessage Binary(Guid tenantId, StoredEvent e) => new(MessageFormat.WithoutData(e), e.Data)
+    public static WebhookMessage Binary(Guid tenantId, StoredEvent e) => DataContent.MessageOf(e) with
     {
-        Headers = [.. Attributes(tenantId, e).Select(a => new KeyValuePair<string, string>("ce-" + a.Name, HeaderValue(a.Value)))],
+        Headers =
+        [
+            .. Attributes(tenantId, e).Concat((e.Attributes?.Extensions ?? s_none).Select(x => (x.Key, Canonical(x.Value))))
+                .Select(a => new KeyValuePair<string, string>("ce-" + a.Item1, HeaderValue(a.Item2))),
+        ],
     };
+
+    /// <summary>The text of an attribute, as the specification's type system has it.</summary>
+    private static string Canonical(JsonElement value) => value.ValueKind == JsonValueKind.String ? value.GetString()! : value.GetRawText();
 
     /// <summary>A text as the binding has it in a header: what is not printable ASCII, and space, quote and percent, as %XX.</summary>
     public static string HeaderValue(string text)
@@ -60,16 +81,22 @@ internal static class CloudEvent
     private static IEnumerable<(string Name, string Value)> Attributes(Guid tenantId, StoredEvent e)
     {
         yield return ("specversion", SpecVersion);
-        yield return ("id", TypeId.Format(TypeId.Event, e.Id));
-        yield return ("source", SourceOf(tenantId, e.Source));
+        // Whoever passes a CloudEvent on leaves its name as it is.
+        var isOwn = e.Attributes?.SpecVersion is null;
+        yield return ("id", isOwn ? TypeId.Format(TypeId.Event, e.Id) : e.ExternalId!);
+        yield return ("source", isOwn ? SourceOf(tenantId, e.Source) : e.Source!);
         yield return ("type", e.Type);
         yield return ("time", (e.Time ?? TypeId.CreatedAt(e.Id)).UtcDateTime.ToString(Time, CultureInfo.InvariantCulture));
         if (e.Subject is not null)
             yield return ("subject", e.Subject);
-        if (e.TraceParent is not null)
+        if (e.TraceParent is not null && e.Attributes?.Extensions?.ContainsKey("traceparent") is not true)
             yield return ("traceparent", e.TraceParent);
-        if (e.ExternalId is not null)
+        if (isOwn && e.ExternalId is not null)
             yield return ("externalid", e.ExternalId);
+        if (e.Attributes?.DataSchema is { } schema)
+            yield return ("dataschema", schema);
+        if (DataContent.UrlOf(e) is { } url)
+            yield return ("dataref", url);
         // An extension of CloudEvents' own documents.
         if (e.ExpiresAt is { } expiresAt)
             yield return ("expirytime", expiresAt.UtcDateTime.ToString(Time, CultureInfo.InvariantCulture));

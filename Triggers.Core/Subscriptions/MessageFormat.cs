@@ -12,9 +12,10 @@ internal abstract class MessageFormat
     /// <summary><see cref="WebhookFormat.Envelope"/>, which a subscription has unless it asks for another.</summary>
     public static MessageFormat Envelope { get; } = new BuiltIn((_, e) => new(WithoutData(e), WebhookBody.Of(e)));
 
-    private static MessageFormat Data { get; } = new BuiltIn((_, e) => new(WithoutData(e), e.Data)
+    private static MessageFormat Data { get; } = new BuiltIn((_, e) => DataContent.MessageOf(e) with
     {
-        Headers = [new("triggers-event-type", e.Type)],
+        Headers = DataContent.UrlOf(e) is { } url ? [new("triggers-event-type", e.Type), new("triggers-data-url", url)]
+            : [new("triggers-event-type", e.Type)],
     });
 
     private static MessageFormat Cloudevents { get; } = new BuiltIn(CloudEvent.Structured);

@@ -68,10 +68,10 @@ public sealed class SubscriptionFilter
     /// <param name="data">Its data, where <see cref="NeedsData"/>.</param>
     public bool Matches(string? subject, string? source, JsonElement data) => new Run(subject, source, data).Matches(_root);
 
-    /// <summary>Whether an event is wanted whose data is here, or isn't asked for.</summary>
+    /// <summary>Whether an event is wanted whose data is here, or isn't asked for. What is no JSON is not there.</summary>
     internal bool Matches(StoredEvent e)
     {
-        using var json = e.Data.Length == 0 ? null : JsonDocument.Parse(e.Data);
+        using var json = e.Data.Length == 0 || !e.HoldsJson ? null : JsonDocument.Parse(e.Data);
         return Matches(e.Subject, e.Source, json?.RootElement ?? default);
     }
 

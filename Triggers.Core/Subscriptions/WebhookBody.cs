@@ -9,7 +9,7 @@ internal static class WebhookBody
 {
     /// <summary>
     /// <c>{"id","type","timestamp","source"?,"subject"?,"externalId"?,"expiresAt"?,"data"}</c>, with <c>data</c> byte for byte as it
-    /// was received.
+    /// was received. An event with attributes has these too, and perhaps <c>dataBase64</c> or <c>dataUrl</c> in the place of <c>data</c>.
     /// </summary>
     public static byte[] Of(StoredEvent e)
     {
@@ -29,7 +29,8 @@ internal static class WebhookBody
                 json.WriteString("externalId", e.ExternalId);
             if (e.ExpiresAt is { } expiresAt)
                 json.WriteString("expiresAt", expiresAt.UtcDateTime);
-            json.WritePropertyName("data");
+            e.Attributes?.WriteMembers(json);
+            json.WritePropertyName(e.Attributes?.DataMember ?? "data");
         }
         return [.. buffer.WrittenSpan, .. e.Data, (byte)'}'];
     }

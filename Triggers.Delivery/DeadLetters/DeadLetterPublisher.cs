@@ -180,7 +180,8 @@ internal sealed class DeadLetterPublisher(
                     json.WriteString("time", at);
                 json.WriteString("createdAt", TypeId.CreatedAt(Event.Id));
                 json.WriteString("correlationId", Event.CorrelationId);
-                json.WritePropertyName("data");
+                Event.Attributes?.WriteMembers(json);
+                json.WritePropertyName(Event.Attributes?.DataMember ?? "data");
                 json.WriteRawValue(Event.Data, skipInputValidation: true);
                 json.WriteEndObject();
                 json.WriteEndObject();

@@ -200,7 +200,9 @@ internal sealed class Projection(
         CancellationToken cancellationToken)
     {
         var data = e.Data;
-        if (data.Length < dataBytes && matching.Exists(subscriber => subscriber.Filter is { NeedsData: true }))
+        if (!e.HoldsJson)
+            data = [];
+        else if (data.Length < dataBytes && matching.Exists(subscriber => subscriber.Filter is { NeedsData: true }))
             data = (await StoredEvents.ReadAsync(connection, tenantId, e.Id, cancellationToken))?.Data ?? [];
         using var json = data.Length == 0 ? null : JsonDocument.Parse(data);
         matching.RemoveAll(subscriber =>

@@ -151,7 +151,7 @@ public sealed partial class KafkaEventLog(
         {
             var record = new LogRecord(
                 request.TenantId, e.Id, e.Type, e.ExternalId, e.Source, e.Subject,
-                e.Time, request.CorrelationId, request.TraceParent, e.Data)
+                e.Time, request.CorrelationId, e.TraceParent ?? request.TraceParent, e.Data, e.Attributes)
             { DeliverAt = e.DeliverAt, ExpiresAt = e.ExpiresAt };
             try
             {

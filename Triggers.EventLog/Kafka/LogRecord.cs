@@ -3,6 +3,7 @@ using System.Text;
 using System.Text.Json;
 using Confluent.Kafka;
 using Triggers.Core;
+using Triggers.Core.State;
 
 namespace Triggers.EventLog.Kafka;
 
@@ -17,9 +18,10 @@ namespace Triggers.EventLog.Kafka;
 /// <param name="CorrelationId">Of the request.</param>
 /// <param name="TraceParent">W3C trace context of the request.</param>
 /// <param name="Data">The JSON value exactly as received.</param>
+/// <param name="Attributes">What it has beside that; null for most.</param>
 public sealed record LogRecord(
     Guid TenantId, Guid Id, string Type, string? ExternalId, string? Source, string? Subject, DateTimeOffset? Time, string CorrelationId,
-    string? TraceParent, ReadOnlyMemory<byte> Data)
+    string? TraceParent, ReadOnlyMemory<byte> Data, EventAttributes? Attributes = null)
 {
     /// <summary>Nobody gets it before; null: at once.</summary>
     public DateTimeOffset? DeliverAt { get; init; }
@@ -77,6 +79,11 @@ public sealed record LogRecord(
             Moment("expiresAt", ExpiresAt);
             json.WriteString("correlationId", CorrelationId);
             Text("traceParent", TraceParent);
+            if (Attributes is not null)
+            {
+                json.WritePropertyName("attributes");
+                json.WriteRawValue(Attributes.ToJson(), skipInputValidation: true);
+            }
             json.WritePropertyName("data");
             json.WriteRawValue(Data.Span, skipInputValidation: true);
             json.WriteEndObject();
@@ -115,6 +122,7 @@ public sealed record LogRecord(
         var texts = new Dictionary<string, string?>(StringComparer.Ordinal);
         var version = 0;
         ReadOnlyMemory<byte>? data = null;
+        EventAttributes? attributes = null;
         var reader = new Utf8JsonReader(value);
         reader.Read();
         if (reader.TokenType != JsonTokenType.StartObject)
@@ -134,6 +142,10 @@ public sealed record LogRecord(
                     var start = (int)reader.TokenStartIndex;
                     reader.Skip();
                     data = value.AsMemory(start, (int)reader.BytesConsumed - start);
+                    break;
+                case "attributes":
+                    using (var json = JsonDocument.ParseValue(ref reader))
+                        attributes = EventAttributes.Parse(json.RootElement.GetRawText());
                     break;
                 case "tenant" or "id" or "type" or "externalId" or "source" or "subject" or "time" or "deliverAt" or "expiresAt"
                     or "correlationId" or "traceParent":
@@ -162,7 +174,7 @@ public sealed record LogRecord(
             texts.GetValueOrDefault("externalId"), texts.GetValueOrDefault("source"),
             texts.GetValueOrDefault("subject"),
             Moment("time"), Required("correlationId"), texts.GetValueOrDefault("traceParent"),
-            data ?? throw new InvalidRecordException("there is no data"))
+            data ?? throw new InvalidRecordException("there is no data"), attributes)
         {
             DeliverAt = Moment("deliverAt"),
             ExpiresAt = Moment("expiresAt"),

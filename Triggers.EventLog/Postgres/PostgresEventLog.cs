@@ -240,7 +240,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
         $"""
         SELECT {StoredEvents.Columns}
         FROM unnest(@tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds, @traceParents, @data, @due,
-                @expiries)
+                @expiries, @attributes)
             WITH ORDINALITY AS i ({StoredEvents.Columns}, ord)
         ORDER BY ord
         """) + " ON CONFLICT DO NOTHING";
@@ -267,7 +267,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             {StoredEvents.Append($"""
                 SELECT {StoredEvents.Columns}
                 FROM unnest(@tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds, @traceParents, @data, @due,
-                        @expiries, @firstIds, @idempotencyHashes, @externalHashes)
+                        @expiries, @attributes, @firstIds, @idempotencyHashes, @externalHashes)
                     WITH ORDINALITY AS i ({StoredEvents.Columns}, first_id, idempotency_hash, external_hash, ord)
                 WHERE (idempotency_hash IS NULL OR EXISTS (SELECT FROM won w WHERE w.tenant_id = i.tenant_id AND w.kind = 0
                         AND w.key_hash = i.idempotency_hash AND w.event_id = i.first_id))
@@ -359,7 +359,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     {
         private readonly Guid[] _tenants, _ids, _firstIds;
         private readonly string[] _types, _correlationIds;
-        private readonly string?[] _externalIds, _sources, _subjects, _traceParents;
+        private readonly string?[] _externalIds, _sources, _subjects, _traceParents, _attributes;
         private readonly DateTime?[] _times, _due, _expiries;
         private readonly ReadOnlyMemory<byte>[] _data;
         private readonly byte[]?[] _idempotencyHashes, _externalHashes;
@@ -376,6 +376,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             _sources = new string?[Count];
             _subjects = new string?[Count];
             _traceParents = new string?[Count];
+            _attributes = new string?[Count];
             _times = new DateTime?[Count];
             _due = new DateTime?[Count];
             _expiries = new DateTime?[Count];
@@ -403,11 +404,12 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
                     _externalIds[n] = e.ExternalId;
                     _sources[n] = e.Source;
                     _subjects[n] = e.Subject;
-                    _traceParents[n] = request.TraceParent;
+                    _traceParents[n] = e.TraceParent ?? request.TraceParent;
                     _times[n] = e.Time?.UtcDateTime;
                     _due[n] = e.DeliverAt?.UtcDateTime;
                     _expiries[n] = e.ExpiresAt?.UtcDateTime;
                     _data[n] = e.Data;
+                    _attributes[n] = e.Attributes?.ToJson();
                     _idempotencyHashes[n] = request.IdempotencyKey?.KeyHash;
                     _externalHashes[n] = e.ExternalKey?.KeyHash;
                     n++;
@@ -435,6 +437,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             command.Parameters.Add(RequestKeys.Column("data", NpgsqlDbType.Bytea, _data));
             command.Parameters.Add(RequestKeys.Column("due", NpgsqlDbType.TimestampTz, _due));
             command.Parameters.Add(RequestKeys.Column("expiries", NpgsqlDbType.TimestampTz, _expiries));
+            command.Parameters.Add(RequestKeys.Column("attributes", NpgsqlDbType.Text, _attributes));
             command.Parameters.Add(RequestKeys.Column("firstIds", NpgsqlDbType.Uuid, _firstIds));
             command.Parameters.Add(RequestKeys.Column("idempotencyHashes", NpgsqlDbType.Bytea, _idempotencyHashes));
             command.Parameters.Add(RequestKeys.Column("externalHashes", NpgsqlDbType.Bytea, _externalHashes));

@@ -28,7 +28,7 @@ public sealed class PostgresProjectionTests(PostgresServer postgres) : EngineTes
         await ExecuteAsync(connection,
             StoredEvents.Append(
                 $"SELECT '{Engine.Tenant}'::uuid, '{id}'::uuid, NULL, 'a.b', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea, "
-                    + "NULL::timestamptz, NULL::timestamptz"));
+                    + "NULL::timestamptz, NULL::timestamptz, NULL"));
         await transaction.CommitAsync(TestContext.Current.CancellationToken);
 
         await Wait.UntilAsync("the event is projected", async () =>
@@ -93,7 +93,7 @@ public sealed class PostgresProjectionTests(PostgresServer postgres) : EngineTes
         var old = TypeId.At(DateTimeOffset.UtcNow.AddDays(-10));
         await Engine.Rows.ExecuteAsync(StoredEvents.Append(
             $"SELECT '{Engine.Tenant}'::uuid, '{old}'::uuid, NULL, 'old', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea, "
-                + "NULL::timestamptz, NULL::timestamptz"));
+                + "NULL::timestamptz, NULL::timestamptz, NULL"));
         await Engine.AppendAsync("new.last");
 
         await Engine.StartDeliveryAsync();

@@ -1,6 +1,10 @@
 using System.Text;
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using System.Text.Json.Nodes;
 using CsCheck;
 using Triggers.Core;
+using Triggers.Core.State;
 using Triggers.EventLog.Kafka;
 
 namespace Triggers.Tests.EventLog;
@@ -24,6 +28,26 @@ public sealed class LogRecordTests
 
         Assert.Equal(s_record with { Data = default }, read with { Data = default });
         Assert.Equal(s_record.Data.ToArray(), read.Data.ToArray());
+    }
+
+    [Fact]
+    public void What_few_events_have_is_read_as_it_was_written()
+    {
+        var attributes = new EventAttributes
+        {
+            SpecVersion = "1.0",
+            DataForm = DataForm.Base64,
+            DataContentType = "image/png",
+            DataSize = 0,
+            Extensions = new Dictionary<string, JsonElement> { ["a"] = JsonElement.Parse("\"ß\""), ["b"] = JsonElement.Parse("7") },
+        };
+
+        var value = (s_record with { Attributes = attributes }).ToMessage().Value;
+
+        Assert.Equal(attributes.ToJson(), LogRecord.Decode(value).Attributes!.ToJson());
+        Assert.Equal(
+            """{"specVersion":"1.0","dataForm":"base64","dataContentType":"image/png","dataSize":0,"extensions":{"a":"ß","b":7}}""",
+            JsonNode.Parse(value)!["attributes"]!.ToJsonString(new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping }));
     }
 
     [Fact]

@@ -345,6 +345,8 @@ internal sealed partial class Contract
             (createSubscription|changeSubscription)\ (/url|/headers/.*) | (createHook|removeHook)\ /targetUrl |
             # what does not go together, and 1 to 30 seconds
             (createSubscription|changeSubscription)\ (/retry|/retry/timeout|/authentication/.*|/clientCertificate(/.*)?) |
+            # what goes in no batch, more than Limits:* lets in
+            (createSubscription|changeSubscription)\ (/batch(/max)?|/format|/transformation) |
             # what a filter may be, see docs/filters.md; an event or its id, and one there is
             (createSubscription|changeSubscription|testFilter)\ /filter.* | testFilter\ (/eventId)? |
             # more than Limits:* lets in
@@ -353,6 +355,8 @@ internal sealed partial class Contract
             changeInbox\ /eventTypes |
             # bits at the end of its base64 that mean nothing
             (createSubscription|rotateSubscriptionSecret)\ /secret |
+            # a media type, a URL, and which go with which data; bits at the end of base64 that mean nothing
+            publishEvent\ /data(Base64|Url|ContentType|Size|Sha256) |
             # no such thing, or not this caller's
             createApiKey\ /tenantId | (createTenant|changeTenant)\ /usagePlanId | .*\ \?tenantId | getWebhookKeys\ \?subscriptionId | replayEvent\ /subscriptionIds/.* | createReplay\ /subscriptionId |
             # no schema that is taken, an example that does not match it, a mode without one

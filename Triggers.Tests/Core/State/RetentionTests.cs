@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Diagnostics.Metrics;
 using Npgsql;
+using Triggers.Api.Idempotency;
 using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Core.Tables;
@@ -53,6 +54,10 @@ public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgr
     {
         var subscription = await Engine.SubscribeAsync(Receiver.Url, "nothing");
         var id = await AddAsync(40, subscription, partition: true);
+        // A CloudEvent, whose key is of its source too.
+        var key = Convert.ToHexString(Fingerprints.HashOf(Fingerprints.CloudEventKey("/shop", $"of {id}")));
+        await Engine.ExecuteAsync($"UPDATE events SET source = '/shop' WHERE id = '{id}'");
+        await Engine.ExecuteAsync($"UPDATE request_keys SET key_hash = '\\x{key}' WHERE event_id = '{id}'");
         await Engine.ExecuteAsync($"ALTER TABLE events DETACH PARTITION events_{Day(40):yyyyMMdd}");
         Assert.Equal(0, await Engine.ScalarAsync<long>($"SELECT count(*) FROM events WHERE id = '{id}'"));
 
@@ -155,7 +160,7 @@ public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgr
         [
             new((logged ? StoredEvents.Append : (Func<string, string>)StoredEvents.Store)(
                 $"SELECT '{Engine.Tenant}'::uuid, '{id}'::uuid, 'of {id}', 'a.b', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea, "
-                + "NULL::timestamptz, NULL::timestamptz")),
+                + "NULL::timestamptz, NULL::timestamptz, NULL")),
             new(
                 $"""
                 INSERT INTO request_keys (tenant_id, kind, key_hash, fingerprint, event_id, correlation_id, expires_at)
