@@ -125,7 +125,8 @@ internal static class HooksApi
         var (events, _) = await reader.ReadPageAsync(filter, cancellationToken);
         List<StoredEvent> samples =
         [
-            .. events.Select(e => e.Stored).Where(e => type is not null || !EventTypePattern.IsSystem(e.Type)),
+            .. events.Select(e => e.Stored).Where(e => (type is not null || !EventTypePattern.IsSystem(e.Type))
+                && (e.HoldsJson || format is WebhookFormat.Envelope or WebhookFormat.Cloudevents)),
         ];
         var builtIn = samples.Count == 0 && type is not null;
         if (builtIn)

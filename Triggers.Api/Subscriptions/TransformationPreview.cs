@@ -141,8 +141,6 @@ internal static class TransformationPreview
             throw new ApiException(ErrorCodes.Forbidden, $"This needs a key with the scope {Scopes.EventsRead}.");
         var found = await events.FindAsync(caller.TenantId, id, new TimeLimit(time, RequestBudget.Request), cancellationToken)
             ?? throw ApiException.Invalid("/eventId", "There is no such event.");
-        return new StoredEvent(
-            found.Key, found.Type, found.ExternalId, found.Source, found.Subject, found.Time, found.CorrelationId, null,
-            found.Data.Utf8.ToArray());
+        return found.Stored;
     }
 }
