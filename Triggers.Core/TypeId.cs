@@ -36,6 +36,9 @@ public static class TypeId
     /// <summary>Prefix of replay jobs.</summary>
     public const string Replay = "rpl";
 
+    /// <summary>Prefix of requests with several events.</summary>
+    public const string Batch = "bat";
+
     private const string Alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
     private const int SuffixLength = 26;
 

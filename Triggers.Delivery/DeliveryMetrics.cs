@@ -24,10 +24,10 @@ internal sealed class DeliveryMetrics
     private static readonly InstrumentAdvice<int> Sizes =
         new() { HistogramBucketBoundaries = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000] };
 
-    private readonly Histogram<int> _batchSize;
+    private readonly Histogram<int> _batchSize, _requestSize;
     private readonly Histogram<double> _batchDuration, _attemptDuration, _toFirstAttempt, _toDelivered;
     private readonly Counter<long> _staleConnections, _finished, _deadLetters, _leasesExpired, _setAside, _dropped, _circuitsOpened,
-        _limitsReached;
+        _limitsReached, _expiredInInbox;
     private readonly UpDownCounter<long> _active;
     private volatile Backlog? _backlog;
 
@@ -52,15 +52,20 @@ internal sealed class DeliveryMetrics
             "triggers.delivery.attempts.active", "{attempt}", "Webhook requests under way in this process.");
         _attemptDuration = meter.CreateHistogram("triggers.delivery.attempt.duration", "s",
             "How long a webhook request took, by `outcome`; the count counts attempts.", advice: Requests);
+        _requestSize = meter.CreateHistogram("triggers.delivery.batch.size", "{event}",
+            "Events of a webhook request to a subscription that gets several at once.", advice: Sizes);
         _staleConnections = meter.CreateCounter<long>("triggers.delivery.connections.stale", "{connection}",
             "Kept-alive connections that turned out to be closed when a webhook went out on them; each time it was sent once more, on "
                 + "a fresh one, within the same attempt.");
         _finished = meter.CreateCounter<long>("triggers.delivery.finished", "{delivery}",
-            "Deliveries that reached a final state, by `status`: `succeeded`, `dead_lettered` or `cancelled`.");
+            "Deliveries that reached a final state, by `status`: `succeeded`, `dead_lettered`, `cancelled` or `expired`.");
+        _expiredInInbox = meter.CreateCounter<long>("triggers.inbox.expired", "{event}",
+            "Events that nobody subscribes to and that left the inbox because their `expiresAt` had come.");
         _toFirstAttempt = meter.CreateHistogram("triggers.delivery.accept_to_first_attempt", "s",
-            "From the acceptance of an event to the start of a delivery's first attempt; without replays and tests.", advice: SinceAccept);
+            "From the acceptance of an event, or its `deliverAt`, to the start of a delivery's first attempt; without replays and "
+                + "tests.", advice: SinceAccept);
         _toDelivered = meter.CreateHistogram("triggers.delivery.accept_to_delivered", "s",
-            "From the acceptance of an event to the receiver's 2xx; without replays and tests.", advice: SinceAccept);
+            "From the acceptance of an event, or its `deliverAt`, to the receiver's 2xx; without replays and tests.", advice: SinceAccept);
         _leasesExpired = meter.CreateCounter<long>("triggers.delivery.leases.expired", "{delivery}",
             "Claimed deliveries that came due again before a result was written, by `reason`: `timeout` of the lease, or `worker_died`.");
         meter.CreateObservableGauge(
@@ -127,11 +132,17 @@ internal sealed class DeliveryMetrics
         _attemptDuration.Record(
             result.Duration.TotalSeconds, new KeyValuePair<string, object?>("outcome", SnakeCase<AttemptOutcome>.Of(result.Outcome)));
 
+    /// <summary>A request with so many events has a result.</summary>
+    public void BatchSent(int events) => _requestSize.Record(events);
+
     /// <summary>The receiver has it.</summary>
     public void Delivered(TimeSpan sinceAcceptance) => _toDelivered.Record(sinceAcceptance.TotalSeconds);
 
     /// <summary>Deliveries reached a final state.</summary>
     public void Finished(string status, long deliveries) => _finished.Add(deliveries, new KeyValuePair<string, object?>("status", status));
+
+    /// <summary>Events expired that waited for somebody to receive them.</summary>
+    public void ExpiredInInbox(long events) => _expiredInInbox.Add(events);
 
     /// <summary>Deliveries became dead letters.</summary>
     public void DeadLettered(string reason, long deliveries) =>

@@ -33,6 +33,10 @@ public sealed class DeliveryOptions
     [Range(typeof(TimeSpan), "00:00:06", "00:30:00", ErrorMessage = "Delivery:Lease must be between 6 seconds and 30 minutes.")]
     public TimeSpan Lease { get; set; } = TimeSpan.FromSeconds(45);
 
+    /// <summary>The most data of a request with several events, in bytes; one event goes whatever its size.</summary>
+    [Range(1024, 16 * 1024 * 1024, ErrorMessage = "Delivery:BatchBytes must be between 1 KiB and 16 MiB.")]
+    public int BatchBytes { get; set; } = 1024 * 1024;
+
     /// <summary>
     /// Networks outside the public internet that webhooks may be sent to, as CIDR ranges separated by commas:
     /// <c>127.0.0.0/8,::1/128</c>. Empty: public addresses only.

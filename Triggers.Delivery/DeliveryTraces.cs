@@ -14,6 +14,9 @@ namespace Triggers.Delivery;
 /// </summary>
 internal static class DeliveryTraces
 {
+    /// <summary>More links than that are dropped by what exports spans.</summary>
+    private const int MaxLinks = 128;
+
     private static readonly ActivitySource Source = new("Triggers.Delivery");
 
     /// <summary>
@@ -67,12 +70,7 @@ internal static class DeliveryTraces
         activity.SetTag("http.request.method", "POST");
         if (number > 1)
             activity.SetTag("http.request.resend_count", number - 1);
-        if (WebhookAddress.TryParse(url, out var address))
-        {
-            activity.SetTag("url.full", WithoutSecrets(address));
-            activity.SetTag("server.address", address.IdnHost);
-            activity.SetTag("server.port", address.Port);
-        }
+        Address(activity, url);
         activity.SetTag("triggers.tenant_id", TypeId.Format(TypeId.Tenant, delivery.TenantId));
         activity.SetTag("triggers.event_id", TypeId.Format(TypeId.Event, e.Id));
         activity.SetTag("triggers.event_type", e.Type);
@@ -82,6 +80,29 @@ internal static class DeliveryTraces
         activity.SetTag("triggers.attempt", number);
         if (delivery.ReplayOf is { } replayed)
             activity.SetTag("triggers.replay_of", TypeId.Format(TypeId.Delivery, replayed));
+        return activity;
+    }
+
+    /// <summary>The span of a request with several events, in a trace of its own that is linked to those of the events.</summary>
+    /// <param name="batch">What is sent.</param>
+    /// <param name="url">Where to.</param>
+    public static Activity? StartBatch(Batch batch, string url)
+    {
+        if (!Source.HasListeners())
+            return null;
+        var links = batch.Messages.Select(m => m.Event.TraceParent).Concat(batch.Deliveries.Select(d => d.LastTraceParent)).Distinct()
+            .Select(parent => ActivityContext.TryParse(parent, null, isRemote: true, out var context) ? context : default)
+            .Where(context => context != default).Take(MaxLinks).Select(context => new ActivityLink(context)).ToArray();
+        var activity = Source.StartActivity("POST webhook", ActivityKind.Client, default(ActivityContext), links: links);
+        if (activity is not { IsAllDataRequested: true })
+            return activity;
+        activity.SetTag("http.request.method", "POST");
+        Address(activity, url);
+        var first = batch.Deliveries[0];
+        activity.SetTag("messaging.batch.message_count", batch.Deliveries.Count);
+        activity.SetTag("triggers.batch_id", TypeId.Format(TypeId.Batch, batch.Id));
+        activity.SetTag("triggers.tenant_id", TypeId.Format(TypeId.Tenant, first.TenantId));
+        activity.SetTag("triggers.subscription_id", TypeId.Format(TypeId.Subscription, first.SubscriptionId));
         return activity;
     }
 
@@ -99,6 +120,15 @@ internal static class DeliveryTraces
             return;
         activity.SetTag("error.type", result.Outcome == AttemptOutcome.HttpStatus ? result.StatusCode.ToString() : outcome);
         activity.SetStatus(ActivityStatusCode.Error, result.Error);
+    }
+
+    private static void Address(Activity activity, string url)
+    {
+        if (!WebhookAddress.TryParse(url, out var address))
+            return;
+        activity.SetTag("url.full", WithoutSecrets(address));
+        activity.SetTag("server.address", address.IdnHost);
+        activity.SetTag("server.port", address.Port);
     }
 
     /// <summary>An address with neither user nor query, where receivers like to put their tokens.</summary>

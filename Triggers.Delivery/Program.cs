@@ -39,7 +39,7 @@ services.AddSingleton(provider =>
     var options = provider.GetRequiredService<IOptions<DeliveryOptions>>().Value;
     var subscribers = provider.GetRequiredService<Subscribers>();
     return new Lanes(options.LaneConcurrency, provider.GetRequiredService<TimeProvider>(), options.MaxLaneConcurrency,
-        id => subscribers.Find(id)?.Limits);
+        id => subscribers.Find(id)?.Limits, id => subscribers.Find(id)?.Batch);
 });
 if (RedisConnection.AddTo(builder))
     services.AddSingleton<SharedPermits>();
@@ -63,6 +63,7 @@ services.AddHostedSingleton<ReplayJobs>();
 services.AddHostedSingleton<Housekeeping>();
 services.AddHostedSingleton<BacklogWatch>();
 services.AddHostedSingleton<Expiry>();
+services.AddHostedSingleton<EventExpiry>();
 if (builder.Configuration.HasKafka())
 {
     builder.AddKafka();

@@ -76,7 +76,14 @@ public sealed record NewEvent(
     string? Source,
     string? Subject,
     DateTimeOffset? Time,
-    ReadOnlyMemory<byte> Data);
+    ReadOnlyMemory<byte> Data)
+{
+    /// <summary>Nobody gets it before; null: at once.</summary>
+    public DateTimeOffset? DeliverAt { get; init; }
+
+    /// <summary>Nobody gets it from then on; null: it does not expire.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+}
 
 /// <summary>A key that only one request may use, and what that request said.</summary>
 /// <param name="KeyHash">SHA-256 of the key.</param>

@@ -152,6 +152,8 @@ internal static partial class Ceilings
                 await copy.WriteAsync(TypeId.Format(TypeId.Event, id), NpgsqlDbType.Text);
                 await copy.WriteNullAsync();
                 await copy.WriteAsync(s_body, NpgsqlDbType.Bytea);
+                await copy.WriteNullAsync();
+                await copy.WriteNullAsync();
             }
             await copy.CompleteAsync();
         }

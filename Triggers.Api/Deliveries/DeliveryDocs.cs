@@ -12,10 +12,10 @@ internal static class DeliveryDocs
     private const string Group = "Deliveries";
 
     public const string AttemptExample =
-        """{"id":"att_01jd0000000000000000000000","number":1,"startedAt":"2026-01-31T09:30:00.2Z","durationMs":35,"outcome":"delivered","error":null,"statusCode":200,"responseHeaders":{"content-type":"text/plain"},"responseBody":"thanks","responseBodyEncoding":"text"}""";
+        """{"id":"att_01jd0000000000000000000000","number":1,"startedAt":"2026-01-31T09:30:00.2Z","durationMs":35,"outcome":"delivered","error":null,"statusCode":200,"responseHeaders":{"content-type":"text/plain"},"responseBody":"thanks","responseBodyEncoding":"text","batchId":null}""";
 
     public const string Example =
-        """{"id":"dlv_01jd0000000000000000000000","eventId":"evt_01jd0000000000000000000000","subscriptionId":"sub_01jd0000000000000000000000","status":"succeeded","inFlight":false,"failedAttempts":0,"nextAttemptAt":null,"lastOutcome":"delivered","lastStatusCode":200,"replayOf":null,"test":false,"createdAt":"2026-01-31T09:30:00.15Z","finalizedAt":"2026-01-31T09:30:00.24Z"}""";
+        """{"id":"dlv_01jd0000000000000000000000","eventId":"evt_01jd0000000000000000000000","subscriptionId":"sub_01jd0000000000000000000000","status":"succeeded","inFlight":false,"failedAttempts":0,"nextAttemptAt":null,"expiresAt":null,"lastOutcome":"delivered","lastStatusCode":200,"replayOf":null,"test":false,"createdAt":"2026-01-31T09:30:00.15Z","finalizedAt":"2026-01-31T09:30:00.24Z"}""";
 
     private static readonly string PageExample = $$"""{"items":[{{Example}}],"nextCursor":null}""";
 
@@ -69,7 +69,8 @@ internal static class DeliveryDocs
     public static readonly Operation Get = new("getDelivery", Group, "Get a delivery",
         "With every attempt that was made, the first one first. Of each answer the first 4 KiB are kept: `responseBody` is their text, "
             + "decompressed and "
-        + "decoded, or base64 where `responseBodyEncoding` is `base64`, since they are no text. `error` says in words what went wrong.")
+        + "decoded, or base64 where `responseBodyEncoding` is `base64`, since they are no text. `error` says in words what went wrong. "
+        + "`batchId` is the `webhook-id` of the request, where it was one for several events.")
     {
         AnswerExample = Example[..^1] + $$""","attempts":[{{AttemptExample}}]}""",
     };

@@ -13,6 +13,7 @@ internal record DeliveryView(
     bool InFlight,
     int FailedAttempts,
     DateTimeOffset? NextAttemptAt,
+    DateTimeOffset? ExpiresAt,
     AttemptOutcome? LastOutcome,
     int? LastStatusCode,
     string? ReplayOf,
@@ -29,6 +30,7 @@ internal record DeliveryView(
         d.RetryCount,
         // While an attempt is in flight the column holds its lease, which is nobody else's business.
         d.ClaimedBy is null ? d.NextAttemptAt : null,
+        d.ExpiresAt,
         d.LastOutcome,
         d.LastStatusCode,
         d.ReplayOf is { } replayed ? TypeId.Format(TypeId.Delivery, replayed) : null,
@@ -57,13 +59,14 @@ internal sealed record AttemptView(
     int? StatusCode,
     IReadOnlyDictionary<string, string>? ResponseHeaders,
     string? ResponseBody,
-    BodyEncoding? ResponseBodyEncoding)
+    BodyEncoding? ResponseBodyEncoding,
+    string? BatchId)
 {
     public static AttemptView Of(Attempt a)
     {
         ReadableBody? body = a.ResponseBody is { } bytes ? ReadableBody.Of(bytes, a.ResponseHeaders) : null;
         return new(
             TypeId.Format(TypeId.Attempt, a.Id), a.Number, a.StartedAt, a.DurationMs, a.Outcome, a.Error, a.StatusCode, a.ResponseHeaders,
-            body?.Text, body?.Encoding);
+            body?.Text, body?.Encoding, a.BatchId is { } batch ? TypeId.Format(TypeId.Batch, batch) : null);
     }
 }

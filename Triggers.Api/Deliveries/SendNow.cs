@@ -73,6 +73,7 @@ internal static class SendNow
             SELECT count(*)::int FROM (
                 SELECT FROM delivery_queue
                 WHERE subscription_id = @id AND claimed_by IS NULL AND next_attempt_at > now() AND next_attempt_at < 'infinity'
+                    AND {DeliveryQueue.WasTried}
                 LIMIT {AtOnce}) later
             """);
         command.Parameters.AddWithValue("id", subscriptionId);

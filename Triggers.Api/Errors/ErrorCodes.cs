@@ -32,6 +32,9 @@ internal static class ErrorCodes
     public static readonly ErrorCode ReplayEnded = new("replay_ended", 409, "The replay has ended");
     public static readonly ErrorCode SubscriptionGone = new("subscription_gone", 409, "The subscription was deleted");
     public static readonly ErrorCode SubscriptionDisabled = new("subscription_disabled", 409, "The subscription is disabled");
+    public static readonly ErrorCode NotScheduled = new("not_scheduled", 409, "The event does not wait for its time");
+    public static readonly ErrorCode EventCancelled = new("event_cancelled", 409, "The event was cancelled");
+    public static readonly ErrorCode EventExpired = new("event_expired", 409, "The event has expired");
     public static readonly ErrorCode DeadLetterClosed = new("dead_letter_closed", 409, "The dead letter was resolved or discarded");
     public static readonly ErrorCode NameTaken = new("name_taken", 409, "The name is taken");
     public static readonly ErrorCode LastAdminKey = new("last_admin_key", 409, "The last admin key can't be revoked");
@@ -47,6 +50,7 @@ internal static class ErrorCodes
         new("idempotency_key_reused", 422, "The Idempotency-Key was used with another request");
     public static readonly ErrorCode SchemaViolation = new("schema_violation", 422, "The event does not match the schema of its type");
     public static readonly ErrorCode UnknownEventType = new("unknown_event_type", 422, "The tenant has not described this event type");
+    public static readonly ErrorCode InvalidSchedule = new("invalid_schedule", 422, "The event's deliverAt or expiresAt can't be kept");
     public static readonly ErrorCode RateLimited = new("rate_limited", 429, "The limit of requests, events or bytes a second is reached");
     public static readonly ErrorCode QuotaExceeded = new("quota_exceeded", 429, "The tenant has used its events of the day");
     public static readonly ErrorCode TooManyBytes =
@@ -66,8 +70,9 @@ internal static class ErrorCodes
         IdempotencyNotSupported, Unauthenticated, Forbidden, NotFound, MethodNotAllowed,
         RequestTimeout, ExternalIdConflict, IdempotencyInProgress, DeliveryPending,
         DeliveryEnded, WaitsInOrder, ReplayRunning, ReplayEnded, SubscriptionGone, SubscriptionDisabled,
+        NotScheduled, EventCancelled, EventExpired,
         DeadLetterClosed, NameTaken, LastAdminKey, LimitReached, UsagePlanInUse, IncompatibleSchema, PlanOutdated,
-        PayloadTooLarge, UnsupportedMediaType, IdempotencyKeyReused, SchemaViolation, UnknownEventType,
+        PayloadTooLarge, UnsupportedMediaType, IdempotencyKeyReused, SchemaViolation, UnknownEventType, InvalidSchedule,
         RateLimited, QuotaExceeded, TooManyBytes, TooManyConcurrent, InternalError, LogUnavailable,
         StorageUnavailable, Overloaded, EventNotYetVisible, TestNotAttempted,
     ];

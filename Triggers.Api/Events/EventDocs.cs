@@ -14,7 +14,7 @@ internal static class EventDocs
     public const string Group = "Events";
 
     public const string Example =
-        """{"id":"evt_01jd0000000000000000000000","type":"order.created","status":"pending","createdAt":"2026-01-31T09:30:00.123Z","correlationId":"checkout-77","externalId":"order-1042","source":"shop","subject":"orders/1042","time":"2026-01-31T09:29:59Z","data":{"orderId":1042}}""";
+        """{"id":"evt_01jd0000000000000000000000","type":"order.created","status":"pending","createdAt":"2026-01-31T09:30:00.123Z","correlationId":"checkout-77","externalId":"order-1042","source":"shop","subject":"orders/1042","time":"2026-01-31T09:29:59Z","deliverAt":null,"expiresAt":null,"data":{"orderId":1042}}""";
 
     public static readonly Parameter Type = Parameter.Text("type",
         "An event type, or a pattern of types: `order.*` is every type below `order`.",
@@ -36,12 +36,22 @@ internal static class EventDocs
         AnswerExample = $$"""{"items":[{{Example}}],"nextCursor":null}""",
     };
 
+    public static readonly Operation Cancel = new("cancelEvent", Group, "Cancel a scheduled event",
+        "Before its `deliverAt` comes: its deliveries are `cancelled`, and it is in no inbox. Either nobody has got it, or 409 "
+        + "`not_scheduled`. Cancelling again changes nothing.")
+    {
+        AnswerExample =
+            """{"id":"evt_01jd0000000000000000000000","type":"order.reminder","status":"cancelled","createdAt":"2026-01-31T09:30:00.123Z","correlationId":"checkout-77"}""",
+        Errors = [ErrorCodes.NotScheduled, ErrorCodes.EventNotYetVisible],
+    };
+
     public static readonly Operation Get = new("getEvent", Group, "Get an event",
         "With how many deliveries it has, by their status. An event is `pending` until every delivery has succeeded or been cancelled, "
         + "`dead_lettered` while one of its dead letters is unresolved, else `delivered`. One that nobody subscribes to is `pending` "
-        + "until it is acknowledged.")
+        + "until it is acknowledged. Before its `deliverAt` it is `scheduled`, or `cancelled`; it is `expired` when its `expiresAt` came "
+        + "before everybody had it.")
     {
-        AnswerExample = Example[..^1] + ""","deliveries":{"pending":1,"succeeded":0,"deadLettered":0,"cancelled":0}}""",
+        AnswerExample = Example[..^1] + ""","deliveries":{"pending":1,"succeeded":0,"deadLettered":0,"cancelled":0,"expired":0}}""",
         Errors = [ErrorCodes.EventNotYetVisible],
     };
 }

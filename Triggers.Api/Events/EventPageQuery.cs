@@ -79,7 +79,8 @@ internal sealed class EventPageQuery(EventFilter filter, Guid? unprojectedFrom)
                 {(conditions.Count == 0 ? "" : "WHERE " + string.Join(" AND ", conditions))}
                 ORDER BY e.id {order} LIMIT @limit
             )
-            SELECT p.id, p.type, p.correlation_id, p.external_id, p.source, p.subject, p.time, p.data, p.status,
+            SELECT p.id, p.type, p.correlation_id, p.external_id, p.source, p.subject, p.time, p.data, p.deliver_at,
+                p.expires_at, p.status,
                 (SELECT count(*) FROM matched), (SELECT count(*) FROM scanned), (SELECT id FROM scanned ORDER BY id {back} LIMIT 1)
             FROM (SELECT) one
             LEFT JOIN (
@@ -116,6 +117,10 @@ internal sealed class EventPageQuery(EventFilter filter, Guid? unprojectedFrom)
         }
         if (filter.Status == EventStatus.DeadLettered)
             return EventState.DeadLetteredEvents(bounds, order, chunk);
+        if (filter.Status is EventStatus.Scheduled or EventStatus.Cancelled)
+            return Events("deliver_at IS NOT NULL");
+        if (filter.Status == EventStatus.Expired)
+            return Events("expires_at IS NOT NULL");
         if (filter.Source is not null)
             return Events("source = @source");
         return Events(ExactType is null ? null : "type = @type");

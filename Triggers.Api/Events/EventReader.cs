@@ -20,6 +20,15 @@ internal enum EventStatus
 
     /// <summary>A delivery failed for good, and nobody has dealt with its dead letter.</summary>
     DeadLettered,
+
+    /// <summary>Its <c>deliverAt</c> is still to come.</summary>
+    Scheduled,
+
+    /// <summary>It was taken back before that.</summary>
+    Cancelled,
+
+    /// <summary>Its <c>expiresAt</c> came before everybody had it.</summary>
+    Expired,
 }
 
 /// <summary>An event as clients see it.</summary>
@@ -33,6 +42,8 @@ internal record EventView(
     string? Source,
     string? Subject,
     DateTimeOffset? Time,
+    DateTimeOffset? DeliverAt,
+    DateTimeOffset? ExpiresAt,
     RawJson Data)
 {
     internal Guid Key { get; init; }
@@ -47,7 +58,8 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
     /// <summary>Events of a page hold at most this much data together, or the page ends early.</summary>
     private const int MaxPageBytes = 8 * 1024 * 1024;
 
-    internal const string Columns = "e.id, e.type, e.correlation_id, e.external_id, e.source, e.subject, e.time, e.data";
+    internal const string Columns = "e.id, e.type, e.correlation_id, e.external_id, e.source, e.subject, e.time, e.data, "
+        + "e.deliver_at, e.expires_at";
 
     /// <summary>One event; null when the tenant has none with this id. One that was accepted just now is waited for.</summary>
     public async Task<EventView?> FindAsync(Guid tenantId, Guid id, TimeLimit limit, CancellationToken cancellationToken)
@@ -87,7 +99,8 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
         await using var command = dataSource.CreateCommand(
             """
             SELECT count(*) FILTER (WHERE status = 'pending'), count(*) FILTER (WHERE status = 'succeeded'),
-                count(*) FILTER (WHERE status = 'dead_lettered'), count(*) FILTER (WHERE status = 'cancelled')
+                count(*) FILTER (WHERE status = 'dead_lettered'), count(*) FILTER (WHERE status = 'cancelled'),
+                count(*) FILTER (WHERE status = 'expired')
             FROM all_deliveries WHERE tenant_id = @tenant AND event_id = @id AND id >= @floor
             """);
         command.Parameters.AddWithValue("tenant", tenantId);
@@ -95,7 +108,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
         command.Parameters.AddWithValue("floor", EventState.FirstDelivery(eventId));
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
         await reader.ReadAsync(cancellationToken);
-        return new DeliverySummary(reader.GetInt32(0), reader.GetInt32(1), reader.GetInt32(2), reader.GetInt32(3));
+        return new DeliverySummary(reader.GetInt32(0), reader.GetInt32(1), reader.GetInt32(2), reader.GetInt32(3), reader.GetInt32(4));
     }
 
     /// <summary>A page of a list in the order of time, as far as it is complete.</summary>
@@ -175,7 +188,7 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
         Guid? last = null;
         while (await reader.ReadAsync(cancellationToken))
         {
-            (matched, scanned, last) = (reader.GetInt64(9), reader.GetInt64(10), reader.IsDBNull(11) ? null : reader.GetGuid(11));
+            (matched, scanned, last) = (reader.GetInt64(11), reader.GetInt64(12), reader.IsDBNull(13) ? null : reader.GetGuid(13));
             if (!reader.IsDBNull(0))
                 events.Add(Read(reader));
         }
@@ -196,11 +209,14 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
     {
         var id = reader.GetGuid(0);
         return new EventView(
-            TypeId.Format(TypeId.Event, id), reader.GetString(1), SnakeCase<EventStatus>.Parse(reader.GetString(8)), TypeId.CreatedAt(id),
+            TypeId.Format(TypeId.Event, id), reader.GetString(1), SnakeCase<EventStatus>.Parse(reader.GetString(10)), TypeId.CreatedAt(id),
             reader.GetString(2), Text(reader, 3), Text(reader, 4), Text(reader, 5),
-            reader.IsDBNull(6) ? null : reader.GetFieldValue<DateTimeOffset>(6), new RawJson(reader.GetFieldValue<byte[]>(7)))
+            Moment(reader, 6), Moment(reader, 8), Moment(reader, 9), new RawJson(reader.GetFieldValue<byte[]>(7)))
         { Key = id };
     }
+
+    private static DateTimeOffset? Moment(DbDataReader reader, int column) =>
+        reader.IsDBNull(column) ? null : reader.GetFieldValue<DateTimeOffset>(column);
 
     private static string? Text(DbDataReader reader, int column) => reader.IsDBNull(column) ? null : reader.GetString(column);
 }
@@ -224,4 +240,4 @@ internal sealed record EventFilter(Guid TenantId, int Limit)
 }
 
 /// <summary>How many deliveries an event has.</summary>
-internal sealed record DeliverySummary(int Pending, int Succeeded, int DeadLettered, int Cancelled);
+internal sealed record DeliverySummary(int Pending, int Succeeded, int DeadLettered, int Cancelled, int Expired);

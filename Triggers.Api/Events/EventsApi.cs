@@ -4,6 +4,7 @@ using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Http;
 using Triggers.Api.Idempotency;
+using Triggers.Api.Ingest;
 using Triggers.Api.Lists;
 using Triggers.Api.Requests;
 using Triggers.Core;
@@ -23,11 +24,12 @@ internal sealed record EventDetail : EventView
 /// <summary>Looks events up.</summary>
 internal static class EventsApi
 {
-    /// <summary>Maps <c>GET /events</c> and <c>GET /events/{id}</c>.</summary>
+    /// <summary>Maps <c>GET /events</c>, <c>GET /events/{id}</c> and <c>POST /events/{id}/cancel</c>.</summary>
     public static void MapEvents(this IEndpointRouteBuilder app)
     {
         app.MapGet("/events", ListAsync).RequireScope(Scopes.EventsRead).WithMetadata(EventDocs.List);
         app.MapGet("/events/{id}", GetAsync).RequireScope(Scopes.EventsRead).WithMetadata(EventDocs.Get);
+        app.MapPost("/events/{id}/cancel", CancelAsync).RequireScope(Scopes.EventsWrite).WithMetadata(EventDocs.Cancel);
     }
 
     private static async Task<Ok<Page<EventView>>> ListAsync(
@@ -66,5 +68,16 @@ internal static class EventsApi
         var found = await reader.FindAsync(caller.TenantId, key, deadline.Limit, cancellationToken)
             ?? throw ApiException.NotFound("event");
         return TypedResults.Ok(new EventDetail(found, await reader.CountDeliveriesAsync(caller.TenantId, key, cancellationToken)));
+    }
+
+    private static async Task<Ok<AcceptedEvent>> CancelAsync(
+        string id, Deadline deadline, Caller caller, EventReader reader, EventCanceller canceller, CancellationToken cancellationToken)
+    {
+        var key = Ids.Event(id);
+        var found = await reader.FindAsync(caller.TenantId, key, deadline.Limit, cancellationToken)
+            ?? throw ApiException.NotFound("event");
+        await canceller.CancelAsync(caller.TenantId, key, cancellationToken);
+        // Without its data: who may publish need not be allowed to read.
+        return TypedResults.Ok(new AcceptedEvent(found.Id, found.Type, "cancelled", found.CreatedAt, found.CorrelationId));
     }
 }

@@ -136,7 +136,7 @@ internal sealed class InboxReceiver(NpgsqlDataSource dataSource)
                 LeaseToken.Format(lease), reader.GetFieldValue<DateTimeOffset>(3), lease.Claim,
                 new ReceivedEvent(
                     TypeId.Format(TypeId.Event, e.Id), e.Type, TypeId.CreatedAt(e.Id), e.CorrelationId, e.ExternalId, e.Source, e.Subject,
-                    e.Time, new RawJson(e.Data))));
+                    e.Time, e.ExpiresAt, new RawJson(e.Data))));
         }
         await reader.NextResultAsync(cancellationToken);
         TimeSpan? dueIn = await reader.ReadAsync(cancellationToken) && !reader.IsDBNull(0)

@@ -16,7 +16,7 @@ internal static class InboxesDocs
         """{"id":"sub_01jd0000000000000000000000","name":"billing","eventTypes":["order.*"],"description":null,"lease":30,"maxDeliveries":10,"waiting":3,"leased":1,"oldestEventAt":"2026-01-31T09:30:00Z","createdAt":"2026-01-31T09:00:00Z","updatedAt":"2026-01-31T09:00:00Z"}""";
 
     private const string ReceivedExample =
-        """{"items":[{"lease":"dlv_01jd0000000000000000000000.1","leaseEndsAt":"2026-01-31T09:30:30Z","deliveryCount":1,"event":{"id":"evt_01jd0000000000000000000000","type":"order.created","createdAt":"2026-01-31T09:30:00Z","correlationId":"4bf92f3577b34da6a3ce929d0e0e4736","externalId":null,"source":null,"subject":null,"time":null,"data":{"total":1250}}}]}""";
+        """{"items":[{"lease":"dlv_01jd0000000000000000000000.1","leaseEndsAt":"2026-01-31T09:30:30Z","deliveryCount":1,"event":{"id":"evt_01jd0000000000000000000000","type":"order.created","createdAt":"2026-01-31T09:30:00Z","correlationId":"4bf92f3577b34da6a3ce929d0e0e4736","externalId":null,"source":null,"subject":null,"time":null,"expiresAt":null,"data":{"total":1250}}}]}""";
 
     private static readonly ErrorCode[] s_receiveErrors = [ErrorCodes.TooManyConcurrent];
 

@@ -64,6 +64,7 @@ internal sealed record ReceivedEvent(
     string? Source,
     string? Subject,
     DateTimeOffset? Time,
+    DateTimeOffset? ExpiresAt,
     RawJson Data);
 
 /// <summary>Something that was received.</summary>

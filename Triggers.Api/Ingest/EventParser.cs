@@ -13,6 +13,8 @@ internal sealed class ParsedEvent
     public string? Source { get; set; }
     public string? Subject { get; set; }
     public DateTimeOffset? Time { get; set; }
+    public DateTimeOffset? DeliverAt { get; set; }
+    public DateTimeOffset? ExpiresAt { get; set; }
 
     /// <summary>The slice of the body that is the value of <c>data</c>, white space and all that is inside it untouched.</summary>
     public ReadOnlyMemory<byte> Data { get; set; }
@@ -23,7 +25,7 @@ internal sealed class ParsedEvent
     /// <summary>What its type says against it, though it is accepted; null for nothing.</summary>
     public List<FieldError>? Warnings { get; private set; }
 
-    /// <summary>Set when it is its type that refuses it.</summary>
+    /// <summary>Set when it is its type that refuses it, or the time that it comes at.</summary>
     public ErrorCode? ContractRefusal { get; private set; }
 
     /// <summary>What its refusal is called: more than one mistake is just not valid.</summary>
@@ -39,7 +41,7 @@ internal sealed class ParsedEvent
     /// <summary>Remembers a mistake, of a member or of the event itself. The first one is always named.</summary>
     public void Refuse(string? member, string detail) => RefuseAt(member is null ? "" : Fields.Pointer(member), detail);
 
-    /// <summary>Its type refuses it.</summary>
+    /// <summary>Its type refuses it, or the time that it comes at.</summary>
     public void Refuse(ErrorCode code, IEnumerable<FieldError> violations)
     {
         ContractRefusal = code;
@@ -47,7 +49,7 @@ internal sealed class ParsedEvent
             RefuseAt(violation.Pointer, violation.Detail);
     }
 
-    /// <summary>It was accepted before its type refused such events.</summary>
+    /// <summary>It was accepted before its type, or the time, refused it.</summary>
     public void TakeBack()
     {
         ContractRefusal = null;
@@ -89,7 +91,7 @@ internal static class EventParser
     /// <summary>The longest externalId, source and subject.</summary>
     public const int MaxTextLength = 256;
 
-    private static readonly string[] Names = ["type", "data", "externalId", "source", "subject", "time"];
+    private static readonly string[] Names = ["type", "data", "externalId", "source", "subject", "time", "deliverAt", "expiresAt"];
 
     // Deeper than what we take, so that one event nested too deeply is refused alone and not with its batch.
     private static readonly JsonReaderOptions ReaderOptions = new() { MaxDepth = 1_000 };
@@ -191,6 +193,8 @@ internal static class EventParser
             parsed.Refuse("type", "Is required.");
         if (!seen.Has(1))
             parsed.Refuse("data", "Is required.");
+        if (parsed.ExpiresAt <= parsed.DeliverAt)
+            parsed.Refuse("expiresAt", "Must come after deliverAt.");
         return parsed;
     }
 
@@ -238,12 +242,13 @@ internal static class EventParser
                     parsed.Refuse(name, "Types that begin with \"triggers.\" are the system's own.");
                 break;
             case "time":
-                if (text is null)
-                    break;
-                if (Rfc3339.TryParse(text, out var time))
-                    parsed.Time = time;
-                else
-                    parsed.Refuse(name, "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z.");
+                parsed.Time = ReadTime(text, parsed, name);
+                break;
+            case "deliverAt":
+                parsed.DeliverAt = ReadTime(text, parsed, name);
+                break;
+            case "expiresAt":
+                parsed.ExpiresAt = ReadTime(text, parsed, name);
                 break;
             default:
                 if (text is not null && (!Fields.IsText(text, 1, MaxTextLength)))
@@ -256,6 +261,16 @@ internal static class EventParser
                     parsed.Subject = text;
                 break;
         }
+    }
+
+    private static DateTimeOffset? ReadTime(string? text, ParsedEvent parsed, string name)
+    {
+        if (text is null)
+            return null;
+        if (Rfc3339.TryParse(text, out var time))
+            return time;
+        parsed.Refuse(name, "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z.");
+        return null;
     }
 
     /// <summary>Which of <see cref="Names"/> it is; -1 for none.</summary>

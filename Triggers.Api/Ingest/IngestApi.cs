@@ -30,7 +30,8 @@ internal static class IngestApi
     }
 
     private static async Task<Accepted<AcceptedEvent>> PublishAsync(
-        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics, ContractCheck contracts)
+        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics, ContractCheck contracts,
+        TimesCheck times)
     {
         var key = IdempotencyKey.Of(context.Request);
         var body = await Body.ReadBytesAsync(context, Body.MaxBytes);
@@ -38,10 +39,11 @@ internal static class IngestApi
         if (parsed.Errors.Count > 0)
             throw new ApiException(parsed.Code, "The event has mistakes; see errors.", parsed.Errors);
 
+        times.Check([parsed]);
         await contracts.CheckAsync(caller, [parsed], context.RequestAborted);
         var firstId = TypeId.NewGuid();
         var refusal = parsed.Errors.Count > 0
-            ? new ApiException(parsed.Code, "The event is not what the tenant says of its event types; see errors.", parsed.Errors)
+            ? new ApiException(parsed.Code, "The event can't be accepted now, or not with this type; see errors.", parsed.Errors)
             : await limits.TakeEventsAsync(context, 1, body.Length);
         var result = await AppendAsync(context, caller, log, metrics, key, body, firstId, [NewEvent(parsed, firstId)], refusal);
         var appended = result.Events[0];
@@ -56,13 +58,15 @@ internal static class IngestApi
     }
 
     private static async Task<Accepted<BatchAnswer>> PublishBatchAsync(
-        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics, ContractCheck contracts)
+        HttpContext context, Caller caller, IEventLog log, RateLimits limits, ApiMetrics metrics, ContractCheck contracts,
+        TimesCheck times)
     {
         var key = IdempotencyKey.Of(context.Request);
         var body = await Body.ReadBytesAsync(context, Body.MaxBytesOfMany);
         var parsed = EventParser.ReadBatch(body, MaxBatchEvents);
 
         var firstId = TypeId.NewGuid();
+        times.Check(parsed);
         await contracts.CheckAsync(caller, parsed, context.RequestAborted);
         if (key is not null && parsed.Exists(e => e.ContractRefusal is not null))
             await TakeBackIfAcceptedAsync(context, caller, log, key, body, firstId, parsed);
@@ -175,14 +179,20 @@ internal static class IngestApi
     }
 
     private static NewEvent NewEvent(ParsedEvent e, Guid id) =>
-        new(id, e.Type, e.ExternalId, KeyOf(e), e.Source, e.Subject, e.Time, e.Data);
+        new(id, e.Type, e.ExternalId, KeyOf(e), e.Source, e.Subject, e.Time, e.Data) { DeliverAt = e.DeliverAt, ExpiresAt = e.ExpiresAt };
 
     /// <summary>The same event says the same, whatever the white space around its data. Null without an <c>externalId</c>.</summary>
     private static RequestKey? KeyOf(ParsedEvent e) =>
-        e.ExternalId is null ? null : Fingerprints.Of(e.ExternalId, e.Data.Span, e.Type, e.Source, e.Subject, e.Time?.UtcTicks.ToString());
+        e.ExternalId is null ? null
+        // What has neither keeps the fingerprint that it had before there were any.
+        : (e.DeliverAt ?? e.ExpiresAt) is null
+            ? Fingerprints.Of(e.ExternalId, e.Data.Span, e.Type, e.Source, e.Subject, e.Time?.UtcTicks.ToString())
+            : Fingerprints.Of(e.ExternalId, e.Data.Span, e.Type, e.Source, e.Subject, e.Time?.UtcTicks.ToString(),
+                e.DeliverAt?.UtcTicks.ToString(), e.ExpiresAt?.UtcTicks.ToString());
 
     private static AcceptedEvent Accepted(ParsedEvent e, AppendedEvent appended) =>
-        new(TypeId.Format(TypeId.Event, appended.Id), e.Type, "pending", TypeId.CreatedAt(appended.Id), appended.CorrelationId)
+        new(TypeId.Format(TypeId.Event, appended.Id), e.Type, e.DeliverAt > TypeId.CreatedAt(appended.Id) ? "scheduled" : "pending",
+            TypeId.CreatedAt(appended.Id), appended.CorrelationId)
         {
             Warnings = e.Warnings,
         };

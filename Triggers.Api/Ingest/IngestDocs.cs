@@ -36,6 +36,15 @@ internal sealed record PublishEvent
 
     /// <summary>When it happened, RFC 3339.</summary>
     public DateTimeOffset? Time { get; init; }
+
+    /// <summary>
+    /// Nobody gets it before this time, at most 90 days ahead unless the operator says otherwise; one that has passed means at once. Until
+    /// then it can be cancelled.
+    /// </summary>
+    public DateTimeOffset? DeliverAt { get; init; }
+
+    /// <summary>Nobody gets it from this time on, which must come, and after deliverAt.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
 }
 
 /// <summary>Events to publish.</summary>
@@ -68,6 +77,7 @@ internal static class IngestDocs
             ErrorCodes.ReservedEventType, ErrorCodes.ExternalIdConflict,
             ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyKeyReused, ErrorCodes.QuotaExceeded,
             ErrorCodes.LogUnavailable, ErrorCodes.SchemaViolation, ErrorCodes.UnknownEventType,
+            ErrorCodes.InvalidSchedule,
         ],
     };
 

@@ -4,6 +4,7 @@ using Microsoft.EntityFrameworkCore;
 using Microsoft.EntityFrameworkCore.Storage;
 using Triggers.Api.Errors;
 using Triggers.Core;
+using Triggers.Core.Subscriptions;
 
 namespace Triggers.Api.RateLimiting;
 
@@ -41,6 +42,16 @@ internal sealed class CapOptions
     /// <summary>Headers of a subscription.</summary>
     [Range(0, 20, ErrorMessage = "Limits:HeadersPerSubscription must be between 0 and 20.")]
     public int HeadersPerSubscription { get; set; } = 20;
+
+    /// <summary>Events of a request to a subscription that gets several at once.</summary>
+    [Range(2, Batching.MaxEvents, ErrorMessage = "Limits:EventsPerBatch must be between 2 and 1000.")]
+    public int EventsPerBatch { get; set; } = Batching.MaxEvents;
+
+    /// <summary>
+    /// How far ahead an event's <c>deliverAt</c> may be. The day of an event that waits is kept, whatever <c>Retention</c> says.
+    /// </summary>
+    [Range(typeof(TimeSpan), "00:01:00", "366.00:00:00", ErrorMessage = "Limits:DeliverAhead must be between 1 minute and 366 days.")]
+    public TimeSpan DeliverAhead { get; set; } = TimeSpan.FromDays(90);
 
     /// <summary>Requests of a tenant that wait at the inbox at once, in each process.</summary>
     [Range(1, int.MaxValue, ErrorMessage = "Limits:WaitingRequestsPerTenant must be at least 1.")]

@@ -16,7 +16,7 @@ internal static class ReplayDocs
 
     private static readonly string ReplayedExample = $$"""{"deliveries":[{{DeliveryDocs.Example
             .Replace("\"succeeded\"", "\"pending\"")
-            .Replace("\"nextAttemptAt\":null,\"lastOutcome\":\"delivered\",\"lastStatusCode\":200,\"replayOf\":null", "\"nextAttemptAt\":\"2026-01-31T09:30:00.15Z\",\"lastOutcome\":null,\"lastStatusCode\":null,\"replayOf\":\"dlv_01jcz000000000000000000000\"")
+            .Replace("\"nextAttemptAt\":null,\"expiresAt\":null,\"lastOutcome\":\"delivered\",\"lastStatusCode\":200,\"replayOf\":null", "\"nextAttemptAt\":\"2026-01-31T09:30:00.15Z\",\"expiresAt\":null,\"lastOutcome\":null,\"lastStatusCode\":null,\"replayOf\":\"dlv_01jcz000000000000000000000\"")
             .Replace("\"finalizedAt\":\"2026-01-31T09:30:00.24Z\"", "\"finalizedAt\":null")}}]}""";
 
     public static readonly Operation OfEvent = new("replayEvent", Group, "Deliver an event again",
@@ -28,14 +28,16 @@ internal static class ReplayDocs
         BodyIsOptional = true,
         AnswerExample = ReplayedExample,
         Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone,
-            ErrorCodes.SubscriptionDisabled, ErrorCodes.EventNotYetVisible, ErrorCodes.QuotaExceeded],
+            ErrorCodes.SubscriptionDisabled, ErrorCodes.EventNotYetVisible, ErrorCodes.QuotaExceeded, ErrorCodes.EventCancelled,
+            ErrorCodes.EventExpired],
     };
 
     public static readonly Operation OfDelivery = new("replayDelivery", Group, "Repeat a delivery",
         "A new delivery, linked by `replayOf`, of one that has ended, however it did.")
     {
         AnswerExample = ReplayedExample,
-        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.QuotaExceeded],
+        Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.QuotaExceeded,
+            ErrorCodes.EventCancelled, ErrorCodes.EventExpired],
     };
 
     public static readonly Operation OfDeadLetter = new("replayDeadLetter", Group, "Repeat a dead letter's delivery",
@@ -44,7 +46,7 @@ internal static class ReplayDocs
     {
         AnswerExample = ReplayedExample,
         Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone,
-            ErrorCodes.SubscriptionDisabled, ErrorCodes.DeadLetterClosed, ErrorCodes.QuotaExceeded],
+            ErrorCodes.SubscriptionDisabled, ErrorCodes.DeadLetterClosed, ErrorCodes.QuotaExceeded, ErrorCodes.EventExpired],
     };
 
     private const string JobExample =

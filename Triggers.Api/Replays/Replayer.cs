@@ -36,6 +36,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
             eventId = found;
         }
         await LockAsync(connection, eventId, cancellationToken);
+        var times = await ReadTimesAsync(connection, tenantId, eventId, cancellationToken);
         NewDelivery repetition;
         await using (var command = new NpgsqlCommand(
             $"""
@@ -66,7 +67,9 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
                 IsReplay = true,
                 ReplayOf = deliveryId,
                 Test = reader.GetBoolean(1),
-                OrderKey = reader.GetBoolean(1) || reader.IsDBNull(6) ? null : reader.GetString(6),
+                OrderKey = reader.GetBoolean(1) || times.IsAhead || reader.IsDBNull(6) ? null : reader.GetString(6),
+                DeliverAt = times.DeliverAt,
+                ExpiresAt = times.ExpiresAt,
             };
         }
         await InsertAsync(connection, [repetition], cancellationToken);
@@ -87,6 +90,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
         await LockAsync(connection, eventId, cancellationToken);
+        var times = await ReadTimesAsync(connection, tenantId, eventId, cancellationToken);
         // Only who is not named is chosen, also by filters.
         var stored = subscriptionIds is null ? await StoredEvents.ReadAsync(connection, tenantId, eventId, cancellationToken) : null;
         var repetitions = new List<NewDelivery>();
@@ -140,7 +144,9 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
                 {
                     IsReplay = true,
                     ReplayOf = reader.IsDBNull(4) ? null : reader.GetGuid(4),
-                    OrderKey = reader.IsDBNull(7) ? null : reader.GetString(7),
+                    OrderKey = times.IsAhead || reader.IsDBNull(7) ? null : reader.GetString(7),
+                    DeliverAt = times.DeliverAt,
+                    ExpiresAt = times.ExpiresAt,
                 });
             }
         }
@@ -153,6 +159,34 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
         await InsertAsync(connection, repetitions, cancellationToken);
         await transaction.CommitAsync(cancellationToken);
         return [.. repetitions.Select(r => r.Id)];
+    }
+
+    private sealed record Times(DateTimeOffset? DeliverAt, DateTimeOffset? ExpiresAt, bool IsAhead);
+
+    /// <summary>When the event is to be delivered, under its lock.</summary>
+    /// <exception cref="ApiException">It was cancelled, or has expired.</exception>
+    private static async Task<Times> ReadTimesAsync(
+        NpgsqlConnection connection, Guid tenantId, Guid eventId, CancellationToken cancellationToken)
+    {
+        await using var command = new NpgsqlCommand(
+            """
+            SELECT deliver_at, expires_at, coalesce(deliver_at > now(), false), cancelled_at IS NOT NULL,
+                coalesce(expires_at <= now(), false)
+            FROM events WHERE tenant_id = @tenant AND id = @id
+            """, connection);
+        command.Parameters.AddWithValue("tenant", tenantId);
+        command.Parameters.AddWithValue("id", eventId);
+        await using var reader = await command.ExecuteReaderAsync(cancellationToken);
+        // An event that is no longer kept: its deliveries end by that.
+        if (!await reader.ReadAsync(cancellationToken))
+            return new Times(null, null, false);
+        if (reader.GetBoolean(3))
+            throw new ApiException(ErrorCodes.EventCancelled, "It was cancelled before its time came; publish it anew.");
+        if (reader.GetBoolean(4))
+            throw new ApiException(ErrorCodes.EventExpired, "Its `expiresAt` has passed; publish it anew.");
+        return new Times(
+            reader.IsDBNull(0) ? null : reader.GetFieldValue<DateTimeOffset>(0),
+            reader.IsDBNull(1) ? null : reader.GetFieldValue<DateTimeOffset>(1), reader.GetBoolean(2));
     }
 
     private static void EnsureReachable(Guid subscriptionId, bool enabled, bool deleted)

@@ -116,7 +116,9 @@ internal static class ApiServices
         services.AddSingleton<ConcurrencyLimits>();
         services.AddSingleton<Contracts>();
         services.AddSingleton<ContractCheck>();
+        services.AddSingleton<TimesCheck>();
         services.AddSingleton<EventReader>();
+        services.AddSingleton<EventCanceller>();
         services.AddSingleton<Acknowledger>();
         services.AddSingleton<InboxReceiver>();
         services.AddSingleton<InboxWait>();

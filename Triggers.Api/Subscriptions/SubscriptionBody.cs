@@ -63,6 +63,12 @@ internal sealed record SubscriptionChange
     [Range(1, SubscriptionLimits.MaxConcurrency)]
     public int? Concurrency { get; init; }
 
+    /// <summary>As when subscribing; replaced as a whole, null removes it. What waits goes when it would have gone before.</summary>
+    public BatchBody? Batch { get; init; }
+
+    /// <summary>Whether the batches are to change, were it to none.</summary>
+    internal bool HasBatch { get; init; }
+
     /// <summary>Whether the rate limit is to change, were it to null.</summary>
     internal bool HasRateLimit { get; init; }
 
@@ -144,6 +150,8 @@ internal sealed record SubscriptionChange
             FailingHeadAttempts = fields.Number("failingHeadAttempts"),
             RateLimit = fields.Object("rateLimit", RateLimitBody.Read),
             HasRateLimit = fields.Has("rateLimit"),
+            Batch = fields.Object("batch", BatchBody.Read),
+            HasBatch = fields.Has("batch"),
             Concurrency = fields.Number("concurrency"),
             HasConcurrency = fields.Has("concurrency"),
             ExpiresAt = fields.Moment("expiresAt"),
@@ -280,6 +288,9 @@ internal sealed record SubscriptionBody
     [Range(1, SubscriptionLimits.MaxConcurrency)]
     public int? Concurrency { get; init; }
 
+    /// <summary>Whether it gets several events in one request, whose body is then an array. Each alone when left out.</summary>
+    public BatchBody? Batch { get; init; }
+
     /// <summary>When it is deleted by itself; never when left out.</summary>
     public DateTimeOffset? ExpiresAt { get; init; }
 
@@ -309,6 +320,7 @@ internal sealed record SubscriptionBody
             FailingHeadAttempts = fields.Number("failingHeadAttempts"),
             RateLimit = fields.Object("rateLimit", RateLimitBody.Read),
             Concurrency = fields.Number("concurrency"),
+            Batch = fields.Object("batch", BatchBody.Read),
             ExpiresAt = fields.Moment("expiresAt"),
         };
     }
@@ -381,6 +393,26 @@ internal sealed record RateLimitBody
 
     public static RateLimitBody Read(Fields fields) =>
         new() { Requests = fields.Number("requests") ?? 0, PerSeconds = fields.Number("perSeconds") };
+}
+
+/// <summary>Several events in one request: it goes when it is full, or its oldest event has waited long enough.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+internal sealed record BatchBody
+{
+    private const double DefaultWait = 1;
+
+    /// <summary>The most events of a request.</summary>
+    [Range(2, Batching.MaxEvents)]
+    public required int Max { get; init; }
+
+    /// <summary>How long an event waits for others at most, in seconds, to the millisecond; 1 when left out.</summary>
+    [Range(0, Batching.MaxWaitSeconds)]
+    public double? Wait { get; init; }
+
+    public static BatchBody Read(Fields fields) => new() { Max = fields.Number("max") ?? 0, Wait = fields.Real("wait") };
+
+    /// <summary>As it is kept.</summary>
+    public Batching ToBatching() => new(Max, TimeSpan.FromMilliseconds(Math.Round((Wait ?? DefaultWait) * 1_000)));
 }
 
 /// <summary>How a subscription's secret is to change; may be left out.</summary>

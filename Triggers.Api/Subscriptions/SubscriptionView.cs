@@ -31,6 +31,7 @@ internal record SubscriptionView(
     RateLimitView? RateLimit,
     int? Concurrency,
     LimitsInUse? LimitsInUse,
+    BatchView? Batch,
     CircuitView Circuit,
     DateTimeOffset? ExpiresAt,
     DateTimeOffset CreatedAt,
@@ -56,6 +57,7 @@ internal record SubscriptionView(
         s.ClientCertificate is null ? null : ClientCertificateView.Of(protector.Unprotect(s.ClientCertificate), time.GetUtcNow()),
         s.Format, s.Retry, s.Ordering, s.FailingHead, s.FailingHeadAttempts,
         s.RateRequests is { } requests ? new RateLimitView(requests, s.RateSeconds!.Value) : null, s.Concurrency, limits,
+        s.BatchMax is { } max ? new BatchView(max, s.BatchWait!.Value.TotalSeconds) : null,
         CircuitView.Of(s.Circuit), s.ExpiresAt, s.CreatedAt, s.UpdatedAt);
 }
 
@@ -63,6 +65,11 @@ internal record SubscriptionView(
 /// <param name="Requests">The most requests.</param>
 /// <param name="PerSeconds">In any so many seconds.</param>
 internal sealed record RateLimitView(int Requests, int PerSeconds);
+
+/// <summary>How many events a request has.</summary>
+/// <param name="Max">At most.</param>
+/// <param name="Wait">How long an event waits for others at most, in seconds.</param>
+internal sealed record BatchView(int Max, double Wait);
 
 /// <summary>How the limits are used at this moment, by all processes. Only of a single subscription, and while Redis is there.</summary>
 /// <param name="Requests">Requests that count against the rate.</param>

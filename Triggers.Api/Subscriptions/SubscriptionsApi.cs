@@ -78,6 +78,7 @@ internal static class SubscriptionsApi
     /// <summary>What the body describes, with secrets of its own where it brings none. Not stored yet.</summary>
     public static Subscription New(SubscriptionBody body, Guid tenantId, SecretProtector protector)
     {
+        var batch = body.Batch?.ToBatching();
         var enabled = body.Enabled ?? true;
         string[] types = body.Signatures is { } asked ? [.. asked.Distinct()]
             : [body.Secret is null ? SigningSecrets.Symmetric : SigningSecrets.TypeOf(body.Secret)];
@@ -104,6 +105,8 @@ internal static class SubscriptionsApi
             RateRequests = body.RateLimit?.Requests,
             RateSeconds = RateSeconds(body.RateLimit),
             Concurrency = body.Concurrency,
+            BatchMax = batch?.Max,
+            BatchWait = batch?.Wait,
             ExpiresAt = body.ExpiresAt,
             Enabled = enabled,
             DisabledReason = enabled ? null : DisabledByRequest,
@@ -119,6 +122,8 @@ internal static class SubscriptionsApi
         EnsureToCome(body.ExpiresAt, time);
         EnsureFits(body.NewClientCertificate, body.Url, time);
         EnsureWithin(caps, body.EventTypes.Length, body.Headers?.Count ?? 0);
+        if (BatchingOf(body.Batch, caps) is not null)
+            EnsureGoesInBatches(body.Format, "/batch");
         var subscription = New(body, caller.TenantId, protector);
         await using var transaction = await db.LockTenantAsync(caller.TenantId, cancellationToken);
         await Living(db, caller)
@@ -214,6 +219,7 @@ internal static class SubscriptionsApi
             body.Headers?.ToDictionary(h => h.Key, h => h.Value is null ? null : protector.Protect(h.Value)) ?? []);
         var authentication = Kept(body.NewAuthentication, protector);
         EnsureFits(body.NewClientCertificate, body.Url, time);
+        var batch = BatchingOf(body.Batch, caps);
         var certificate = body.NewClientCertificate is { } brought ? protector.Protect(brought) : null;
         await using var transaction = await db.BeginUnlessBegunAsync(cancellationToken);
         // Before the row, as everybody does who counts.
@@ -243,6 +249,8 @@ internal static class SubscriptionsApi
                 rate_requests = CASE WHEN {body.HasRateLimit} THEN {body.RateLimit?.Requests}::int ELSE rate_requests END,
                 rate_seconds = CASE WHEN {body.HasRateLimit} THEN {RateSeconds(body.RateLimit)}::int ELSE rate_seconds END,
                 concurrency = CASE WHEN {body.HasConcurrency} THEN {body.Concurrency}::int ELSE concurrency END,
+                batch_max = CASE WHEN {body.HasBatch} THEN {batch?.Max}::int ELSE batch_max END,
+                batch_wait = CASE WHEN {body.HasBatch} THEN {batch?.Wait}::interval ELSE batch_wait END,
                 authentication = CASE WHEN {body.RemovesAuthentication} THEN NULL ELSE coalesce({authentication}::text, authentication) END,
                 ordering = coalesce({(body.Ordering is { } ordering ? SnakeCase<Ordering>.Of(ordering) : null)}::text, ordering),
                 failing_head = coalesce({(body.FailingHead is { } head ? SnakeCase<FailingHead>.Of(head) : null)}::text, failing_head),
@@ -270,6 +278,8 @@ internal static class SubscriptionsApi
             await EnsureRoomInOrderAsync(db, caller, key, caps, cancellationToken);
         if (subscription.ClientCertificate is not null && !IsSecure(subscription.Url))
             throw ApiException.Invalid(body.Url is null ? "/clientCertificate" : "/url", CertificateNeedsHttps);
+        if (subscription.BatchMax is not null)
+            EnsureGoesInBatches(subscription.Format, body.HasBatch ? "/batch" : "/format");
         // What failed before says nothing of another address, or of what somebody has mended and enabled again.
         if (body.Url is not null || body.Enabled is true)
             await ApplyAsync(db, CircuitChanges.CloseByRequest(caller.TenantId, key), cancellationToken);
@@ -397,6 +407,15 @@ internal static class SubscriptionsApi
         if (url is not null && !IsSecure(url))
             throw ApiException.Invalid("/clientCertificate", CertificateNeedsHttps);
     }
+
+    private static void EnsureGoesInBatches(WebhookFormat? format, string pointer)
+    {
+        if (format == WebhookFormat.CloudeventsBinary)
+            throw ApiException.Invalid(pointer, "Events in the format cloudevents_binary can't go in one request with others.");
+    }
+
+    private static Batching? BatchingOf(BatchBody? batch, CapOptions caps) => batch is null || batch.Max <= caps.EventsPerBatch
+        ? batch?.ToBatching() : throw ApiException.Invalid("/batch/max", $"Must be at most {caps.EventsPerBatch}.");
 
     public static bool IsSecure(string url) => url.StartsWith("https://", StringComparison.OrdinalIgnoreCase);
 

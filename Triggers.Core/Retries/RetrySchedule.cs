@@ -12,6 +12,7 @@ namespace Triggers.Core.Retries;
 /// | other 3xx, 4xx                                                 | retry, up to MaxRejectedAttempts: `rejected`          |
 /// | a status, where a subscription names those that are retried    | retry, up to MaxAttempts, or at once: `rejected`      |
 /// | any of these that would be retried beyond MaxAge               | dead letter now: `too_old`                            |
+/// | any of these that would be retried when the event has expired  | expired now                                           |
 /// | refused by the guard, request can't be made                    | dead letter at once: `undeliverable`                  |
 /// </remarks>
 public static class RetrySchedule
@@ -24,8 +25,10 @@ public static class RetrySchedule
     /// <param name="retryAfter">What the receiver asked for.</param>
     /// <param name="age">How old the delivery is.</param>
     /// <param name="random">0 (inclusive) to 1 (exclusive): where in the jitter's range the delay falls.</param>
+    /// <param name="left">How long until its event expires; null: it does not.</param>
     public static Transition After(
-        RetryOptions options, int attempt, AttemptOutcome outcome, int? statusCode, TimeSpan? retryAfter, TimeSpan age, double random)
+        RetryOptions options, int attempt, AttemptOutcome outcome, int? statusCode, TimeSpan? retryAfter, TimeSpan age, double random,
+        TimeSpan? left = null)
     {
         var (maxAttempts, reason) = outcome switch
         {
@@ -45,6 +48,8 @@ public static class RetrySchedule
         var delay = Delay(options, attempt, random);
         if (retryAfter is { } asked)
             delay = Max(delay, Min(asked, options.MaxRetryAfter));
+        if (delay >= left)
+            return Transition.Expired(failed: true);
         return age + delay > options.MaxAge ? Transition.DeadLettered(DeadLetterReasons.TooOld) : Transition.RetryAfter(delay);
     }
 
@@ -67,6 +72,33 @@ public static class RetrySchedule
             FailingHead.ParkKey => Transition.Parked(reason),
             _ => Transition.Blocked(reason),
         };
+    }
+
+    /// <summary>
+    /// What becomes of a delivery after a failed request with several. None fails for good by the fault of others: where one would, or
+    /// where the receiver refuses what is in the request, it is sent again at once, with half as many. Any failure that the events may be
+    /// to blame for halves what they go with next. Of a key only the first counts the attempt: the others had no turn yet.
+    /// </summary>
+    /// <param name="otherwise">What would become of it if it had been alone.</param>
+    /// <param name="size">How many there were.</param>
+    /// <param name="isBehind">Whether another of its key was before it.</param>
+    /// <param name="outcome">How the request ended.</param>
+    /// <param name="statusCode">The HTTP status, when there was an answer.</param>
+    /// <returns>The transition, and how many it goes with at most from now on; null: as before.</returns>
+    public static (Transition Transition, int? Limit) OfBatch(
+        Transition otherwise, int size, bool isBehind, AttemptOutcome outcome, int? statusCode)
+    {
+        if (otherwise.Status is DeliveryStatus.Succeeded or DeliveryStatus.Cancelled)
+            return (otherwise, null);
+        var isFinal = otherwise.Status is DeliveryStatus.DeadLettered or DeliveryStatus.Expired || otherwise.HoldsKey;
+        var isToBlame = outcome switch
+        {
+            AttemptOutcome.HttpStatus => statusCode is not (429 or 503),
+            AttemptOutcome.Timeout or AttemptOutcome.ConnectionFailed or AttemptOutcome.InvalidResponse => true,
+            _ => isFinal,
+        };
+        return (isFinal || isBehind || outcome == AttemptOutcome.HttpStatus && statusCode is 400 or 413 or 422
+            ? Transition.Released() : otherwise, isToBlame || isFinal ? (size + 1) / 2 : null);
     }
 
     /// <summary>The delay after attempt number <paramref name="attempt"/> failed: exponential and capped or listed, and jittered.</summary>

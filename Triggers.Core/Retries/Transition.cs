@@ -45,6 +45,10 @@ public sealed record Transition
     /// <summary>Nobody is there to get it any more, or it was a test that failed.</summary>
     public static Transition Cancelled() => new(DeliveryStatus.Cancelled);
 
+    /// <summary>Its event expires before it could be tried again.</summary>
+    /// <param name="failed">Whether an attempt was made, which failed.</param>
+    public static Transition Expired(bool failed) => new(DeliveryStatus.Expired) { CountsAsFailure = failed };
+
     /// <summary>The receiver answered 410.</summary>
     public static Transition Gone() => new(DeliveryStatus.Cancelled) { CountsAsFailure = true, SubscriptionIsGone = true };
 

@@ -184,6 +184,15 @@ public sealed class LimitsOfSubscriptions : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0021_subscription_limits.sql"));
 }
 
+/// <summary>0022_scheduling.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0022_scheduling")]
+public sealed class Scheduling : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0022_scheduling.sql"));
+}
+
 /// <summary>0024_hooks.sql.</summary>
 [DbContext(typeof(TriggersDbContext))]
 [Migration("0024_hooks")]
@@ -236,6 +245,15 @@ public sealed class EventTypes : Migration
 {
     /// <inheritdoc />
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0027_event_types.sql"));
+}
+
+/// <summary>0033_batches.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0033_batches")]
+public sealed class Batches : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0033_batches.sql"));
 }
 
 /// <summary>0034_subscription_names.sql.</summary>

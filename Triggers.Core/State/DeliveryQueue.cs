@@ -25,6 +25,15 @@ public sealed record NewDelivery(Guid TenantId, Guid Id, Guid EventId, Guid Subs
     /// <summary>Of those of a subscription with the same key only the first is due; null: in no order.</summary>
     public string? OrderKey { get; init; }
 
+    /// <summary>How long it waits at most for others to go with; null: it does not.</summary>
+    public TimeSpan? Gathers { get; init; }
+
+    /// <summary>When it is due; null, or what has passed: at once.</summary>
+    public DateTimeOffset? DeliverAt { get; init; }
+
+    /// <summary>From when on it is not sent; null: it does not expire.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+
     /// <summary>Whether it is claimed as it is written, because its attempt starts right after the commit.</summary>
     public bool Claimed { get; init; }
 }
@@ -35,7 +44,7 @@ public sealed record NewDelivery(Guid TenantId, Guid Id, Guid EventId, Guid Subs
 /// </summary>
 public static class DeliveryQueue
 {
-    /// <summary>Deliveries are to be made, at once.</summary>
+    /// <summary>Deliveries are to be made: at once, at their time, or when they have waited for others to go with.</summary>
     /// <param name="deliveries">Any number.</param>
     /// <param name="worker">Who has those that are claimed; 0 where none are.</param>
     /// <param name="lease">For how long.</param>
@@ -48,11 +57,13 @@ public static class DeliveryQueue
         var command = new NpgsqlBatchCommand(
             $"""
             INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, claim, claimed_by, next_attempt_at, data_bytes,
-                is_replay, replay_of, test)
+                is_replay, replay_of, test, expires_at, batch_at)
             SELECT tenant_id, id, event_id, subscription_id, claimed::int, CASE WHEN claimed THEN @worker END,
-                clock_timestamp() + CASE WHEN claimed THEN @lease ELSE interval '0' END, {lookedUp}, is_replay, replay_of, test
-            FROM unnest(@tenants, @ids, @events, @subscriptions, @claimed, @bytes, @replays, @replayed, @tests)
-                AS d (tenant_id, id, event_id, subscription_id, claimed, data_bytes, is_replay, replay_of, test)
+                greatest(deliver_at, clock_timestamp() + CASE WHEN claimed THEN @lease ELSE coalesce(gathers, '0') END),
+                {lookedUp}, is_replay, replay_of, test, expires_at, clock_timestamp() + gathers
+            FROM unnest(@tenants, @ids, @events, @subscriptions, @claimed, @bytes, @replays, @replayed, @tests, @due, @expiries, @gathers)
+                AS d (tenant_id, id, event_id, subscription_id, claimed, data_bytes, is_replay, replay_of, test, deliver_at, expires_at,
+                    gathers)
             """);
         var parameters = command.Parameters;
         parameters.AddColumn("tenants", NpgsqlDbType.Uuid, deliveries, d => d.TenantId);
@@ -64,6 +75,9 @@ public static class DeliveryQueue
         parameters.AddColumn("replays", NpgsqlDbType.Boolean, deliveries, d => d.IsReplay);
         parameters.AddColumn("replayed", NpgsqlDbType.Uuid, deliveries, d => d.ReplayOf);
         parameters.AddColumn("tests", NpgsqlDbType.Boolean, deliveries, d => d.Test);
+        parameters.AddColumn("due", NpgsqlDbType.TimestampTz, deliveries, d => d.DeliverAt?.UtcDateTime);
+        parameters.AddColumn("expiries", NpgsqlDbType.TimestampTz, deliveries, d => d.ExpiresAt?.UtcDateTime);
+        parameters.AddColumn("gathers", NpgsqlDbType.Interval, deliveries, d => d.Gathers);
         parameters.Add(new("worker", NpgsqlDbType.Integer) { Value = worker });
         parameters.Add(new("lease", NpgsqlDbType.Interval) { Value = lease });
         return command;
@@ -161,6 +175,98 @@ public static class DeliveryQueue
         """;
 
     /// <summary>
+    /// Takes a batch of each lane that has one: what is due or waits for others, and behind the first of a key what waits for that, as much
+    /// as may go in one request. It is taken when the first of it is due, or there is as much as may go together. Answers the columns of
+    /// <see cref="Claim"/> and whether another of its key goes before it, in the order of the batch; and of each lane of which anything was
+    /// seen the subscription, how much of it still waits (deliveries in place of the retry count, and bytes), and last in how many seconds
+    /// to ask again, if at all.
+    /// </summary>
+    /// <remarks>It waits for no row that somebody else has: what comes behind such a one of its key does not go either.</remarks>
+    /// <param name="lanes">Subscriptions, each once.</param>
+    /// <param name="most">The most rows of each.</param>
+    /// <param name="waits">How long something waits for others at most.</param>
+    /// <param name="bytes">The most data of each, but for a single row.</param>
+    /// <param name="worker">Who takes it.</param>
+    /// <param name="lease">For how long.</param>
+    public static NpgsqlBatchCommand ClaimBatches(
+        IReadOnlyList<Guid> lanes, IReadOnlyList<int> most, IReadOnlyList<TimeSpan> waits, long bytes, int worker, TimeSpan lease)
+    {
+        var command = new NpgsqlBatchCommand(
+            """
+            WITH heads AS MATERIALIZED (
+                SELECT l.subscription_id AS lane, l.most, q.*
+                FROM unnest(@lanes, @most, @waits) AS l (subscription_id, most, wait)
+                CROSS JOIN LATERAL (
+                    SELECT tenant_id, id, order_key, position, next_attempt_at, claimed_by, data_bytes, batch_limit FROM delivery_queue
+                    WHERE subscription_id = l.subscription_id AND NOT test AND next_attempt_at <= now() + l.wait
+                        AND (next_attempt_at <= now() OR claim = 0 AND batch_at IS NOT NULL)
+                    ORDER BY next_attempt_at
+                    LIMIT l.most
+                    FOR UPDATE SKIP LOCKED) q
+            ),
+            found AS MATERIALIZED (
+                SELECT f.*
+                FROM unnest(@lanes, @most) AS l (subscription_id, most)
+                CROSS JOIN LATERAL (
+                    SELECT h.lane, h.most, h.id AS head, h.next_attempt_at AS due_at, h.claimed_by IS NOT NULL AS timed_out, k.*
+                    FROM heads h
+                    CROSS JOIN LATERAL (
+                        SELECT h.tenant_id, h.id, h.position, h.data_bytes, h.batch_limit
+                        UNION ALL
+                        (SELECT tenant_id, id, position, data_bytes, batch_limit FROM delivery_queue
+                         WHERE subscription_id = h.lane AND order_key = h.order_key AND position > h.position
+                            AND next_attempt_at = 'infinity'
+                         ORDER BY position LIMIT h.most - 1)) k
+                    WHERE h.lane = l.subscription_id
+                    LIMIT l.most) f
+            ),
+            locked AS MATERIALIZED (
+                SELECT f.*, f.id = f.head OR q.is_locked IS NOT NULL AS is_free
+                FROM found f
+                LEFT JOIN LATERAL (
+                    SELECT true AS is_locked FROM delivery_queue
+                    WHERE f.id <> f.head AND tenant_id = f.tenant_id AND id = f.id LIMIT 1 FOR UPDATE SKIP LOCKED) q ON true
+            ),
+            placed AS MATERIALIZED (
+                SELECT *, row_number() OVER batch AS place,
+                    bool_and(is_free) OVER batch AND (row_number() OVER batch = 1
+                        OR sum(data_bytes) OVER batch <= @bytes
+                            AND row_number() OVER batch <= min(least(batch_limit, most)) OVER batch) AS fits
+                FROM locked WINDOW batch AS (PARTITION BY lane ORDER BY due_at, head, position)
+            ),
+            seen AS MATERIALIZED (
+                SELECT lane, count(*) AS seen, sum(data_bytes) AS bytes, min(due_at) AS due_at,
+                    count(*) >= min(most) OR NOT bool_and(fits) AS is_full
+                FROM placed GROUP BY lane
+            ),
+            claimed AS (
+                UPDATE delivery_queue q SET claim = q.claim + 1, claimed_by = @worker,
+                    next_attempt_at = CASE WHEN p.id = p.head THEN clock_timestamp() + @lease ELSE q.next_attempt_at END
+                FROM placed p JOIN seen s ON s.lane = p.lane
+                WHERE p.fits AND (s.is_full OR s.due_at <= now()) AND q.tenant_id = p.tenant_id AND q.id = p.id
+                RETURNING q.id, q.tenant_id, q.event_id, q.subscription_id, q.claim, q.retry_count, q.is_replay, q.replay_of, q.test,
+                    q.last_trace_parent, q.data_bytes, p.timed_out, q.order_key, p.id <> p.head AS is_behind, p.place
+            )
+            SELECT *, NULL::float8 FROM claimed
+            UNION ALL
+            SELECT NULL::uuid, NULL::uuid, NULL::uuid, lane, NULL::int, CASE WHEN is_full OR due_at <= now() THEN 0 ELSE seen END::int,
+                NULL::boolean, NULL::uuid, NULL::boolean, NULL,
+                CASE WHEN is_full OR due_at <= now() THEN 0 ELSE least(bytes, 2147483647) END::int, NULL::boolean, NULL, NULL::boolean, 0,
+                CASE WHEN is_full THEN 0 WHEN due_at > now() THEN extract(epoch FROM due_at - now()) END::float8
+            FROM seen
+            ORDER BY place
+            """);
+        var parameters = command.Parameters;
+        parameters.AddColumn("lanes", NpgsqlDbType.Uuid, lanes);
+        parameters.AddColumn("most", NpgsqlDbType.Integer, most);
+        parameters.AddColumn("waits", NpgsqlDbType.Interval, waits);
+        parameters.Add(new("bytes", NpgsqlDbType.Bigint) { Value = bytes });
+        parameters.Add(new("worker", NpgsqlDbType.Integer) { Value = worker });
+        parameters.Add(new("lease", NpgsqlDbType.Interval) { Value = lease });
+        return command;
+    }
+
+    /// <summary>
     /// For every lane its id and in how many seconds something of it is due: at once where the subscription is deleted. Inboxes are no
     /// lanes. What waits in order is due in an hour, or when it is told. A loose index scan: one probe a lane, however much waits in it.
     /// </summary>
@@ -181,9 +287,13 @@ public static class DeliveryQueue
         FROM delivery_queue WHERE test GROUP BY subscription_id
         """;
 
+    /// <summary>Whether a delivery of the queue is put off, or waits for others to go with, and is not scheduled.</summary>
+    public const string WasTried = "(claim > 0 OR batch_at IS NOT NULL)";
+
     /// <summary>
     /// Makes deliveries due that are scheduled for later, and answers how many. What somebody works on at this moment is not waited for:
-    /// it is being sent, or has just been. Nor is what waits in order: its turn comes.
+    /// it is being sent, or has just been. Nor is what waits in order: its turn comes. Of a subscription's, those that were never tried
+    /// keep the time that their events are scheduled for.
     /// </summary>
     /// <param name="tenantId">Whose they are.</param>
     /// <param name="id">One delivery; null for those of a subscription.</param>
@@ -191,7 +301,7 @@ public static class DeliveryQueue
     /// <param name="most">The most at once.</param>
     public static NpgsqlBatchCommand SendNow(Guid tenantId, Guid? id, Guid? subscriptionId, int most)
     {
-        var which = id is null ? "subscription_id = @id" : "id = @id";
+        var which = id is null ? $"subscription_id = @id AND {WasTried}" : "id = @id";
         return new NpgsqlBatchCommand(
             $"""
             WITH later AS MATERIALIZED (
@@ -248,12 +358,12 @@ public static class DeliveryQueue
     public static NpgsqlBatchCommand Rescue(IReadOnlyList<int> workers)
     {
         var command = new NpgsqlBatchCommand(
-            """
+            $"""
             WITH gone AS (DELETE FROM workers WHERE number = ANY (@workers)),
             held AS MATERIALIZED (
                 SELECT tenant_id, id FROM delivery_queue WHERE claimed_by = ANY (@workers) FOR UPDATE SKIP LOCKED
             )
-            UPDATE delivery_queue q SET next_attempt_at = clock_timestamp(), claimed_by = NULL
+            UPDATE delivery_queue q SET next_attempt_at = {Again}, claimed_by = NULL
             FROM held WHERE q.tenant_id = held.tenant_id AND q.id = held.id
             """);
         command.Parameters.AddColumn("workers", NpgsqlDbType.Integer, workers);
@@ -276,14 +386,14 @@ public static class DeliveryQueue
     public static NpgsqlBatchCommand Free(int worker, IReadOnlyCollection<(Guid Id, int Claim)> lost)
     {
         var command = new NpgsqlBatchCommand(
-            """
+            $"""
             WITH lost AS MATERIALIZED (
                 SELECT q.tenant_id, q.id FROM delivery_queue q
                 JOIN unnest(@ids, @claims) AS l (id, claim) ON l.id = q.id AND l.claim = q.claim
                 WHERE q.claimed_by = @worker
                 FOR UPDATE OF q SKIP LOCKED
             )
-            UPDATE delivery_queue q SET next_attempt_at = clock_timestamp(), claimed_by = NULL
+            UPDATE delivery_queue q SET next_attempt_at = {Again}, claimed_by = NULL
             FROM lost WHERE q.tenant_id = lost.tenant_id AND q.id = lost.id
             """);
         command.Parameters.Add(new("worker", NpgsqlDbType.Integer) { Value = worker });
@@ -291,6 +401,9 @@ public static class DeliveryQueue
         command.Parameters.AddColumn("claims", NpgsqlDbType.Integer, [.. lost], l => l.Claim);
         return command;
     }
+
+    /// <summary>What was behind another of its key in a batch still waits for that one.</summary>
+    private const string Again = "CASE WHEN q.next_attempt_at = 'infinity' THEN q.next_attempt_at ELSE clock_timestamp() END";
 
     private const string Lanes =
         """

@@ -16,7 +16,11 @@ namespace Triggers.Core.State;
 /// <param name="ResponseBody">The first 4 KiB of the answer.</param>
 public sealed record AttemptMade(
     Guid Id, int Number, TimeSpan Age, TimeSpan Duration, AttemptOutcome Outcome, string? Error, int? StatusCode, string? ResponseHeaders,
-    byte[]? ResponseBody);
+    byte[]? ResponseBody)
+{
+    /// <summary>Which request it was, of a subscription that gets its events in batches.</summary>
+    public Guid? BatchId { get; init; }
+}
 
 /// <summary>What becomes of a claimed delivery.</summary>
 /// <param name="TenantId">Whose it is.</param>
@@ -61,6 +65,11 @@ public sealed record DeliveryResult(
     /// </summary>
     public bool HoldsKey { get; init; }
 
+    /// <summary>
+    /// When its event was scheduled for, where it now takes its place behind what <see cref="OrderKey"/> has; null otherwise.
+    /// </summary>
+    public DateTimeOffset? JoinsOrderAt { get; init; }
+
     /// <summary>Length of the event's data, of what is new.</summary>
     public int DataBytes { get; init; }
 
@@ -69,6 +78,9 @@ public sealed record DeliveryResult(
 
     /// <summary>Why nothing is to be tried any more, as somebody put it, where nothing was tried.</summary>
     public string? Error { get; init; }
+
+    /// <summary>It goes with so many in all at most from now on, since a batch with it failed; null: as before.</summary>
+    public int? BatchLimit { get; init; }
 
     /// <summary>W3C trace context of the attempt, to be linked to by the next.</summary>
     public string? TraceParent { get; init; }
@@ -92,22 +104,28 @@ public static class DeliveryResults
     {
         // Whoever touches a dead letter, or judges whether anybody is still to get an event, has the event's lock. A first delivery that
         // succeeds or fails does neither.
-        if (results.Where(r => r.IsReplay && r.Status != DeliveryStatus.Pending || r.Status == DeliveryStatus.Cancelled)
+        if (results.Where(r => r.IsReplay && r.Status != DeliveryStatus.Pending
+                || r.Status is DeliveryStatus.Cancelled or DeliveryStatus.Expired)
             .Select(r => r.EventId).ToList() is { Count: > 0 } locked)
             yield return EventState.Lock(locked);
         // Then these, since the lock on a subscription keeps its address as it is until the results are written.
         if (results.Where(r => r.SubscriptionIsGone).ToList() is { Count: > 0 } gone)
             yield return Disable(gone);
         var ordered = results.Where(r => r.OrderKey is not null && (r.Status != DeliveryStatus.Pending || r.HoldsKey)).ToList();
-        if (ordered.Count > 0)
-            yield return OrderedQueue.Lock(ordered.Select(r => r.SubscriptionId));
+        var joining = results.Where(r => r.JoinsOrderAt is not null).OrderBy(r => r.JoinsOrderAt).ThenBy(r => r.Id).ToList();
+        if (ordered.Count + joining.Count > 0)
+            yield return OrderedQueue.Lock(ordered.Concat(joining).Select(r => r.SubscriptionId));
         yield return Write(results);
+        if (joining.Count > 0)
+            yield return OrderedQueue.Join(joining);
         if (ordered.Where(r => r.HoldsKey).ToList() is { Count: > 0 } failed)
             yield return OrderedQueue.Hold(failed);
         if (ordered.Count > 0)
             yield return OrderedQueue.Advance(ordered.Select(r => (r.SubscriptionId, r.OrderKey!)));
         if (results.Where(r => r.Status == DeliveryStatus.Cancelled).ToList() is { Count: > 0 } cancelled)
             yield return EventState.Settle(cancelled.ConvertAll(r => (r.TenantId, r.EventId)));
+        if (results.Where(r => r.Status == DeliveryStatus.Expired).ToList() is { Count: > 0 } expired)
+            yield return EventTimes.Expire(expired);
     }
 
     /// <summary>
@@ -140,9 +158,9 @@ public static class DeliveryResults
         WITH c AS MATERIALIZED (
             SELECT c.*, c.status <> 'succeeded' AND s.deleted_at IS NULL AND coalesce(s.revision <> c.revision, false) AS stale
             FROM unnest(@tenants, @ids, @events, @subscriptions, @new, @data_bytes, @revisions, @claims, @statuses, @delays, @failures,
-                @reasons, @attempts, @numbers, @ages, @durations, @outcomes, @errors, @codes, @headers, @bodies, @traces)
+                @reasons, @attempts, @numbers, @ages, @durations, @outcomes, @errors, @codes, @headers, @bodies, @traces, @batches, @limits)
                 AS c (tenant_id, id, event_id, subscription_id, is_new, data_bytes, revision, claim, status, delay, failures,
-                    reason, attempt_id, number, age, duration, outcome, error, code, headers, body, trace)
+                    reason, attempt_id, number, age, duration, outcome, error, code, headers, body, trace, batch_id, batch_limit)
             JOIN subscriptions s ON s.id = c.subscription_id
         ),
         taken AS (
@@ -153,13 +171,13 @@ public static class DeliveryResults
                 q.retry_count + c.failures AS retry_count,
                 CASE WHEN c.outcome IS NULL THEN q.last_outcome ELSE c.outcome END AS outcome,
                 CASE WHEN c.outcome IS NULL THEN q.last_status_code ELSE c.code END AS code,
-                c.claim, c.status, c.reason, c.attempt_id, c.number, c.age, c.duration, c.error, c.headers, c.body
+                c.claim, c.status, c.reason, c.attempt_id, c.number, c.age, c.duration, c.error, c.headers, c.body, c.batch_id
         ),
         ended AS (
             SELECT * FROM taken
             UNION ALL
             SELECT tenant_id, id, event_id, subscription_id, false, NULL, false, failures, outcome, code,
-                claim, status, reason, attempt_id, number, age, duration, error, headers, body
+                claim, status, reason, attempt_id, number, age, duration, error, headers, body, batch_id
             FROM c WHERE is_new AND status <> 'pending' AND NOT stale
         ),
         put AS (
@@ -174,17 +192,18 @@ public static class DeliveryResults
             INSERT INTO deliveries (tenant_id, id, event_id, subscription_id, status, claim, retry_count, last_outcome,
                 last_status_code, replay_of, test,
                 finalized_at, attempt_id, attempt_number, attempt_started_at, attempt_duration_ms, attempt_error, response_headers,
-                    response_body)
+                    response_body, batch_id)
             SELECT tenant_id, id, event_id, subscription_id, status, claim, retry_count, outcome, code, replay_of, test,
                 clock_timestamp(), attempt_id, CASE WHEN attempt_id IS NOT NULL THEN number END,
                 CASE WHEN attempt_id IS NOT NULL THEN clock_timestamp() - age END, CASE WHEN attempt_id IS NOT NULL THEN duration END,
-                error, headers::jsonb, body
+                error, headers::jsonb, body, batch_id
             FROM ended
         ),
         recorded AS (
             INSERT INTO attempts (delivery_id, claim, tenant_id, id, number, started_at, duration_ms, outcome, error, status_code,
-                response_headers, response_body)
-            SELECT id, claim, tenant_id, attempt_id, number, clock_timestamp() - age, duration, outcome, error, code, headers::jsonb, body
+                response_headers, response_body, batch_id)
+            SELECT id, claim, tenant_id, attempt_id, number, clock_timestamp() - age, duration, outcome, error, code, headers::jsonb, body,
+                batch_id
             FROM c WHERE attempt_id IS NOT NULL AND NOT EXISTS (SELECT FROM ended e WHERE e.id = c.id)
             ON CONFLICT DO NOTHING
         ),
@@ -192,11 +211,12 @@ public static class DeliveryResults
             UPDATE delivery_queue q SET
                 claimed_by = NULL,
                 retry_count = q.retry_count + CASE WHEN c.stale THEN 0 ELSE c.failures END,
-                next_attempt_at = CASE WHEN c.reason IS NOT NULL AND NOT c.stale THEN 'infinity'
+                next_attempt_at = CASE WHEN c.reason IS NOT NULL AND NOT c.stale OR q.next_attempt_at = 'infinity' THEN 'infinity'
                     ELSE clock_timestamp() + CASE WHEN c.stale THEN interval '0' ELSE c.delay END END,
                 last_outcome = coalesce(c.outcome, q.last_outcome),
                 last_status_code = CASE WHEN c.outcome IS NULL THEN q.last_status_code ELSE c.code END,
-                last_trace_parent = coalesce(c.trace, q.last_trace_parent)
+                last_trace_parent = coalesce(c.trace, q.last_trace_parent),
+                batch_limit = coalesce(c.batch_limit, q.batch_limit)
             FROM c WHERE q.tenant_id = c.tenant_id AND q.id = c.id AND NOT c.is_new AND (c.status = 'pending' OR c.stale)
                 AND q.claim = c.claim
             RETURNING c.stale
@@ -214,7 +234,7 @@ public static class DeliveryResults
             FROM ended e
             WHERE e.is_replay AND l.tenant_id = e.tenant_id AND l.event_id = e.event_id AND l.subscription_id = e.subscription_id
                 AND (e.status = 'succeeded' AND l.state IN ('open', 'replaying')
-                    OR e.status IN ('dead_lettered', 'cancelled') AND l.state = 'replaying' AND l.replay_delivery_id = e.id)
+                    OR e.status IN ('dead_lettered', 'cancelled', 'expired') AND l.state = 'replaying' AND l.replay_delivery_id = e.id)
         ),
         got AS (
             DELETE FROM inbox i USING ended e WHERE e.status = 'succeeded' AND i.tenant_id = e.tenant_id AND i.event_id = e.event_id
@@ -253,6 +273,8 @@ public static class DeliveryResults
         parameters.AddColumn("headers", NpgsqlDbType.Text, results, r => r.Attempt?.ResponseHeaders);
         parameters.AddColumn("bodies", NpgsqlDbType.Bytea, results, r => r.Attempt?.ResponseBody);
         parameters.AddColumn("traces", NpgsqlDbType.Text, results, r => r.TraceParent);
+        parameters.AddColumn("batches", NpgsqlDbType.Uuid, results, r => r.Attempt?.BatchId);
+        parameters.AddColumn("limits", NpgsqlDbType.Integer, results, r => r.BatchLimit);
         return command;
     }
 }

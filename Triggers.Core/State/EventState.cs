@@ -3,6 +3,13 @@ using NpgsqlTypes;
 
 namespace Triggers.Core.State;
 
+/// <summary>An event that nobody wants, to wait in the inbox.</summary>
+/// <param name="TenantId">Whose it is.</param>
+/// <param name="EventId">Which.</param>
+/// <param name="DeliverAt">Nobody sees it before.</param>
+/// <param name="ExpiresAt">Nobody sees it from then on.</param>
+public sealed record UnclaimedEvent(Guid TenantId, Guid EventId, DateTimeOffset? DeliverAt = null, DateTimeOffset? ExpiresAt = null);
+
 /// <summary>
 /// Where an event stands, as conditions on <c>e</c>, a row of <c>events</c> or anything else with its tenant and id: the only place that
 /// says so.
@@ -58,10 +65,13 @@ public static class EventState
     public const string IsUnclaimed =
         $"(EXISTS (SELECT FROM inbox i WHERE i.tenant_id = e.tenant_id AND i.event_id = e.id) AND NOT {IsAcknowledged})";
 
-    /// <summary>The name of its state.</summary>
+    /// <summary>The name of its state; <c>e</c> is a row of <c>events</c>.</summary>
     public const string Status =
-        $"CASE WHEN {IsDeadLettered} THEN 'dead_lettered' WHEN {IsQueued} OR {IsUnprojected} OR {IsUnclaimed} THEN 'pending' ELSE "
-            + "'delivered' END";
+        $"""
+        CASE WHEN e.cancelled_at IS NOT NULL THEN 'cancelled' WHEN {IsDeadLettered} THEN 'dead_lettered'
+            WHEN {IsQueued} OR {IsUnprojected} OR {IsUnclaimed} THEN CASE WHEN e.deliver_at > now() THEN 'scheduled' ELSE 'pending' END
+            WHEN e.expired_at IS NOT NULL AND NOT {IsAcknowledged} THEN 'expired' ELSE 'delivered' END
+        """;
 
     /// <summary>
     /// Ids of a tenant's events (<c>@tenant</c>) that may be in the inbox, or pending and projected, each once: what they are is still to
@@ -89,8 +99,11 @@ public static class EventState
         WHERE tenant_id = @tenant AND state IN ('open', 'replaying'){bounds("event_id")} ORDER BY event_id {order} LIMIT {limit}
         """;
 
+    /// <summary>Whether now is between its times, of <c>e</c>, a row of <c>events</c> or <c>inbox</c>.</summary>
+    public const string IsInTime = "(e.deliver_at IS NULL OR e.deliver_at <= now()) AND (e.expires_at IS NULL OR e.expires_at > now())";
+
     /// <summary>Whether it is in the inbox, if it is one of those of <see cref="OpenEvents"/>.</summary>
-    public const string IsInInbox = $"NOT {IsAcknowledged} AND NOT {IsDeadLettered}";
+    public const string IsInInbox = $"{IsInTime} AND NOT {IsAcknowledged} AND NOT {IsDeadLettered}";
 
     /// <summary>
     /// Who does more than one thing about an event, or judges it by what others do, locks it first: replays, discards, cancellations,
@@ -116,8 +129,11 @@ public static class EventState
     {
         var command = new NpgsqlBatchCommand(
             $"""
-            INSERT INTO inbox (tenant_id, event_id)
-            SELECT DISTINCT e.tenant_id, e.id FROM unnest(@tenants, @events, @floors) AS e (tenant_id, id, floor)
+            INSERT INTO inbox (tenant_id, event_id, deliver_at, expires_at)
+            SELECT DISTINCT e.tenant_id, e.id, t.deliver_at, t.expires_at
+            FROM unnest(@tenants, @events, @floors) AS e (tenant_id, id, floor)
+            LEFT JOIN LATERAL (
+                SELECT deliver_at, expires_at FROM events WHERE tenant_id = e.tenant_id AND id = e.id LIMIT 1) t ON true
             WHERE NOT EXISTS (SELECT FROM delivery_queue q WHERE q.tenant_id = e.tenant_id AND q.event_id = e.id)
                 AND NOT {FansOut} AND NOT {IsDeadLettered} AND NOT {IsAcknowledged}
                 AND NOT EXISTS (
@@ -176,15 +192,18 @@ public static class EventState
     }
 
     /// <summary>The projection has seen events that nobody subscribes to: they wait in the inbox.</summary>
-    public static NpgsqlBatchCommand Receive(IReadOnlyList<(Guid TenantId, Guid EventId)> events)
+    public static NpgsqlBatchCommand Receive(IReadOnlyList<UnclaimedEvent> events)
     {
         var command = new NpgsqlBatchCommand(
             $"""
-            INSERT INTO inbox (tenant_id, event_id)
-            SELECT e.tenant_id, e.id FROM unnest(@tenants, @events) AS e (tenant_id, id) WHERE NOT {IsAcknowledged}
+            INSERT INTO inbox (tenant_id, event_id, deliver_at, expires_at)
+            SELECT e.tenant_id, e.id, e.deliver_at, e.expires_at
+            FROM unnest(@tenants, @events, @due, @expiries) AS e (tenant_id, id, deliver_at, expires_at) WHERE NOT {IsAcknowledged}
             """);
         command.Parameters.AddColumn("tenants", NpgsqlDbType.Uuid, events, e => e.TenantId);
         command.Parameters.AddColumn("events", NpgsqlDbType.Uuid, events, e => e.EventId);
+        command.Parameters.AddColumn("due", NpgsqlDbType.TimestampTz, events, e => e.DeliverAt?.UtcDateTime);
+        command.Parameters.AddColumn("expiries", NpgsqlDbType.TimestampTz, events, e => e.ExpiresAt?.UtcDateTime);
         return command;
     }
 }

@@ -10,6 +10,12 @@ namespace Triggers.Core.State;
 /// <param name="After">The subscription up to which they are made, in the order of ids.</param>
 public sealed record FanOut(Guid TenantId, Guid EventId, int DataBytes, Guid After)
 {
+    /// <summary>When its deliveries are due; null, or what has passed: at once.</summary>
+    public DateTimeOffset? DeliverAt { get; init; }
+
+    /// <summary>From when on they are not sent.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+
     /// <summary>Subscriptions that have theirs already, since they get it in order.</summary>
     public IReadOnlyList<Guid> Made { get; init; } = [];
 }
@@ -35,8 +41,8 @@ public static class FanOuts
         return command;
     }
 
-    /// <summary>The oldest few of each tenant, locked: rows of tenant, event, bytes of data, after, the event's type, and
-    /// who has theirs already.</summary>
+    /// <summary>The oldest few of each tenant, locked: rows of tenant, event, bytes of data, after, the event's type,
+    /// who has theirs already, and the event's times.</summary>
     /// <param name="ofEach">The most of a tenant.</param>
     /// <param name="most">The most together.</param>
     public static NpgsqlBatchCommand Take(int ofEach, int most) => new(
@@ -52,8 +58,10 @@ public static class FanOuts
                 SELECT * FROM fan_outs WHERE tenant_id = t.tenant_id ORDER BY number LIMIT @ofEach FOR UPDATE SKIP LOCKED) f
             LIMIT @most
         )
-        SELECT f.tenant_id, f.event_id, f.data_bytes, f.after, e.type, f.made
-        FROM taken f LEFT JOIN LATERAL (SELECT type FROM events WHERE tenant_id = f.tenant_id AND id = f.event_id LIMIT 1) e ON true
+        SELECT f.tenant_id, f.event_id, f.data_bytes, f.after, e.type, f.made, e.deliver_at, e.expires_at
+        FROM taken f
+        LEFT JOIN LATERAL (
+            SELECT type, deliver_at, expires_at FROM events WHERE tenant_id = f.tenant_id AND id = f.event_id LIMIT 1) e ON true
         ORDER BY f.number
         """)
     {

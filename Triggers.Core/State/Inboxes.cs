@@ -24,6 +24,10 @@ public static class Inboxes
     /// <summary>Of how many deliveries the types are looked at, when only some are wanted.</summary>
     private const int MaxLookedAt = 10_000;
 
+    /// <summary>What is due of an inbox, and has not expired.</summary>
+    private const string Due =
+        "subscription_id = @inbox AND NOT test AND next_attempt_at <= now() AND (expires_at IS NULL OR expires_at > now())";
+
     /// <summary>Something came into inboxes of these tenants.</summary>
     public static NpgsqlBatchCommand Notify(IEnumerable<Guid> tenants) => new($"SELECT pg_notify('{Notifications.Inbox}', @tenants)")
     {
@@ -44,7 +48,9 @@ public static class Inboxes
             $"""
             WITH candidates AS MATERIALIZED (
                 SELECT e.id, octet_length(e.data) AS bytes
-                FROM (SELECT event_id FROM inbox WHERE tenant_id = @tenant ORDER BY event_id LIMIT {MaxLookedAt}) i
+                FROM (
+                    SELECT event_id FROM inbox e WHERE tenant_id = @tenant AND {EventState.IsInTime}
+                    ORDER BY event_id LIMIT {MaxLookedAt}) i
                 CROSS JOIN LATERAL (SELECT id, type, tenant_id, data FROM events WHERE tenant_id = @tenant AND id = i.event_id LIMIT 1) e
                 WHERE {Wants(types)} AND NOT {EventState.IsAcknowledged}
                     AND NOT EXISTS (
@@ -52,18 +58,18 @@ public static class Inboxes
                         WHERE q.tenant_id = @tenant AND q.event_id = e.id AND q.subscription_id = @inbox)
                 LIMIT greatest(0, cardinality(@ids) - (
                     SELECT count(*) FROM (
-                        SELECT FROM delivery_queue WHERE subscription_id = @inbox AND next_attempt_at <= now()
+                        SELECT FROM delivery_queue WHERE {Due}
                         LIMIT cardinality(@ids)) due))
             ),
             taken AS MATERIALIZED (
-                SELECT i.event_id, c.bytes FROM candidates c JOIN inbox i ON i.tenant_id = @tenant AND i.event_id = c.id
+                SELECT i.event_id, c.bytes, i.expires_at FROM candidates c JOIN inbox i ON i.tenant_id = @tenant AND i.event_id = c.id
                 FOR UPDATE OF i SKIP LOCKED
             ),
             gone AS (
                 DELETE FROM inbox i USING taken t WHERE i.tenant_id = @tenant AND i.event_id = t.event_id
             )
-            INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, next_attempt_at, data_bytes)
-            SELECT @tenant, @ids[n], event_id, @inbox, now(), bytes
+            INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, next_attempt_at, data_bytes, expires_at)
+            SELECT @tenant, @ids[n], event_id, @inbox, now(), bytes, expires_at
             FROM (SELECT *, row_number() OVER (ORDER BY event_id) AS n FROM taken) t ORDER BY n
             """);
         command.Parameters.Add(new("tenant", NpgsqlDbType.Uuid) { Value = tenantId });
@@ -85,7 +91,6 @@ public static class Inboxes
     /// <param name="types">Patterns of types; none for all. Of an inbox with very much in it only the first are looked at.</param>
     public static NpgsqlBatchCommand Receive(Guid tenantId, Guid inbox, int most, long bytes, TimeSpan lease, string[] types)
     {
-        const string Due = "subscription_id = @inbox AND NOT test AND next_attempt_at <= now()";
         var command = new NpgsqlBatchCommand(
             $"""
             WITH {(types.Length == 0 ? "" : $"""
@@ -135,7 +140,7 @@ public static class Inboxes
     public static NpgsqlBatchCommand NextDue(Guid inbox) => new(
         """
         SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp())::float8
-        FROM delivery_queue WHERE subscription_id = @inbox AND NOT test
+        FROM delivery_queue WHERE subscription_id = @inbox AND NOT test AND (expires_at IS NULL OR expires_at > now())
         """)
     {
         Parameters = { new("inbox", inbox) },

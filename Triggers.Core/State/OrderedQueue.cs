@@ -49,17 +49,19 @@ public static class OrderedQueue
             $"""
             WITH put AS (
                 INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, next_attempt_at, data_bytes, is_replay, replay_of,
-                    order_key, position)
-                SELECT tenant_id, id, event_id, subscription_id, CASE WHEN waits THEN 'infinity' ELSE clock_timestamp() END,
-                    {lookedUp}, is_replay, replay_of, order_key, nextval('delivery_order')
+                    order_key, position, expires_at, batch_at)
+                SELECT tenant_id, id, event_id, subscription_id,
+                    CASE WHEN waits THEN 'infinity' ELSE clock_timestamp() + coalesce(gathers, '0') END,
+                    {lookedUp}, is_replay, replay_of, order_key, nextval('delivery_order'), expires_at, clock_timestamp() + gathers
                 FROM (
                     SELECT d.*, row_number() OVER (PARTITION BY d.subscription_id, d.order_key ORDER BY d.ord) > 1
                         OR EXISTS (
                             SELECT FROM delivery_queue q WHERE q.subscription_id = d.subscription_id AND q.order_key = d.order_key)
                         OR EXISTS (SELECT FROM held_keys h WHERE h.subscription_id = d.subscription_id AND h.order_key = d.order_key)
                         AS waits
-                    FROM unnest(@tenants, @ids, @events, @subscriptions, @bytes, @replays, @replayed, @keys) WITH ORDINALITY
-                        AS d (tenant_id, id, event_id, subscription_id, data_bytes, is_replay, replay_of, order_key, ord)
+                    FROM unnest(@tenants, @ids, @events, @subscriptions, @bytes, @replays, @replayed, @keys, @expiries, @gathers)
+                        WITH ORDINALITY AS d (tenant_id, id, event_id, subscription_id, data_bytes, is_replay, replay_of, order_key,
+                            expires_at, gathers, ord)
                     ORDER BY d.ord) d
                 RETURNING subscription_id, next_attempt_at
             )
@@ -74,6 +76,45 @@ public static class OrderedQueue
         parameters.AddColumn("replays", NpgsqlDbType.Boolean, deliveries, d => d.IsReplay);
         parameters.AddColumn("replayed", NpgsqlDbType.Uuid, deliveries, d => d.ReplayOf);
         parameters.AddColumn("keys", NpgsqlDbType.Text, deliveries, d => d.OrderKey);
+        parameters.AddColumn("gathers", NpgsqlDbType.Interval, deliveries, d => d.Gathers);
+        parameters.AddColumn("expiries", NpgsqlDbType.TimestampTz, deliveries, d => d.ExpiresAt?.UtcDateTime);
+        return command;
+    }
+
+    /// <summary>
+    /// Deliveries whose time has come take their places, each behind all that its key has now; they go on as any other in order. Under the
+    /// lock of their subscriptions. The lanes of which something is due now are rows of <c>due_lane</c>.
+    /// </summary>
+    /// <param name="due">Claimed, in the order in which they are to be.</param>
+    public static NpgsqlBatchCommand Join(IReadOnlyList<DeliveryResult> due)
+    {
+        var command = new NpgsqlBatchCommand(
+            """
+            WITH placed AS MATERIALIZED (
+                SELECT d.*, nextval('delivery_order') AS position FROM (
+                    SELECT d.*, row_number() OVER (PARTITION BY d.subscription_id, d.order_key ORDER BY d.ord) > 1
+                        OR EXISTS (
+                            SELECT FROM delivery_queue q WHERE q.subscription_id = d.subscription_id AND q.order_key = d.order_key)
+                        OR EXISTS (SELECT FROM held_keys h WHERE h.subscription_id = d.subscription_id AND h.order_key = d.order_key)
+                        AS waits
+                    FROM unnest(@tenants, @ids, @subscriptions, @claims, @keys) WITH ORDINALITY
+                        AS d (tenant_id, id, subscription_id, claim, order_key, ord)
+                    ORDER BY d.ord) d
+            ),
+            joined AS (
+                UPDATE delivery_queue q SET order_key = p.order_key, position = p.position, claimed_by = NULL,
+                    next_attempt_at = CASE WHEN p.waits THEN 'infinity' ELSE clock_timestamp() END
+                FROM placed p WHERE q.tenant_id = p.tenant_id AND q.id = p.id AND q.claim = p.claim AND q.order_key IS NULL
+                RETURNING q.subscription_id, q.next_attempt_at
+            )
+            SELECT DISTINCT subscription_id AS due_lane FROM joined WHERE next_attempt_at < 'infinity'
+            """);
+        var parameters = command.Parameters;
+        parameters.AddColumn("tenants", NpgsqlDbType.Uuid, due, d => d.TenantId);
+        parameters.AddColumn("ids", NpgsqlDbType.Uuid, due, d => d.Id);
+        parameters.AddColumn("subscriptions", NpgsqlDbType.Uuid, due, d => d.SubscriptionId);
+        parameters.AddColumn("claims", NpgsqlDbType.Integer, due, d => d.Claim);
+        parameters.AddColumn("keys", NpgsqlDbType.Text, due, d => d.OrderKey);
         return command;
     }
 
@@ -106,8 +147,8 @@ public static class OrderedQueue
     }
 
     /// <summary>
-    /// The first of each of these keys is due, unless it was before or its key is held. The lanes of which something became due are rows
-    /// of <c>due_lane</c>.
+    /// The first of each of these keys is due, or has waited for others to go with before long, unless it was before or its key is held.
+    /// The lanes of those are rows of <c>due_lane</c>.
     /// </summary>
     public static NpgsqlBatchCommand Advance(IEnumerable<(Guid SubscriptionId, string Key)> keys)
     {
@@ -125,7 +166,7 @@ public static class OrderedQueue
                 ORDER BY f.tenant_id, f.id
             ),
             due AS (
-                UPDATE delivery_queue q SET next_attempt_at = clock_timestamp() FROM next n
+                UPDATE delivery_queue q SET next_attempt_at = greatest(clock_timestamp(), q.batch_at) FROM next n
                 WHERE q.tenant_id = n.tenant_id AND q.id = n.id
                 RETURNING q.subscription_id
             )

@@ -32,6 +32,7 @@ public static class Retention
                 SELECT FROM dead_letters
                 WHERE state IN ('open', 'replaying')
                     AND (event_id >= @first AND event_id < @next OR delivery_id >= @first AND delivery_id < @next))
+            OR EXISTS (SELECT FROM inbox WHERE event_id >= @first AND event_id < @next AND deliver_at IS NOT NULL AND deliver_at > now())
             OR EXISTS (SELECT FROM fan_outs WHERE event_id >= @first AND event_id < @next)
             OR EXISTS (SELECT FROM events WHERE id >= @first AND id < @next AND seq >= {EventState.Position})
         """;

@@ -7,7 +7,17 @@ internal sealed record StoredEvent(
     Guid Id, string Type, string? ExternalId, string? Source, string? Subject,
     DateTimeOffset? Time, string CorrelationId, string? TraceParent, byte[] Data)
 {
-    public const string Columns = "e.id, e.type, e.external_id, e.source, e.subject, e.time, e.correlation_id, e.trace_parent, e.data";
+    public const string Columns =
+        "e.id, e.type, e.external_id, e.source, e.subject, e.time, e.correlation_id, e.trace_parent, e.data, e.deliver_at, e.expires_at";
+
+    /// <summary>Nobody gets it before; null: at once.</summary>
+    public DateTimeOffset? DeliverAt { get; init; }
+
+    /// <summary>Nobody gets it from then on; null: it does not expire.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+
+    /// <summary>Whether there is a time before or after which nobody gets it.</summary>
+    public bool IsTimed => DeliverAt is not null || ExpiresAt is not null;
 
     /// <summary>The same, with data left out where it is larger.</summary>
     public static string ColumnsUpTo(int maxBytes) =>
@@ -15,8 +25,15 @@ internal sealed record StoredEvent(
 
     public static StoredEvent Read(NpgsqlDataReader reader, int at) => new(
         reader.GetGuid(at), reader.GetString(at + 1), Text(reader, at + 2), Text(reader, at + 3), Text(reader, at + 4),
-        reader.IsDBNull(at + 5) ? null : reader.GetFieldValue<DateTimeOffset>(at + 5), reader.GetString(at + 6), Text(reader, at + 7),
-        reader.IsDBNull(at + 8) ? [] : reader.GetFieldValue<byte[]>(at + 8));
+        Moment(reader, at + 5), reader.GetString(at + 6), Text(reader, at + 7),
+        reader.IsDBNull(at + 8) ? [] : reader.GetFieldValue<byte[]>(at + 8))
+    {
+        DeliverAt = Moment(reader, at + 9),
+        ExpiresAt = Moment(reader, at + 10),
+    };
+
+    private static DateTimeOffset? Moment(NpgsqlDataReader reader, int at) =>
+        reader.IsDBNull(at) ? null : reader.GetFieldValue<DateTimeOffset>(at);
 
     private static string? Text(NpgsqlDataReader reader, int at) => reader.IsDBNull(at) ? null : reader.GetString(at);
 }

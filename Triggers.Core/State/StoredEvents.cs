@@ -9,7 +9,8 @@ namespace Triggers.Core.State;
 public static class StoredEvents
 {
     /// <summary>The columns of an event, in the order in which every insertion names them.</summary>
-    public const string Columns = "tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data";
+    public const string Columns = "tenant_id, id, external_id, type, source, subject, time, correlation_id, trace_parent, data, "
+        + "deliver_at, expires_at";
 
     /// <summary>Appends to the Postgres log: in the order of <c>ord</c>, by numbers taken under the append lock.</summary>
     /// <param name="rows">A query for <see cref="Columns"/>, in order.</param>
@@ -73,7 +74,7 @@ public static class StoredEvents
     private static IEnumerable<NpgsqlBatchCommand> OfTheSystem(Event e)
     {
         yield return new NpgsqlBatchCommand(
-            $"INSERT INTO events ({Columns}) VALUES (@tenant, @id, NULL, @type, NULL, NULL, NULL, @correlation, @trace, @data)")
+            $"INSERT INTO events ({Columns}) VALUES (@tenant, @id, NULL, @type, NULL, NULL, NULL, @correlation, @trace, @data, NULL, NULL)")
         {
             Parameters =
             {

@@ -70,6 +70,9 @@ internal static class CloudEvent
             yield return ("traceparent", e.TraceParent);
         if (e.ExternalId is not null)
             yield return ("externalid", e.ExternalId);
+        // An extension of CloudEvents' own documents.
+        if (e.ExpiresAt is { } expiresAt)
+            yield return ("expirytime", expiresAt.UtcDateTime.ToString(Time, CultureInfo.InvariantCulture));
     }
 
     /// <summary>A CloudEvent's source is a URI reference, and never empty. An event's may be any text, or missing.</summary>

@@ -8,7 +8,8 @@ namespace Triggers.Core.Subscriptions;
 internal static class WebhookBody
 {
     /// <summary>
-    /// <c>{"id","type","timestamp","source"?,"subject"?,"externalId"?,"data"}</c>, with <c>data</c> byte for byte as it was received.
+    /// <c>{"id","type","timestamp","source"?,"subject"?,"externalId"?,"expiresAt"?,"data"}</c>, with <c>data</c> byte for byte as it
+    /// was received.
     /// </summary>
     public static byte[] Of(StoredEvent e)
     {
@@ -26,6 +27,8 @@ internal static class WebhookBody
                 json.WriteString("subject", e.Subject);
             if (e.ExternalId is not null)
                 json.WriteString("externalId", e.ExternalId);
+            if (e.ExpiresAt is { } expiresAt)
+                json.WriteString("expiresAt", expiresAt.UtcDateTime);
             json.WritePropertyName("data");
         }
         return [.. buffer.WrittenSpan, .. e.Data, (byte)'}'];

@@ -44,6 +44,9 @@ public sealed class Delivery
 
     /// <summary>When a final state was reached, by the database's clock.</summary>
     public DateTimeOffset? FinalizedAt { get; init; }
+
+    /// <summary>From when on it is not sent, of what is pending; null where it does not expire.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
 }
 
 /// <summary>Where a delivery stands. A final state is never left: the database refuses it.</summary>
@@ -58,8 +61,11 @@ public enum DeliveryStatus
     /// <summary>Final: the schedule is exhausted, or it can't be delivered; there is a dead letter.</summary>
     DeadLettered,
 
-    /// <summary>Final: the subscription is gone, or it was a test that failed.</summary>
+    /// <summary>Final: the subscription is gone, or it was a test that failed, or the event was taken back before its time.</summary>
     Cancelled,
+
+    /// <summary>Final: it had not been delivered when its event expired.</summary>
+    Expired,
 }
 
 /// <summary>One HTTP request of a delivery. Append-only.</summary>
@@ -100,6 +106,9 @@ public sealed class Attempt
 
     /// <summary>The first 4 KiB of the answer.</summary>
     public byte[]? ResponseBody { get; init; }
+
+    /// <summary>Which request it was, where the subscription gets its events in batches; null where it gets each alone.</summary>
+    public Guid? BatchId { get; init; }
 }
 
 /// <summary>How an attempt ended, and by that whose fault it was.</summary>

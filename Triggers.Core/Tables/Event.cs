@@ -33,6 +33,15 @@ public sealed class Event
     /// <summary>W3C trace context of the request that brought it.</summary>
     public string? TraceParent { get; init; }
 
+    /// <summary>Nobody gets it before; null: at once.</summary>
+    public DateTimeOffset? DeliverAt { get; init; }
+
+    /// <summary>Nobody gets it from then on; null: it does not expire.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+
+    /// <summary>When it was taken back, by the database's clock.</summary>
+    public DateTimeOffset? CancelledAt { get; init; }
+
     /// <summary>The JSON value exactly as it was received.</summary>
     public required byte[] Data { get; init; }
 }

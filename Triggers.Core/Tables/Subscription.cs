@@ -69,6 +69,12 @@ public sealed class Subscription
     /// <summary>How many requests it is sent at once at most, by all processes together; null: as many as it stands.</summary>
     public int? Concurrency { get; set; }
 
+    /// <summary>How many events it gets in one request at most; null: it gets each alone.</summary>
+    public int? BatchMax { get; set; }
+
+    /// <summary>How long an event waits for others to go with at most; null where each goes alone.</summary>
+    public TimeSpan? BatchWait { get; set; }
+
     /// <summary>A disabled subscription gets no new deliveries, and those it has wait.</summary>
     public bool Enabled { get; set; } = true;
 

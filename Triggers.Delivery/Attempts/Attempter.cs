@@ -43,9 +43,14 @@ internal sealed partial class Attempter(
     /// <param name="known">Its event, where it has been read; otherwise that is read now.</param>
     public void Start(DueDelivery delivery, Lanes lanes, StoredEvent? known = null)
     {
+        var subscriber = subscribers.Find(delivery.SubscriptionId);
+        if (subscriber is { Batch: not null } && known is null)
+        {
+            Start([delivery], lanes);
+            return;
+        }
         Interlocked.Increment(ref _inFlight);
         completions.Hold(delivery.Id, delivery.Claim);
-        var subscriber = subscribers.Find(delivery.SubscriptionId);
         var format = subscriber is null ? MessageFormat.Envelope : subscriber.Format;
         var share = known is null ? payloads.Hold(delivery.TenantId, delivery.EventId, delivery.DataBytes, format)
             : payloads.Hold(delivery.TenantId, known, format);
@@ -122,7 +127,7 @@ internal sealed partial class Attempter(
             if (subscriber is null)
                 return WithoutAttempt(delivery, Transition.Cancelled());
             // What is held of the event was made without knowing for whom.
-            if (subscriber.Format != share.Format)
+            if (subscriber.Format != share.Format || subscriber.Batch is not null)
                 return WithoutAttempt(delivery, Transition.Released());
         }
         if (!subscriber.Enabled && !delivery.Test)
@@ -155,6 +160,9 @@ internal sealed partial class Attempter(
             return WithoutAttempt(delivery, Transition.Cancelled());
         }
 
+        if (Unsent(delivery, e, subscriber) is { } unsent)
+            return unsent;
+
         using var scope = Log.Attempt(logger, e.CorrelationId);
         var number = delivery.RetryCount + 1;
         using var activity = DeliveryTraces.StartAttempt(delivery, e, subscriber.Url, number);
@@ -162,7 +170,7 @@ internal sealed partial class Attempter(
         using var trace = activity is null && e.TraceParent is { Length: 55 } parent ? Log.Trace(logger, parent[3..35]) : null;
         try
         {
-            return await SendAsync(delivery, share, lanes, signed, letGo, subscriber, number, activity);
+            return await SendAsync(delivery, share, lanes, signed, letGo, subscriber, e, number, activity);
         }
         catch (Exception exception)
         {
@@ -173,18 +181,27 @@ internal sealed partial class Attempter(
         }
     }
 
+    /// <summary>What becomes of it where it is not to be sent now: its event has expired, or takes its place in the order first.</summary>
+    private Completed? Unsent(DueDelivery delivery, StoredEvent e, Subscriber subscriber)
+    {
+        if (e.ExpiresAt <= time.GetUtcNow())
+            return WithoutAttempt(delivery, Transition.Expired(failed: false));
+        return e.DeliverAt is { } deliverAt && delivery is { OrderKey: null, Test: false }
+            && subscriber.OrderKeyOf(e.Subject) is { } key ? Joining(delivery, key, deliverAt) : null;
+    }
+
     /// <summary>Without its data, which nobody keeps while an answer is waited for.</summary>
     private async Task<StoredEvent?> EventOfAsync(PayloadShare share) => (await share.ReadAsync(_abort.Token))?.Event;
 
     private async Task<Completed> SendAsync(
-        DueDelivery delivery, PayloadShare share, Lanes lanes, Action signed, Action letGo, Subscriber subscriber, int number,
-        Activity? activity)
+        DueDelivery delivery, PayloadShare share, Lanes lanes, Action signed, Action letGo, Subscriber subscriber, StoredEvent e,
+        int number, Activity? activity)
     {
         var started = time.GetTimestamp();
         // A replay and a test begin long after the event: they say nothing of how fast events get through.
         var counts = delivery is { IsReplay: false, Test: false };
         if (number == 1 && counts)
-            metrics.FirstAttempt(SinceAcceptance(delivery));
+            metrics.FirstAttempt(Since(delivery.EventId, e));
         AttemptResult result;
         metrics.AttemptStarted();
         try
@@ -202,15 +219,11 @@ internal sealed partial class Attempter(
 
         // Before the attempt is there to be read, by who waits for it.
         if (result.Certificate is { } certificate)
-        {
-            await using var batch = dataSource.Pool.CreateBatch();
-            batch.BatchCommands.Add(ReceiverCertificates.Keep(certificate));
-            await batch.ExecuteNonQueryAsync();
-        }
+            await KeepAsync(certificate);
         var policy = subscriber.Retry is { } own ? options.Value.Retry.With(own) : options.Value.Retry;
         var transition = RetrySchedule.After(
             policy, number, result.Outcome, result.StatusCode, result.RetryAfter,
-            time.GetUtcNow() - TypeId.CreatedAt(delivery.Id), Random.Shared.NextDouble());
+            Since(delivery.Id, e), Random.Shared.NextDouble(), e.ExpiresAt - time.GetUtcNow());
         if (delivery.OrderKey is not null)
             transition = RetrySchedule.OfHead(transition, number, subscriber.FailingHead, subscriber.FailingHeadAttempts);
         if (delivery.Test && result.Outcome != AttemptOutcome.Delivered)
@@ -219,7 +232,7 @@ internal sealed partial class Attempter(
         if (!delivery.Test)
             Learn(lanes, subscriber, started, result, policy.MaxRetryAfter);
         if (result.Outcome == AttemptOutcome.Delivered && counts)
-            metrics.Delivered(SinceAcceptance(delivery));
+            metrics.Delivered(Since(delivery.EventId, e));
         DeliveryTraces.Attempted(activity, result, transition.Status);
         if (transition.Status != DeliveryStatus.Succeeded)
         {
@@ -234,6 +247,13 @@ internal sealed partial class Attempter(
         var traceParent = activity is { Recorded: true } && transition.Status == DeliveryStatus.Pending ? activity.Id : null;
         // A test asks how it is now, and has its answer.
         return Completed(delivery, transition, made, traceParent, started, delivery.Test ? null : subscriber.Revision);
+    }
+
+    private async Task KeepAsync(ReceiverCertificate certificate)
+    {
+        await using var batch = dataSource.Pool.CreateBatch();
+        batch.BatchCommands.Add(ReceiverCertificates.Keep(certificate));
+        await batch.ExecuteNonQueryAsync();
     }
 
     /// <summary>What an attempt says of how much its receiver stands, which counts before the next one starts.</summary>
@@ -268,7 +288,22 @@ internal sealed partial class Attempter(
         },
         startedAt);
 
-    private TimeSpan SinceAcceptance(DueDelivery delivery) => time.GetUtcNow() - TypeId.CreatedAt(delivery.EventId);
+    /// <summary>Its event's time has come; what its key has goes before it.</summary>
+    private Completed Joining(DueDelivery delivery, string key, DateTimeOffset deliverAt)
+    {
+        var released = WithoutAttempt(delivery, Transition.Released());
+        return released with { Result = released.Result with { OrderKey = key, JoinsOrderAt = deliverAt } };
+    }
+
+    /// <summary>Since something was made of an event, or since the event's time, if that came later.</summary>
+    private TimeSpan Since(Guid made, StoredEvent e)
+    {
+        var since = time.GetUtcNow() - TypeId.CreatedAt(made);
+        if (e.DeliverAt is not { } deliverAt)
+            return since;
+        var due = time.GetUtcNow() - deliverAt;
+        return due < TimeSpan.Zero ? TimeSpan.Zero : due < since ? due : since;
+    }
 
     private static partial class Log
     {

@@ -23,6 +23,9 @@ internal sealed record DueDelivery(
     /// <summary>Its key, where it is delivered in order.</summary>
     public string? OrderKey { get; init; }
 
+    /// <summary>Whether another of its key is before it in its batch.</summary>
+    public bool IsBehind { get; init; }
+
     /// <summary>Where its result goes while it is not written yet; null when it is.</summary>
     public FirstAttempts? First { get; init; }
 

@@ -23,14 +23,43 @@ internal static class WebhookRequest
         DueDelivery delivery, WebhookMessage message, HttpContent content,
         Subscriber subscriber, int number, DateTimeOffset now, Activity? activity)
     {
+        var e = message.Event;
+        var request = Create(
+            TypeId.Format(TypeId.Event, e.Id), message, content, subscriber, now, delivery.Test ? e.Type : null,
+            activity?.Id ?? e.TraceParent);
+        Add(request, "triggers-delivery-id", TypeId.Format(TypeId.Delivery, delivery.Id));
+        Add(request, "triggers-attempt", number.ToString());
+        if (delivery.ReplayOf is not null)
+            Add(request, "webhook-replay", "true");
+        Add(request, "X-Correlation-ID", e.CorrelationId);
+        return request;
+    }
+
+    /// <summary>The request for several events, signed for this moment.</summary>
+    /// <exception cref="FormatException">Messages, address or headers can't be sent.</exception>
+    public static HttpRequestMessage Create(Batch batch, Subscriber subscriber, DateTimeOffset now, Activity? activity)
+    {
+        var content = new ByteArrayContent(batch.Message.Body);
+        content.Headers.ContentType = batch.Message.ContentType;
+        var request = Create(
+            TypeId.Format(TypeId.Batch, batch.Id), batch.Message, content, subscriber, now,
+            batch.Deliveries[0].Test ? batch.Message.Event.Type : null, activity?.Id);
+        Add(request, "triggers-batch-size", batch.Deliveries.Count.ToString());
+        if (batch.Deliveries.All(d => d.ReplayOf is not null))
+            Add(request, "webhook-replay", "true");
+        return request;
+    }
+
+    private static HttpRequestMessage Create(
+        string id, WebhookMessage message, HttpContent content, Subscriber subscriber, DateTimeOffset now, string? testType,
+        string? traceParent)
+    {
         if (subscriber.IsUnreadable)
             throw new FormatException("The subscription's secrets can't be read; give it new ones.");
         if (message.Problem is { } cause)
             throw new FormatException(cause);
-        var e = message.Event;
-        var id = TypeId.Format(TypeId.Event, e.Id);
-        var timestamp = (delivery.Test && e.Type == TestEvents.Old ? now - TestEvents.Age : now).ToUnixTimeSeconds();
-        var secrets = delivery.Test && e.Type == TestEvents.Forged ? subscriber.SecretsAt(now).Select(Forge) : subscriber.SecretsAt(now);
+        var timestamp = (testType == TestEvents.Old ? now - TestEvents.Age : now).ToUnixTimeSeconds();
+        var secrets = testType == TestEvents.Forged ? subscriber.SecretsAt(now).Select(Forge) : subscriber.SecretsAt(now);
 
         var request = new HttpRequestMessage(message.Method, WebhookAddress.Parse(subscriber.Url)) { Content = content };
         foreach (var (name, value) in subscriber.Headers)
@@ -41,29 +70,24 @@ internal static class WebhookRequest
         foreach (var (name, value) in message.Headers)
         {
             request.Headers.Remove(name);
-            Add(name, value);
+            Add(request, name, value);
         }
         if (AuthorizationOf(subscriber.Authentication) is { } authorization)
             request.Headers.Authorization = authorization;
         request.Headers.UserAgent.Add(UserAgent);
-        Add("webhook-id", id);
-        Add("webhook-timestamp", timestamp.ToString());
-        Add("webhook-signature", WebhookSignature.Sign(secrets, id, timestamp, message.Body));
-        Add("triggers-delivery-id", TypeId.Format(TypeId.Delivery, delivery.Id));
-        Add("triggers-attempt", number.ToString());
-        if (delivery.ReplayOf is not null)
-            Add("webhook-replay", "true");
-        Add("X-Correlation-ID", e.CorrelationId);
-        if ((activity?.Id ?? e.TraceParent) is { } traceParent)
-            Add("traceparent", traceParent);
+        Add(request, "webhook-id", id);
+        Add(request, "webhook-timestamp", timestamp.ToString());
+        Add(request, "webhook-signature", WebhookSignature.Sign(secrets, id, timestamp, message.Body));
+        if (traceParent is not null)
+            Add(request, "traceparent", traceParent);
         return request;
+    }
 
-        void Add(string name, string value)
-        {
-            // Some of it comes from the log, which others may write to.
-            if (!WebhookHeaders.IsValue(value) || !request.Headers.TryAddWithoutValidation(name, value))
-                throw new FormatException($"The event's {name} can't be sent in a header.");
-        }
+    private static void Add(HttpRequestMessage request, string name, string value)
+    {
+        // Some of it comes from the log, which others may write to.
+        if (!WebhookHeaders.IsValue(value) || !request.Headers.TryAddWithoutValidation(name, value))
+            throw new FormatException($"The event's {name} can't be sent in a header.");
     }
 
     // Another one of the same kind, which nobody will know.

@@ -68,15 +68,36 @@ internal sealed class WebhookSender(
     /// <param name="number">1 for the first attempt.</param>
     /// <param name="activity">Its span.</param>
     /// <param name="cancellationToken">Breaks it off.</param>
-    public async Task<AttemptResult> SendAsync(
+    public Task<AttemptResult> SendAsync(
         DueDelivery delivery, PayloadShare share, Action signed, Action written, Subscriber subscriber, int number, Activity? activity,
-        CancellationToken cancellationToken)
+        CancellationToken cancellationToken) =>
+        SendAsync(
+            delivery, share, signed, written, subscriber,
+            (part, done, token) => CreateAsync(delivery, part!, done, subscriber, number, activity, token), cancellationToken);
+
+    /// <summary>The same of several deliveries.</summary>
+    /// <param name="batch">What is sent.</param>
+    /// <param name="signed">Called when the request is made, and signed.</param>
+    /// <param name="subscriber">To whom.</param>
+    /// <param name="activity">Its span.</param>
+    /// <param name="cancellationToken">Breaks it off.</param>
+    public Task<AttemptResult> SendAsync(
+        Batch batch, Action signed, Subscriber subscriber, Activity? activity, CancellationToken cancellationToken) =>
+        SendAsync(
+            batch.Deliveries[0], share: null, signed, () => { }, subscriber,
+            (_, _, _) => Task.FromResult(
+                WithCertificate(WebhookRequest.Create(batch, subscriber, time.GetUtcNow(), activity), subscriber)),
+            cancellationToken);
+
+    private async Task<AttemptResult> SendAsync(
+        DueDelivery delivery, PayloadShare? share, Action signed, Action written, Subscriber subscriber,
+        Func<PayloadShare?, Action, CancellationToken, Task<HttpRequestMessage>> create, CancellationToken cancellationToken)
     {
         var started = time.GetTimestamp();
         HttpRequestMessage request;
         try
         {
-            request = await CreateAsync(delivery, share, written, subscriber, number, activity, cancellationToken);
+            request = await create(share, written, cancellationToken);
         }
         catch (FormatException e)
         {
@@ -102,8 +123,8 @@ internal sealed class WebhookSender(
                     return await RecordAsync(delivery, response, exchange, started, linked.Token);
 
                 // It may have been revoked. Another one has one try, which is of the same attempt.
-                using var again = share.Again();
-                using var second = await CreateAsync(delivery, again, () => { }, subscriber, number, activity, linked.Token);
+                using var again = share?.Again();
+                using var second = await create(again, () => { }, linked.Token);
                 second.Options.Set(TimeLimit, timeLimit);
                 await AuthorizeAsync(second, subscriber, token, linked.Token);
                 exchange = Exchange.Begin(wantsCertificate: delivery.Test);
@@ -146,6 +167,11 @@ internal sealed class WebhookSender(
         var message = await share.ReadAsync(cancellationToken) ?? throw new FormatException("The event is no longer kept.");
         var request = WebhookRequest.Create(
             delivery, message, new WebhookContent(share, message, written), subscriber, number, time.GetUtcNow(), activity);
+        return WithCertificate(request, subscriber);
+    }
+
+    private static HttpRequestMessage WithCertificate(HttpRequestMessage request, Subscriber subscriber)
+    {
         if (subscriber.ClientCertificate is { } certificate)
             request.Options.Set(ClientCertificate, certificate);
         return request;

@@ -12,7 +12,14 @@ namespace Triggers.Delivery.Completion;
 /// <summary>What became of a claimed delivery, to be written down.</summary>
 /// <param name="Result">What happens to the delivery.</param>
 /// <param name="StartedAt">When the attempt began, a timestamp of the TimeProvider.</param>
-internal sealed record Completed(DeliveryResult Result, long StartedAt);
+internal sealed record Completed(DeliveryResult Result, long StartedAt)
+{
+    /// <summary>
+    /// What became of the others of the same request, written in the same transaction: else the next in order could overtake them. Null:
+    /// there are none.
+    /// </summary>
+    public IReadOnlyList<Completed>? Others { get; init; }
+}
 
 /// <summary>Deliveries that ended the same way.</summary>
 /// <param name="Status">Their state; pending for what a changed subscription sent back.</param>
@@ -71,7 +78,7 @@ internal sealed partial class Completions(
         await _queue.Writer.WriteAsync(completed);
         // What is due again sooner is not kept back, nor what others wait for in order.
         if (_queue.Reader.Count >= MaxBatch || (completed.Result.Status == DeliveryStatus.Pending
-            ? completed.Result.Delay < s_gather : completed.Result.OrderKey is not null))
+            ? completed.Result is { JoinsOrderAt: null } && completed.Result.Delay < s_gather : completed.Result.OrderKey is not null))
             _hurry.Set();
     }
 
@@ -157,10 +164,13 @@ internal sealed partial class Completions(
     {
         batch.Clear();
         var ids = new HashSet<Guid>();
-        while (batch.Count < MaxBatch && _queue.Reader.TryPeek(out var next) && ids.Add(next.Result.Id))
+        while (batch.Count < MaxBatch && _queue.Reader.TryPeek(out var next) && ids.Add(next.Result.Id)
+            && (next.Others is null || next.Others.All(other => ids.Add(other.Result.Id))))
         {
             _queue.Reader.TryRead(out _);
             batch.Add(next);
+            if (next.Others is { } others)
+                batch.AddRange(others);
         }
     }
 

@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Options;
 using Npgsql;
 using Triggers.Core.State;
+using Triggers.Core.Subscriptions;
 using Triggers.Delivery.Attempts;
 using Triggers.Delivery.Completion;
 using Triggers.Delivery.Subscriptions;
@@ -141,12 +142,15 @@ internal sealed class Dispatcher(
         if (request.Lanes.Length == 0)
             return;
 
+        if (Array.Exists(request.Batches, batch => batch is not null))
+            request = await ClaimBatchesAsync(of, request, cancellationToken);
         var claimed = new List<DueDelivery>();
         var tooLarge = new Dictionary<Guid, int>();
         var failed = true;
         try
         {
-            await ClaimAsync(of == _tests, request, claimed, tooLarge, cancellationToken);
+            if (request.Lanes.Length > 0)
+                await ClaimAsync(of == _tests, request, claimed, tooLarge, cancellationToken);
             failed = false;
         }
         finally
@@ -168,6 +172,73 @@ internal sealed class Dispatcher(
             attempter.Start(delivery, of);
     }
 
+    /// <summary>Claims a batch of each lane that takes them.</summary>
+    /// <returns>What is asked for by the others.</returns>
+    private async Task<ClaimRequest> ClaimBatchesAsync(Lanes of, ClaimRequest request, CancellationToken cancellationToken)
+    {
+        var byBatches = Enumerable.Range(0, request.Lanes.Length).ToLookup(i => request.Batches[i] is not null);
+        int[] batched = [.. byBatches[true]];
+        int[] others = [.. byBatches[false]];
+        var taken = batched.ToDictionary(
+            i => request.Lanes[i], _ => (Batch: new List<DueDelivery>(), Gathered: (0, 0L), AskIn: (TimeSpan?)null));
+        var failed = true;
+        try
+        {
+            var claimedAt = Time.GetTimestamp();
+            var timedOut = 0;
+            await using (var batch = dataSource.Pool.CreateBatch())
+            {
+                batch.BatchCommands.Add(DeliveryQueue.ClaimBatches(
+                    [.. batched.Select(i => request.Lanes[i])], [.. batched.Select(i => request.Batches[i]!.Max)],
+                    [.. batched.Select(i => request.Batches[i]!.Wait)], options.Value.BatchBytes, worker.Number, options.Value.Lease));
+                await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
+                while (await reader.ReadAsync(cancellationToken))
+                {
+                    var lane = reader.GetGuid(3);
+                    if (reader.IsDBNull(0))
+                    {
+                        taken[lane] = taken[lane] with
+                        {
+                            Gathered = (reader.GetInt32(5), reader.GetInt32(10)),
+                            AskIn = reader.IsDBNull(15) ? null : TimeSpan.FromSeconds(reader.GetDouble(15)),
+                        };
+                        continue;
+                    }
+                    taken[lane].Batch.Add(Read(reader, claimedAt) with { IsBehind = reader.GetBoolean(13) });
+                    if (reader.GetBoolean(11))
+                        timedOut++;
+                }
+            }
+            if (timedOut > 0)
+                metrics.LeasesTimedOut(timedOut);
+            failed = false;
+        }
+        finally
+        {
+            foreach (var (lane, (batch, gathered, askIn)) in taken)
+            {
+                if (failed)
+                    of.NotClaimed(lane, 1);
+                else
+                    of.ClaimedBatch(
+                        lane, batch.Count == 0 ? null : batch.Sum(d => (long)d.DataBytes), options.Value.BatchBytes, gathered, askIn);
+            }
+            if (failed)
+            {
+                foreach (var i in others)
+                    of.NotClaimed(request.Lanes[i], request.Places[i]);
+            }
+        }
+        foreach (var (batch, _, _) in taken.Values)
+        {
+            if (batch.Count > 0)
+                attempter.Start(batch, of);
+        }
+        return new ClaimRequest(
+            [.. others.Select(i => request.Lanes[i])], [.. others.Select(i => request.Places[i])],
+            [.. others.Select(i => request.Bytes[i])], [.. others.Select(i => request.Idle[i])], new Batching?[others.Length]);
+    }
+
     private async Task ClaimAsync(
         bool tests, ClaimRequest request, List<DueDelivery> claimed, Dictionary<Guid, int> tooLarge, CancellationToken cancellationToken)
     {
@@ -185,14 +256,7 @@ internal sealed class Dispatcher(
                     tooLarge.Add(reader.GetGuid(3), reader.GetInt32(10));
                     continue;
                 }
-                claimed.Add(new DueDelivery(
-                    reader.GetGuid(1), reader.GetGuid(0), reader.GetGuid(2), reader.GetGuid(3), reader.GetInt32(4), reader.GetInt32(5),
-                    reader.IsDBNull(7) ? null : reader.GetGuid(7), reader.GetBoolean(8), claimedAt, reader.GetInt32(10))
-                {
-                    IsReplay = reader.GetBoolean(6),
-                    LastTraceParent = reader.IsDBNull(9) ? null : reader.GetString(9),
-                    OrderKey = reader.IsDBNull(12) ? null : reader.GetString(12),
-                });
+                claimed.Add(Read(reader, claimedAt));
                 if (reader.GetBoolean(11))
                     timedOut++;
             }
@@ -200,4 +264,13 @@ internal sealed class Dispatcher(
         if (timedOut > 0)
             metrics.LeasesTimedOut(timedOut);
     }
+
+    private static DueDelivery Read(NpgsqlDataReader reader, long claimedAt) => new(
+        reader.GetGuid(1), reader.GetGuid(0), reader.GetGuid(2), reader.GetGuid(3), reader.GetInt32(4), reader.GetInt32(5),
+        reader.IsDBNull(7) ? null : reader.GetGuid(7), reader.GetBoolean(8), claimedAt, reader.GetInt32(10))
+    {
+        IsReplay = reader.GetBoolean(6),
+        LastTraceParent = reader.IsDBNull(9) ? null : reader.GetString(9),
+        OrderKey = reader.IsDBNull(12) ? null : reader.GetString(12),
+    };
 }

@@ -58,11 +58,11 @@ internal sealed class FanOutLoop(
                 await Projection.FilterAsync(connection, e.TenantId, stored, e.DataBytes, waiting, cancellationToken);
             // Left to the claims, which take tenants in turn. In no order: whoever wants one since then has it of what came since then.
             foreach (var subscriber in waiting.Take(room))
-                matches.Add(subscriber, e.EventId, e.DataBytes);
+                matches.Add(subscriber, e.EventId, e.DataBytes, e.DeliverAt, e.ExpiresAt);
             advanced.Add((e, waiting.Count > room ? waiting[room - 1].Id : null));
             // Whoever subscribed to it has gone meanwhile.
             if (type is not null && waiting.Count == 0 && e.After == Guid.Empty && e.Made.Count == 0)
-                matches.Unmatched.Add((e.TenantId, e.EventId));
+                matches.Unmatched.Add(new UnclaimedEvent(e.TenantId, e.EventId, e.DeliverAt, e.ExpiresAt));
         }
         await projection.CommitAsync(transaction, matches, [FanOuts.Advance(advanced)], cancellationToken);
         return true;
@@ -82,6 +82,8 @@ internal sealed class FanOutLoop(
             taken.Add((new FanOut(reader.GetGuid(0), reader.GetGuid(1), reader.GetInt32(2), reader.GetGuid(3))
             {
                 Made = reader.IsDBNull(5) ? [] : reader.GetFieldValue<Guid[]>(5),
+                DeliverAt = reader.IsDBNull(6) ? null : reader.GetFieldValue<DateTimeOffset>(6),
+                ExpiresAt = reader.IsDBNull(7) ? null : reader.GetFieldValue<DateTimeOffset>(7),
             },
                 reader.IsDBNull(4) ? null : reader.GetString(4)));
         }

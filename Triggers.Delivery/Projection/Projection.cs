@@ -29,13 +29,17 @@ internal sealed class Projection(
         NpgsqlConnection connection, EventBatch batch, Matches matches, CancellationToken cancellationToken)
     {
         await subscribers.RefreshAsync(connection, batch.SubscriptionsVersion, cancellationToken);
+        var cancelled = batch.Events.Any(logged => logged.Event.DeliverAt is not null)
+            ? await CancelledAsync(connection, batch.Events, cancellationToken) : null;
         foreach (var (tenantId, e, dataBytes, _) in batch.Events)
         {
+            if (cancelled?.Contains(e.Id) is true)
+                continue;
             var matching = subscribers.Matching(tenantId, e.Type).ToList();
             if (matching.Exists(subscriber => subscriber.Filter is not null))
                 await FilterAsync(connection, tenantId, e, dataBytes, matching, cancellationToken);
             if (matching.Count == 0)
-                matches.Unmatched.Add((tenantId, e.Id));
+                matches.Unmatched.Add(new UnclaimedEvent(tenantId, e.Id, e.DeliverAt, e.ExpiresAt));
             // Never later than the log is read: that is the order.
             var inOrder = new List<Guid>();
             matching.RemoveAll(subscriber => AddInOrder(subscriber, e, dataBytes));
@@ -46,19 +50,21 @@ internal sealed class Projection(
 
             bool AddInOrder(Subscriber subscriber, StoredEvent e, int dataBytes)
             {
-                if (subscriber.OrderKeyOf(e.Subject) is not { } key)
+                // What is scheduled takes its place when its time has come, and holds up nothing until then.
+                if (e.DeliverAt is not null || subscriber.OrderKeyOf(e.Subject) is not { } key)
                     return false;
-                matches.AddInOrder(subscriber, e.Id, dataBytes, key);
+                matches.AddInOrder(subscriber, e.Id, dataBytes, key, e.ExpiresAt);
                 inOrder.Add(subscriber.Id);
                 return true;
             }
 
             void Add(Subscriber subscriber, StoredEvent e, int dataBytes)
             {
-                if (matches.First is not null && !subscriber.IsInbox && dataBytes <= LoggedEvent.MaxCarriedBytes)
+                if (matches.First is not null && !subscriber.IsInbox && subscriber.Batch is null
+                    && dataBytes <= LoggedEvent.MaxCarriedBytes && !e.IsTimed)
                     matches.AddWaiting(subscriber, e, dataBytes);
                 else
-                    matches.Add(subscriber, e.Id, dataBytes);
+                    matches.Add(subscriber, e.Id, dataBytes, e.DeliverAt, e.ExpiresAt);
             }
         }
         StartWaiting(matches);
@@ -103,7 +109,11 @@ internal sealed class Projection(
         var results = matches.First?.Close() ?? [];
         var settled = matches.Started.Where(d => results.ContainsKey(d.Id)).Select(d => AsNew(d, results[d.Id])).ToList();
         var left = matches.Left;
-        List<NewDelivery> queued = [.. matches.Started.Where(d => !results.ContainsKey(d.Id)), .. left, .. matches.Pulled];
+        List<NewDelivery> queued =
+            [
+                .. matches.Started.Where(d => !results.ContainsKey(d.Id)), .. left, .. matches.Gathered, .. matches.Scheduled,
+                .. matches.Pulled,
+            ];
         await using var batch = new NpgsqlBatch(transaction.Connection);
         foreach (var command in completions.Write(settled))
             batch.BatchCommands.Add(command);
@@ -144,7 +154,13 @@ internal sealed class Projection(
         }
         foreach (var lane in left.Select(d => d.SubscriptionId).Concat(due).Distinct())
             lanes.DueIn(lane, TimeSpan.Zero);
-        if (left.Count + due.Count > 0)
+        foreach (var lane in matches.Gathered.Concat(matches.InOrder.Where(d => d.Gathers is not null)).GroupBy(d => d.SubscriptionId))
+            lanes.Gather(
+                lane.Key, lane.Count(), lane.Sum(d => (long)(d.DataBytes ?? 0)), options.Value.BatchBytes, lane.First().Gathers!.Value);
+        // What is due later than the next sweep is found by one.
+        foreach (var (lane, at) in matches.Scheduled.Select(d => (d.SubscriptionId, d.DeliverAt!.Value)))
+            lanes.DueIn(lane, at - time.GetUtcNow());
+        if (left.Count + due.Count + matches.Scheduled.Count + matches.Gathered.Count > 0)
             wakeups.Dispatch.Set();
         if (matches.Deferred.Count > 0)
             wakeups.FanOuts.Set();
@@ -156,6 +172,20 @@ internal sealed class Projection(
         foreach (var result in first.Close().Values)
             completions.Forget(result);
         first.End(written: false);
+    }
+
+    /// <summary>Those of a batch that were taken back before they were read. The others are not while the transaction lasts.</summary>
+    private static async Task<HashSet<Guid>> CancelledAsync(
+        NpgsqlConnection connection, IReadOnlyList<LoggedEvent> events, CancellationToken cancellationToken)
+    {
+        var scheduled = events.Where(logged => logged.Event.DeliverAt is not null)
+            .Select(logged => (logged.TenantId, logged.Event.Id)).ToList();
+        var cancelled = scheduled.Select(e => e.Id).ToHashSet();
+        await using var batch = new NpgsqlBatch(connection) { BatchCommands = { EventTimes.NotCancelled(scheduled) } };
+        await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
+        while (await reader.ReadAsync(cancellationToken))
+            cancelled.Remove(reader.GetGuid(0));
+        return cancelled;
     }
 
     /// <summary>Leaves those whose filters the event matches.</summary>
@@ -199,7 +229,7 @@ internal sealed class Matches(FirstAttempts? first = null)
     public FirstAttempts? First { get; } = first;
 
     /// <summary>Events that nobody wants.</summary>
-    public List<(Guid TenantId, Guid EventId)> Unmatched { get; } = [];
+    public List<UnclaimedEvent> Unmatched { get; } = [];
 
     /// <summary>Events of which more would follow than there is room for.</summary>
     public List<FanOut> Deferred { get; } = [];
@@ -216,6 +246,12 @@ internal sealed class Matches(FirstAttempts? first = null)
     /// <summary>Deliveries of which only the first of a key is due, in the order of the log.</summary>
     public List<NewDelivery> InOrder { get; } = [];
 
+    /// <summary>Deliveries that wait for others to go with, in one request.</summary>
+    public List<NewDelivery> Gathered { get; } = [];
+
+    /// <summary>Deliveries that wait for their time.</summary>
+    public List<NewDelivery> Scheduled { get; } = [];
+
     /// <summary>Deliveries that wait in inboxes.</summary>
     public List<NewDelivery> Pulled { get; } = [];
 
@@ -226,19 +262,28 @@ internal sealed class Matches(FirstAttempts? first = null)
     public bool IsLeftDue => _later.Count > 0 || InOrder.Count > 0 && Started.Count == 0 && Waiting.Count == 0;
 
     /// <summary>How many deliveries there are.</summary>
-    public int Count => Started.Count + Waiting.Count + _later.Count + InOrder.Count + Pulled.Count;
+    public int Count =>
+        Started.Count + Waiting.Count + _later.Count + InOrder.Count + Gathered.Count + Scheduled.Count + Pulled.Count;
 
     /// <summary>Whether so many more are too many. A tenant that has few so far always has room for a few.</summary>
     public bool IsFullWith(Guid tenantId, int more) =>
         Count + more > MaxDeliveries && _ofTenants.GetValueOrDefault(tenantId) + more > MaxOfTenantBeyond;
 
     /// <summary>A delivery that is left to the claims, or to whoever receives it.</summary>
-    public void Add(Subscriber subscriber, Guid eventId, int dataBytes) =>
-        (subscriber.IsInbox ? Pulled : _later).Add(New(subscriber, eventId, dataBytes));
+    public void Add(Subscriber subscriber, Guid eventId, int dataBytes, DateTimeOffset? deliverAt, DateTimeOffset? expiresAt)
+    {
+        var delivery = New(subscriber, eventId, dataBytes) with { DeliverAt = deliverAt, ExpiresAt = expiresAt };
+        if (subscriber.IsInbox)
+            Pulled.Add(delivery);
+        else if (deliverAt is not null)
+            Scheduled.Add(delivery with { Gathers = null });
+        else
+            (subscriber.Batch is null ? _later : Gathered).Add(delivery);
+    }
 
     /// <summary>A delivery that waits for all before it of its key.</summary>
-    public void AddInOrder(Subscriber subscriber, Guid eventId, int dataBytes, string key) =>
-        InOrder.Add(New(subscriber, eventId, dataBytes) with { OrderKey = key });
+    public void AddInOrder(Subscriber subscriber, Guid eventId, int dataBytes, string key, DateTimeOffset? expiresAt) =>
+        InOrder.Add(New(subscriber, eventId, dataBytes) with { OrderKey = key, ExpiresAt = expiresAt });
 
     /// <summary>A delivery that is started when its lane has a place.</summary>
     public void AddWaiting(Subscriber subscriber, StoredEvent e, int dataBytes) => Waiting.Add((New(subscriber, e.Id, dataBytes), e));
@@ -246,6 +291,10 @@ internal sealed class Matches(FirstAttempts? first = null)
     private NewDelivery New(Subscriber subscriber, Guid eventId, int dataBytes)
     {
         _ofTenants[subscriber.TenantId] = _ofTenants.GetValueOrDefault(subscriber.TenantId) + 1;
-        return new NewDelivery(subscriber.TenantId, TypeId.NewGuid(), eventId, subscriber.Id) { DataBytes = dataBytes };
+        return new NewDelivery(subscriber.TenantId, TypeId.NewGuid(), eventId, subscriber.Id)
+        {
+            DataBytes = dataBytes,
+            Gathers = subscriber.Batch?.Wait,
+        };
     }
 }

@@ -215,8 +215,11 @@ internal sealed partial class ReplayJobs(
                 new(
                     $"""
                     SELECT e.id, d.newest,
-                        {OrderedQueue.KeyOf("(SELECT subject FROM events WHERE tenant_id = @tenant AND id = e.id LIMIT 1)")}
+                        CASE WHEN t.is_ahead THEN NULL ELSE {OrderedQueue.KeyOf("t.subject")} END, t.deliver_at, t.expires_at
                     FROM unnest(@events, @floors) AS e (id, floor)
+                    CROSS JOIN LATERAL (
+                        SELECT subject, deliver_at, expires_at, coalesce(deliver_at > now(), false) AS is_ahead FROM events
+                        WHERE tenant_id = @tenant AND id = e.id AND {EventTimes.CanBeReplayed} LIMIT 1) t
                     JOIN subscriptions s ON s.id = @subscription
                     CROSS JOIN LATERAL (
                         SELECT (array_agg(d.id ORDER BY d.id DESC))[1] AS newest,
@@ -246,6 +249,8 @@ internal sealed partial class ReplayJobs(
                 IsReplay = true,
                 ReplayOf = reader.IsDBNull(1) ? null : reader.GetGuid(1),
                 OrderKey = reader.IsDBNull(2) ? null : reader.GetString(2),
+                DeliverAt = reader.IsDBNull(3) ? null : reader.GetFieldValue<DateTimeOffset>(3),
+                ExpiresAt = reader.IsDBNull(4) ? null : reader.GetFieldValue<DateTimeOffset>(4),
             });
         }
         return chosen;

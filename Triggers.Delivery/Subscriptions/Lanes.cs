@@ -47,6 +47,12 @@ internal sealed class Lane(Guid subscriptionId, double limit)
     /// </summary>
     public long NextBytes { get; set; }
 
+    /// <summary>How many wait for others to go with, as far as this process knows.</summary>
+    public int Gathered { get; set; }
+
+    /// <summary>Data of those.</summary>
+    public long GatheredBytes { get; set; }
+
     /// <summary>Which claim asked for it last.</summary>
     public long AskedBy { get; set; }
 }
@@ -56,7 +62,8 @@ internal sealed class Lane(Guid subscriptionId, double limit)
 /// <param name="Places">The most deliveries of each.</param>
 /// <param name="Bytes">The most data of each.</param>
 /// <param name="Idle">Whether one delivery comes whatever its size, because no data of the lane is in memory.</param>
-internal sealed record ClaimRequest(Guid[] Lanes, int[] Places, long[] Bytes, bool[] Idle);
+/// <param name="Batches">How the lanes that take batches, a place each, take them; null for the others.</param>
+internal sealed record ClaimRequest(Guid[] Lanes, int[] Places, long[] Bytes, bool[] Idle, Batching?[] Batches);
 
 /// <summary>
 /// All lanes of this process. How much one takes at once is found out: half as much where the receiver is overwhelmed, and a little more
@@ -66,7 +73,10 @@ internal sealed record ClaimRequest(Guid[] Lanes, int[] Places, long[] Bytes, bo
 /// <param name="time">The clock.</param>
 /// <param name="most">What it may grow to; 0: it doesn't.</param>
 /// <param name="limitsOf">The limits of a subscription, where it has any.</param>
-internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0, Func<Guid, SubscriptionLimits?>? limitsOf = null)
+/// <param name="batchOf">How a subscription gets several events in one request, where it does.</param>
+internal sealed class Lanes(
+    int concurrency, TimeProvider time, int most = 0, Func<Guid, SubscriptionLimits?>? limitsOf = null,
+    Func<Guid, Batching?>? batchOf = null)
 {
     /// <summary>The most data that a lane has in memory, but for a single delivery that is larger.</summary>
     public const long MaxBytes = 4 * 1024 * 1024;
@@ -132,6 +142,25 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0, Fu
         }
     }
 
+    /// <summary>So many more wait for others to go with: until there are enough of them, or it takes too long.</summary>
+    /// <param name="subscriptionId">The lane.</param>
+    /// <param name="deliveries">How many.</param>
+    /// <param name="bytes">Data of them.</param>
+    /// <param name="room">The most data of a batch.</param>
+    /// <param name="wait">How long they wait at most.</param>
+    public void Gather(Guid subscriptionId, int deliveries, long bytes, long room, TimeSpan wait)
+    {
+        lock (_lock)
+        {
+            var lane = Get(subscriptionId);
+            lane.Gathered += deliveries;
+            lane.GatheredBytes += bytes;
+            if (lane.Gathered >= batchOf?.Invoke(subscriptionId)?.Max || lane.GatheredBytes >= room)
+                wait = TimeSpan.Zero;
+        }
+        DueIn(subscriptionId, wait);
+    }
+
     /// <summary>An attempt ended, or a reservation came to nothing. True when something of that lane waits for the place.</summary>
     public bool Release(Guid subscriptionId)
     {
@@ -176,14 +205,16 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0, Fu
                 .SelectMany(
                     tenant => tenant.OrderBy(l => l.AskedBy).Select((lane, round) => (Tenant: tenant.Key, Lane: lane, Round: round)))
                 .OrderBy(l => l.Round);
-            var (asked, places) = (new List<Lane>(), new List<int>());
+            var (asked, places, batches) = (new List<Lane>(), new List<int>(), new List<Batching?>());
             _claims++;
             foreach (var (tenant, lane, _) in turns)
             {
                 if (most == 0)
                     break;
+                var batch = batchOf?.Invoke(lane.SubscriptionId);
                 var kept = Math.Min(lane.Passing, MayPass(lane));
-                var free = Math.Min(Math.Min(Math.Max(lane.Places - lane.Busy - kept, 1), most), FitIn(lane));
+                var free = Math.Min(
+                    Math.Min(Math.Max(lane.Places - lane.Busy - kept, 1), batch is null ? most : 1), FitIn(lane));
                 if (lane.Permits is { } permits)
                 {
                     var permitted = permits.IsBusy ? 0 : Math.Min(free, permits.Available(lane.Busy, now));
@@ -195,9 +226,11 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0, Fu
                     permits.Take(free);
                     permits.IsBusy = true;
                 }
-                most -= free;
+                most -= batch is null ? free : Math.Min(batch.Max, most);
+                (lane.Gathered, lane.GatheredBytes) = (0, 0);
                 asked.Add(lane);
                 places.Add(free);
+                batches.Add(batch);
                 lane.Busy += free;
                 lane.DueAt = long.MaxValue;
                 lane.Passing = 0;
@@ -206,7 +239,7 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0, Fu
             }
             return new ClaimRequest(
                 [.. asked.Select(l => l.SubscriptionId)], [.. places],
-                [.. asked.Select(l => MaxBytes - l.Bytes)], [.. asked.Select(l => l.Bytes == 0)]);
+                [.. asked.Select(l => MaxBytes - l.Bytes)], [.. asked.Select(l => l.Bytes == 0)], [.. batches]);
         }
     }
 
@@ -229,6 +262,28 @@ internal sealed class Lanes(int concurrency, TimeProvider time, int most = 0, Fu
             if (hasMore)
                 lane.DueAt = Math.Min(lane.DueAt, time.GetTimestamp());
         }
+    }
+
+    /// <summary>What a claim of a batch brought a lane.</summary>
+    /// <param name="subscriptionId">The lane.</param>
+    /// <param name="bytes">Data of the batch; null: there was none to be taken yet.</param>
+    /// <param name="room">The most data of a batch: only where there is so much room is one claimed.</param>
+    /// <param name="gathered">How many wait for others still, and their data.</param>
+    /// <param name="askIn">When to ask again; null when told.</param>
+    public void ClaimedBatch(Guid subscriptionId, long? bytes, long room, (int Deliveries, long Bytes) gathered, TimeSpan? askIn)
+    {
+        lock (_lock)
+        {
+            var lane = Get(subscriptionId);
+            lane.Busy -= bytes is null ? 1 : 0;
+            lane.Bytes += bytes ?? 0;
+            lane.NextBytes = room;
+            lane.Gathered += gathered.Deliveries;
+            lane.GatheredBytes += gathered.Bytes;
+            EndClaim(lane, bytes is null ? 1 : 0, hasMore: askIn == TimeSpan.Zero);
+        }
+        if (askIn is { } wait)
+            DueIn(subscriptionId, wait);
     }
 
     /// <summary>A claim failed: all its places are given back, and what is due is still due.</summary>

@@ -56,6 +56,9 @@ internal sealed record Subscriber(
     /// <summary>What it is sent at most; null: as much as there is.</summary>
     public SubscriptionLimits? Limits { get; init; }
 
+    /// <summary>How it gets several events in one request; null: it gets each alone.</summary>
+    public Batching? Batch { get; init; }
+
     /// <summary>The secrets that sign at that moment, newest first.</summary>
     public IEnumerable<string> SecretsAt(DateTimeOffset now) =>
         Secrets.Where(s => s.ExpiresAt is null || s.ExpiresAt > now).Select(s => s.Secret);
@@ -140,7 +143,8 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                     SELECT id, tenant_id, revision, url, event_types, headers::text, secrets::text, enabled, deleted_at IS NOT NULL,
                         retry::text, authentication, inbox IS NOT NULL,
                         extract(epoch FROM expires_at - clock_timestamp())::float8, rate_requests, rate_seconds, concurrency,
-                        client_certificate, filter, ordering, failing_head, failing_head_attempts, format
+                        client_certificate, filter, ordering, failing_head, failing_head_attempts, format, batch_max,
+                        batch_wait
                     FROM subscriptions WHERE changed_by >= $1 AND (deleted_at IS NULL OR $1 > '0'::xid8)
                     """)
                 { Parameters = { new() { Value = _seenBelow, NpgsqlDbType = NpgsqlDbType.Xid8 } } },
@@ -178,6 +182,7 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
             FailingHeadAttempts = reader.IsDBNull(20) ? null : reader.GetInt32(20),
             Limits = SubscriptionLimits.Of(
                 reader.GetFieldValue<int?>(13), reader.GetFieldValue<int?>(14), reader.GetFieldValue<int?>(15)),
+            Batch = Batching.Of(reader.GetFieldValue<int?>(22), reader.GetFieldValue<TimeSpan?>(23)),
             Filter = reader.IsDBNull(17) ? null : SubscriptionFilter.Parse(reader.GetString(17)),
         };
         try

@@ -151,7 +151,8 @@ public sealed partial class KafkaEventLog(
         {
             var record = new LogRecord(
                 request.TenantId, e.Id, e.Type, e.ExternalId, e.Source, e.Subject,
-                e.Time, request.CorrelationId, request.TraceParent, e.Data);
+                e.Time, request.CorrelationId, request.TraceParent, e.Data)
+            { DeliverAt = e.DeliverAt, ExpiresAt = e.ExpiresAt };
             try
             {
                 producer.Produce(topic, record.ToMessage(), report => pending.Reports.Add(report.Error, report.Status));

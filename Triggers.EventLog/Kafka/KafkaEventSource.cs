@@ -145,7 +145,8 @@ internal sealed partial class KafkaEventSource(
             var data = e.Data.Length <= LoggedEvent.MaxCarriedBytes ? e.Data.ToArray() : [];
             events.Add(new LoggedEvent(
                 e.TenantId,
-                new StoredEvent(e.Id, e.Type, e.ExternalId, e.Source, e.Subject, e.Time, e.CorrelationId, e.TraceParent, data),
+                new StoredEvent(e.Id, e.Type, e.ExternalId, e.Source, e.Subject, e.Time, e.CorrelationId, e.TraceParent, data)
+                { DeliverAt = e.DeliverAt, ExpiresAt = e.ExpiresAt },
                 e.Data.Length, record.Partition.Value));
         }
         _events.AddRange(events);
@@ -375,7 +376,7 @@ internal sealed partial class KafkaEventSource(
             $"""
             SELECT {StoredEvents.Columns}
             FROM unnest(@partitions, @offsets, @tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds,
-                @traceParents, @data) WITH ORDINALITY AS i (partition, "offset", {StoredEvents.Columns}, ord)
+                @traceParents, @data, @due, @expiries) WITH ORDINALITY AS i (partition, "offset", {StoredEvents.Columns}, ord)
             WHERE i."offset" >= (SELECT next FROM log_positions p WHERE p.log = @log AND p.partition = i.partition)
             ORDER BY ord
             """) + " RETURNING tenant_id, id");
@@ -393,6 +394,8 @@ internal sealed partial class KafkaEventSource(
         parameters.AddColumn("correlationIds", NpgsqlDbType.Text, byId, i => i.Event.CorrelationId);
         parameters.AddColumn("traceParents", NpgsqlDbType.Text, byId, i => i.Event.TraceParent);
         parameters.AddColumn("data", NpgsqlDbType.Bytea, byId, i => i.Event.Data);
+        parameters.AddColumn("due", NpgsqlDbType.TimestampTz, byId, i => i.Event.DeliverAt?.UtcDateTime);
+        parameters.AddColumn("expiries", NpgsqlDbType.TimestampTz, byId, i => i.Event.ExpiresAt?.UtcDateTime);
         return command;
     }
 

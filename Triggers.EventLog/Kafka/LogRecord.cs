@@ -21,6 +21,12 @@ public sealed record LogRecord(
     Guid TenantId, Guid Id, string Type, string? ExternalId, string? Source, string? Subject, DateTimeOffset? Time, string CorrelationId,
     string? TraceParent, ReadOnlyMemory<byte> Data)
 {
+    /// <summary>Nobody gets it before; null: at once.</summary>
+    public DateTimeOffset? DeliverAt { get; init; }
+
+    /// <summary>Nobody gets it from then on; null: it does not expire.</summary>
+    public DateTimeOffset? ExpiresAt { get; init; }
+
     /// <summary>The version this code writes, and the only one there is yet.</summary>
     private const int Version = 1;
 
@@ -66,7 +72,9 @@ public sealed record LogRecord(
             Text("externalId", ExternalId);
             Text("source", Source);
             Text("subject", Subject);
-            Text("time", Time?.UtcDateTime.ToString(TimeFormat, CultureInfo.InvariantCulture));
+            Moment("time", Time);
+            Moment("deliverAt", DeliverAt);
+            Moment("expiresAt", ExpiresAt);
             json.WriteString("correlationId", CorrelationId);
             Text("traceParent", TraceParent);
             json.WritePropertyName("data");
@@ -78,6 +86,9 @@ public sealed record LogRecord(
                 if (value is not null)
                     json.WriteString(name, value);
             }
+
+            void Moment(string name, DateTimeOffset? value) =>
+                Text(name, value?.UtcDateTime.ToString(TimeFormat, CultureInfo.InvariantCulture));
         }
         return buffer.WrittenSpan.ToArray();
     }
@@ -124,7 +135,8 @@ public sealed record LogRecord(
                     reader.Skip();
                     data = value.AsMemory(start, (int)reader.BytesConsumed - start);
                     break;
-                case "tenant" or "id" or "type" or "externalId" or "source" or "subject" or "time" or "correlationId" or "traceParent":
+                case "tenant" or "id" or "type" or "externalId" or "source" or "subject" or "time" or "deliverAt" or "expiresAt"
+                    or "correlationId" or "traceParent":
                     texts[name] = reader.GetString();
                     break;
                 default:
@@ -141,16 +153,20 @@ public sealed record LogRecord(
         Guid Id(string prefix, string name) =>
             TypeId.TryParse(prefix, Required(name), out var id) ? id
                 : throw new InvalidRecordException($"{name} is no id that begins with {prefix}_");
+        DateTimeOffset? Moment(string name) => texts.GetValueOrDefault(name) is { } moment
+            ? DateTimeOffset.Parse(moment, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal) : null;
         if (version == 0)
             throw new InvalidRecordException("there is no v");
         return new LogRecord(
             Id(TypeId.Tenant, "tenant"), Id(TypeId.Event, "id"), Required("type"),
             texts.GetValueOrDefault("externalId"), texts.GetValueOrDefault("source"),
             texts.GetValueOrDefault("subject"),
-            texts.GetValueOrDefault("time") is { } time
-                ? DateTimeOffset.Parse(time, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal) : null,
-            Required("correlationId"), texts.GetValueOrDefault("traceParent"),
-            data ?? throw new InvalidRecordException("there is no data"));
+            Moment("time"), Required("correlationId"), texts.GetValueOrDefault("traceParent"),
+            data ?? throw new InvalidRecordException("there is no data"))
+        {
+            DeliverAt = Moment("deliverAt"),
+            ExpiresAt = Moment("expiresAt"),
+        };
     }
 }
 

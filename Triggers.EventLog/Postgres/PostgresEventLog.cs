@@ -239,7 +239,8 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     private static readonly string InsertSql = StoredEvents.Append(
         $"""
         SELECT {StoredEvents.Columns}
-        FROM unnest(@tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds, @traceParents, @data)
+        FROM unnest(@tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds, @traceParents, @data, @due,
+                @expiries)
             WITH ORDINALITY AS i ({StoredEvents.Columns}, ord)
         ORDER BY ord
         """) + " ON CONFLICT DO NOTHING";
@@ -265,8 +266,8 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
         inserted AS (
             {StoredEvents.Append($"""
                 SELECT {StoredEvents.Columns}
-                FROM unnest(@tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds, @traceParents, @data,
-                        @firstIds, @idempotencyHashes, @externalHashes)
+                FROM unnest(@tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds, @traceParents, @data, @due,
+                        @expiries, @firstIds, @idempotencyHashes, @externalHashes)
                     WITH ORDINALITY AS i ({StoredEvents.Columns}, first_id, idempotency_hash, external_hash, ord)
                 WHERE (idempotency_hash IS NULL OR EXISTS (SELECT FROM won w WHERE w.tenant_id = i.tenant_id AND w.kind = 0
                         AND w.key_hash = i.idempotency_hash AND w.event_id = i.first_id))
@@ -359,7 +360,7 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
         private readonly Guid[] _tenants, _ids, _firstIds;
         private readonly string[] _types, _correlationIds;
         private readonly string?[] _externalIds, _sources, _subjects, _traceParents;
-        private readonly DateTime?[] _times;
+        private readonly DateTime?[] _times, _due, _expiries;
         private readonly ReadOnlyMemory<byte>[] _data;
         private readonly byte[]?[] _idempotencyHashes, _externalHashes;
 
@@ -376,6 +377,8 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             _subjects = new string?[Count];
             _traceParents = new string?[Count];
             _times = new DateTime?[Count];
+            _due = new DateTime?[Count];
+            _expiries = new DateTime?[Count];
             _data = new ReadOnlyMemory<byte>[Count];
             _idempotencyHashes = new byte[]?[Count];
             _externalHashes = new byte[]?[Count];
@@ -402,6 +405,8 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
                     _subjects[n] = e.Subject;
                     _traceParents[n] = request.TraceParent;
                     _times[n] = e.Time?.UtcDateTime;
+                    _due[n] = e.DeliverAt?.UtcDateTime;
+                    _expiries[n] = e.ExpiresAt?.UtcDateTime;
                     _data[n] = e.Data;
                     _idempotencyHashes[n] = request.IdempotencyKey?.KeyHash;
                     _externalHashes[n] = e.ExternalKey?.KeyHash;
@@ -428,6 +433,8 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
             command.Parameters.Add(RequestKeys.Column("correlationIds", NpgsqlDbType.Text, _correlationIds));
             command.Parameters.Add(RequestKeys.Column("traceParents", NpgsqlDbType.Text, _traceParents));
             command.Parameters.Add(RequestKeys.Column("data", NpgsqlDbType.Bytea, _data));
+            command.Parameters.Add(RequestKeys.Column("due", NpgsqlDbType.TimestampTz, _due));
+            command.Parameters.Add(RequestKeys.Column("expiries", NpgsqlDbType.TimestampTz, _expiries));
             command.Parameters.Add(RequestKeys.Column("firstIds", NpgsqlDbType.Uuid, _firstIds));
             command.Parameters.Add(RequestKeys.Column("idempotencyHashes", NpgsqlDbType.Bytea, _idempotencyHashes));
             command.Parameters.Add(RequestKeys.Column("externalHashes", NpgsqlDbType.Bytea, _externalHashes));

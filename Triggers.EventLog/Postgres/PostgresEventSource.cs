@@ -68,7 +68,7 @@ internal sealed partial class PostgresEventSource(
             _refused = null;
         // Nobody gets it but who looks into the inbox, where it can be replayed from. It is in the log still.
         return _refused is { } refused
-            ? new EventBatch([], version, SetAside: 1, EventState.Receive([refused]), advance)
+            ? new EventBatch([], version, SetAside: 1, EventState.Receive([new(refused.TenantId, refused.Id)]), advance)
             : new EventBatch(events, version, SetAside: 0, advance);
     }
 

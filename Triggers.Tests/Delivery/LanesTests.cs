@@ -74,6 +74,25 @@ public class LanesTests
     }
 
     [Fact]
+    public void A_batch_is_claimed_when_it_is_full_or_its_time_has_come()
+    {
+        var lanes = new Lanes(concurrency: 2, _time, batchOf: id => id == A ? new(3, TimeSpan.FromSeconds(10)) : null);
+        lanes.Gather(A, 2, 200, 1_000, TimeSpan.FromSeconds(10));
+        lanes.DueIn(B, TimeSpan.Zero);
+        Assert.Equal([B], lanes.ReserveDue(_ => Tenant, 500).Lanes);
+
+        lanes.Gather(A, 1, 100, 1_000, TimeSpan.FromSeconds(10));
+        var request = lanes.ReserveDue(_ => Tenant, 500);
+        Assert.Equal((A, 1, 3), (Assert.Single(request.Lanes), Assert.Single(request.Places), Assert.Single(request.Batches)!.Max));
+        // Somebody else was there before: what is left waits on.
+        lanes.ClaimedBatch(A, bytes: null, room: 1_000, gathered: (1, 100), askIn: TimeSpan.FromSeconds(8));
+        Assert.Equal(2, lanes.Busy);
+        Assert.Empty(lanes.ReserveDue(_ => Tenant, 500).Lanes);
+        _time.Advance(TimeSpan.FromSeconds(8));
+        Assert.Equal([A], lanes.ReserveDue(_ => Tenant, 500).Lanes);
+    }
+
+    [Fact]
     public void A_lane_asks_for_no_more_than_it_can_start()
     {
         Assert.True(_lanes.TryReserve(A));

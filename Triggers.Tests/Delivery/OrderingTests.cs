@@ -12,14 +12,18 @@ public abstract class OrderingTests(PostgresServer postgres, KafkaServer? kafka 
     private const int OfEach = 20;
 
     [Theory]
-    [InlineData("per_key")]
-    [InlineData("strict")]
-    public async Task What_comes_next_is_sent_when_what_was_before_has_ended(string ordering)
+    [InlineData("per_key", false)]
+    [InlineData("strict", false)]
+    [InlineData("per_key", true)]
+    [InlineData("strict", true)]
+    public async Task What_comes_next_is_sent_when_what_was_before_has_ended(string ordering, bool inBatches)
     {
         var receiver = new OrderedReceiver(Engine.DataSource, strict: ordering == "strict");
         Receiver.Respond = receiver.RespondAsync;
         await Engine.SubscribeAsync(Receiver.Url);
         await Engine.ExecuteAsync($"UPDATE subscriptions SET ordering = '{ordering}'");
+        if (inBatches)
+            await Engine.ExecuteAsync("UPDATE subscriptions SET batch_max = 15, batch_wait = interval '0.05 seconds'");
         (string, string)[] settings = [("Delivery:Retry:BaseDelay", "00:00:00.02"), ("Delivery:Retry:MaxAttempts", "50")];
         await Engine.StartDeliveryAsync(settings);
         await Engine.StartDeliveryAsync(settings);

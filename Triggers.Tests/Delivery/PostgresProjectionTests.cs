@@ -27,7 +27,8 @@ public sealed class PostgresProjectionTests(PostgresServer postgres) : EngineTes
         var id = TypeId.NewGuid();
         await ExecuteAsync(connection,
             StoredEvents.Append(
-                $"SELECT '{Engine.Tenant}'::uuid, '{id}'::uuid, NULL, 'a.b', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea"));
+                $"SELECT '{Engine.Tenant}'::uuid, '{id}'::uuid, NULL, 'a.b', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea, "
+                    + "NULL::timestamptz, NULL::timestamptz"));
         await transaction.CommitAsync(TestContext.Current.CancellationToken);
 
         await Wait.UntilAsync("the event is projected", async () =>
@@ -91,7 +92,8 @@ public sealed class PostgresProjectionTests(PostgresServer postgres) : EngineTes
         await Engine.AppendAsync("new.first");
         var old = TypeId.At(DateTimeOffset.UtcNow.AddDays(-10));
         await Engine.Rows.ExecuteAsync(StoredEvents.Append(
-            $"SELECT '{Engine.Tenant}'::uuid, '{old}'::uuid, NULL, 'old', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea"));
+            $"SELECT '{Engine.Tenant}'::uuid, '{old}'::uuid, NULL, 'old', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea, "
+                + "NULL::timestamptz, NULL::timestamptz"));
         await Engine.AppendAsync("new.last");
 
         await Engine.StartDeliveryAsync();

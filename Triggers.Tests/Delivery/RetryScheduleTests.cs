@@ -157,6 +157,17 @@ public class RetryScheduleTests
         });
 
     [Theory]
+    [InlineData(9.9, DeliveryStatus.Expired)]
+    [InlineData(10.1, DeliveryStatus.Pending)]
+    public void What_expires_before_it_would_be_tried_again_ends_now(double seconds, DeliveryStatus status)
+    {
+        var transition = RetrySchedule.After(
+            Defaults, 1, AttemptOutcome.Timeout, null, null, default, random: 0.5, left: TimeSpan.FromSeconds(seconds));
+
+        Assert.Equal((status, true), (transition.Status, transition.CountsAsFailure));
+    }
+
+    [Theory]
     [InlineData(503, 3, "exhausted")]
     [InlineData(418, 3, "exhausted")]
     [InlineData(500, 1, "rejected")]
@@ -206,4 +217,21 @@ public class RetryScheduleTests
             Assert.Equal(
                 RetrySchedule.After(options, attempt, outcome, statusCode, null, default, 0.3),
                 RetrySchedule.After(options.With(new RetryPolicy()), attempt, outcome, statusCode, null, default, 0.3)));
+
+    /// <summary>So halving ends, and what is sent at once is never sent again as it was.</summary>
+    [Fact]
+    public void Nothing_fails_for_good_with_others_and_what_goes_again_at_once_goes_with_half_as_many() =>
+        Gen.Select(AnyOptions, AnyFailure, Gen.Int[1, 60], Gen.Int[300, 599], Gen.Int[2, 1_000]).Sample(
+            (options, outcome, attempt, statusCode, size) =>
+            {
+                var alone = RetrySchedule.After(options, attempt, outcome, statusCode, null, default, 0.5);
+                var (then, limit) = RetrySchedule.OfBatch(alone, size, isBehind: false, outcome, statusCode);
+
+                Assert.NotEqual(DeliveryStatus.DeadLettered, then.Status);
+                Assert.True(limit is null || limit < size);
+                if (then.Status == DeliveryStatus.Pending && !then.CountsAsFailure)
+                    Assert.Equal((size + 1) / 2, limit);
+                if (outcome == AttemptOutcome.HttpStatus && statusCode is 429 or 503 && alone.Status == DeliveryStatus.Pending)
+                    Assert.Null(limit);
+            });
 }

@@ -12,6 +12,11 @@ public abstract class OrderingCrashTests(bool kafka)
     private const string Key = "trg_order-order-order-order";
     private const int Keys = 30;
     private const int OfEach = 100;
+
+    /// <summary>How many of each request go to who gets them in batches.</summary>
+    private const int InBatches = 5;
+
+    private const int Scheduled = 200;
     private static readonly TimeSpan s_patience = TimeSpan.FromMinutes(3);
 
     [Fact]
@@ -26,13 +31,26 @@ public abstract class OrderingCrashTests(bool kafka)
         foreach (var service in new[] { "api", "delivery" })
             await system.ReadyAsync(service);
         await using var database = Storage.Builder(await system.ConnectionStringAsync("triggersdb"), "tests").Build();
-        var receiver = new OrderedReceiver(database, strict: false);
+        var (receiver, batches) = (new OrderedReceiver(database, strict: false), new OrderedReceiver(database, strict: true));
         await using var socket = await TestReceiver.StartAsync();
-        socket.Respond = receiver.RespondAsync;
+        socket.Respond = (webhook, context) => (webhook.Path == "/batches" ? batches : receiver).RespondAsync(webhook, context);
         using var api = new HttpClient { BaseAddress = system.UrlOf("api-1"), Timeout = TimeSpan.FromSeconds(30) };
         api.DefaultRequestHeaders.Add("X-API-Key", Key);
         await PostAsync(api, "/subscriptions", HttpStatusCode.Created, "subscribe",
             $$"""{"url":"{{socket.Url}}/hook","eventTypes":["load.*"],"ordering":"per_key"}""");
+
+        await PostAsync(api, "/subscriptions", HttpStatusCode.Created, "subscribe to batches",
+            $$$"""
+            {"url":"{{{socket.Url}}}/batches","eventTypes":["batch.*"],"ordering":"strict","batch":{"max":20,"wait":0.05}}
+            """);
+
+        // Some wait for their time, which comes while processes are killed: see below.
+        await using var scheduled = await TestReceiver.StartAsync();
+        await PostAsync(api, "/subscriptions", HttpStatusCode.Created, "subscribe-scheduled",
+            $$"""{"url":"{{scheduled.Url}}/hook","eventTypes":["later"]}""");
+        var later = string.Join(',', Enumerable.Range(0, Scheduled).Select(i =>
+            $$"""{"type":"later","data":{{i}},"deliverAt":"{{TimeProvider.System.GetUtcNow().AddMilliseconds(2_000 + 50 * i):O}}"}"""));
+        await PostAsync(api, "/events/batch", HttpStatusCode.Accepted, "scheduled", $$"""{"events":[{{later}}]}""");
 
         var publishing = PublishAsync(api);
         for (var round = 1; round <= 4; round++)
@@ -52,6 +70,14 @@ public abstract class OrderingCrashTests(bool kafka)
         }, s_patience);
         Assert.Empty(receiver.Wrong);
         Assert.Equal(Keys * OfEach, receiver.Count);
+        Assert.Empty(batches.Wrong);
+        Assert.Equal(OfEach * InBatches, batches.Count);
+
+        Assert.Equal(Scheduled, scheduled.Received.Select(webhook => webhook.EventId).Distinct().Count());
+        await using var early = database.CreateCommand(
+            "SELECT count(*) FROM all_attempts a JOIN deliveries d ON d.id = a.delivery_id "
+            + "JOIN events e ON e.id = d.event_id WHERE a.started_at < e.deliver_at");
+        Assert.Equal(0L, await early.ExecuteScalarAsync(TestContext.Current.CancellationToken));
     }
 
     private static Task ArrivedAsync(OrderedReceiver receiver, int count) =>
@@ -63,7 +89,9 @@ public abstract class OrderingCrashTests(bool kafka)
         for (var number = 0; number < OfEach; number++)
         {
             var events = string.Join(',', Enumerable.Range(0, Keys)
-                .Select(key => $$"""{"type":"load.ordered","subject":"key-{{key}}","data":{{number}}}"""));
+                .Select(key => $$"""{"type":"load.ordered","subject":"key-{{key}}","data":{{number}}}""")
+                .Concat(Enumerable.Range(number * InBatches, InBatches)
+                    .Select(n => $$"""{"type":"batch.ordered","subject":"key","data":{{n}}}""")));
             await PostAsync(api, "/events/batch", HttpStatusCode.Accepted, $"batch-{number}", $$"""{"events":[{{events}}]}""");
         }
     }

@@ -262,7 +262,7 @@ public abstract class EventLogTests : IAsyncLifetime
         await ReserveAndDieAsync(dead);
         await Engine.ExecuteAsync(StoredEvents.Store(
             $"SELECT '{Engine.Tenant}'::uuid, '{dead.FirstId}'::uuid, NULL, 'order.created', NULL, NULL, NULL::timestamptz, 'dead', "
-                + "NULL, '1'::bytea"));
+                + "NULL, '1'::bytea, NULL::timestamptz, NULL::timestamptz"));
 
         var other = await Engine.Log.AppendAsync(
             Request(null, 1, External("ext", "other content")), TestContext.Current.CancellationToken);

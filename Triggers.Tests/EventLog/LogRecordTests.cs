@@ -11,7 +11,11 @@ public sealed class LogRecordTests
         TypeId.NewGuid(), TypeId.NewGuid(), "order.created", "ext", "shop",
         "customer-1", new DateTimeOffset(2026, 1, 31, 10, 0, 0, TimeSpan.FromHours(1)),
         "correlation", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        Encoding.UTF8.GetBytes(""" { "a": [1.0, 1e3], "b":  "\u00e4ß" } """.Trim()));
+        Encoding.UTF8.GetBytes(""" { "a": [1.0, 1e3], "b":  "\u00e4ß" } """.Trim()))
+    {
+        DeliverAt = new DateTimeOffset(2026, 2, 1, 0, 0, 0, TimeSpan.Zero),
+        ExpiresAt = new DateTimeOffset(2026, 2, 1, 0, 0, 0, TimeSpan.Zero).AddTicks(10),
+    };
 
     [Fact]
     public void A_record_is_read_as_it_was_written()

@@ -361,6 +361,8 @@ internal sealed partial class Contract
             (createSubscription|changeSubscription)\ (/url|/headers/.*) | (createHook|removeHook)\ /targetUrl |
             # what does not go together, and 1 to 30 seconds
             (createSubscription|changeSubscription)\ (/retry|/retry/timeout|/authentication/.*|/clientCertificate(/.*)?) |
+            # what goes in no batch, more than Limits:* lets in
+            (createSubscription|changeSubscription)\ (/batch(/max)?|/format|/transformation) |
             # what a filter may be, see docs/filters.md; an event or its id, and one there is
             (createSubscription|changeSubscription|testFilter)\ /filter.* | testFilter\ (/eventId)? |
             # more than Limits:* lets in
@@ -381,6 +383,8 @@ internal sealed partial class Contract
             (planConfiguration|applyConfiguration)\ .* |
             # to come
             (createApiKey|changeApiKey|createSubscription|changeSubscription|createHook)\ /expiresAt |
+            # before another, of an event that comes alone
+            publishEvent\ /expiresAt |
             # of another list
             .*\ \?cursor
         )$

@@ -2,13 +2,13 @@ using System.Collections.Concurrent;
 using System.Text.Json.Nodes;
 using Microsoft.AspNetCore.Http;
 using Npgsql;
-using Triggers.Core;
 
 namespace Triggers.Tests.Support;
 
 /// <summary>
 /// Takes events whose data is a number that counts up from 0 for each subject, refuses some, and notes what comes before its time: before
-/// the number before, or before what came last of its key is written down as delivered.
+/// the number before, or before what came last of its key, in a request before, is written
+/// down as delivered.
 /// </summary>
 /// <param name="database">Where that is written down.</param>
 /// <param name="strict">Whether all have one key, and not each subject its own.</param>
@@ -31,16 +31,20 @@ internal sealed class OrderedReceiver(NpgsqlDataSource database, bool strict)
 
     public async Task RespondAsync(ReceivedWebhook webhook, HttpContext context)
     {
-        if (_arrived.TryAdd(webhook.EventId, 0))
+        var body = JsonNode.Parse(webhook.Body)!;
+        JsonNode[] events = body is JsonArray batch ? [.. batch.Select(e => e!)] : [body];
+        var together = events.Select(e => Rows.Uuid(e["id"]!.ToString())).ToHashSet();
+        foreach (var e in events)
         {
-            var body = JsonNode.Parse(webhook.Body)!;
-            var (subject, number) = (body["subject"]!.ToString(), (int)body["data"]!);
+            if (!_arrived.TryAdd(e["id"]!.ToString(), 0))
+                continue;
+            var (subject, number) = (e["subject"]!.ToString(), (int)e["data"]!);
             if (_next.GetValueOrDefault(subject) is var expected && expected != number)
                 _wrong.Enqueue($"{subject} {number} came instead of {expected}");
             _next[subject] = number + 1;
-            TypeId.TryParse(TypeId.Event, webhook.EventId, out var id);
+            var id = Rows.Uuid(e["id"]!.ToString());
             var key = strict ? "" : subject;
-            if (_newest.TryGetValue(key, out var before))
+            if (_newest.TryGetValue(key, out var before) && !together.Contains(before))
             {
                 // For everybody to see.
                 await using var command = database.CreateCommand(

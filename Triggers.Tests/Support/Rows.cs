@@ -16,14 +16,14 @@ internal sealed class Rows(NpgsqlDataSource dataSource)
     /// </summary>
     public async Task ProjectAsync(bool matched = false)
     {
-        var seen = new List<(Guid TenantId, Guid EventId)>();
+        var seen = new List<UnclaimedEvent>();
         var next = 0L;
         await using (var command = Command($"SELECT tenant_id, id, seq FROM events WHERE seq >= {EventState.Position} ORDER BY seq", []))
         await using (var reader = await command.ExecuteReaderAsync(TestContext.Current.CancellationToken))
         {
             while (await reader.ReadAsync(TestContext.Current.CancellationToken))
             {
-                seen.Add((reader.GetGuid(0), reader.GetGuid(1)));
+                seen.Add(new UnclaimedEvent(reader.GetGuid(0), reader.GetGuid(1)));
                 next = reader.GetInt64(2) + 1;
             }
         }

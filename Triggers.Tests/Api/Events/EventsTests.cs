@@ -33,7 +33,7 @@ public sealed class EventsTests(ApiFixture api) : IClassFixture<ApiFixture>
         append.CommandText =
             $"""
             SELECT pg_advisory_xact_lock({AdvisoryLocks.Class}, {AdvisoryLocks.Append});
-            {StoredEvents.Append($"SELECT '{tenant.Key}'::uuid, '{late}'::uuid, NULL, 'a.b', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea")}
+            {StoredEvents.Append($"SELECT '{tenant.Key}'::uuid, '{late}'::uuid, NULL, 'a.b', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea, NULL::timestamptz, NULL::timestamptz")}
             """;
         await append.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
 

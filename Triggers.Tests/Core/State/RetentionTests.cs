@@ -154,7 +154,8 @@ public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgr
         await Engine.Rows.ExecuteAsync(
         [
             new((logged ? StoredEvents.Append : (Func<string, string>)StoredEvents.Store)(
-                $"SELECT '{Engine.Tenant}'::uuid, '{id}'::uuid, 'of {id}', 'a.b', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea")),
+                $"SELECT '{Engine.Tenant}'::uuid, '{id}'::uuid, 'of {id}', 'a.b', NULL, NULL, NULL::timestamptz, 'c', NULL, '1'::bytea, "
+                + "NULL::timestamptz, NULL::timestamptz")),
             new(
                 $"""
                 INSERT INTO request_keys (tenant_id, kind, key_hash, fingerprint, event_id, correlation_id, expires_at)
@@ -163,7 +164,7 @@ public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgr
             DeliveryQueue.Enqueue([new NewDelivery(Engine.Tenant, delivery, id, subscription)]),
             .. DeliveryResults.Apply([Result(DeliveryStatus.Pending, AttemptOutcome.Timeout)]),
             .. DeliveryResults.Apply([Result(DeliveryStatus.Succeeded, AttemptOutcome.Delivered)]),
-            partition ? EventState.Acknowledge(Engine.Tenant, [id]) : EventState.Receive([(Engine.Tenant, id)]),
+            partition ? EventState.Acknowledge(Engine.Tenant, [id]) : EventState.Receive([new(Engine.Tenant, id)]),
         ]);
         return id;
 
