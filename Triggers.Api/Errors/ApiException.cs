@@ -20,7 +20,8 @@ internal sealed class ApiException(ErrorCode code, string detail, IReadOnlyList<
     /// <summary>The same, found at a place of a larger body; what names no place is of the place itself.</summary>
     public ApiException Under(string pointer) => new(
         Code, Message, Errors.Count == 0 ? [new FieldError(pointer, Message)]
-            : [.. Errors.Select(e => e with { Pointer = pointer + e.Pointer })]) { RetryAfterSeconds = RetryAfterSeconds };
+            : [.. Errors.Select(e => e with { Pointer = pointer + e.Pointer })])
+    { RetryAfterSeconds = RetryAfterSeconds };
 
     /// <summary>The thing is not there, or it is another tenant's: nobody can tell which.</summary>
     public static ApiException NotFound(string what) => new(ErrorCodes.NotFound, $"There is no such {what}.");

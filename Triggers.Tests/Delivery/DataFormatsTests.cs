@@ -116,11 +116,14 @@ public abstract class DataFormatsTests(PostgresServer postgres, KafkaServer? kaf
                 "/subscriptions", $$"""{"url":"{{Receiver.Url}}/{{format}}","eventTypes":["*"],"format":"{{format}}"}""")).Is(201);
         await Engine.StartDeliveryAsync();
 
-        using var request = new HttpRequestMessage(HttpMethod.Post, "/events") { Content = new StringContent(
+        using var request = new HttpRequestMessage(HttpMethod.Post, "/events")
+        {
+            Content = new StringContent(
             $$"""
             {"specversion":"1.0","id":"1","source":"/shop","type":"a","subject":"s","time":"2026-01-31T09:30:00Z","sequence":7,"last":true,
             "traceparent":"00-{{Trace}}-b9c7c989f97918e1-01","dataschema":"urn:a","datacontenttype":"image/png","data_base64":"AQID"}
-            """, new MediaTypeHeaderValue("application/cloudevents+json")) };
+            """, new MediaTypeHeaderValue("application/cloudevents+json"))
+        };
         var id = (await client.SendAsync(request)).Is(202).Id;
 
         await Wait.UntilAsync("it is sent to all", () => Receiver.Received.Count == 4);

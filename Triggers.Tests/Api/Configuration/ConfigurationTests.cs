@@ -328,7 +328,10 @@ public sealed class ConfigurationTests(ApiFixture api) : IClassFixture<ApiFixtur
     {
         var secrets = new JsonObject
         {
-            ["team"] = "team-value", ["signing"] = Secret, ["password"] = "pass-word", ["certificate"] = s_certificate,
+            ["team"] = "team-value",
+            ["signing"] = Secret,
+            ["password"] = "pass-word",
+            ["certificate"] = s_certificate,
         };
         return $"\nsecrets: {secrets.ToJsonString()}";
     }
