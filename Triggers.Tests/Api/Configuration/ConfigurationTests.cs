@@ -12,7 +12,7 @@ namespace Triggers.Tests.Api.Configuration;
 
 public sealed class ConfigurationTests(ApiFixture api) : IClassFixture<ApiFixture>
 {
-    private const string Secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq=";
+    private const string Secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYs=";
     private const string OtherSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=";
 
     private const string Document =
