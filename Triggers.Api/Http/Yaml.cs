@@ -55,6 +55,11 @@ internal static partial class Yaml
         {
             throw Malformed(parser.Current?.End ?? Mark.Empty, "There is an escape that stands for no character.");
         }
+        // What the scanner of the library did not reckon with.
+        catch (InvalidOperationException)
+        {
+            throw Malformed(parser.Current?.End ?? Mark.Empty, "It can't be read.");
+        }
         writer.Flush();
         return json.WrittenMemory;
     }

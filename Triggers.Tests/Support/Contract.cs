@@ -364,7 +364,7 @@ internal sealed partial class Contract
             # what goes in no batch, more than Limits:* lets in
             (createSubscription|changeSubscription)\ (/batch(/max)?|/format|/transformation) |
             # what a filter may be, see docs/filters.md; an event or its id, and one there is
-            (createSubscription|changeSubscription|testFilter)\ /filter.* | testFilter\ (/eventId)? |
+            (createSubscription|changeSubscription|testFilter)\ /filter.* | (testFilter|previewTransformation)\ (/eventId)? |
             # more than Limits:* lets in
             (createSubscription|changeSubscription)\ (/eventTypes|/headers) | (createInbox|createHook)\ /eventTypes |
             # more than Limits:* lets in, or of the inbox that has what nobody subscribes to

@@ -56,7 +56,6 @@ public sealed class YamlTests
     [InlineData("a: .inf", "not JSON")]
     [InlineData("a: [1, 2", "line")]
     [InlineData("a: 1\n b: 2", "line")]
-    [InlineData("\ta: 1", "line")]
     [InlineData("", "line")]
     [InlineData("a: \"\\uD800\"", "line")]
     [InlineData("a: \"\\UFFFFFFFF\"", "line")]

@@ -189,6 +189,7 @@ public sealed class UsagePlansTests(ApiFixture api, PostgresServer postgres) : I
         }
 
         // What waits for its next attempt costs what it is.
+        await api.Rows.ClaimAsync(Rows.Uuid(subscription), worker: 1, TimeSpan.FromHours(1));
         await api.Rows.PutOffAsync(tenant.Key, TimeSpan.FromHours(1));
         (await tenant.Client.PostAsync($"/subscriptions/{subscription}/send-now")).IsProblem(429, "quota_exceeded");
         (await admin.PatchAsync($"/usage-plans/{plan}", """{"eventsPerDay":6}""")).Is(200);
