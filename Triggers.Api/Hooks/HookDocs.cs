@@ -20,8 +20,8 @@ internal static class HookDocs
 
     public static readonly Operation Create = new("createHook", Group, "Subscribe an address",
         "A subscription whose address is its name: the same `targetUrl` again changes its types, its end and, where it says so, its "
-        + "format, enables it if it was disabled because it failed, and is answered with the same id and no secret. A receiver that answers 410 "
-        + "deletes it.")
+        + "format, enables it if it was disabled because it failed, and is answered with the same id and no secret. A receiver that "
+        + "answers 410 deletes it.")
     {
         Headers = [IdempotencyKey.Parameter],
         Body = new(typeof(HookBody), """{"targetUrl":"https://hooks.example.com/1/abc","eventTypes":["order.created"]}"""),
