@@ -13,8 +13,11 @@ internal static class Appends
         {
             return await append.WaitAsync(limit.Left, time, cancellationToken);
         }
-        catch (Exception e) when (e is TimeoutException or OperationCanceledException && !append.IsCompleted)
+        catch (Exception e) when (e is TimeoutException or OperationCanceledException)
         {
+            // It may have ended just as the time did.
+            if (append.IsCompleted)
+                return await append;
             // Whatever becomes of it is observed.
             _ = append.ContinueWith(
                 static t => t.Exception, CancellationToken.None, TaskContinuationOptions.OnlyOnFaulted, TaskScheduler.Default);

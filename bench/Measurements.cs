@@ -49,7 +49,7 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
             (string Name, Func<Task> Measure)[] others =
             [
                 ("ceilings", StorageCeilingsAsync), ("flat", FlatOutAsync), ("at-300", () => AtRateAsync(300)),
-                ("at-1000", () => AtRateAsync(1_000)), ("idle", IdleAsync), ("batch", BatchAsync), ("held", HeldAsync),
+                ("at-1000", () => AtRateAsync(1_000)), ("idle", IdleAsync), ("batch", BatchAsync), ("schema", SchemaAsync), ("held", HeldAsync),
                 ("memory", MemoryAsync), ("filled", FilledAsync), ("drain", DrainAsync),
             ];
             foreach (var (name, measure) in others.Where(other => IsAsked(other.Name)))
@@ -126,6 +126,29 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
         var phase = await MeasureAsync(publisher => publisher.BatchesAsync(Seconds(10, 3), clients: 4), isSubscribed: false);
         var rate = phase.Ledger.AcceptedCount / phase.Load.Elapsed.TotalSeconds;
         results.Add(log, "POST /events/batch of 100", $"{rate:n0} rows/s{RatioTo(rate, _copiedPerSecond, "COPY")}", "≥ 0.5 × COPY");
+    }
+
+    /// <summary>The same events with a schema and without, in turns, so that both have the machine's moods.</summary>
+    private async Task SchemaAsync()
+    {
+        var (without, with) = (new List<Phase>(), new List<Phase>());
+        for (var turn = 0; turn < 6; turn++)
+        {
+            foreach (var (phases, isChecked) in new[] { (without, false), (with, true) })
+            {
+                phases.Add(await MeasureAsync(publisher => publisher.FlatOutAsync(Seconds(6, 2)), isSubscribed: false,
+                    () => Publisher.OfThirtyPropertiesAsync(_client, isChecked)));
+            }
+        }
+        // The first turn is the compiler's.
+        var (a, b) = (Median(without.Skip(1).Select(ApiCpu)), Median(with.Skip(1).Select(ApiCpu)));
+        var (all, allWith) = (Median(without.Skip(1).Select(AllCpu)), Median(with.Skip(1).Select(AllCpu)));
+        results.Add(log, "schema of 30 properties, enforced: CPU of accepting an event, with ÷ without",
+            $"{allWith / all:0.00} ({allWith * 1e6:0} and {all * 1e6:0} µs; API alone {b / a:0.00}: {b * 1e6:0} and {a * 1e6:0} µs)", "≤ 1.1");
+
+        static double ApiCpu(Phase phase) => phase.CpuPerEvent["api"];
+        static double AllCpu(Phase phase) => phase.CpuPerEvent.Values.Sum();
+        static double Median(IEnumerable<double> values) => values.Order().ToArray() is var sorted ? sorted[sorted.Length / 2] : 0;
     }
 
     private async Task HeldAsync()
@@ -236,9 +259,10 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
     /// <summary>
     /// Runs a load until the last of what it was answered 202 for is recorded, and reconciles: time and processor time are all of that.
     /// </summary>
-    private async Task<Phase> MeasureAsync(Func<Publisher, Task<LoadResult>> load, bool isSubscribed = true)
+    private async Task<Phase> MeasureAsync(
+        Func<Publisher, Task<LoadResult>> load, bool isSubscribed = true, Func<Task<Publisher>>? of = null)
     {
-        await using var publisher = await Publisher.StartAsync(_client, isSubscribed: isSubscribed);
+        await using var publisher = await (of?.Invoke() ?? Publisher.StartAsync(_client, isSubscribed: isSubscribed));
         await ForgetStatementsAsync();
         var queued = await CountAsync(Queued);
         var (cpu, own, started) = (_system.Cpu(), Environment.CpuUsage.TotalTime, Stopwatch.GetTimestamp());

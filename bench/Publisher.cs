@@ -1,4 +1,3 @@
-using System.Net.Http.Json;
 using System.Text;
 using System.Text.Json;
 
@@ -19,10 +18,10 @@ internal sealed class Publisher : IAsyncDisposable
     private readonly byte[] _batch;
     private WebhookReceiver _receiver = null!;
 
-    private Publisher(HttpClient client, int size)
+    private Publisher(HttpClient client, string data)
     {
         _client = client;
-        var one = EventOf(Type, size);
+        var one = $$"""{"type":"{{Type}}","data":{{data}}}""";
         _event = Encoding.UTF8.GetBytes(one);
         _batch = Encoding.UTF8.GetBytes($$"""{"events":[{{string.Join(',', Enumerable.Repeat(one, BatchSize))}}]}""");
     }
@@ -49,24 +48,60 @@ internal sealed class Publisher : IAsyncDisposable
     /// <param name="isSubscribed">Whether the events are to be sent to anybody.</param>
     public static async Task<Publisher> StartAsync(HttpClient client, int size = DefaultSize, bool isSubscribed = true)
     {
-        var publisher = new Publisher(client, size);
+        var publisher = new Publisher(client, Encoding.UTF8.GetString(DataOf(size)));
         publisher._receiver = await WebhookReceiver.StartAsync(publisher.Ledger);
         if (isSubscribed)
             await publisher.SubscribeAsync(publisher._receiver.Url);
         return publisher;
     }
 
+    /// <summary>Of events with thirty properties that nobody has subscribed to.</summary>
+    /// <param name="client">Of the API.</param>
+    /// <param name="isChecked">Whether their type has a schema, and enforces it.</param>
+    public static async Task<Publisher> OfThirtyPropertiesAsync(HttpClient client, bool isChecked)
+    {
+        var properties = Enumerable.Range(0, 30).Select(i => (Name: $"property{i}", Of: s_kinds[i % s_kinds.Length])).ToArray();
+        var publisher = new Publisher(client, $"{{{string.Join(',', properties.Select(p => $"\"{p.Name}\":{p.Of.Value}"))}}}");
+        publisher._receiver = await WebhookReceiver.StartAsync(publisher.Ledger);
+        if (isChecked)
+        {
+            (await publisher.CreateAsync("/event-types",
+                $$"""
+                {"name":"{{publisher.Type}}","mode":"enforce","schema":{
+                    "type":"object","additionalProperties":false,
+                    "required":[{{string.Join(',', properties.Select(p => $"\"{p.Name}\""))}}],
+                    "properties":{ {{string.Join(',', properties.Select(p => $"\"{p.Name}\":{p.Of.Schema}"))}} }
+                } }
+                """)).Dispose();
+        }
+        return publisher;
+    }
+
+    private static readonly (string Value, string Schema)[] s_kinds =
+    [
+        ("\"customer-00417\"", """{"type":"string","minLength":1,"maxLength":64}"""),
+        ("\"2026-11-30T11:24:00Z\"", """{"type":"string","pattern":"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z$"}"""),
+        ("1042", """{"type":"integer","minimum":0,"maximum":1000000}"""),
+        ("19.95", """{"type":"number","exclusiveMinimum":0}"""),
+        ("true", """{"type":"boolean"}"""),
+        ("\"shipped\"", """{"enum":["placed","paid","shipped","delivered","returned"]}"""),
+    ];
+
     public async Task<string> SubscribeAsync(string url)
     {
-        using var response = await _client.PostAsJsonAsync("/subscriptions", new { url = $"{url}/hook", eventTypes = new[] { Type } });
-        if (!response.IsSuccessStatusCode)
-        {
-            throw new InvalidOperationException(
-                $"POST /subscriptions answered {(int)response.StatusCode}: {await response.Content.ReadAsStringAsync()}");
-        }
-        using var created = JsonDocument.Parse(await response.Content.ReadAsStringAsync());
+        using var created = await CreateAsync("/subscriptions", $$"""{"url":"{{url}}/hook","eventTypes":["{{Type}}"]}""");
         _subscriptions.Add(created.RootElement.GetProperty("id").GetString()!);
         return _subscriptions[^1];
+    }
+
+    private async Task<JsonDocument> CreateAsync(string path, string body)
+    {
+        using var content = new StringContent(body, Encoding.UTF8, "application/json");
+        using var response = await _client.PostAsync(path, content);
+        var text = await response.Content.ReadAsStringAsync();
+        if (!response.IsSuccessStatusCode)
+            throw new InvalidOperationException($"POST {path} answered {(int)response.StatusCode}: {text}");
+        return JsonDocument.Parse(text);
     }
 
     public Task<LoadResult> AtRateAsync(double perSecond, TimeSpan duration) =>
@@ -87,7 +122,4 @@ internal sealed class Publisher : IAsyncDisposable
         foreach (var id in _subscriptions)
             (await _client.DeleteAsync($"/subscriptions/{id}")).Dispose();
         await _receiver.DisposeAsync();
-    }
-
-    private static string EventOf(string type, int size) => $$"""{"type":"{{type}}","data":{{Encoding.UTF8.GetString(DataOf(size))}}}""";
-}
+    }}

@@ -4,7 +4,7 @@ namespace Triggers.Tests.EndToEnd;
 
 /// <summary>Part by part is killed under load. A longer run is a command in docs/operations.md.</summary>
 [Collection(nameof(CrashCollection))]
-public abstract class CrashTests(bool kafka)
+public abstract class CrashTests(bool kafka, SystemFixture fixture)
 {
     [Fact]
     public async Task Nothing_accepted_is_lost_whatever_is_killed()
@@ -12,7 +12,7 @@ public abstract class CrashTests(bool kafka)
         string[] parts = kafka ? ["delivery", "api", "postgres", "kafka", "redis"] : ["delivery", "api", "postgres", "redis"];
         // Each part once, unless more is asked for.
         var rounds = int.TryParse(Environment.GetEnvironmentVariable("CRASH_ROUNDS"), out var asked) ? asked : parts.Length;
-        await using var system = await LoadedSystem.StartAsync(kafka);
+        await using var system = await fixture.LoadAsync();
         system.StartLoad();
 
         for (var round = 0; round < rounds; round++)
@@ -30,8 +30,8 @@ public abstract class CrashTests(bool kafka)
     public async Task What_a_killed_delivery_service_had_in_flight_goes_out_again_within_five_seconds()
     {
         var hang = true;
-        await using var system = await LoadedSystem.StartAsync(
-            kafka, c => hang ? Task.Delay(Timeout.Infinite, c.RequestAborted) : Task.CompletedTask);
+        await using var system = await fixture.LoadAsync(
+            c => hang ? Task.Delay(Timeout.Infinite, c.RequestAborted) : Task.CompletedTask);
         var ids = new List<string>();
         for (var i = 0; i < 10; i++)
             ids.Add(await system.PublishAsync() ?? throw new InvalidOperationException("An event was refused."));
@@ -45,9 +45,15 @@ public abstract class CrashTests(bool kafka)
     }
 }
 
-public sealed class CrashOnPostgresTests() : CrashTests(kafka: false);
-
-public sealed class CrashOnKafkaTests : CrashTests
+public sealed class CrashOnPostgresTests(CrashOnPostgresTests.Single single)
+    : CrashTests(kafka: false, single), IClassFixture<CrashOnPostgresTests.Single>
 {
-    public CrashOnKafkaTests() : base(kafka: true) => KafkaServer.SkipIfMissing();
+    public sealed class Single() : SystemFixture(kafka: false);
+}
+
+public sealed class CrashOnKafkaTests : CrashTests, IClassFixture<CrashOnKafkaTests.Single>
+{
+    public CrashOnKafkaTests(Single single) : base(kafka: true, single) => KafkaServer.SkipIfMissing();
+
+    public sealed class Single() : SystemFixture(kafka: true);
 }

@@ -9,14 +9,25 @@ namespace Triggers.Tests.EndToEnd;
 /// and repeated, and how long the flow paused.
 /// </summary>
 [Collection(nameof(CrashCollection))]
-public sealed class DrillTests
+public sealed class DrillTests : IClassFixture<DrillTests.Pair>
 {
-    public DrillTests() => KafkaServer.SkipIfMissing();
+    private readonly Pair _pair;
+
+    public DrillTests(Pair pair)
+    {
+        KafkaServer.SkipIfMissing();
+        _pair = pair;
+    }
+
+    /// <summary>Two of each service on one broker; limits are far away.</summary>
+    public sealed class Pair() : SystemFixture(
+        kafka: true, "--replicas=2", "--RateLimiting:RequestsPerSecond=1000000", "--RateLimiting:Burst=1000000",
+        "--RateLimiting:EventsPerSecond=0", "--RateLimiting:BytesPerSecond=0");
 
     [Fact]
     public async Task A_broker_is_killed_and_comes_back()
     {
-        await using var system = await LoadedSystem.StartAsync(kafka: true);
+        await using var system = await _pair.LoadAsync();
         system.StartLoad();
         await system.AcceptedMoreAsync(200, "load is accepted");
 
@@ -40,8 +51,8 @@ public sealed class DrillTests
     [Fact]
     public async Task One_of_three_brokers_is_killed_and_ingestion_goes_on()
     {
-        await using var system = await LoadedSystem.StartAsync(
-            kafka: true, null, "--Kafka:Brokers=3", "--Kafka:ReplicationFactor=3", "--Kafka:MinInSyncReplicas=2");
+        await using var system = await LoadedSystem.StartOnKafkaAsync(
+            "--Kafka:Brokers=3", "--Kafka:ReplicationFactor=3", "--Kafka:MinInSyncReplicas=2");
         system.StartLoad();
         await system.AcceptedMoreAsync(200, "load is accepted");
 
@@ -56,7 +67,7 @@ public sealed class DrillTests
     [Fact]
     public async Task Delivery_processes_are_killed_and_join()
     {
-        await using var system = await LoadedSystem.StartAsync(kafka: true, null, "--replicas=2");
+        await using var system = await _pair.LoadAsync();
         system.StartLoad();
         await system.AcceptedMoreAsync(200, "load is accepted");
 
@@ -71,7 +82,7 @@ public sealed class DrillTests
     [Fact]
     public async Task The_group_is_rebalanced_again_and_again()
     {
-        await using var system = await LoadedSystem.StartAsync(kafka: true, null, "--replicas=2");
+        await using var system = await _pair.LoadAsync();
         system.StartLoad();
         for (var i = 0; i < 4; i++)
         {
@@ -88,7 +99,7 @@ public sealed class DrillTests
     [InlineData("postgres")]
     public async Task A_store_is_killed_and_comes_back(string store)
     {
-        await using var system = await LoadedSystem.StartAsync(kafka: true);
+        await using var system = await _pair.LoadAsync();
         system.StartLoad();
         await system.AcceptedMoreAsync(200, "load is accepted");
 
@@ -112,18 +123,19 @@ public sealed class DrillTests
     [Fact]
     public async Task An_api_process_dies_between_reserving_a_key_and_appending()
     {
-        await using var system = await LoadedSystem.StartAsync(kafka: true, null, "--replicas=2");
+        await using var system = await _pair.LoadAsync();
+        var key = Guid.NewGuid().ToString();
         Assert.NotNull(await system.PublishAsync());
         await system.ArrivedAsync();
         await using var database = Triggers.Core.Storage.Builder(await system.ConnectionStringAsync("triggersdb"), "tests").Build();
-        const string reserved = "SELECT event_id FROM request_keys WHERE kind = 0 AND busy_until IS NOT NULL";
+        var before = await ReservedAsync();
 
         // The broker stands still: what is reserved can't be appended.
         var broker = system.ProcessOf("kafka");
         using (var stop = Process.Start("kill", ["-STOP", $"{broker}"]))
             await stop.WaitForExitAsync(TestContext.Current.CancellationToken);
-        var first = system.PublishAsync(system.Apis[0], "the key");
-        await Wait.UntilAsync("the key is reserved", async () => await database.CreateCommand(reserved).ExecuteScalarAsync() is not null);
+        var first = system.PublishAsync(system.Apis[0], key);
+        await Wait.UntilAsync("the key is reserved", async () => await ReservedAsync() > before);
         await system.KillAsync("api-1");
         using (var go = Process.Start("kill", ["-CONT", $"{broker}"]))
             await go.WaitForExitAsync(TestContext.Current.CancellationToken);
@@ -131,21 +143,26 @@ public sealed class DrillTests
 
         string? retried = null;
         await Wait.UntilAsync("the retry is accepted", async () =>
-            (retried = await system.PublishAsync(system.Apis[1], "the key")) is not null, TimeSpan.FromMinutes(1));
+            (retried = await system.PublishAsync(system.Apis[1], key)) is not null, TimeSpan.FromMinutes(1));
         // Under the reserved id if it came into the log after all, and otherwise under a new one: once, whichever it is.
         await system.StartAsync("api-1");
-        Assert.Equal(retried, await system.PublishAsync(system.Apis[0], "the key"));
+        Assert.Equal(retried, await system.PublishAsync(system.Apis[0], key));
         Assert.Equal(2, await system.StoredAsync());
         await system.ReconcileAsync("api killed between reservation and append");
         Assert.Equal((2, 0, 0), (system.Ledger.Delivered(), system.Ledger.Duplicates(), system.Ledger.Unconfirmed()));
+
+        async Task<long> ReservedAsync()
+        {
+            await using var command = database.CreateCommand("SELECT count(*) FROM request_keys WHERE kind = 0 AND busy_until IS NOT NULL");
+            return (long)(await command.ExecuteScalarAsync(TestContext.Current.CancellationToken))!;
+        }
     }
 
     [Fact]
     public async Task Ten_thousand_racing_duplicates_are_one_event()
     {
-        await using var system = await LoadedSystem.StartAsync(
-            kafka: true, null, "--replicas=2", "--RateLimiting:RequestsPerSecond=1000000", "--RateLimiting:Burst=1000000",
-            "--RateLimiting:EventsPerSecond=0", "--RateLimiting:BytesPerSecond=0");
+        await using var system = await _pair.LoadAsync();
+        var key = Guid.NewGuid().ToString();
         var ids = new System.Collections.Concurrent.ConcurrentDictionary<string, int>();
 
         await Parallel.ForEachAsync(Enumerable.Range(0, 10_000), new ParallelOptions { MaxDegreeOfParallelism = 64 }, async (i, _) =>
@@ -154,7 +171,7 @@ public sealed class DrillTests
             string? id;
             do
             {
-                id = await system.PublishAsync(system.Apis[i % 2], "the key");
+                id = await system.PublishAsync(system.Apis[i % 2], key);
             }
             while (id is null);
             ids.AddOrUpdate(id, 1, (_, n) => n + 1);

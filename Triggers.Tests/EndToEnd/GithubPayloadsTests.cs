@@ -67,6 +67,12 @@ public abstract class GithubPayloadsTests(PostgresServer postgres, KafkaServer? 
 
     private async Task<string> SubscribeAsync(HttpClient client)
     {
+        // Until it is, a busy machine may have it answer 503.
+        await Wait.UntilAsync("the API is ready", async () =>
+        {
+            using var ready = await client.GetAsync("/health/ready", TestContext.Current.CancellationToken);
+            return ready.IsSuccessStatusCode;
+        });
         using var response = await client.PostAsJsonAsync(
             "/subscriptions", new { url = $"{_receiver.Url}/github", eventTypes = new[] { "github.*" } },
             TestContext.Current.CancellationToken);

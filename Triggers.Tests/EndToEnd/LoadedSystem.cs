@@ -13,9 +13,28 @@ namespace Triggers.Tests.EndToEnd;
 [CollectionDefinition(nameof(CrashCollection), DisableParallelization = true)]
 public sealed class CrashCollection;
 
+/// <summary>The whole system as processes, on stores of its own, for the tests of a class: each leaves everything running.</summary>
+/// <param name="kafka">Whether events are logged in Kafka.</param>
+/// <param name="settings">Of the AppHost and the services.</param>
+public abstract class SystemFixture(bool kafka, params string[] settings) : IAsyncLifetime
+{
+    private RunningSystem? _system;
+
+    public async ValueTask InitializeAsync()
+    {
+        if (!kafka || KafkaServer.Home is not null)
+            _system = await LoadedSystem.StartSystemAsync(kafka, settings);
+    }
+
+    /// <param name="respond">How the receiver answers; null: at once.</param>
+    internal Task<LoadedSystem> LoadAsync(Func<Microsoft.AspNetCore.Http.HttpContext, Task>? respond = null) =>
+        LoadedSystem.OverAsync(_system!, owned: false, respond);
+
+    public ValueTask DisposeAsync() => _system?.DisposeAsync() ?? default;
+}
+
 /// <summary>
-/// The whole system as processes, on stores of its own, under load, with parts to kill and start. Every event that was answered 202 is
-/// held against what arrived, by its id.
+/// A running system under load, with parts to kill and start. Every event that was answered 202 is held against what arrived, by its id.
 /// </summary>
 internal sealed class LoadedSystem : IAsyncDisposable
 {
@@ -23,13 +42,18 @@ internal sealed class LoadedSystem : IAsyncDisposable
     private const int Partitions = 6;
     public static readonly TimeSpan Patience = TimeSpan.FromMinutes(2);
 
+    /// <summary>Of this load's events.</summary>
+    private readonly string _type = $"load.{Guid.NewGuid():N}";
+
     private readonly ConcurrentQueue<DateTimeOffset> _accepts = new();
     private readonly ConcurrentBag<TimeSpan> _refusals = [];
     private readonly ConcurrentBag<HttpStatusCode> _wrongAnswers = [];
     private readonly List<Kill> _kills = [];
     private readonly List<DateTimeOffset> _returns = [];
     private readonly CancellationTokenSource _stop = new();
-    private RunningSystem _system = null!;
+    private readonly RunningSystem _system;
+    private readonly bool _owned;
+    private string _subscription = "";
     private WebhookReceiver _receiver = null!;
     private HttpClient[] _apis = [];
     private Task[] _load = [];
@@ -43,14 +67,16 @@ internal sealed class LoadedSystem : IAsyncDisposable
     /// <summary>How long it took to be told 503, or to give up waiting for an answer.</summary>
     public IReadOnlyCollection<TimeSpan> Refusals => _refusals;
 
-    /// <param name="kafka">Whether events are logged in Kafka.</param>
-    /// <param name="respond">How the receiver answers; null: at once.</param>
+    private LoadedSystem(RunningSystem system, bool owned) => (_system, _owned) = (system, owned);
+
+    /// <summary>One with a system of its own.</summary>
     /// <param name="settings">Of the AppHost and the services.</param>
-    public static async Task<LoadedSystem> StartAsync(
-        bool kafka, Func<Microsoft.AspNetCore.Http.HttpContext, Task>? respond = null, params string[] settings)
+    public static async Task<LoadedSystem> StartOnKafkaAsync(params string[] settings) =>
+        await OverAsync(await StartSystemAsync(kafka: true, settings), owned: true);
+
+    public static async Task<RunningSystem> StartSystemAsync(bool kafka, params string[] settings)
     {
-        var system = new LoadedSystem();
-        system._system = await RunningSystem.CreateAsync(onDemand: false,
+        var system = await RunningSystem.CreateAsync(onDemand: false,
         [
             $"--Kafka:Home={(kafka ? KafkaServer.Home : "")}", $"--Kafka:Partitions={Partitions}", "--Kafka:TopicPrefix=triggers.",
             $"--Auth:BootstrapAdminKey={Key}", "--Delivery:Retry:BaseDelay=00:00:00.2",
@@ -59,17 +85,27 @@ internal sealed class LoadedSystem : IAsyncDisposable
             "--Delivery:Lease=00:10:00", .. settings,
         ]);
         foreach (var service in new[] { "api", "delivery" })
-            await system._system.ReadyAsync(service);
-        string[] apis = settings.Contains("--replicas=2") ? ["api-1", "api-2"] : ["api"];
-        system._apis = [.. apis.Select(system.ClientOf)];
+            await system.ReadyAsync(service);
+        return system;
+    }
+
+    public static async Task<LoadedSystem> OverAsync(
+        RunningSystem running, bool owned, Func<Microsoft.AspNetCore.Http.HttpContext, Task>? respond = null)
+    {
+        var system = new LoadedSystem(running, owned);
+        system._apis = [.. running.NamesOf("api").Select(system.ClientOf)];
         system._receiver = await WebhookReceiver.StartAsync(system.Ledger, respond: respond);
         // A cold process on a busy machine may ask to come again.
         await Wait.UntilAsync("the receiver is subscribed", async () =>
         {
             using var subscribed = await system._apis[0].PostAsJsonAsync(
-                "/subscriptions", new { url = $"{system._receiver.Url}/hook", eventTypes = new[] { "load.*" } },
+                "/subscriptions", new { url = $"{system._receiver.Url}/hook", eventTypes = new[] { system._type } },
                 TestContext.Current.CancellationToken);
-            return subscribed.StatusCode == HttpStatusCode.Created;
+            if (subscribed.StatusCode != HttpStatusCode.Created)
+                return false;
+            using var created = JsonDocument.Parse(await subscribed.Content.ReadAsStringAsync(TestContext.Current.CancellationToken));
+            system._subscription = created.RootElement.GetProperty("id").GetString()!;
+            return true;
         }, Patience);
         return system;
     }
@@ -119,7 +155,7 @@ internal sealed class LoadedSystem : IAsyncDisposable
         return Wait.UntilAsync(condition, () => Ledger.AcceptedCount >= enough, Patience);
     }
 
-    /// <summary>Waits until Postgres knows all that is in Kafka, and says how many events it then has.</summary>
+    /// <summary>Waits until Postgres knows all that is in Kafka, and says how many of these events it then has.</summary>
     public async Task<long> StoredAsync()
     {
         await using var database = Triggers.Core.Storage.Builder(await ConnectionStringAsync("triggersdb"), "tests").Build();
@@ -133,7 +169,7 @@ internal sealed class LoadedSystem : IAsyncDisposable
                 "SELECT coalesce(sum(next), 0)::bigint FROM log_positions WHERE log LIKE 'kafka:%'");
             return (long)(await read.ExecuteScalarAsync())! == end;
         }, Patience);
-        await using var count = database.CreateCommand("SELECT count(*) FROM events");
+        await using var count = database.CreateCommand($"SELECT count(*) FROM events WHERE type = '{_type}'");
         return (long)(await count.ExecuteScalarAsync())!;
     }
 
@@ -188,7 +224,7 @@ internal sealed class LoadedSystem : IAsyncDisposable
         {
             using var request = new HttpRequestMessage(HttpMethod.Post, "/events")
             {
-                Content = new StringContent("""{"type":"load.event","data":{"some":"thing"}}""", Encoding.UTF8, "application/json"),
+                Content = new StringContent($$"""{"type":"{{_type}}","data":{"some":"thing"}}""", Encoding.UTF8, "application/json"),
             };
             if (idempotencyKey is not null)
                 request.Headers.Add("Idempotency-Key", idempotencyKey);
@@ -221,7 +257,10 @@ internal sealed class LoadedSystem : IAsyncDisposable
     {
         await _stop.CancelAsync();
         await Task.WhenAll(_load);
-        await _system.DisposeAsync();
+        if (_owned)
+            await _system.DisposeAsync();
+        else if (_apis.Length > 0)
+            (await _apis[0].DeleteAsync($"/subscriptions/{_subscription}")).Dispose();
         foreach (var api in _apis)
             api.Dispose();
         if (_receiver is not null)

@@ -12,7 +12,6 @@ using Npgsql;
 using Triggers.Api;
 using Triggers.Api.Http;
 using Triggers.Core;
-using Triggers.Core.Schema;
 
 namespace Triggers.Tests.Support;
 
@@ -219,11 +218,9 @@ public class ApiFixture(PostgresServer postgres) : IAsyncLifetime
 
     public virtual async ValueTask InitializeAsync()
     {
-        ConnectionString = await postgres.CreateDatabaseAsync();
+        ConnectionString = await postgres.CreateMigratedDatabaseAsync();
         _dataSource = Storage.Builder(ConnectionString, "tests").Build();
         Rows = new Rows(_dataSource);
-        await using (var db = Db())
-            await SchemaVersion.MigrateAsync(db, TestContext.Current.CancellationToken);
         _host = new ApiHost(ConnectionString, await SettingsAsync());
         using var client = _host.Client(null);
         await Wait.UntilAsync("the API is ready", async () => (await client.GetAsync("/health/ready")).Status == 200);

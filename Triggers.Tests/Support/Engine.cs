@@ -67,15 +67,10 @@ internal sealed class Engine : IAsyncDisposable
     public static async Task<Engine> CreateAsync(
         PostgresServer postgres, string? kafka = null, string connectionSettings = "", string? schema = null)
     {
-        var engine = new Engine(await postgres.CreateDatabaseAsync() + connectionSettings, kafka is null ? [] : KafkaLog.Settings(kafka));
-        if (schema is null)
-        {
-            await engine.MigrateAsync();
-        }
-        else
-        {
+        var database = await (schema is null ? postgres.CreateMigratedDatabaseAsync() : postgres.CreateDatabaseAsync());
+        var engine = new Engine(database + connectionSettings, kafka is null ? [] : KafkaLog.Settings(kafka));
+        if (schema is not null)
             await engine.MigrateAsync(schema);
-        }
         await engine.ExecuteAsync($"INSERT INTO tenants (id, name) VALUES ('{engine.Tenant}', 'default')");
         await engine._log.StartAsync(TestContext.Current.CancellationToken);
         if (kafka is not null)

@@ -105,6 +105,10 @@ internal sealed class RunningSystem : IAsyncDisposable
         return Convert.ToInt32(properties.Single(property => property.Name == "executable.pid").Value, CultureInfo.InvariantCulture);
     }
 
+    /// <summary>What the instances of a resource are called here: <c>api</c> alone, of several <c>api-1</c> and so on.</summary>
+    public IEnumerable<string> NamesOf(string resource) => _instances[resource] is { Count: > 1 } several
+        ? Enumerable.Range(1, several.Count).Select(i => $"{resource}-{i}") : [resource];
+
     /// <summary>Where it is, not by way of the proxy that several instances are behind.</summary>
     public Uri UrlOf(string name)
     {

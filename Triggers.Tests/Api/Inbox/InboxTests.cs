@@ -188,7 +188,7 @@ public sealed class InboxTests(ApiFixture api) : IClassFixture<ApiFixture>
         var key = await api.NewKeyAsync(tenant.Id);
         using var client = host.Client(key);
         await client.WaitUntilReadyAsync();
-        var waiting = new[] { client.GetAsync("/inbox?wait=30"), client.GetAsync("/inbox?wait=30") };
+        var waiting = new[] { WhenLetInAsync(), WhenLetInAsync() };
         await Wait.UntilAsync("both wait", () => host.RequestsUnderWay >= 2);
 
         // Until both have come so far.
@@ -204,6 +204,13 @@ public sealed class InboxTests(ApiFixture api) : IClassFixture<ApiFixture>
         foreach (var answer in await Task.WhenAll(waiting))
             Assert.Equal([id], answer.Is(200).Ids);
         (await client.GetAsync("/inbox?wait=1")).Is(200);
+
+        // On a busy machine the first thing that it asks Postgres may take too long.
+        async Task<Answer> WhenLetInAsync()
+        {
+            var answer = await client.GetAsync("/inbox?wait=30");
+            return answer.Status == 503 ? await WhenLetInAsync() : answer;
+        }
     }
 
     /// <summary>Every append would wake the connection, and this process.</summary>

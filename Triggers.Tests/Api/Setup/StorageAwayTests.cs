@@ -1,8 +1,5 @@
 using System.Diagnostics;
-using Microsoft.EntityFrameworkCore;
 using Npgsql;
-using Triggers.Core;
-using Triggers.Core.Schema;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.Setup;
@@ -14,12 +11,7 @@ public sealed class StorageAwayTests(ApiFixture api) : IClassFixture<ApiFixture>
     public async Task While_Postgres_is_away_every_answer_is_503_within_2_seconds_and_what_was_accepted_is_there_after()
     {
         await using var server = await PostgresServer.StartOwnAsync();
-        var database = await server.CreateDatabaseAsync();
-        await using var dataSource = Storage.Builder(database, "tests").Build();
-        var options = new DbContextOptionsBuilder<TriggersDbContext>();
-        options.UseTriggers(dataSource);
-        await using (var db = new TriggersDbContext(options.Options))
-            await SchemaVersion.MigrateAsync(db, TestContext.Current.CancellationToken);
+        var database = await server.CreateMigratedDatabaseAsync();
         await using var host = new ApiHost(database);
         using var client = host.Client();
         await Wait.UntilAsync("the API is ready", async () => (await client.GetAsync("/health/ready")).Status == 200);
