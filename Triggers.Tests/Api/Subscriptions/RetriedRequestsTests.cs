@@ -31,13 +31,19 @@ public sealed class RetriedRequestsTests(ApiFixture api) : IClassFixture<ApiFixt
     {
         var tenant = await api.NewTenantAsync();
 
-        var answers = await Task.WhenAll(
-            Enumerable.Range(0, 8).Select(_ => tenant.Client.PostAsync("/subscriptions", Body, ("Idempotency-Key", "k"))));
+        var answers = await Task.WhenAll(Enumerable.Range(0, 8).Select(_ => AnsweredAsync()));
 
         Assert.All(answers, a => a.Is(201));
         Assert.Single(answers.Select(a => a.Text).Distinct());
         Assert.Single(answers, a => !a.Headers.ContainsKey("Idempotency-Replayed"));
         Assert.Single((await tenant.Client.GetAsync("/subscriptions")).Ids);
+
+        // Who waits too long on a busy machine is told to come again.
+        async Task<Answer> AnsweredAsync()
+        {
+            var answer = await tenant.Client.PostAsync("/subscriptions", Body, ("Idempotency-Key", "k"));
+            return answer.Status == 503 ? await AnsweredAsync() : answer;
+        }
     }
 
     [Fact]
