@@ -141,6 +141,44 @@ public abstract class HooksTests(PostgresServer postgres, KafkaServer? kafka = n
     }
 
     [Fact]
+    public async Task The_tenant_is_told_what_ended_its_subscriptions()
+    {
+        Receiver.Respond = (webhook, context) =>
+        {
+            context.Response.StatusCode = webhook.Path.StartsWith("/gone", StringComparison.Ordinal) ? 410 : 200;
+            return Task.CompletedTask;
+        };
+        var unsubscribed = (await HookAsync("\"never\"")).Id;
+        var deleted = (await HookAsync("\"never\"", path: "/deleted")).Id;
+        var gone = (await HookAsync("\"*\"", path: "/gone-hook")).Id;
+        var disabled = await _client.SubscribeAsync("\"*\"", $"{Receiver.Url}/gone");
+        // The newest subscription of all is told, and one in order as well.
+        (await _client.PostAsync("/subscriptions", $$"""
+            {"url":"{{Receiver.Url}}/told","eventTypes":["triggers.subscription.*"],"ordering":"strict"}
+            """)).Is(201);
+
+        await UnsubscribeAsync(_client);
+        await UnsubscribeAsync(_client);
+        (await _client.DeleteAsync($"/subscriptions/{deleted}")).Is(204);
+        await _client.PublishAsync();
+
+        await Wait.UntilAsync("the tenant is told of all", () => Receiver.At("/told").Count() >= 4);
+        var told = Receiver.At("/told").Select(w => System.Text.Json.Nodes.JsonNode.Parse(w.Body)!).Select(e =>
+            $"{e["type"]} {e["data"]!["subscriptionId"]} {e["data"]!["url"]} {e["data"]!["reason"]}".Replace(Receiver.Url, "")).ToList();
+        Assert.Equal(
+            [
+                $"triggers.subscription.deleted {unsubscribed}  unsubscribed",
+                $"triggers.subscription.deleted {deleted} /deleted requested",
+            ], told.Take(2));
+        Assert.Equal(
+            [
+                $"triggers.subscription.deleted {gone} /gone-hook gone",
+                $"triggers.subscription.disabled {disabled} /gone gone",
+            ], told.Skip(2).Order());
+        Assert.Equal("gone", (await _client.GetAsync($"/subscriptions/{disabled}")).Is(200)["disabledReason"]);
+    }
+
+    [Fact]
     public async Task Samples_are_the_newest_bodies_of_a_type_or_made_up()
     {
         var samples = (await _client.GetAsync("/hooks/samples?type=order.created")).Is(200);
@@ -180,8 +218,8 @@ public abstract class HooksTests(PostgresServer postgres, KafkaServer? kafka = n
         return Task.CompletedTask;
     };
 
-    private async Task<Answer> HookAsync(string types, string more = "") =>
-        (await _client.PostAsync("/hooks", $$"""{"targetUrl":"{{Receiver.Url}}","eventTypes":[{{types}}]{{more}}}""")).Is(201);
+    private async Task<Answer> HookAsync(string types, string more = "", string path = "") =>
+        (await _client.PostAsync("/hooks", $$"""{"targetUrl":"{{Receiver.Url}}{{path}}","eventTypes":[{{types}}]{{more}}}""")).Is(201);
 
     private async Task UnsubscribeAsync(ApiClient client) =>
         (await client.PostAsync("/hooks/unsubscribe", $$"""{"targetUrl":"{{Receiver.Url}}"}""")).Is(204);
