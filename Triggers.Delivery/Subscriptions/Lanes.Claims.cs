@@ -1,3 +1,5 @@
+using Triggers.Core.Subscriptions;
+
 namespace Triggers.Delivery.Subscriptions;
 
 /// <summary>What a claim asks for: of each lane, once, at most so many deliveries and so much data.</summary>

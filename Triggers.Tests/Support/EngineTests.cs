@@ -44,7 +44,7 @@ public abstract class EngineTests(PostgresServer postgres, KafkaServer? kafka = 
 /// <summary>The same, with an API on that log, and a client of it with every scope.</summary>
 public abstract class ApiAndEngineTests(PostgresServer postgres, KafkaServer? kafka = null) : EngineTests(postgres, kafka)
 {
-    private ApiHost _api = null!;
+    private protected ApiHost Api { get; private set; } = null!;
 
     private protected ApiClient Client { get; private set; } = null!;
 
@@ -54,16 +54,16 @@ public abstract class ApiAndEngineTests(PostgresServer postgres, KafkaServer? ka
     public override async ValueTask InitializeAsync()
     {
         await base.InitializeAsync();
-        _api = new ApiHost(Engine.ConnectionString, [.. Engine.Settings, .. ApiSettings]);
-        Client = _api.Client();
+        Api = new ApiHost(Engine.ConnectionString, [.. Engine.Settings, .. ApiSettings]);
+        Client = Api.Client();
         await Client.WaitUntilReadyAsync();
     }
 
     public override async ValueTask DisposeAsync()
     {
         Client?.Dispose();
-        if (_api is not null)
-            await _api.DisposeAsync();
+        if (Api is not null)
+            await Api.DisposeAsync();
         await base.DisposeAsync();
     }
 }

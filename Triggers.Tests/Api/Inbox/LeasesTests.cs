@@ -171,7 +171,7 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
     {
         await CreateAsync("work");
         var waiting = ReceiveAsync("work", ""","wait":30""");
-        await Wait.UntilAsync("it waits", () => _api.RequestsUnderWay == 1);
+        await Wait.UntilAsync("it waits", () => Api.RequestsUnderWay == 1);
         var id = await Client.PublishAsync();
 
         Assert.Equal(id, EventOf(Assert.Single(await waiting)));
