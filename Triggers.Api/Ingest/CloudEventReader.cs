@@ -6,6 +6,7 @@ using System.Text.Json;
 using Triggers.Api.Errors;
 using Triggers.Api.Requests;
 using Triggers.Core.State;
+using Triggers.Core.Subscriptions;
 
 namespace Triggers.Api.Ingest;
 
@@ -16,7 +17,7 @@ namespace Triggers.Api.Ingest;
 internal static class CloudEventReader
 {
     /// <summary>A body in structured mode.</summary>
-    public const string MediaType = "application/cloudevents+json";
+    public const string MediaType = CloudEvent.MediaType;
 
     /// <summary>A body in batched mode.</summary>
     public const string BatchMediaType = "application/cloudevents-batch+json";
