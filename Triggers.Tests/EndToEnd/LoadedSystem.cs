@@ -224,7 +224,7 @@ internal sealed class LoadedSystem : IAsyncDisposable
         {
             using var request = new HttpRequestMessage(HttpMethod.Post, "/events")
             {
-                Content = new StringContent($$"""{"type":"{{_type}}","data":{"some":"thing"}}""", Encoding.UTF8, "application/json"),
+                Content = new StringContent($$"""{"type":"{{_type}}","data":{"some":"thing"} }""", Encoding.UTF8, "application/json"),
             };
             if (idempotencyKey is not null)
                 request.Headers.Add("Idempotency-Key", idempotencyKey);
