@@ -2,6 +2,7 @@ using System.ComponentModel.DataAnnotations;
 using System.Text;
 using System.Text.Json.Serialization;
 using Microsoft.AspNetCore.Http.HttpResults;
+using Microsoft.Extensions.Options;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Events;
@@ -103,14 +104,15 @@ internal static class TransformationPreview
     private static readonly SemaphoreSlim s_places = new(Math.Max(1, Environment.ProcessorCount / 2));
 
     public static async Task<Ok<TransformationPreviewResult>> RunAsync(
-        HttpContext context, Caller caller, EventReader events, TimeProvider time, CancellationToken cancellationToken)
+        HttpContext context, Caller caller, EventReader events, IOptions<TransformationOptions> limits, TimeProvider time,
+        CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, TransformationPreviewBody.Of);
         var e = body.Event?.Stored ?? await StoredAsync(body.EventId!.Value, caller, events, time, cancellationToken);
         await s_places.WaitAsync(cancellationToken);
         try
         {
-            var format = new TransformationFormat(TypeId.NewGuid(), body.Read!);
+            var format = new TransformationFormat(TypeId.NewGuid(), body.Read!, limits.Value);
             return TypedResults.Ok(await RoomyThread.RunAsync(() => Try(format, e)));
         }
         finally
