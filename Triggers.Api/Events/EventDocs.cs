@@ -1,4 +1,4 @@
-using System.ComponentModel.DataAnnotations;
+using System.Text.Json;
 using System.Text.Json.Serialization;
 using Triggers.Api.Errors;
 using Triggers.Api.Http;
@@ -67,7 +67,6 @@ internal static class EventDocs
 /// <summary>An event as a CloudEvent 1.0 in the JSON format. Whatever else it has are extension attributes.</summary>
 internal sealed record StructuredCloudEvent
 {
-    [AllowedValues("1.0")]
     public required string Specversion { get; init; }
 
     /// <summary>The event's id; of what came as a CloudEvent its own.</summary>
@@ -104,4 +103,8 @@ internal sealed record StructuredCloudEvent
     /// <summary>Nobody gets it from then on.</summary>
     [NotRemovable]
     public DateTimeOffset? Expirytime { get; init; }
+
+    /// <summary>Text, true, false, or whole numbers of 32 bits.</summary>
+    [JsonExtensionData]
+    public IDictionary<string, JsonElement>? Extensions { get; init; }
 }

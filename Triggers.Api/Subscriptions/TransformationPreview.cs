@@ -32,54 +32,13 @@ internal sealed record TransformationPreviewBody
     public Guid? EventId { get; init; }
 
     /// <summary>An event as it might be published; instead of <c>eventId</c>.</summary>
-    public PreviewedEvent? Event { get; init; }
+    public SampleEvent? Event { get; init; }
 
-    public static TransformationPreviewBody Of(Fields fields)
-    {
-        var body = new TransformationPreviewBody
-        {
-            Transformation = null!,
-            Read = TransformationBody.ReadMember(fields),
-            EventId = fields.Id("eventId"),
-            Event = fields.Object("event", PreviewedEvent.Of),
-        };
-        if (body.EventId is null == body.Event is null)
-            fields.Refuse("", "Must have either event or eventId.");
-        return body;
-    }
-}
+    /// <summary>What is read of the two.</summary>
+    internal Sample? Sample { get; init; }
 
-/// <summary>What a template sees of an event.</summary>
-[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
-internal sealed record PreviewedEvent
-{
-    /// <summary>As when publishing; <c>triggers.test</c> when left out.</summary>
-    [Length(1, EventParser.MaxTextLength)]
-    public string? Type { get; init; }
-
-    /// <summary>As when publishing.</summary>
-    [Length(1, EventParser.MaxTextLength)]
-    public string? Subject { get; init; }
-
-    /// <summary>As when publishing.</summary>
-    [Length(1, EventParser.MaxTextLength)]
-    public string? Source { get; init; }
-
-    /// <summary>As when publishing; null when left out.</summary>
-    public RawJson? Data { get; init; }
-
-    internal StoredEvent? Stored { get; init; }
-
-    public static PreviewedEvent Of(Fields fields)
-    {
-        var data = fields.Any("data")?.GetRawText() ?? "null";
-        return new()
-        {
-            Stored = new StoredEvent(
-                TypeId.NewGuid(), fields.Text("type") ?? TestEvents.Genuine, null, fields.Text("source"), fields.Text("subject"), null, "",
-                null, Encoding.UTF8.GetBytes(data)),
-        };
-    }
+    public static TransformationPreviewBody Of(Fields fields) =>
+        new() { Transformation = null!, Read = TransformationBody.ReadMember(fields), Sample = Sample.Read(fields) };
 }
 
 /// <summary>The request there would be, or why there would be none.</summary>
@@ -108,7 +67,7 @@ internal static class TransformationPreview
         CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, TransformationPreviewBody.Of);
-        var e = body.Event?.Stored ?? await StoredAsync(body.EventId!.Value, caller, events, time, cancellationToken);
+        var e = await body.Sample!.FindAsync(caller, events, time, cancellationToken);
         await s_places.WaitAsync(cancellationToken);
         try
         {
@@ -134,15 +93,5 @@ internal static class TransformationPreview
             return new(null, null, null, null, new TransformationError(
                 mistake.Line > 0 ? mistake.Line : null, mistake.Line > 0 ? mistake.Column : null, mistake.Problem));
         }
-    }
-
-    private static async Task<StoredEvent> StoredAsync(
-        Guid id, Caller caller, EventReader events, TimeProvider time, CancellationToken cancellationToken)
-    {
-        if (!caller.May(Scopes.EventsRead))
-            throw new ApiException(ErrorCodes.Forbidden, $"This needs a key with the scope {Scopes.EventsRead}.");
-        var found = await events.FindAsync(caller.TenantId, id, new TimeLimit(time, RequestBudget.Request), cancellationToken)
-            ?? throw ApiException.Invalid("/eventId", "There is no such event.");
-        return found.Stored;
     }
 }

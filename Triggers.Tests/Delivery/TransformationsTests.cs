@@ -76,7 +76,7 @@ public abstract class TransformationsTests(PostgresServer postgres, KafkaServer?
             .Select(l => l!["lastError"]!.GetValue<string>()).Distinct();
         Assert.EndsWith("Runs more than 5000 statements.", Assert.Single(stopped), StringComparison.Ordinal);
         Assert.Equal("Runs more than 5000 statements.", (await client.PostAsync("/subscriptions/transformation-preview",
-            $$"""{"transformation":{{Endless}},"event":{"data":1}}""")).Is(200).Json["error"]!["detail"]!.GetValue<string>());
+            $$"""{"transformation":{{Endless}},"event":{"data":1} }""")).Is(200).Json["error"]!["detail"]!.GetValue<string>());
         Assert.Equal(
             "The transformation failed. Line 2, column 5: Attempted to divide by zero.", letter["lastError"]!.GetValue<string>());
         Assert.Equal("closed", (await client.GetAsync($"/subscriptions/{made.Id}")).Is(200).Json["circuit"]!["state"]!.GetValue<string>());
