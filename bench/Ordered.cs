@@ -18,6 +18,8 @@ internal static class Ordered
           --events N         how many, of each                              100000
           --keys N           subjects, a multiple of 100                    1000
           --strict N         how many are sent one after the other, at last 2000
+          --kills N          kills one of two delivery processes so often    0
+                             while they are sent by key
         """;
 
     private const int OfBatch = 100;
@@ -29,12 +31,13 @@ internal static class Ordered
         var (events, keys) = (options.NumberOf("--events", 100_000), options.NumberOf("--keys", 1_000));
         var kafkaHome = options.Of("--log", "postgres") == "kafka" ? Environment.GetEnvironmentVariable("KAFKA_HOME")
             ?? throw new InvalidOperationException("KAFKA_HOME names no Apache Kafka.") : null;
-        await using var system = await SystemUnderTest.StartAsync(kafkaHome);
+        var kills = options.NumberOf("--kills", 0);
+        await using var system = await SystemUnderTest.StartAsync(kafkaHome, replicas: kills > 0 ? 2 : 1);
         using var client = Publisher.Client(system.Api, system.AdminKey);
         await using var receiver = await Receiver.StartAsync();
         await MeasureAsync(client, receiver, system, "warmup", "per_key", 10 * keys, keys);
         var unordered = await MeasureAsync(client, receiver, system, "none", "none", events, keys);
-        var ordered = await MeasureAsync(client, receiver, system, "per_key", "per_key", events, keys);
+        var ordered = await MeasureAsync(client, receiver, system, "per_key", "per_key", events, keys, kills);
         await MeasureAsync(client, receiver, system, "strict", "strict", options.NumberOf("--strict", 2_000), keys: 100);
         Console.WriteLine($"by key / in no order: {ordered / unordered:0.00}");
         Console.WriteLine($"before their time: {receiver.Wrong}");
@@ -43,7 +46,8 @@ internal static class Ordered
 
     /// <returns>Deliveries a second, from the first request to the last webhook.</returns>
     private static async Task<double> MeasureAsync(
-        HttpClient client, Receiver receiver, SystemUnderTest system, string type, string ordering, int events, int keys)
+        HttpClient client, Receiver receiver, SystemUnderTest system, string type, string ordering, int events, int keys,
+        int kills = 0)
     {
         using var subscribed = await client.PostAsJsonAsync(
             "/subscriptions", new { url = $"{receiver.Url}/{type}/{ordering}", eventTypes = new[] { type }, ordering });
@@ -51,6 +55,7 @@ internal static class Ordered
         receiver.Expect(type);
         var cpu = system.Cpu();
         var watch = Stopwatch.StartNew();
+        var killing = KillAsync();
         // A client has keys of its own, and begins the next batch when the one before is accepted.
         await Task.WhenAll(Enumerable.Range(0, keys / OfBatch).Select(async part =>
         {
@@ -58,6 +63,7 @@ internal static class Ordered
                 await PublishAsync(client, type, part * OfBatch, number);
         }));
         var accepted = watch.Elapsed;
+        await killing;
         while (receiver.Count(type) < events)
         {
             if (watch.Elapsed > accepted + s_patience)
@@ -69,8 +75,19 @@ internal static class Ordered
         var rate = events / watch.Elapsed.TotalSeconds;
         Console.WriteLine(
             $"{type,-8} {events,7} events of {keys} keys: {rate,6:0}/s in {watch.Elapsed.TotalSeconds:0.0} s, all accepted after "
-            + $"{accepted.TotalSeconds:0.0} s; CPU ms an event: {string.Join(", ", used)}");
+            + $"{accepted.TotalSeconds:0.0} s; "
+            + (kills > 0 ? $"{kills} kills" : $"CPU ms an event: {string.Join(", ", used)}"));
         return rate;
+
+        async Task KillAsync()
+        {
+            for (var kill = 1; kill <= kills; kill++)
+            {
+                var after = (long)events * kill / (kills + 1);
+                await Until.TrueAsync(() => Task.FromResult(receiver.Count(type) >= after), s_patience);
+                await system.KillAsync("delivery", kill);
+            }
+        }
     }
 
     private static async Task PublishAsync(HttpClient client, string type, int firstKey, int number)

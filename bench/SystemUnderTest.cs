@@ -77,9 +77,11 @@ internal sealed partial class SystemUnderTest : IAsyncDisposable
     /// <summary>Starts everything, and answers at the moment at which all of it says that it is ready.</summary>
     /// <param name="kafkaHome">Where an Apache Kafka is, to log events there; null for the Postgres log.</param>
     /// <param name="limited">Whether tenants have their limits. Otherwise what is measured is not how it refuses.</param>
-    public static Task<SystemUnderTest> StartAsync(string? kafkaHome, bool limited = false) => StartAsync(system => system._started.Task,
+    /// <param name="replicas">Of each service; of several it is not told what they use.</param>
+    public static Task<SystemUnderTest> StartAsync(string? kafkaHome, bool limited = false, int replicas = 1) =>
+        StartAsync(system => system._started.Task,
     [
-        $"--Kafka:Home={kafkaHome}",
+        $"--Kafka:Home={kafkaHome}", $"--replicas={replicas}",
         .. limited ? (string[])[] :
         [
             "--RateLimiting:RequestsPerSecond=1000000", "--RateLimiting:Burst=1000000", "--RateLimiting:EventsPerSecond=0",
@@ -162,6 +164,14 @@ internal sealed partial class SystemUnderTest : IAsyncDisposable
             File.WriteAllText($"/proc/{process}/clear_refs", "5");
     }
 
+    /// <summary>Kills a process of a part at once, the next one each time; the AppHost starts another.</summary>
+    public async Task KillAsync(string part, int turn)
+    {
+        int[] processes = [.. ProcessesOf().Where(p => p.Part == part).Select(p => p.Process).Order()];
+        using var kill = Process.Start("kill", ["-KILL", $"{processes[turn % processes.Length]}"]);
+        await kill.WaitForExitAsync();
+    }
+
     /// <summary>Stops everything and deletes its data, once, whoever asks.</summary>
     public ValueTask DisposeAsync() => new(_end.Value);
 
@@ -187,15 +197,21 @@ internal sealed partial class SystemUnderTest : IAsyncDisposable
         if (_parts is not null)
             return _parts;
         _parts = [];
+        foreach (var (part, process) in ProcessesOf())
+            _parts[part] = process;
+        _postmaster = _parts.GetValueOrDefault("postgres");
+        return _parts;
+    }
+
+    private IEnumerable<(string Part, int Process)> ProcessesOf()
+    {
         foreach (var process in Processes())
         {
             var command = Read(process, "cmdline").Replace('\0', ' ');
             if (PartName().Match(command) is { Success: true } match
                 && Read(process, "environ").Contains($"{Mark}={_mark}", StringComparison.Ordinal))
-                _parts[match.Groups.Cast<Group>().Skip(1).First(g => g.Success).Name] = process;
+                yield return (match.Groups.Cast<Group>().Skip(1).First(g => g.Success).Name, process);
         }
-        _postmaster = _parts.GetValueOrDefault("postgres");
-        return _parts;
     }
 
     /// <summary>The orchestrator's own processes name none of these; the local receiver has no work.</summary>

@@ -8,14 +8,14 @@ using Json.Schema.Keywords;
 namespace Triggers.Api.Schemas;
 
 /// <summary>
-/// JSON Schema 2020-12 by JsonSchema.Net, with the keywords replaced that could go on for long, end the process, or are slow without need
-/// where many events are judged. <c>format</c> is an annotation, as the draft has it.
+/// JSON Schema 2020-12 by JsonSchema.Net, with the keywords replaced that could go on for long, end the process, or are slow without need.
+/// <c>format</c> is an annotation, as the draft has it.
 /// </summary>
 internal static class BoundedDialect
 {
     private static readonly IKeywordHandler[] s_replaced =
     [
-        new StepsKeyword(), new Pattern(), new PatternProperties(), new Properties(), new AdditionalProperties(), new MultipleOf(),
+        new StepsKeyword(), new Pattern(), new PatternProperties(), new AdditionalProperties(), new MultipleOf(),
     ];
 
     private static readonly Dictionary<string, IKeywordHandler> s_byName = new(StringComparer.Ordinal);
@@ -94,52 +94,6 @@ internal static class BoundedDialect
         public override object? ValidateKeywordValue(JsonElement value) =>
             value.ValueKind != JsonValueKind.Object ? throw new JsonSchemaException("Must be an object.")
                 : value.EnumerateObject().ToDictionary(entry => entry.Name, entry => SchemaPattern.Compile(entry.Name, out _));
-    }
-
-    /// <summary>Where only the verdict is asked for: without annotations and paths, and what is simple without more ado.</summary>
-    private sealed class Properties : PropertiesKeyword
-    {
-        public override void BuildSubschemas(KeywordData keyword, BuildContext context)
-        {
-            base.BuildSubschemas(keyword, context);
-            keyword.Value = keyword.RawValue.EnumerateObject().Zip(keyword.Subschemas)
-                .ToDictionary(pair => pair.First.Name, pair => (pair.Second, pair.Second.Keywords.All(k => IsAlone(k.Handler))));
-        }
-
-        public override KeywordEvaluation Evaluate(KeywordData keyword, EvaluationContext context)
-        {
-            if (!context.CanOptimize)
-                return base.Evaluate(keyword, context);
-            if (context.Instance.ValueKind != JsonValueKind.Object)
-                return KeywordEvaluation.Ignore;
-            var schemas = (Dictionary<string, (JsonSchemaNode Node, bool IsSimple)>)keyword.Value!;
-            foreach (var property in context.Instance.EnumerateObject())
-            {
-                if (!schemas.TryGetValue(property.Name, out var schema))
-                    continue;
-                var within = context with { Instance = property.Value };
-                if (!(schema.IsSimple && schema.Node.Keywords.Length > 0 ? IsValid(schema.Node, within)
-                    : schema.Node.Evaluate(within).IsValid))
-                    return Result(Name, isValid: false);
-            }
-            return Result(Name, isValid: true);
-        }
-
-        private static bool IsValid(JsonSchemaNode node, in EvaluationContext context)
-        {
-            foreach (var keyword in node.Keywords)
-            {
-                var result = keyword.Handler.Evaluate(keyword, context);
-                if (!result.IsValid && result.ContributesToValidation)
-                    return false;
-            }
-            return true;
-        }
-
-        /// <summary>Whether a keyword is judged by the value alone.</summary>
-        private static bool IsAlone(IKeywordHandler handler) => handler is StepsKeyword or TypeKeyword or EnumKeyword or ConstKeyword
-            or MinimumKeyword or MaximumKeyword or ExclusiveMinimumKeyword or ExclusiveMaximumKeyword or MultipleOfKeyword
-            or MinLengthKeyword or MaxLengthKeyword or PatternKeyword;
     }
 
     private sealed class AdditionalProperties : AdditionalPropertiesKeyword

@@ -12,8 +12,9 @@ internal sealed class EventSchema
     private static readonly JsonDocumentOptions s_deep = new() { MaxDepth = 64 };
 
     private readonly JsonSchema _schema;
+    private readonly PlainSchema? _plain;
 
-    private EventSchema(JsonSchema schema) => _schema = schema;
+    private EventSchema(JsonSchema schema, PlainSchema? plain) => (_schema, _plain) = (schema, plain);
 
     /// <summary>Compiles a schema from outside.</summary>
     /// <exception cref="SchemaRefusedException">It is none, or none that is taken.</exception>
@@ -21,7 +22,7 @@ internal sealed class EventSchema
     {
         try
         {
-            return new EventSchema(BoundedDialect.Compile(SchemaOutline.Of(schema).Written));
+            return new EventSchema(BoundedDialect.Compile(SchemaOutline.Of(schema).Written), PlainSchema.Of(schema));
         }
         catch (Exception e) when (e is JsonSchemaException or RefResolutionException or ArgumentException or UriFormatException)
         {
@@ -46,7 +47,8 @@ internal sealed class EventSchema
         try
         {
             using var document = JsonDocument.Parse(json, s_deep);
-            if (_schema.Evaluate(document.RootElement, new StepOptions(steps, isDetailed: false)).IsValid)
+            if (_plain?.Holds(document.RootElement) is true
+                || _schema.Evaluate(document.RootElement, new StepOptions(steps, isDetailed: false)).IsValid)
                 return [];
             var mistakes = new List<FieldError>();
             Collect(_schema.Evaluate(document.RootElement, new StepOptions(steps, isDetailed: true)), mistakes, max);

@@ -37,10 +37,13 @@ internal sealed class Projector<TSource>(
     private static readonly TimeSpan s_lastOrders = TimeSpan.FromMilliseconds(10);
 
     /// <summary>
-    /// How long it then still waits for attempts, as long as some of them end: what is in flight when it is written costs a row in the
-    /// queue.
+    /// How long it then still waits for attempts, if all of them are likely to have ended by then: what is in flight when it is written
+    /// costs a row in the queue.
     /// </summary>
-    private static readonly TimeSpan s_land = TimeSpan.FromMilliseconds(25);
+    private static readonly TimeSpan s_land = TimeSpan.FromMilliseconds(75);
+
+    /// <summary>When no attempt has ended for so long, it waits no longer.</summary>
+    private static readonly TimeSpan s_patience = TimeSpan.FromMilliseconds(10);
 
     private int _limit = MaxRead;
 
@@ -140,14 +143,17 @@ internal sealed class Projector<TSource>(
 
     private async Task LandAsync(Matches matches, FirstAttempts first, long openedAt, CancellationToken stoppingToken)
     {
-        var landed = -1;
-        while (first.Count is var now && now > landed && now < matches.Started.Count && Time.GetElapsedTime(openedAt) < s_gather + s_land
-            && !stoppingToken.IsCancellationRequested)
+        var (landed, landedAt) = (first.Count, Time.GetTimestamp());
+        while (matches.Started.Count + matches.Waiting.Count - landed is var inFlight and > 0 && landed > 0
+            && Time.GetElapsedTime(landedAt) < s_patience && !stoppingToken.IsCancellationRequested)
         {
-            landed = now;
-            await LaterAsync(stoppingToken);
+            var (elapsed, left) = (Time.GetElapsedTime(openedAt), s_gather + s_land - Time.GetElapsedTime(openedAt));
+            if (left <= TimeSpan.Zero || elapsed / landed * inFlight > left)
+                break;
             await LaterAsync(stoppingToken);
             projection.StartWaiting(matches);
+            if (first.Count is var now && now > landed)
+                (landed, landedAt) = (now, Time.GetTimestamp());
         }
     }
 
