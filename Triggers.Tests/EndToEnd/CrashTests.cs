@@ -45,15 +45,15 @@ public abstract class CrashTests(bool kafka, SystemFixture fixture)
     }
 }
 
-public sealed class CrashOnPostgresTests(CrashOnPostgresTests.Single single)
-    : CrashTests(kafka: false, single), IClassFixture<CrashOnPostgresTests.Single>
+public sealed class CrashOnPostgresTests(CrashOnPostgresTests.OneSystem system)
+    : CrashTests(kafka: false, system), IClassFixture<CrashOnPostgresTests.OneSystem>
 {
-    public sealed class Single() : SystemFixture(kafka: false);
+    public sealed class OneSystem() : SystemFixture(kafka: false);
 }
 
-public sealed class CrashOnKafkaTests : CrashTests, IClassFixture<CrashOnKafkaTests.Single>
+public sealed class CrashOnKafkaTests : CrashTests, IClassFixture<CrashOnKafkaTests.OneSystem>
 {
-    public CrashOnKafkaTests(Single single) : base(kafka: true, single) => KafkaServer.SkipIfMissing();
+    public CrashOnKafkaTests(OneSystem system) : base(kafka: true, system) => KafkaServer.SkipIfMissing();
 
-    public sealed class Single() : SystemFixture(kafka: true);
+    public sealed class OneSystem() : SystemFixture(kafka: true);
 }
