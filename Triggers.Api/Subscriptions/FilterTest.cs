@@ -3,7 +3,6 @@ using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Triggers.Api.Auth;
-using Triggers.Api.Errors;
 using Triggers.Api.Events;
 using Triggers.Api.Http;
 using Triggers.Api.Requests;

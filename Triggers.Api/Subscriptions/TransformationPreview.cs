@@ -1,17 +1,12 @@
-using System.ComponentModel.DataAnnotations;
 using System.Text;
 using System.Text.Json.Serialization;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.Extensions.Options;
 using Triggers.Api.Auth;
-using Triggers.Api.Errors;
 using Triggers.Api.Events;
-using Triggers.Api.Http;
-using Triggers.Api.Ingest;
 using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.State;
-using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 using Triggers.Core.Transformations;
 
