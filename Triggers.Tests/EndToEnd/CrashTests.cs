@@ -45,15 +45,15 @@ public abstract class CrashTests(bool kafka, SystemFixture fixture)
     }
 }
 
-public sealed class CrashOnPostgresTests(CrashOnPostgresTests.OneSystem system)
-    : CrashTests(kafka: false, system), IClassFixture<CrashOnPostgresTests.OneSystem>
+public sealed class CrashOnPostgresTests(CrashOnPostgresTests.OneOfEach system)
+    : CrashTests(kafka: false, system), IClassFixture<CrashOnPostgresTests.OneOfEach>
 {
-    public sealed class OneSystem() : SystemFixture(kafka: false);
+    public sealed class OneOfEach() : SystemFixture(kafka: false);
 }
 
-public sealed class CrashOnKafkaTests : CrashTests, IClassFixture<CrashOnKafkaTests.OneSystem>
+public sealed class CrashOnKafkaTests : CrashTests, IClassFixture<CrashOnKafkaTests.OneOfEach>
 {
-    public CrashOnKafkaTests(OneSystem system) : base(kafka: true, system) => KafkaServer.SkipIfMissing();
+    public CrashOnKafkaTests(OneOfEach system) : base(kafka: true, system) => KafkaServer.SkipIfMissing();
 
-    public sealed class OneSystem() : SystemFixture(kafka: true);
+    public sealed class OneOfEach() : SystemFixture(kafka: true);
 }

@@ -86,7 +86,8 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
         await using var host = new ApiHost(database);
         using var client = host.Client();
 
-        Assert.Equal("starting", (await client.GetAsync("/health/ready")).Is(503)["status"]);
+        // A busy machine may take longer for it than a request has.
+        await Wait.UntilAsync("it says that it starts", async () => (await client.GetAsync("/health/ready")).Is(503)["status"] == "starting");
         (await client.GetAsync("/health/live")).Is(200);
         (await client.PostAsync("/events", """{"type":"a","data":1}""")).IsProblem(503, "storage_unavailable");
     }
@@ -145,6 +146,7 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
         Assert.All(ended, e => Assert.True(e.ExitCode == 0, e.Said));
         await using var host = new ApiHost(database);
         using var client = host.Client();
+        await client.WaitUntilReadyAsync();
         await client.PublishAsync();
         Assert.Equal(0, (await ApiProcess.RunAsync(["--migrate"], ("ConnectionStrings__triggersdb", database))).ExitCode);
         Assert.Single((await client.GetAsync("/events")).Is(200).Ids);
