@@ -1,4 +1,3 @@
-using System.Text.Json;
 using System.Text.Json.Serialization;
 using Triggers.Api.Errors;
 using Triggers.Api.Http;
@@ -103,8 +102,4 @@ internal sealed record StructuredCloudEvent
     /// <summary>Nobody gets it from then on.</summary>
     [NotRemovable]
     public DateTimeOffset? Expirytime { get; init; }
-
-    /// <summary>Text, true, false, or whole numbers of 32 bits.</summary>
-    [JsonExtensionData]
-    public IDictionary<string, JsonElement>? Extensions { get; init; }
 }

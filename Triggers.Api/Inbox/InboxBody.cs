@@ -140,7 +140,8 @@ internal sealed record InboxView(
 {
     public static InboxView Of(Subscription s, InboxCount count) => new(
         TypeId.Format(TypeId.Subscription, s.Id), s.Inbox!, s.Inbox == Inboxes.Default ? [] : s.EventTypes,
-        SubscriptionView.FilterOf(s), s.Description, s.LeaseSeconds, s.MaxDeliveries, count.Waiting, count.Leased, count.OldestEventAt, s.CreatedAt, s.UpdatedAt);
+        SubscriptionView.FilterOf(s), s.Description, s.LeaseSeconds, s.MaxDeliveries,
+        count.Waiting, count.Leased, count.OldestEventAt, s.CreatedAt, s.UpdatedAt);
 }
 
 /// <summary>What is in an inbox.</summary>

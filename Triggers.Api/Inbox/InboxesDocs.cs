@@ -21,8 +21,9 @@ internal static class InboxesDocs
     private static readonly ErrorCode[] s_receiveErrors = [ErrorCodes.TooManyConcurrent];
 
     public static readonly Operation Create = new("createInbox", Group, "Make an inbox",
-        "Every event accepted after this answer whose type matches, and whose `subject`, `source` and `data` match the `filter`, waits in it "
-        + "until somebody receives and acknowledges it, whoever else gets it. A service that is to get every event has an inbox of its own; several workers receive from the same.")
+        "Every event accepted after this answer whose type matches, and whose `subject`, `source` and `data` match the `filter`, waits in "
+        + "it until somebody receives and acknowledges it, whoever else gets it. A service that is to get every event has an inbox of its "
+        + "own; several workers receive from the same.")
     {
         Body = new(typeof(InboxBody), """{"name":"billing","eventTypes":["order.*"],"lease":30,"maxDeliveries":10}"""),
         AnswerExample = Example.Replace("\"waiting\":3,\"leased\":1,\"oldestEventAt\":\"2026-01-31T09:30:00Z\"",

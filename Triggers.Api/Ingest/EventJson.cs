@@ -6,8 +6,8 @@ using Triggers.Core;
 namespace Triggers.Api.Ingest;
 
 /// <summary>
-/// What events have in common in JSON, whatever they are written as: they are read straight from the bytes of a body, so that <c>data</c> can
-/// be kept byte for byte.
+/// What events have in common in JSON, whatever they are written as: they are read straight from the bytes of a body, so that <c>data</c>
+/// can be kept byte for byte.
 /// </summary>
 internal static class EventJson
 {

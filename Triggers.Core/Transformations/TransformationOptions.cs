@@ -3,7 +3,8 @@ using System.ComponentModel.DataAnnotations;
 namespace Triggers.Core.Transformations;
 
 /// <summary>
-/// Settings <c>Transformations:*</c>: how far a run of a template may go. Both services have them, so that a preview ends as an attempt does.
+/// Settings <c>Transformations:*</c>: how far a run of a template may go. Both services have them, so that a preview ends as an attempt
+/// does.
 /// </summary>
 internal sealed class TransformationOptions
 {
@@ -19,7 +20,8 @@ internal sealed class TransformationOptions
     public int TextLength { get; set; } = 256 * 1024;
 
     /// <summary>
-    /// All that is read and made by filters, captures and comparisons, in characters and items; 16 times the longest text where that is more.
+    /// All that is read and made by filters, captures and comparisons, in characters and items; 16 times the longest text where that is
+    /// more.
     /// </summary>
     [Range(16 * 1024, 1024 * 1024 * 1024, ErrorMessage = "Transformations:Work must be between 16 Ki and 1 Gi characters.")]
     public int Work { get; set; } = 16 * 1024 * 1024;

@@ -121,7 +121,8 @@ public abstract class DataFormatsTests(PostgresServer postgres, KafkaServer? kaf
             Content = new StringContent(
             $$"""
             {"specversion":"1.0","id":"1","source":"/shop","type":"a","subject":"s","time":"2026-01-31T09:30:00Z","sequence":7,"last":true,
-            "traceparent":"00-{{Trace}}-b9c7c989f97918e1-01","tracestate":"a=1,b=2","expirytime":"2126-01-31T10:30:00+01:00","dataschema":"urn:a","datacontenttype":"image/png","data_base64":"AQID"}
+            "traceparent":"00-{{Trace}}-b9c7c989f97918e1-01","tracestate":"a=1,b=2",
+            "expirytime":"2126-01-31T10:30:00+01:00","dataschema":"urn:a","datacontenttype":"image/png","data_base64":"AQID"}
             """, new MediaTypeHeaderValue("application/cloudevents+json"))
         };
         var id = (await client.SendAsync(request)).Is(202).Id;

@@ -76,7 +76,8 @@ public sealed class LogRecordTests
     [Fact]
     public void Headers_tell_what_it_is_without_reading_the_value()
     {
-        var headers = (s_record with { Attributes = new() { TraceState = "vendor=1" } }).ToMessage().Headers.ToDictionary(h => h.Key, h => Encoding.UTF8.GetString(h.GetValueBytes()));
+        var headers = (s_record with { Attributes = new() { TraceState = "vendor=1" } }).ToMessage().Headers
+            .ToDictionary(h => h.Key, h => Encoding.UTF8.GetString(h.GetValueBytes()));
 
         Assert.Equal(TypeId.Format(TypeId.Event, s_record.Id), headers["ce_id"]);
         Assert.Equal(("1.0", "order.created", "shop", "customer-1"), (
