@@ -152,7 +152,7 @@ public sealed class TransformationsTests
         var e = new StoredEvent(
             TypeId.NewGuid(), "order.created", null, null, "s", new DateTimeOffset(2026, 1, 31, 9, 30, 0, TimeSpan.Zero), "c", null,
             Encoding.UTF8.GetBytes(Data));
-        return RoomyThread.Run(() => 
+        return RoomyThread.Run(() =>
             new TransformationFormat(TypeId.NewGuid(), transformation, limits ?? new()).Make(TypeId.NewGuid(), e));
     }
 
