@@ -80,6 +80,9 @@ internal sealed class DeliveryMetrics
             "Times that a lane of this process began to wait for a limit of its subscription, by `limit`: `rate` or `concurrency`.");
         meter.CreateObservableGauge("triggers.delivery.circuits.open", () => Of(b => b.OpenCircuits), "{circuit}",
             "Subscriptions whose deliveries are held, in the whole system, by request or because their receiver fails.");
+        meter.CreateObservableGauge("triggers.delivery.keys.held", () => Of(b => b.HeldKeys), "{key}",
+            "Keys of ordered subscriptions that are blocked or parked, since their first delivery failed for good, until somebody releases "
+                + $"or skips it, in the whole system; stops counting at {Backlog.MaxCounted}.");
 
         meter.CreateObservableGauge("triggers.delivery.pending", () => Of(b => b.Pending), "{delivery}",
             $"Deliveries without a final state, in the whole system; stops counting at {Backlog.MaxCounted}.");

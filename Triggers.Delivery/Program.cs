@@ -64,7 +64,7 @@ services.AddHostedSingleton<Projector<PostgresEventSource>>();
 services.AddHostedSingleton<ReplayJobs>();
 services.AddHostedSingleton<Housekeeping>();
 services.AddHostedSingleton<BacklogWatch>();
-services.AddHostedSingleton<Expiry>();
+services.AddHostedSingleton<EndedSubscriptions>();
 services.AddHostedSingleton<EventExpiry>();
 if (builder.Configuration.HasKafka())
 {

@@ -122,4 +122,5 @@ internal sealed class Publisher : IAsyncDisposable
         foreach (var id in _subscriptions)
             (await _client.DeleteAsync($"/subscriptions/{id}")).Dispose();
         await _receiver.DisposeAsync();
-    }}
+    }
+}

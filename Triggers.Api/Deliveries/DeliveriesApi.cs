@@ -53,7 +53,7 @@ internal static class DeliveriesApi
         if (subscriptionId is { } subscription)
         {
             var past = history.Where(d => d.SubscriptionId == subscription);
-            return await AnswerAsync(list, PageAsync, cancellationToken);
+            return await AnswerAsync(list, db, caller, PageAsync, cancellationToken);
 
             async Task<(List<Delivery> Rows, Guid? NextAfter)> PageAsync()
             {
@@ -67,10 +67,10 @@ internal static class DeliveriesApi
         }
         return status switch
         {
-            null => await AnswerAsync(list, query, cancellationToken),
-            DeliveryStatus.Pending => await AnswerAsync(list, queue, cancellationToken),
+            null => await AnswerAsync(list, db, caller, query, cancellationToken),
+            DeliveryStatus.Pending => await AnswerAsync(list, db, caller, queue, cancellationToken),
             _ => await AnswerAsync(
-                list, () => list.ScanAsync(history, d => d.Status == status, d => d.Id, cancellationToken), cancellationToken),
+                list, db, caller, () => list.ScanAsync(history, d => d.Status == status, d => d.Id, cancellationToken), cancellationToken),
         };
     }
 
@@ -100,7 +100,8 @@ internal static class DeliveriesApi
         list.EnsureValid();
         if (!await db.Events.AnyAsync(e => e.TenantId == caller.TenantId && e.Id == key, cancellationToken))
             throw ApiException.NotFound("event");
-        return await AnswerAsync(list, OfEvent(db.Deliveries.Where(d => d.TenantId == caller.TenantId), key), cancellationToken);
+        return await AnswerAsync(
+            list, db, caller, OfEvent(db.Deliveries.Where(d => d.TenantId == caller.TenantId), key), cancellationToken);
     }
 
     private static async Task<Ok<DeliveryDetail>> GetAsync(
@@ -111,6 +112,7 @@ internal static class DeliveriesApi
         await using var snapshot = await db.Database.BeginTransactionAsync(IsolationLevel.RepeatableRead, cancellationToken);
         var delivery = await db.Deliveries.FirstOrDefaultAsync(d => d.TenantId == caller.TenantId && d.Id == key, cancellationToken)
             ?? throw ApiException.NotFound("delivery");
+        await AddExpiriesAsync(db, caller, [delivery], cancellationToken);
         var attempts = await db.Attempts.Where(a => a.DeliveryId == key && a.TenantId == caller.TenantId)
             .OrderBy(a => a.Number).ThenBy(a => a.Claim).ToListAsync(cancellationToken);
         return TypedResults.Ok(new DeliveryDetail(DeliveryView.Of(delivery), [.. attempts.Select(AttemptView.Of)]));
@@ -122,11 +124,38 @@ internal static class DeliveriesApi
         return query.Where(d => d.EventId == eventId && d.Id >= floor);
     }
 
-    private static async Task<Ok<Page<DeliveryView>>> AnswerAsync(
-        ListRequest list, Func<Task<(List<Delivery> Rows, Guid? NextAfter)>> page, CancellationToken cancellationToken) =>
-        TypedResults.Ok(await list.AnswerAsync(page, d => d.Id, DeliveryView.Of, cancellationToken));
+    /// <summary>What has ended keeps no time of its own: it is its event's, as long as that is kept.</summary>
+    private static async Task AddExpiriesAsync(
+        TriggersDbContext db, Caller caller, IReadOnlyCollection<Delivery> deliveries, CancellationToken cancellationToken)
+    {
+        var ended = deliveries.Where(d => d.Status != DeliveryStatus.Pending).ToLookup(d => d.EventId);
+        if (ended.Count == 0)
+            return;
+        var ids = ended.Select(e => e.Key).ToArray();
+        var expiring = await db.Events.Where(e => e.TenantId == caller.TenantId && ids.Contains(e.Id) && e.ExpiresAt != null)
+            .Select(e => new { e.Id, e.ExpiresAt }).ToListAsync(cancellationToken);
+        foreach (var e in expiring)
+        {
+            foreach (var delivery in ended[e.Id])
+                delivery.ExpiresAt = e.ExpiresAt;
+        }
+    }
 
     private static async Task<Ok<Page<DeliveryView>>> AnswerAsync(
-        ListRequest list, IQueryable<Delivery> query, CancellationToken cancellationToken) =>
-        TypedResults.Ok(await list.AnswerAsync(query, d => d.Id, DeliveryView.Of, cancellationToken));
+        ListRequest list, TriggersDbContext db, Caller caller, Func<Task<(List<Delivery> Rows, Guid? NextAfter)>> page,
+        CancellationToken cancellationToken)
+    {
+        return TypedResults.Ok(await list.AnswerAsync(PageAsync, d => d.Id, DeliveryView.Of, cancellationToken));
+
+        async Task<(List<Delivery> Rows, Guid? NextAfter)> PageAsync()
+        {
+            var found = await page();
+            await AddExpiriesAsync(db, caller, found.Rows, cancellationToken);
+            return found;
+        }
+    }
+
+    private static Task<Ok<Page<DeliveryView>>> AnswerAsync(
+        ListRequest list, TriggersDbContext db, Caller caller, IQueryable<Delivery> query, CancellationToken cancellationToken) =>
+        AnswerAsync(list, db, caller, () => list.ReadAsync(query, d => d.Id, cancellationToken), cancellationToken);
 }

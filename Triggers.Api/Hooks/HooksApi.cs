@@ -1,6 +1,7 @@
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.Options;
+using Npgsql;
 using Triggers.Api.Auth;
 using Triggers.Api.Errors;
 using Triggers.Api.Events;
@@ -22,6 +23,7 @@ namespace Triggers.Api.Hooks;
 internal static class HooksApi
 {
     private const int MaxSamples = 3;
+    private const string AtAddress = "tenant_id = @tenant AND url = @url AND is_hook";
     private static readonly DateTimeOffset s_sampleTime = new(2026, 1, 31, 9, 30, 0, TimeSpan.Zero);
 
     /// <summary>Maps <c>/hooks</c>.</summary>
@@ -58,11 +60,8 @@ internal static class HooksApi
         await using var transaction = await db.LockTenantAsync(caller.TenantId, cancellationToken);
         // One that has ended and is not deleted yet has the name still. A 410 from before this request says nothing of what is wanted now:
         // with another revision it does not count.
-        await db.Database.ExecuteSqlAsync(
-            $"""
-            UPDATE subscriptions SET deleted_at = now()
-            WHERE tenant_id = {caller.TenantId} AND url = {body.TargetUrl} AND is_hook AND deleted_at IS NULL AND expires_at <= now()
-            """, cancellationToken);
+        await db.Database.ExecuteSqlRawAsync(
+            SubscriptionEnds.DeleteThoseOver(AtAddress), AddressOf(caller, body.TargetUrl), cancellationToken);
         var there = await db.Subscriptions.FromSql(
             $"""
             UPDATE subscriptions SET event_types = {body.EventTypes}, expires_at = {body.ExpiresAt}, revision = revision + 1,
@@ -104,13 +103,12 @@ internal static class HooksApi
         HttpContext context, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, RemoveHook.Read);
-        await db.Database.ExecuteSqlAsync(
-            $"""
-            UPDATE subscriptions SET deleted_at = now()
-            WHERE tenant_id = {caller.TenantId} AND url = {body.TargetUrl} AND is_hook AND deleted_at IS NULL
-            """, cancellationToken);
+        await db.Database.ExecuteSqlRawAsync(
+            SubscriptionEnds.Delete(AtAddress, SubscriptionEnds.Unsubscribed), AddressOf(caller, body.TargetUrl), cancellationToken);
         return TypedResults.NoContent();
     }
+
+    private static NpgsqlParameter[] AddressOf(Caller caller, string url) => [new("tenant", caller.TenantId), new("url", url)];
 
     private static async Task<Ok<HookSamples>> SamplesAsync(
         HttpContext context, Caller caller, EventReader reader, CancellationToken cancellationToken)

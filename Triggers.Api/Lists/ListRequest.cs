@@ -188,16 +188,18 @@ internal sealed class ListRequest
     /// <param name="view">What clients see of a row.</param>
     /// <param name="cancellationToken">Ends it.</param>
     public Task<Page<TView>> AnswerAsync<TRow, TView>(
-        IQueryable<TRow> rows, Expression<Func<TRow, Guid>> id, Func<TRow, TView> view, CancellationToken cancellationToken)
+        IQueryable<TRow> rows, Expression<Func<TRow, Guid>> id, Func<TRow, TView> view, CancellationToken cancellationToken) =>
+        AnswerAsync(() => ReadAsync(rows, id, cancellationToken), id.Compile(), view, cancellationToken);
+
+    /// <summary>The page of a list that an index has in its order, and the id the next one begins after.</summary>
+    /// <param name="rows">All rows of the list, in no order.</param>
+    /// <param name="id">What the list is in the order of.</param>
+    /// <param name="cancellationToken">Ends it.</param>
+    public async Task<(List<T> Rows, Guid? NextAfter)> ReadAsync<T>(
+        IQueryable<T> rows, Expression<Func<T, Guid>> id, CancellationToken cancellationToken)
     {
-        var idOf = id.Compile();
-        return AnswerAsync(
-            async () =>
-            {
-                var found = await Page(rows, id).ToListAsync(cancellationToken);
-                return found.Count > Limit ? (found[..Limit], idOf(found[Limit - 1])) : (found, null);
-            },
-            idOf, view, cancellationToken);
+        var found = await Page(rows, id).ToListAsync(cancellationToken);
+        return found.Count > Limit ? (found[..Limit], id.Compile()(found[Limit - 1])) : (found, null);
     }
 
     /// <summary>The answer of a list, read upwards as far as it is complete.</summary>

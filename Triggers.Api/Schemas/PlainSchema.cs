@@ -21,8 +21,8 @@ internal sealed class PlainSchema
 
     private static readonly HashSet<string> s_annotations =
     [
-        "$schema", "$id", "$anchor", "$comment", "$defs", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly",
-        "format",
+        "$schema", "$id", "$anchor", "$comment", "$defs", "title", "description", "default", "examples", "deprecated", "readOnly",
+        "writeOnly", "format",
     ];
 
     private readonly List<Func<JsonElement, bool>> _checks = [];
@@ -122,7 +122,9 @@ internal sealed class PlainSchema
         }
     }
 
-    /// <summary>A schema under <c>$defs</c>. One that refers to itself does so by way of a part of the value, so that it comes to an end.</summary>
+    /// <summary>
+    /// A schema under <c>$defs</c>. One that refers to itself does so by way of a part of the value, so that it comes to an end.
+    /// </summary>
     private static PlainSchema? Referred(string pointer, JsonElement root, Dictionary<string, PlainSchema> known)
     {
         const string Definitions = "#/$defs/";

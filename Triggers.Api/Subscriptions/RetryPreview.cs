@@ -32,11 +32,13 @@ internal sealed record PreviewedAttempt(int Number, TimeSpan Delay, TimeSpan Ear
 /// <param name="MaxAge">How old a delivery may be when it is tried again.</param>
 /// <param name="MaxRetryAfter">The longest wait that a <c>Retry-After</c> can ask for.</param>
 /// <param name="Attempts">In their order.</param>
-/// <param name="Then">What the delivery is after the last one.</param>
-/// <param name="Reason">Of a dead letter.</param>
+/// <param name="Then">What the delivery is after the last one: <c>pending</c> where it blocks its key.</param>
+/// <param name="Reason">Why it failed for good, as dead letters have it; null where it did not.</param>
+/// <param name="FailingHead">What the subscription wants of a key whose first delivery fails for good; null where it has no order.</param>
+/// <param name="Key">Whether the rest of the key goes on then, or is held until somebody lets it go; null where there is no order.</param>
 internal sealed record RetryPreviewView(
     TimeSpan Timeout, TimeSpan? MaxAge, TimeSpan MaxRetryAfter, IReadOnlyList<PreviewedAttempt> Attempts, DeliveryStatus Then,
-    string? Reason);
+    string? Reason, FailingHead? FailingHead, KeyState? Key);
 
 /// <summary>
 /// <c>GET /subscriptions/{id}/retry-preview</c>: asks the same function that decides after every attempt, so that it can say nothing else.
@@ -59,11 +61,13 @@ internal static class RetryPreview
         query.EnsureValid();
         var subscription = await SubscriptionsApi.Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken)
             ?? throw ApiException.NotFound("subscription");
-        return TypedResults.Ok(Of(subscription.Retry ?? new RetryPolicy(), defaults.Value, status));
+        return TypedResults.Ok(Of(subscription, defaults.Value, status));
     }
 
-    private static RetryPreviewView Of(RetryPolicy policy, DeliveryDefaults defaults, int status)
+    private static RetryPreviewView Of(Subscription subscription, DeliveryDefaults defaults, int status)
     {
+        var policy = subscription.Retry ?? new RetryPolicy();
+        var isOrdered = subscription.Ordering != Ordering.None;
         var options = defaults.Retry.With(policy);
         var outcome = status switch
         {
@@ -77,10 +81,13 @@ internal static class RetryPreview
         {
             attempts.Add(next);
             var then = RetrySchedule.After(options, next.Number, outcome, status == 0 ? null : status, null, age, Middle);
-            if (then.Status != DeliveryStatus.Pending)
+            if (isOrdered)
+                then = RetrySchedule.OfHead(then, next.Number, subscription.FailingHead, subscription.FailingHeadAttempts);
+            if (then.Status != DeliveryStatus.Pending || then.HoldsKey)
             {
                 return new RetryPreviewView(
-                    policy.Timeout ?? defaults.AttemptTimeout, options.MaxAge, options.MaxRetryAfter, attempts, then.Status, then.Reason);
+                    policy.Timeout ?? defaults.AttemptTimeout, options.MaxAge, options.MaxRetryAfter, attempts, then.Status, then.Reason,
+                    isOrdered ? subscription.FailingHead : null, !isOrdered ? null : then.HoldsKey ? KeyState.Held : KeyState.Flowing);
             }
             next = new PreviewedAttempt(
                 next.Number + 1, then.Delay, next.Earliest + RetrySchedule.Delay(options, next.Number, 0),

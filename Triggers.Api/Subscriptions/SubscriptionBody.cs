@@ -37,7 +37,7 @@ internal sealed record SubscriptionBody
     /// <summary>
     /// Types or patterns: <c>*</c>, <c>order.created</c>, <c>order.*</c>. None matches a type that begins with <c>triggers.</c>, but
     /// for <c>triggers.subscription.*</c>, by which the tenant is told of its subscriptions: <c>failing</c>, <c>recovered</c>,
-    /// <c>disabled</c>, <c>expired</c>.
+    /// <c>disabled</c>, <c>deleted</c>, <c>expired</c>.
     /// </summary>
     [Length(1, MaxEventTypes), Items(EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfSubscribed)]
     public required string[] EventTypes { get; init; }

@@ -126,10 +126,11 @@ internal static class SubscriptionDocs
 
     public static readonly Operation PreviewRetries = new("previewRetries", Group, "See when a subscription is tried again",
         "The attempts there would be if all of them failed, from the subscription's `retry` and the service's settings, and what then "
-        + "becomes of the delivery. What is pending already keeps its next time; what follows is as it says here.")
+        + "becomes of the delivery. What is pending already keeps its next time; what follows is as it says here. Where the subscription "
+        + "is ordered, it is the first delivery of a key, and `key` says what becomes of the rest.")
     {
         Query = [RetryPreview.Status],
-        AnswerExample = """{"timeout":"00:00:15","maxAge":null,"maxRetryAfter":"01:00:00","attempts":[{"number":1,"delay":"00:00:00","earliest":"00:00:00","latest":"00:00:00"},{"number":2,"delay":"00:00:10","earliest":"00:00:08","latest":"00:00:12"}],"then":"dead_lettered","reason":"exhausted"}""",
+        AnswerExample = """{"timeout":"00:00:15","maxAge":null,"maxRetryAfter":"01:00:00","attempts":[{"number":1,"delay":"00:00:00","earliest":"00:00:00","latest":"00:00:00"},{"number":2,"delay":"00:00:10","earliest":"00:00:08","latest":"00:00:12"}],"then":"dead_lettered","reason":"exhausted","failingHead":null,"key":null}""",
     };
 
     public static readonly Operation TestFilter = new("testFilter", Group, "Try a filter",

@@ -146,11 +146,8 @@ internal static class SubscriptionsApi
     private static async Task EnsureFreeAsync(
         string name, Guid id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
-        await db.Database.ExecuteSqlAsync(
-            $"""
-            UPDATE subscriptions SET deleted_at = now()
-            WHERE tenant_id = {caller.TenantId} AND name = {name} AND deleted_at IS NULL AND expires_at <= now()
-            """, cancellationToken);
+        await db.Database.ExecuteSqlRawAsync(SubscriptionEnds.DeleteThoseOver("tenant_id = @tenant AND name = @name"),
+            [new NpgsqlParameter("tenant", caller.TenantId), new NpgsqlParameter("name", name)], cancellationToken);
         if (await Living(db, caller).AnyAsync(s => s.Name == name && s.Id != id, cancellationToken))
         {
             const string Taken = "There is a subscription with this name.";
@@ -308,13 +305,11 @@ internal static class SubscriptionsApi
     /// <exception cref="ApiException">There is none.</exception>
     public static async Task RemoveAsync(Guid key, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
     {
-        var deleted = await db.Database.ExecuteSqlAsync(
-            $"""
-            UPDATE subscriptions SET deleted_at = now()
-            WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL AND inbox IS NULL
-                AND (expires_at IS NULL OR expires_at > now())
-            """,
-            cancellationToken);
+        var deleted = await db.Database.ExecuteSqlRawAsync(
+            SubscriptionEnds.Delete(
+                "tenant_id = @tenant AND id = @id AND inbox IS NULL AND (expires_at IS NULL OR expires_at > now())",
+                SubscriptionEnds.Requested),
+            [new NpgsqlParameter("tenant", caller.TenantId), new NpgsqlParameter("id", key)], cancellationToken);
         if (deleted == 0)
             throw ApiException.NotFound("subscription");
     }

@@ -274,6 +274,15 @@ public sealed class SubscriptionNames : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0034_subscription_names.sql"));
 }
 
+/// <summary>0035_subscription_ends.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0035_subscription_ends")]
+public sealed class EndsOfSubscriptions : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0035_subscription_ends.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

@@ -347,7 +347,9 @@ public static class DeliveryQueue
             clock_timestamp(),
             (SELECT id FROM events WHERE seq >= (SELECT next FROM behind) ORDER BY seq LIMIT 1),
             (SELECT count(*) FROM (SELECT FROM fan_outs LIMIT @max) x),
-            (SELECT count(*) FROM (SELECT FROM circuits LIMIT @max) x)
+            (SELECT count(*) FROM (SELECT FROM circuits LIMIT @max) x),
+            (SELECT count(*) FROM (
+                SELECT FROM held_keys h JOIN subscriptions s ON s.id = h.subscription_id WHERE s.deleted_at IS NULL LIMIT @max) x)
         """;
 
     /// <summary>

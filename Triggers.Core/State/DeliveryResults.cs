@@ -110,7 +110,7 @@ public static class DeliveryResults
             yield return EventState.Lock(locked);
         // Then these, since the lock on a subscription keeps its address as it is until the results are written.
         if (results.Where(r => r.SubscriptionIsGone).ToList() is { Count: > 0 } gone)
-            yield return Disable(gone);
+            yield return SubscriptionEnds.DisableGone(gone);
         var ordered = results.Where(r => r.OrderKey is not null && (r.Status != DeliveryStatus.Pending || r.HoldsKey)).ToList();
         var joining = results.Where(r => r.JoinsOrderAt is not null).OrderBy(r => r.JoinsOrderAt).ThenBy(r => r.Id).ToList();
         if (ordered.Count + joining.Count > 0)
@@ -133,20 +133,6 @@ public static class DeliveryResults
     /// the latest first: attempts are repeated whose results are gone, and none is missed. Not for dead letters: they are published.
     /// </summary>
     public static NpgsqlBatchCommand CommitBeforeOnDisk() => new("SELECT set_config('synchronous_commit', 'off', true)");
-
-    private static NpgsqlBatchCommand Disable(List<DeliveryResult> gone)
-    {
-        var command = new NpgsqlBatchCommand(
-            """
-            UPDATE subscriptions s SET enabled = false, disabled_reason = 'gone', updated_at = now(),
-                deleted_at = CASE WHEN s.is_hook THEN now() END
-            FROM (SELECT DISTINCT id, revision FROM unnest(@gone, @revisions) AS g (id, revision) ORDER BY id) g
-            WHERE s.id = g.id AND s.revision = g.revision AND (s.enabled OR s.is_hook) AND s.deleted_at IS NULL
-            """);
-        command.Parameters.AddColumn("gone", NpgsqlDbType.Uuid, gone, r => r.SubscriptionId);
-        command.Parameters.AddColumn("revisions", NpgsqlDbType.Integer, gone, r => r.Revision);
-        return command;
-    }
 
     /// <summary>
     /// One statement, so that a crash leaves all of it or none. A replay that succeeds resolves the dead letter of its event and

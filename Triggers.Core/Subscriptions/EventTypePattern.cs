@@ -24,7 +24,7 @@ public static class EventTypePattern
 
     /// <summary>What a pattern looks like that somebody may subscribe to, as a regular expression.</summary>
     public const string OfSubscribed =
-        @"^(\*|triggers\.subscription\.(\*|failing|recovered|disabled|expired)|(?!triggers\.)[A-Za-z0-9._-]{1,256}(\.\*)?)$";
+        @"^(\*|triggers\.subscription\.(\*|failing|recovered|disabled|deleted|expired)|(?!triggers\.)[A-Za-z0-9._-]{1,256}(\.\*)?)$";
 
     /// <summary>All that a tenant is told of its own subscriptions, see <see cref="OperationalEventTypes"/>.</summary>
     public const string Operational = "triggers.subscription.*";
@@ -65,7 +65,7 @@ public static class EventTypePattern
     /// <summary>Whether a pattern asks for <see cref="OperationalEventTypes"/>.</summary>
     public static bool IsOperational(string pattern) =>
         pattern is Operational or OperationalEventTypes.Failing or OperationalEventTypes.Recovered or OperationalEventTypes.Disabled
-            or OperationalEventTypes.Expired;
+            or OperationalEventTypes.Deleted or OperationalEventTypes.Expired;
 
     /// <summary>Whether the system's own events of a type, one of <see cref="OperationalEventTypes"/>, are asked for.</summary>
     public static bool MatchesOperational(string pattern, string type) => pattern == type || pattern == Operational;
@@ -94,8 +94,11 @@ public static class OperationalEventTypes
     /// <summary>Its circuit closed: a probe succeeded.</summary>
     public const string Recovered = "triggers.subscription.recovered";
 
-    /// <summary>It failed for so long that it is disabled.</summary>
+    /// <summary>It is disabled, since it failed for too long, or its receiver is gone for good.</summary>
     public const string Disabled = "triggers.subscription.disabled";
+
+    /// <summary>It is deleted: by request, unsubscribed as a REST hook, or since the receiver of one is gone for good.</summary>
+    public const string Deleted = "triggers.subscription.deleted";
 
     /// <summary>Its time was over, and it is deleted.</summary>
     public const string Expired = "triggers.subscription.expired";

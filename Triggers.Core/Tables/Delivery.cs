@@ -45,8 +45,8 @@ public sealed class Delivery
     /// <summary>When a final state was reached, by the database's clock.</summary>
     public DateTimeOffset? FinalizedAt { get; init; }
 
-    /// <summary>From when on it is not sent, of what is pending; null where it does not expire.</summary>
-    public DateTimeOffset? ExpiresAt { get; init; }
+    /// <summary>From when on it is not sent; null where it does not expire. Of what has ended only the event has it.</summary>
+    public DateTimeOffset? ExpiresAt { get; set; }
 }
 
 /// <summary>Where a delivery stands. A final state is never left: the database refuses it.</summary>

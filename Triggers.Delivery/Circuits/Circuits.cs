@@ -234,7 +234,8 @@ internal sealed partial class Circuits(
         foreach (var (tenantId, id, url, since) in disabled)
         {
             await events.TellAsync(connection, tenantId, OperationalEventTypes.Disabled,
-                new { subscriptionId = TypeId.Format(TypeId.Subscription, id), url, failingSince = since }, cancellationToken);
+                new { subscriptionId = TypeId.Format(TypeId.Subscription, id), url, reason = "failing", failingSince = since },
+                cancellationToken);
         }
         await transaction.CommitAsync(cancellationToken);
         foreach (var (_, id, _, since) in disabled)

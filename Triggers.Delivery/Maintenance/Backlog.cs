@@ -16,9 +16,10 @@ namespace Triggers.Delivery.Maintenance;
 /// <param name="LogLagSeconds">Age of the oldest of them; 0 when there is none.</param>
 /// <param name="FanOuts">Events of which deliveries are still to be made; these are not pending before that.</param>
 /// <param name="OpenCircuits">Subscriptions whose deliveries are held.</param>
+/// <param name="HeldKeys">Keys of ordered subscriptions of which nothing is sent until somebody releases or skips them.</param>
 internal sealed record Backlog(
     long Pending, long Due, double OldestDueSeconds, long UnresolvedDeadLetters, long LogLagEvents, double LogLagSeconds, long FanOuts,
-    long OpenCircuits)
+    long OpenCircuits, long HeldKeys)
 {
     /// <summary>
     /// No count goes further, so that no reading is long however much waits: past this, "a lot" is all there is to know.
@@ -36,7 +37,7 @@ internal sealed record Backlog(
             : (reader.GetFieldValue<DateTimeOffset>(5) - TypeId.CreatedAt(reader.GetGuid(6))).TotalSeconds;
         return new Backlog(
             reader.GetInt64(0), reader.GetInt64(1), reader.GetDouble(2), reader.GetInt64(3), reader.GetInt64(4), Math.Max(lagSeconds, 0),
-            reader.GetInt64(7), reader.GetInt64(8));
+            reader.GetInt64(7), reader.GetInt64(8), reader.GetInt64(9));
     }
 }
 

@@ -23,6 +23,9 @@ internal sealed class Wakeups(TimeProvider time)
     /// <summary>There may be a new replay job.</summary>
     public Signal Replays { get; } = new();
 
+    /// <summary>A subscription changed, so that one may have ended.</summary>
+    public Signal Subscriptions { get; } = new();
+
     /// <summary>There are new dead letters.</summary>
     public Signal DeadLetters { get; } = new();
 
@@ -40,6 +43,8 @@ internal sealed class Wakeups(TimeProvider time)
         }
         Sweep();
         Replays.Set();
+        if (channel == Notifications.Subscriptions)
+            Subscriptions.Set();
     }
 
     /// <summary>Notifications may have been missed: everybody looks.</summary>

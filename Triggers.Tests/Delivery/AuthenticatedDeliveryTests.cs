@@ -11,36 +11,22 @@ namespace Triggers.Tests.Delivery;
 
 /// <summary>By what a receiver knows its caller, from the API over the log to the receiver.</summary>
 public abstract class AuthenticatedDeliveryTests(PostgresServer postgres, KafkaServer? kafka = null)
-    : EngineTests(postgres, kafka), IAsyncLifetime
+    : ApiAndEngineTests(postgres, kafka)
 {
-    private ApiHost _api = null!;
-    private ApiClient _client = null!;
-
-    async ValueTask IAsyncLifetime.InitializeAsync()
+    public override async ValueTask InitializeAsync()
     {
-        await InitializeAsync();
-        _api = new ApiHost(Engine.ConnectionString, Engine.Settings);
-        _client = _api.Client();
-        await _client.WaitUntilReadyAsync();
+        await base.InitializeAsync();
         await Engine.StartDeliveryAsync(null, Certificates.Root);
-    }
-
-    async ValueTask IAsyncDisposable.DisposeAsync()
-    {
-        _client?.Dispose();
-        if (_api is not null)
-            await _api.DisposeAsync();
-        await DisposeAsync();
     }
 
     [Fact]
     public async Task A_webhook_is_signed_in_both_ways_and_carries_credentials_and_headers()
     {
-        var made = (await _client.PostAsync("/subscriptions",
+        var made = (await Client.PostAsync("/subscriptions",
             $$$"""{"url":"{{{Receiver.Url}}}","eventTypes":["*"],"signatures":["v1","v1a"],"headers":{"X-Key":"h"},"authentication":{"type":"bearer","token":"t0ken"}}"""))
             .Is(201);
 
-        var id = await _client.PublishAsync(data: """{"n":1.50}""");
+        var id = await Client.PublishAsync(data: """{"n":1.50}""");
         await Wait.UntilAsync("the webhook came", () => Receiver.Received.Count > 0);
 
         var webhook = Receiver.Received.First();
@@ -60,7 +46,7 @@ public abstract class AuthenticatedDeliveryTests(PostgresServer postgres, KafkaS
         var (first, second) = (Certificates.Client("first"), Certificates.Client("second"));
         await using var receiver = await SecureReceiver.StartAsync(
             ClientCertificateMode.RequireCertificate, [first.Thumbprint, second.Thumbprint]);
-        var made = (await _client.PostAsync("/subscriptions", JsonSerializer.Serialize(new
+        var made = (await Client.PostAsync("/subscriptions", JsonSerializer.Serialize(new
         {
             url = receiver.Url,
             eventTypes = new[] { "*" },
@@ -69,17 +55,17 @@ public abstract class AuthenticatedDeliveryTests(PostgresServer postgres, KafkaS
         }))).Is(201);
 
         await DeliverAsync(DeliveryStatus.Succeeded);
-        (await _client.PatchAsync(
+        (await Client.PatchAsync(
             $"/subscriptions/{made.Id}", JsonSerializer.Serialize(new { clientCertificate = new { pem = second.Pem } }))).Is(200);
         await DeliverAsync(DeliveryStatus.Succeeded);
-        (await _client.PatchAsync($"/subscriptions/{made.Id}", """{"clientCertificate":null}""")).Is(200);
+        (await Client.PatchAsync($"/subscriptions/{made.Id}", """{"clientCertificate":null}""")).Is(200);
         await DeliverAsync(DeliveryStatus.DeadLettered);
 
         Assert.Equal([first.Thumbprint, second.Thumbprint], receiver.Requests.Select(r => r.Thumbprint));
     }
 
     private async Task DeliverAsync(DeliveryStatus status) =>
-        await Engine.WaitForStatusAsync(Rows.Uuid(await _client.PublishAsync()), status);
+        await Engine.WaitForStatusAsync(Rows.Uuid(await Client.PublishAsync()), status);
 }
 
 /// <summary>On the Postgres log.</summary>

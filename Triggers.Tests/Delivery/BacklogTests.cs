@@ -27,7 +27,7 @@ public sealed class BacklogTests(PostgresServer postgres) : IAsyncLifetime
     }
 
     [Fact]
-    public async Task Nothing_waits_in_an_empty_database() => Assert.Equal(new Backlog(0, 0, 0, 0, 0, 0, 0, 0), await ReadAsync());
+    public async Task Nothing_waits_in_an_empty_database() => Assert.Equal(new Backlog(0, 0, 0, 0, 0, 0, 0, 0, 0), await ReadAsync());
 
     [Fact]
     public async Task Due_is_what_could_start_now_and_pending_is_all()
@@ -98,6 +98,21 @@ public sealed class BacklogTests(PostgresServer postgres) : IAsyncLifetime
         ]);
 
         Assert.Equal(2, (await ReadAsync()).UnresolvedDeadLetters);
+    }
+
+    [Fact]
+    public async Task A_key_is_held_as_long_as_its_subscription_is_there()
+    {
+        var (kept, deleted) = (await _engine.SubscribeAsync("http://a.example"), await _engine.SubscribeAsync("http://b.example"));
+        foreach (var (subscription, key) in new[] { (kept, "a"), (kept, "b"), (deleted, "a") })
+        {
+            await _engine.ExecuteAsync(
+                $"INSERT INTO held_keys (subscription_id, order_key, tenant_id, delivery_id, reason) "
+                    + $"VALUES ('{subscription}', '{key}', '{_engine.Tenant}', '{TypeId.NewGuid()}', 'exhausted')");
+        }
+        await _engine.ExecuteAsync($"UPDATE subscriptions SET deleted_at = now() WHERE id = '{deleted}'");
+
+        Assert.Equal(2, (await ReadAsync()).HeldKeys);
     }
 
     [Fact]

@@ -1,9 +1,12 @@
+using System.Diagnostics.Metrics;
 using System.Text;
 using System.Text.Json.Nodes;
 using Microsoft.AspNetCore.Http;
+using Microsoft.Extensions.DependencyInjection;
 using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Core.Subscriptions;
+using Triggers.Core.Tables;
 using Triggers.Delivery.Attempts;
 using Triggers.EventLog;
 using Triggers.Tests.Support;
@@ -129,6 +132,50 @@ public abstract class BatchesTests(PostgresServer postgres, KafkaServer? kafka =
         Assert.Equal([4, 4, 4], Receiver.At("/bytes").Select(w => Events(w).Count));
         await Wait.UntilAsync("the rest waits, and nobody works on it", async () => await Engine.ScalarAsync<long>(
             $"SELECT count(*) FROM delivery_queue WHERE subscription_id = '{limited}' AND claimed_by IS NULL AND claim = 0") == 7);
+    }
+
+    [Fact]
+    public async Task What_expires_before_its_batch_is_sent_is_not_in_it_and_is_counted()
+    {
+        var expired = 0L;
+        var subscription = await SubscribeAsync("/", max: 100, s_long);
+        var host = await Engine.StartDeliveryAsync();
+        var meters = host.Services.GetRequiredService<IMeterFactory>();
+        using var listener = new MeterListener
+        {
+            InstrumentPublished = (instrument, listener) =>
+            {
+                if (instrument.Name == "triggers.delivery.finished" && instrument.Meter.Scope == meters)
+                    listener.EnableMeasurementEvents(instrument);
+            },
+        };
+        listener.SetMeasurementEventCallback<long>((_, count, tags, _) =>
+        {
+            foreach (var tag in tags)
+            {
+                if (tag.Value is "expired")
+                    Interlocked.Add(ref expired, count);
+            }
+        });
+        listener.Start();
+        var ids = await Engine.AppendAsync("order.created", 4);
+        await Wait.UntilAsync("they wait for others", async () =>
+            await Engine.ScalarAsync<long>("SELECT count(*) FROM delivery_queue") == 4);
+
+        // Not that of the delivery: whoever sends it is to find out.
+        await Engine.ExecuteAsync($"UPDATE events SET expires_at = now() WHERE id IN ('{ids[0]}', '{ids[2]}')");
+        await Engine.ExecuteAsync(DeliveryQueue.SendNow(Engine.Tenant, null, subscription, most: 100));
+
+        await Engine.WaitForStatusAsync(ids[0], DeliveryStatus.Expired);
+        await Engine.WaitForStatusAsync(ids[2], DeliveryStatus.Expired);
+        await Engine.WaitForStatusAsync(ids[3], DeliveryStatus.Succeeded);
+        Assert.Equal(
+            [TypeId.Format(TypeId.Event, ids[1]), TypeId.Format(TypeId.Event, ids[3])], Ids(Assert.Single(Receiver.Received)).Order());
+        Assert.Equal("2", Receiver.Received.Single().Headers["triggers-batch-size"]);
+        Assert.Equal("expired", await Engine.StatusAsync(ids[2]));
+        Assert.Equal(0, await Engine.ScalarAsync<long>($"SELECT count(*) FROM all_attempts a JOIN deliveries d ON d.id = a.delivery_id "
+            + "WHERE d.status = 'expired'"));
+        await Wait.UntilAsync("both are counted", () => Interlocked.Read(ref expired) == 2);
     }
 
     [Fact]

@@ -210,6 +210,7 @@ public sealed class CircuitTests(PostgresServer postgres) : EngineTests(postgres
         Assert.Equal(
             ["triggers.subscription.failing", "triggers.subscription.disabled"], told.Select(t => t["type"]!.ToString()));
         Assert.All(told, t => Assert.Equal(subscription, t["data"]!["subscriptionId"]!.ToString()));
+        Assert.Equal("failing", Text(told[1]["data"]!["reason"]));
         Assert.Equal(0L, await Engine.ScalarAsync<long>("SELECT count(*) FROM circuits"));
         // Nobody who did not ask is told, and nothing of it waits in the inbox.
         Assert.All(Receiver.At("/sick"), w => Assert.Equal("order.created", Text(JsonNode.Parse(w.Body)!["type"])));

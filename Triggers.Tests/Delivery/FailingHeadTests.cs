@@ -6,17 +6,17 @@ using Triggers.Tests.Support;
 namespace Triggers.Tests.Delivery;
 
 /// <summary>What becomes of a key whose first delivery fails, and what somebody can do about it.</summary>
-public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(postgres), IAsyncLifetime
+public sealed class FailingHeadTests(PostgresServer postgres) : ApiAndEngineTests(postgres)
 {
     private readonly ConcurrentDictionary<string, byte> _fails = [];
     private readonly ConcurrentQueue<string> _tried = new();
     private readonly ConcurrentQueue<string> _taken = new();
-    private ApiHost _api = null!;
-    private ApiClient _client = null!;
 
-    async ValueTask IAsyncLifetime.InitializeAsync()
+    private protected override (string Key, string Value)[] ApiSettings => [("Limits:OrderedSubscriptionsPerTenant", "1")];
+
+    public override async ValueTask InitializeAsync()
     {
-        await InitializeAsync();
+        await base.InitializeAsync();
         Receiver.Respond = (webhook, context) =>
         {
             var data = JsonNode.Parse(webhook.Body)!["data"]!.ToString();
@@ -27,17 +27,6 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
                 _taken.Enqueue(data);
             return Task.CompletedTask;
         };
-        _api = new ApiHost(Engine.ConnectionString, [.. Engine.Settings, ("Limits:OrderedSubscriptionsPerTenant", "1")]);
-        _client = _api.Client();
-        await _client.WaitUntilReadyAsync();
-    }
-
-    async ValueTask IAsyncDisposable.DisposeAsync()
-    {
-        _client?.Dispose();
-        if (_api is not null)
-            await _api.DisposeAsync();
-        await DisposeAsync();
     }
 
     [Fact]
@@ -58,10 +47,10 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
         Assert.Equal((first, "2", null, "503"),
             (Text(head["eventId"]), Text(head["failedAttempts"]), Text(head["nextAttemptAt"]), Text(head["lastStatusCode"])));
         Assert.Equal(Text(head["deliveryId"]), Text(held["failedDeliveryId"]));
-        Assert.Equal("pending", (await _client.GetAsync($"/deliveries/{head["deliveryId"]}")).Is(200)["status"]);
-        (await _client.PostAsync($"/deliveries/{head["deliveryId"]}/send-now")).IsProblem(409, "waits_in_order");
-        Assert.Equal("0", (await _client.PostAsync($"/subscriptions/{subscription}/send-now")).Is(202)["deliveries"]);
-        Assert.Empty((await _client.GetAsync("/dead-letters")).Is(200).Json["items"]!.AsArray());
+        Assert.Equal("pending", (await Client.GetAsync($"/deliveries/{head["deliveryId"]}")).Is(200)["status"]);
+        (await Client.PostAsync($"/deliveries/{head["deliveryId"]}/send-now")).IsProblem(409, "waits_in_order");
+        Assert.Equal("0", (await Client.PostAsync($"/subscriptions/{subscription}/send-now")).Is(202)["deliveries"]);
+        Assert.Empty((await Client.GetAsync("/dead-letters")).Is(200).Json["items"]!.AsArray());
 
         _fails.Clear();
         Assert.Equal("0", (await ReleaseAsync(subscription, """{"key":"b"}"""))["released"]);
@@ -70,7 +59,7 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
         await TakenAsync("b1", "a1", "a2", "a3");
         Assert.Equal(["a1", "a1", "a1"], _tried.Where(data => data == "a1"));
         await Wait.UntilAsync("nothing waits", async () =>
-            (await _client.GetAsync($"/subscriptions/{subscription}/ordering")).Is(200).Json["keys"]!.AsArray().Count == 0);
+            (await Client.GetAsync($"/subscriptions/{subscription}/ordering")).Is(200).Json["keys"]!.AsArray().Count == 0);
     }
 
     [Fact]
@@ -84,7 +73,7 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
 
         await TakenAsync("a2", "a3");
         Assert.Equal(["a1", "a1", "a1", "a2", "a3"], _tried);
-        var letter = Assert.Single((await _client.GetAsync("/dead-letters")).Is(200).Json["items"]!.AsArray())!;
+        var letter = Assert.Single((await Client.GetAsync("/dead-letters")).Is(200).Json["items"]!.AsArray())!;
         Assert.Equal(("exhausted", "3"), (Text(letter["reason"]), Text(letter["attempts"])));
     }
 
@@ -101,7 +90,7 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
         await PublishAsync("b", "b1");
         await TakenAsync("b1");
         var held = await HeldAsync(subscription, behind: 0);
-        var letter = Assert.Single((await _client.GetAsync("/dead-letters")).Is(200).Json["items"]!.AsArray())!;
+        var letter = Assert.Single((await Client.GetAsync("/dead-letters")).Is(200).Json["items"]!.AsArray())!;
         Assert.Equal(Text(letter["id"]), Text(held["failedDeliveryId"]));
         Assert.NotEqual(Text(letter["id"]), Text(held["head"]!["deliveryId"]));
 
@@ -109,13 +98,13 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
         await TakenAsync("b1", "a2");
 
         _fails.Clear();
-        (await _client.PostAsync($"/subscriptions/{subscription}/circuit/open")).Is(200);
+        (await Client.PostAsync($"/subscriptions/{subscription}/circuit/open")).Is(200);
         await PublishAsync("a", "a3");
         await InQueueAsync(1);
-        (await _client.PostAsync($"/dead-letters/{letter["id"]}/replay")).Is(202);
+        (await Client.PostAsync($"/dead-letters/{letter["id"]}/replay")).Is(202);
         await PublishAsync("a", "a4");
         await InQueueAsync(3);
-        (await _client.PostAsync($"/subscriptions/{subscription}/circuit/close")).Is(200);
+        (await Client.PostAsync($"/subscriptions/{subscription}/circuit/close")).Is(200);
         await TakenAsync("b1", "a2", "a3", "a1", "a4");
     }
 
@@ -126,7 +115,7 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
         await StartAsync();
         (_fails["1"], _fails["2"]) = (0, 0);
         for (var i = 1; i <= 3; i++)
-            await _client.PublishAsync(data: $"\"{i}\"");
+            await Client.PublishAsync(data: $"\"{i}\"");
         var held = await HeldAsync(subscription, behind: 2);
         Assert.Equal("", Text(held["key"]));
         var first = Text(held["head"]!["deliveryId"])!;
@@ -141,14 +130,14 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
         Assert.Equal(second, Text(held["failedDeliveryId"]));
         (await SkipAsync(subscription, first)).IsProblem(409, "delivery_ended");
         // From now on it is tried again in a day.
-        (await _client.PatchAsync($"/subscriptions/{subscription}", """{"retry":{"schedule":["1.00:00:00"]}}""")).Is(200);
+        (await Client.PatchAsync($"/subscriptions/{subscription}", """{"retry":{"schedule":["1.00:00:00"]}}""")).Is(200);
         await ReleaseAsync(subscription);
         await Wait.UntilAsync("it waits for its next attempt", async () => await KeyAsync(subscription, "failing") is { } key
             && Text(key["state"]) == "failing" && Text(key["since"]) is not null && Text(key["head"]!["nextAttemptAt"]) is not null);
         (await SkipAsync(subscription, second)).Is(204);
         await TakenAsync("3");
         Assert.Equal(["skipped", "skipped"],
-            (await _client.GetAsync("/dead-letters")).Is(200).Json["items"]!.AsArray().Select(letter => Text(letter!["reason"])));
+            (await Client.GetAsync("/dead-letters")).Is(200).Json["items"]!.AsArray().Select(letter => Text(letter!["reason"])));
     }
 
     [Fact]
@@ -161,7 +150,7 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
             ("Delivery:Retry:MaxAttempts", "50"), ("Delivery:Retry:BaseDelay", "00:00:00.01"),
             ("Delivery:Circuit:ConsecutiveFailures", "3"), ("Delivery:Circuit:BreakDuration", "00:00:00.5"));
         for (var i = 0; i < 6; i++)
-            await _client.PublishAsync(data: $"\"{i}\"");
+            await Client.PublishAsync(data: $"\"{i}\"");
         await Wait.UntilAsync("a probe has failed", async () =>
             await Engine.ScalarAsync<int>("SELECT coalesce(max(failed_probes), 0) FROM circuits") > 0);
         await InQueueAsync(6);
@@ -177,19 +166,19 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
     {
         var subscription = await SubscribeAsync("none");
         await StartAsync();
-        (await _client.PostAsync($"/subscriptions/{subscription}/circuit/open")).Is(200);
+        (await Client.PostAsync($"/subscriptions/{subscription}/circuit/open")).Is(200);
         var expected = 0;
         foreach (var ordering in new[] { "none", "per_key", "strict", "none" })
         {
-            (await _client.PatchAsync($"/subscriptions/{subscription}", $$"""{"ordering":"{{ordering}}"}""")).Is(200);
+            (await Client.PatchAsync($"/subscriptions/{subscription}", $$"""{"ordering":"{{ordering}}"}""")).Is(200);
             for (var i = 0; i < 3; i++)
                 await PublishAsync("a", $"{ordering}-{expected++}");
             await InQueueAsync(expected);
         }
         // The first of each key, and what is in no order.
         Assert.Equal(8L, await Engine.ScalarAsync<long>("SELECT count(*) FROM delivery_queue WHERE next_attempt_at <= now()"));
-        (await _client.PatchAsync($"/subscriptions/{subscription}", """{"enabled":false}""")).Is(200);
-        (await _client.PatchAsync($"/subscriptions/{subscription}", """{"enabled":true}""")).Is(200);
+        (await Client.PatchAsync($"/subscriptions/{subscription}", """{"enabled":false}""")).Is(200);
+        (await Client.PatchAsync($"/subscriptions/{subscription}", """{"enabled":true}""")).Is(200);
 
         await Wait.UntilAsync("all are delivered", () => _taken.Count == expected);
         Assert.Equal(expected, _taken.Distinct().Count());
@@ -210,11 +199,11 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
             await PublishAsync("a", data);
         await HeldAsync(subscription, behind: 2);
 
-        (await _client.DeleteAsync($"/subscriptions/{subscription}")).Is(204);
+        (await Client.DeleteAsync($"/subscriptions/{subscription}")).Is(204);
 
         await Wait.UntilAsync("all are cancelled", async () =>
             await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'cancelled'") == 3);
-        (await _client.GetAsync($"/subscriptions/{subscription}/ordering")).IsProblem(404, "not_found");
+        (await Client.GetAsync($"/subscriptions/{subscription}/ordering")).IsProblem(404, "not_found");
         Assert.Empty(_taken);
     }
 
@@ -224,10 +213,10 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
         await SubscribeAsync("per_key");
         await StartAsync(("Delivery:Retry:BaseDelay", "01:00:00"));
         _fails["1"] = 0;
-        await _client.PublishAsync(data: "\"1\"");
+        await Client.PublishAsync(data: "\"1\"");
         await Wait.UntilAsync("the first has failed", async () =>
             await Engine.ScalarAsync<long>("SELECT count(*) FROM delivery_queue WHERE retry_count = 1 AND order_key IS NULL") == 1);
-        await _client.PublishAsync(data: "\"2\"");
+        await Client.PublishAsync(data: "\"2\"");
         await TakenAsync("2");
     }
 
@@ -244,7 +233,7 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
             """);
         await StartAsync();
         for (var i = 1; i <= 3; i++)
-            await _client.PublishAsync(data: $"\"{i}\"");
+            await Client.PublishAsync(data: $"\"{i}\"");
 
         await Wait.UntilAsync("all have arrived", () => Receiver.Received.Count >= 3 * (Others + 1), TimeSpan.FromMinutes(2));
         await Wait.UntilAsync("nothing is left", async () => await Engine.ScalarAsync<long>(
@@ -261,22 +250,22 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
     {
         var subscription = await SubscribeAsync("per_key");
         await StartAsync();
-        (await _client.PostAsync($"/subscriptions/{subscription}/circuit/open")).Is(200);
+        (await Client.PostAsync($"/subscriptions/{subscription}/circuit/open")).Is(200);
         foreach (var key in new[] { "c", "a", "b", "a" })
             await PublishAsync(key, key);
         await InQueueAsync(4);
 
-        var page = (await _client.GetAsync($"/subscriptions/{subscription}/ordering?limit=2")).Is(200).Json;
+        var page = (await Client.GetAsync($"/subscriptions/{subscription}/ordering?limit=2")).Is(200).Json;
         Assert.Equal(["a", "b"], page["keys"]!.AsArray().Select(key => Text(key!["key"])));
         Assert.Equal(("flowing", "1"), (Text(page["keys"]![0]!["state"]), Text(page["keys"]![0]!["behind"])));
         Assert.True((bool)page["more"]!);
-        page = (await _client.GetAsync($"/subscriptions/{subscription}/ordering?limit=2&after=b")).Is(200).Json;
+        page = (await Client.GetAsync($"/subscriptions/{subscription}/ordering?limit=2&after=b")).Is(200).Json;
         Assert.Equal(["c"], page["keys"]!.AsArray().Select(key => Text(key!["key"])));
         Assert.False((bool)page["more"]!);
-        Assert.Empty((await _client.GetAsync($"/subscriptions/{subscription}/ordering?state=held")).Is(200).Json["keys"]!.AsArray());
+        Assert.Empty((await Client.GetAsync($"/subscriptions/{subscription}/ordering?state=held")).Is(200).Json["keys"]!.AsArray());
         Assert.Empty(
-            (await _client.GetAsync($"/subscriptions/{subscription}/ordering?state=failing&after=a")).Is(200).Json["keys"]!.AsArray());
-        (await _client.GetAsync($"/subscriptions/{subscription}/ordering?state=gone")).IsProblem(400, "invalid_request");
+            (await Client.GetAsync($"/subscriptions/{subscription}/ordering?state=failing&after=a")).Is(200).Json["keys"]!.AsArray());
+        (await Client.GetAsync($"/subscriptions/{subscription}/ordering?state=gone")).IsProblem(400, "invalid_request");
     }
 
     [Fact]
@@ -284,23 +273,23 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
     {
         var subscription = await SubscribeAsync("per_key", ""","failingHeadAttempts":3""");
         var body = $$"""{"url":"{{Receiver.Url}}","eventTypes":["*"],"ordering":"strict"}""";
-        (await _client.PostAsync("/subscriptions", body)).IsProblem(409, "limit_reached");
-        var other = await _client.SubscribeAsync(url: Receiver.Url);
-        (await _client.PatchAsync($"/subscriptions/{other}", """{"ordering":"per_key"}""")).IsProblem(409, "limit_reached");
-        Assert.Equal("none", (await _client.GetAsync($"/subscriptions/{other}")).Is(200)["ordering"]);
+        (await Client.PostAsync("/subscriptions", body)).IsProblem(409, "limit_reached");
+        var other = await Client.SubscribeAsync(url: Receiver.Url);
+        (await Client.PatchAsync($"/subscriptions/{other}", """{"ordering":"per_key"}""")).IsProblem(409, "limit_reached");
+        Assert.Equal("none", (await Client.GetAsync($"/subscriptions/{other}")).Is(200)["ordering"]);
 
-        var changed = (await _client.PatchAsync(
+        var changed = (await Client.PatchAsync(
             $"/subscriptions/{subscription}", """{"ordering":"strict","failingHead":"park_key","failingHeadAttempts":null}""")).Is(200);
         Assert.Equal(("strict", "park_key", null), (changed["ordering"], changed["failingHead"], changed["failingHeadAttempts"]));
         foreach (var wrong in new[]
         {
             """{"ordering":"some"}""", """{"ordering":null}""", """{"failingHead":"wait"}""", """{"failingHeadAttempts":0}""",
         })
-            (await _client.PatchAsync($"/subscriptions/{subscription}", wrong)).IsProblem(400, "invalid_request");
+            (await Client.PatchAsync($"/subscriptions/{subscription}", wrong)).IsProblem(400, "invalid_request");
     }
 
     private async Task<string> SubscribeAsync(string ordering, string more = "") =>
-        (await _client.PostAsync(
+        (await Client.PostAsync(
             "/subscriptions", $$"""{"url":"{{Receiver.Url}}/hook","eventTypes":["*"],"ordering":"{{ordering}}"{{more}}}""")).Is(201).Id;
 
     /// <summary>Two attempts, unless the settings say otherwise.</summary>
@@ -308,13 +297,13 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
         [("Delivery:Retry:BaseDelay", "00:00:00.02"), ("Delivery:Retry:MaxAttempts", "2"), .. settings]);
 
     private Task<string> PublishAsync(string subject, string data) =>
-        _client.PublishAsync(data: $"\"{data}\"", more: $",\"subject\":\"{subject}\"");
+        Client.PublishAsync(data: $"\"{data}\"", more: $",\"subject\":\"{subject}\"");
 
     private async Task<Answer> ReleaseAsync(string subscription, string? body = null) =>
-        (await _client.PostAsync($"/subscriptions/{subscription}/ordering/release", body)).Is(200);
+        (await Client.PostAsync($"/subscriptions/{subscription}/ordering/release", body)).Is(200);
 
     private Task<Answer> SkipAsync(string subscription, string delivery) =>
-        _client.PostAsync($"/subscriptions/{subscription}/ordering/skip", $$"""{"deliveryId":"{{delivery}}"}""");
+        Client.PostAsync($"/subscriptions/{subscription}/ordering/skip", $$"""{"deliveryId":"{{delivery}}"}""");
 
     /// <summary>The one key that is held, once so many wait behind its first.</summary>
     private async Task<JsonNode> HeldAsync(string subscription, int behind)
@@ -326,7 +315,7 @@ public sealed class FailingHeadTests(PostgresServer postgres) : EngineTests(post
     }
 
     private async Task<JsonNode?> KeyAsync(string subscription, string state) =>
-        (await _client.GetAsync($"/subscriptions/{subscription}/ordering?state={state}")).Is(200).Json["keys"]!.AsArray().SingleOrDefault();
+        (await Client.GetAsync($"/subscriptions/{subscription}/ordering?state={state}")).Is(200).Json["keys"]!.AsArray().SingleOrDefault();
 
     private async Task TakenAsync(params string[] expected)
     {

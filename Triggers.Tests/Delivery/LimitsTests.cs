@@ -73,6 +73,51 @@ public abstract class LimitsTests(PostgresServer postgres, RedisServer redis, Ka
     }
 
     [Fact]
+    public async Task What_a_rate_left_waiting_is_sent_at_the_end_of_its_window()
+    {
+        await LimitAsync("/limited", "rate_requests = 2, rate_seconds = 1");
+        await StartTwoAsync(await redis.ConnectionStringAsync());
+
+        await Engine.AppendAsync("order.created", 3);
+
+        // Nothing else lets it go: neither is the limit changed, nor does anything end after the first two.
+        await DeliveredAsync(3);
+        Assert.Equal(3, Receiver.At("/limited").Select(w => w.EventId).Distinct().Count());
+        Assert.All(Receiver.Received, w => Assert.Equal(1, w.Attempt));
+    }
+
+    [Fact]
+    public async Task In_order_a_rate_holds_up_what_comes_next_over_its_windows_and_loses_nothing()
+    {
+        foreach (var ordering in new[] { "strict", "per_key" })
+        {
+            var id = await LimitAsync($"/{ordering}", "rate_requests = 4, rate_seconds = 1");
+            await Engine.ExecuteAsync($"UPDATE subscriptions SET ordering = '{ordering}' WHERE id = '{id}'");
+        }
+        await StartTwoAsync(await redis.ConnectionStringAsync());
+
+        var ids = new Dictionary<string, List<string>> { ["a"] = [], ["b"] = [] };
+        for (var i = 0; i < 6; i++)
+        {
+            var subject = i % 2 == 0 ? "a" : "b";
+            var e = (await Engine.AppendAsync("order.created", subject: subject))[0];
+            ids[subject].Add(TypeId.Format(TypeId.Event, e));
+        }
+
+        await DeliveredAsync(12);
+        foreach (var path in new[] { "/strict", "/per_key" })
+        {
+            var sent = Receiver.At(path).Select(w => w.EventId).ToList();
+            Assert.Equal(6, sent.Count);
+            Assert.All(ids.Values, ofSubject => Assert.Equal(ofSubject, sent.Where(ofSubject.Contains)));
+        }
+        if (Engine.Kafka is null)
+            Assert.Equal(ids["a"].Zip(ids["b"]).SelectMany(pair => new[] { pair.First, pair.Second }),
+                Receiver.At("/strict").Select(w => w.EventId));
+        Assert.All(Receiver.Received, w => Assert.Equal(1, w.Attempt));
+    }
+
+    [Fact]
     public async Task One_at_a_time_is_the_order_of_the_log()
     {
         await LimitAsync("/limited", "concurrency = 1");

@@ -5,28 +5,8 @@ using Triggers.Tests.Support;
 namespace Triggers.Tests.Delivery;
 
 /// <summary>Events that are delivered at a time, and those that are not delivered any more after one.</summary>
-public abstract class SchedulingTests(PostgresServer postgres, KafkaServer? kafka = null) : EngineTests(postgres, kafka), IAsyncLifetime
+public abstract class SchedulingTests(PostgresServer postgres, KafkaServer? kafka = null) : ApiAndEngineTests(postgres, kafka)
 {
-    private ApiHost _api = null!;
-
-    private protected ApiClient Client { get; private set; } = null!;
-
-    async ValueTask IAsyncLifetime.InitializeAsync()
-    {
-        await InitializeAsync();
-        _api = new ApiHost(Engine.ConnectionString, Engine.Settings);
-        Client = _api.Client();
-        await Client.WaitUntilReadyAsync();
-    }
-
-    async ValueTask IAsyncDisposable.DisposeAsync()
-    {
-        Client?.Dispose();
-        if (_api is not null)
-            await _api.DisposeAsync();
-        await DisposeAsync();
-    }
-
     [Fact]
     public async Task What_is_scheduled_comes_at_its_time_and_holds_up_nothing()
     {
@@ -172,7 +152,16 @@ public abstract class SchedulingTests(PostgresServer postgres, KafkaServer? kafk
             (await Client.PostAsync($"/events/{id}/replay")).IsProblem(409, "event_expired");
         }
         Assert.Equal([unclaimed, pulled, held, failing], (await Client.GetAsync("/events?status=expired")).Is(200).Ids);
-        Assert.Equal(3, (await Client.GetAsync("/deliveries?status=expired")).Is(200).Ids.Length);
+        var expired = (await Client.GetAsync("/deliveries?status=expired")).Is(200).Json["items"]!.AsArray();
+        Assert.Equal(3, expired.Count);
+        // What has ended says until when it was to be sent: as its event does.
+        foreach (var delivery in expired)
+        {
+            var expiresAt = (await Client.GetAsync($"/events/{delivery!["eventId"]}")).Is(200)["expiresAt"];
+            Assert.NotNull(expiresAt);
+            Assert.Equal(expiresAt, delivery["expiresAt"]!.ToString());
+            Assert.Equal(expiresAt, (await Client.GetAsync($"/deliveries/{delivery["id"]}")).Is(200)["expiresAt"]);
+        }
         Assert.Empty((await Client.GetAsync("/dead-letters")).Is(200).Ids);
         Assert.Equal(1, (int)(await Client.GetAsync($"/events/{held}")).Is(200).Json["deliveries"]!["expired"]!);
         Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT (SELECT count(*) FROM inbox) + (SELECT count(*) FROM delivery_queue)"));

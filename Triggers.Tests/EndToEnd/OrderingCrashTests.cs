@@ -32,8 +32,10 @@ public abstract class OrderingCrashTests(bool kafka)
             await system.ReadyAsync(service);
         await using var database = Storage.Builder(await system.ConnectionStringAsync("triggersdb"), "tests").Build();
         var (receiver, batches) = (new OrderedReceiver(database, strict: false), new OrderedReceiver(database, strict: true));
+        var byKey = new OrderedReceiver(database, strict: false);
         await using var socket = await TestReceiver.StartAsync();
-        socket.Respond = (webhook, context) => (webhook.Path == "/batches" ? batches : receiver).RespondAsync(webhook, context);
+        socket.Respond = (webhook, context) =>
+            (webhook.Path == "/batches" ? batches : webhook.Path == "/by-key" ? byKey : receiver).RespondAsync(webhook, context);
         using var api = new HttpClient { BaseAddress = system.UrlOf("api-1"), Timeout = TimeSpan.FromSeconds(30) };
         api.DefaultRequestHeaders.Add("X-API-Key", Key);
         await PostAsync(api, "/subscriptions", HttpStatusCode.Created, "subscribe",
@@ -42,6 +44,13 @@ public abstract class OrderingCrashTests(bool kafka)
         await PostAsync(api, "/subscriptions", HttpStatusCode.Created, "subscribe to batches",
             $$$"""
             {"url":"{{{socket.Url}}}/batches","eventTypes":["batch.*"],"ordering":"strict","batch":{"max":20,"wait":0.05}}
+            """);
+
+        // Of every tenth key.
+        await PostAsync(api, "/subscriptions", HttpStatusCode.Created, "subscribe to batches by key",
+            $$$"""
+            {"url":"{{{socket.Url}}}/by-key","eventTypes":["load.*"],"filter":{"subject":[{"suffix":"5"}]},"ordering":"per_key",
+            "batch":{"max":20,"wait":0.05}}
             """);
 
         // Some wait for their time, which comes while processes are killed: see below.
@@ -72,6 +81,8 @@ public abstract class OrderingCrashTests(bool kafka)
         Assert.Equal(Keys * OfEach, receiver.Count);
         Assert.Empty(batches.Wrong);
         Assert.Equal(OfEach * InBatches, batches.Count);
+        Assert.Empty(byKey.Wrong);
+        Assert.Equal(Keys / 10 * OfEach, byKey.Count);
 
         Assert.Equal(Scheduled, scheduled.Received.Select(webhook => webhook.EventId).Distinct().Count());
         await using var early = database.CreateCommand(

@@ -10,7 +10,7 @@ public abstract class EngineTests(PostgresServer postgres, KafkaServer? kafka = 
 
     private protected TestReceiver Receiver { get; private set; } = null!;
 
-    public async ValueTask InitializeAsync()
+    public virtual async ValueTask InitializeAsync()
     {
         if (kafka is not null)
             KafkaServer.SkipIfMissing();
@@ -32,11 +32,38 @@ public abstract class EngineTests(PostgresServer postgres, KafkaServer? kafka = 
         CREATE TRIGGER refuse BEFORE INSERT ON deliveries FOR EACH ROW EXECUTE FUNCTION refuse()
         """);
 
-    public async ValueTask DisposeAsync()
+    public virtual async ValueTask DisposeAsync()
     {
         if (Engine is not null)
             await Engine.DisposeAsync();
         if (Receiver is not null)
             await Receiver.DisposeAsync();
+    }
+}
+
+/// <summary>The same, with an API on that log, and a client of it with every scope.</summary>
+public abstract class ApiAndEngineTests(PostgresServer postgres, KafkaServer? kafka = null) : EngineTests(postgres, kafka)
+{
+    private protected ApiHost Api { get; private set; } = null!;
+
+    private protected ApiClient Client { get; private set; } = null!;
+
+    /// <summary>Of the API, beside those of every service.</summary>
+    private protected virtual (string Key, string Value)[] ApiSettings => [];
+
+    public override async ValueTask InitializeAsync()
+    {
+        await base.InitializeAsync();
+        Api = new ApiHost(Engine.ConnectionString, [.. Engine.Settings, .. ApiSettings]);
+        Client = Api.Client();
+        await Client.WaitUntilReadyAsync();
+    }
+
+    public override async ValueTask DisposeAsync()
+    {
+        Client?.Dispose();
+        if (Api is not null)
+            await Api.DisposeAsync();
+        await base.DisposeAsync();
     }
 }

@@ -9,25 +9,12 @@ using Triggers.Tests.Support;
 namespace Triggers.Tests.Api.Inbox;
 
 /// <summary>Receiving from inboxes: what is leased is nobody else's until the lease ends.</summary>
-public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = null) : EngineTests(postgres, kafka), IAsyncLifetime
+public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = null) : ApiAndEngineTests(postgres, kafka)
 {
-    private ApiHost _api = null!;
-    private ApiClient _client = null!;
-
-    async ValueTask IAsyncLifetime.InitializeAsync()
+    public override async ValueTask InitializeAsync()
     {
-        await InitializeAsync();
-        _api = new ApiHost(Engine.ConnectionString, Engine.Settings);
-        _client = _api.Client();
-        await _client.WaitUntilReadyAsync();
+        await base.InitializeAsync();
         await Engine.StartDeliveryAsync();
-    }
-
-    async ValueTask IAsyncDisposable.DisposeAsync()
-    {
-        if (_api is not null)
-            await _api.DisposeAsync();
-        await DisposeAsync();
     }
 
     [Fact]
@@ -35,9 +22,9 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
     {
         await CreateAsync("billing", """["order.*"]""");
         await CreateAsync("audit", """["*"]""");
-        await _client.SubscribeAsync("\"order.*\"", Receiver.Url);
-        var orders = new[] { await _client.PublishAsync(), await _client.PublishAsync("order.paid") };
-        var other = await _client.PublishAsync("user.created");
+        await Client.SubscribeAsync("\"order.*\"", Receiver.Url);
+        var orders = new[] { await Client.PublishAsync(), await Client.PublishAsync("order.paid") };
+        var other = await Client.PublishAsync("user.created");
 
         var billing = await ReceiveAllAsync("billing", 2);
         var audit = await ReceiveAllAsync("audit", 3);
@@ -53,11 +40,11 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
             + "JOIN subscriptions s ON s.id = d.subscription_id WHERE s.inbox IS NOT NULL"));
 
         Assert.All(await SettleAsync("audit", "acknowledge", audit), status => Assert.Equal("acknowledged", status));
-        Assert.Equal("pending", (await _client.GetAsync($"/events/{orders[0]}")).Is(200)["status"]);
-        Assert.Equal("delivered", (await _client.GetAsync($"/events/{other}")).Is(200)["status"]);
+        Assert.Equal("pending", (await Client.GetAsync($"/events/{orders[0]}")).Is(200)["status"]);
+        Assert.Equal("delivered", (await Client.GetAsync($"/events/{other}")).Is(200)["status"]);
         Assert.All(await SettleAsync("billing", "acknowledge", billing), status => Assert.Equal("acknowledged", status));
         await Wait.UntilAsync("the events are delivered",
-            async () => (await _client.GetAsync($"/events/{orders[0]}")).Is(200)["status"] == "delivered");
+            async () => (await Client.GetAsync($"/events/{orders[0]}")).Is(200)["status"] == "delivered");
         Assert.Equal("0 waiting, 0 leased", await CountAsync("billing"));
     }
 
@@ -65,7 +52,7 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
     public async Task A_lease_that_ends_gives_the_event_to_somebody_else_and_its_token_no_longer_counts()
     {
         await CreateAsync("work");
-        await _client.PublishAsync();
+        await Client.PublishAsync();
         var first = Assert.Single(await ReceiveAllAsync("work", 1, lease: 1));
         Assert.Equal(1, CountOf(first));
 
@@ -86,20 +73,20 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
     public async Task What_nobody_has_received_since_can_be_acknowledged_after_the_lease()
     {
         await CreateAsync("work");
-        var id = await _client.PublishAsync();
+        var id = await Client.PublishAsync();
         var item = Assert.Single(await ReceiveAllAsync("work", 1, lease: 1));
         await Wait.UntilAsync("the lease has ended", async () => await CountAsync("work") == "1 waiting, 0 leased");
 
         Assert.Equal(["acknowledged"], await SettleAsync("work", "acknowledge", [item]));
 
-        Assert.Equal("delivered", (await _client.GetAsync($"/events/{id}")).Is(200)["status"]);
+        Assert.Equal("delivered", (await Client.GetAsync($"/events/{id}")).Is(200)["status"]);
     }
 
     [Fact]
     public async Task What_is_released_comes_again_after_the_delay()
     {
         await CreateAsync("work");
-        await _client.PublishAsync();
+        await Client.PublishAsync();
         var first = Assert.Single(await ReceiveAllAsync("work", 1, lease: 600));
         Assert.Equal(["released"], await SettleAsync("work", "release", [first]));
         Assert.Equal(["released"], await SettleAsync("work", "release", [first]));
@@ -112,8 +99,8 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
         Assert.Empty(await ReceiveAsync("work"));
         Assert.Equal("1 waiting, 0 leased", await CountAsync("work"));
         // An operator need not wait for it.
-        var inbox = (await _client.GetAsync("/inboxes/work")).Is(200).Id;
-        (await _client.GetAsync($"/deliveries?subscriptionId={inbox}&status=pending")).Is(200);
+        var inbox = (await Client.GetAsync("/inboxes/work")).Is(200).Id;
+        (await Client.GetAsync($"/deliveries?subscriptionId={inbox}&status=pending")).Is(200);
         await Engine.ExecuteAsync(DeliveryQueue.SendNow(Engine.Tenant, null, Rows.Uuid(inbox), 10));
         Assert.Equal(3, CountOf(Assert.Single(await ReceiveAllAsync("work", 1))));
     }
@@ -122,7 +109,7 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
     public async Task A_lease_is_extended()
     {
         await CreateAsync("work", more: ""","lease":1""");
-        await _client.PublishAsync();
+        await Client.PublishAsync();
         var item = Assert.Single(await ReceiveAllAsync("work", 1, lease: 600));
 
         Assert.Equal(["extended"], await SettleAsync("work", "extend", [item], ""","lease":1200"""));
@@ -138,43 +125,43 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
     public async Task What_is_rejected_is_a_dead_letter_with_the_reason_and_comes_again_when_that_is_replayed()
     {
         await CreateAsync("work");
-        var id = await _client.PublishAsync();
+        var id = await Client.PublishAsync();
         var item = Assert.Single(await ReceiveAllAsync("work", 1));
 
         Assert.Equal(["rejected"], await SettleAsync("work", "reject", [item], ""","reason":"No such customer." """));
         Assert.Equal(["rejected"], await SettleAsync("work", "reject", [item]));
         Assert.Equal(["lease_lost"], await SettleAsync("work", "acknowledge", [item]));
 
-        var letter = (await _client.GetAsync("/dead-letters")).Is(200).Json["items"]!.AsArray().Single()!;
+        var letter = (await Client.GetAsync("/dead-letters")).Is(200).Json["items"]!.AsArray().Single()!;
         Assert.Equal(("rejected", "No such customer.", 1), (letter["reason"]!.GetValue<string>(),
             letter["lastError"]!.GetValue<string>(), letter["attempts"]!.GetValue<int>()));
-        Assert.Equal("dead_lettered", (await _client.GetAsync($"/events/{id}")).Is(200)["status"]);
+        Assert.Equal("dead_lettered", (await Client.GetAsync($"/events/{id}")).Is(200)["status"]);
         Assert.Empty(await ReceiveAsync("work"));
 
-        (await _client.PostAsync($"/dead-letters/{letter["id"]}/replay")).Is(202);
+        (await Client.PostAsync($"/dead-letters/{letter["id"]}/replay")).Is(202);
         var again = Assert.Single(await ReceiveAllAsync("work", 1));
         Assert.Equal((id, 1), (EventOf(again), CountOf(again)));
         Assert.Equal(["acknowledged"], await SettleAsync("work", "acknowledge", [again]));
-        Assert.Equal("resolved", (await _client.GetAsync($"/dead-letters/{letter["id"]}")).Is(200)["state"]);
-        Assert.Equal("delivered", (await _client.GetAsync($"/events/{id}")).Is(200)["status"]);
+        Assert.Equal("resolved", (await Client.GetAsync($"/dead-letters/{letter["id"]}")).Is(200)["state"]);
+        Assert.Equal("delivered", (await Client.GetAsync($"/events/{id}")).Is(200)["status"]);
     }
 
     [Fact]
     public async Task What_was_given_out_too_often_is_a_dead_letter_and_stands_in_nobodys_way()
     {
         await CreateAsync("work", more: ""","maxDeliveries":2""");
-        var bad = await _client.PublishAsync();
+        var bad = await Client.PublishAsync();
         for (var i = 1; i <= 2; i++)
         {
             var item = Assert.Single(await ReceiveAllAsync("work", 1));
             Assert.Equal(i, CountOf(item));
             Assert.Equal(["released"], await SettleAsync("work", "release", [item]));
         }
-        var good = await _client.PublishAsync();
+        var good = await Client.PublishAsync();
 
         Assert.Equal(good, EventOf(Assert.Single(await ReceiveAllAsync("work", 1, max: 1))));
 
-        var letter = (await _client.GetAsync("/dead-letters")).Is(200).Json["items"]!.AsArray().Single()!;
+        var letter = (await Client.GetAsync("/dead-letters")).Is(200).Json["items"]!.AsArray().Single()!;
         Assert.Equal(("exhausted", 2, bad), (letter["reason"]!.GetValue<string>(),
             letter["attempts"]!.GetValue<int>(), letter["eventId"]!.GetValue<string>()));
     }
@@ -184,8 +171,8 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
     {
         await CreateAsync("work");
         var waiting = ReceiveAsync("work", ""","wait":30""");
-        await Wait.UntilAsync("it waits", () => _api.RequestsUnderWay == 1);
-        var id = await _client.PublishAsync();
+        await Wait.UntilAsync("it waits", () => Api.RequestsUnderWay == 1);
+        var id = await Client.PublishAsync();
 
         Assert.Equal(id, EventOf(Assert.Single(await waiting)));
     }
@@ -194,9 +181,9 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
     public async Task Only_the_types_that_are_asked_for_are_received()
     {
         await CreateAsync("work");
-        var user = await _client.PublishAsync("user.created");
-        var order = await _client.PublishAsync("order.created");
-        var paid = await _client.PublishAsync("order.paid.late");
+        var user = await Client.PublishAsync("user.created");
+        var order = await Client.PublishAsync("order.created");
+        var paid = await Client.PublishAsync("order.paid.late");
         await Wait.UntilAsync("all are there", async () => await CountAsync("work") == "3 waiting, 0 leased");
 
         Assert.Equal(order, EventOf(Assert.Single(await ReceiveAsync("work", ""","types":["order.created"]"""))));
@@ -208,23 +195,23 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
     public async Task What_nobody_subscribes_to_is_received_from_the_default_inbox()
     {
         await CreateAsync("work", """["order.*"]""");
-        var wanted = await _client.PublishAsync();
-        var unclaimed = new[] { await _client.PublishAsync("a"), await _client.PublishAsync("b"), await _client.PublishAsync("c") };
+        var wanted = await Client.PublishAsync();
+        var unclaimed = new[] { await Client.PublishAsync("a"), await Client.PublishAsync("b"), await Client.PublishAsync("c") };
         await Wait.UntilAsync("all are projected", async () =>
             await CountAsync("default") == "3 waiting, 0 leased" && await CountAsync("work") == "1 waiting, 0 leased");
 
-        var first = Assert.Single((await _client.PostAsync("/inbox/receive", """{"max":1,"lease":600}""")).Is(200).Json["items"]!.AsArray())!;
-        var rest = (await _client.PostAsync("/inbox/receive")).Is(200).Json["items"]!.AsArray().Select(i => i!).ToArray();
+        var first = Assert.Single((await Client.PostAsync("/inbox/receive", """{"max":1,"lease":600}""")).Is(200).Json["items"]!.AsArray())!;
+        var rest = (await Client.PostAsync("/inbox/receive")).Is(200).Json["items"]!.AsArray().Select(i => i!).ToArray();
 
         Assert.Equal(unclaimed, rest.Prepend(first).Select(EventOf));
         Assert.Equal("0 waiting, 3 leased", await CountAsync("default"));
         Assert.Empty(await ReceiveAsync("default"));
         // Who reads the inbox as before still sees what is not acknowledged.
-        Assert.Equal([wanted, .. unclaimed], (await _client.GetAsync("/inbox")).Is(200).Ids.AsEnumerable());
+        Assert.Equal([wanted, .. unclaimed], (await Client.GetAsync("/inbox")).Is(200).Ids.AsEnumerable());
         Assert.Equal(["acknowledged"], await SettleAsync("default", "acknowledge", [first]));
-        (await _client.PostAsync($"/events/{unclaimed[1]}/acknowledge")).Is(200);
-        Assert.Equal("delivered", (await _client.GetAsync($"/events/{unclaimed[0]}")).Is(200)["status"]);
-        Assert.Equal([wanted, unclaimed[2]], (await _client.GetAsync("/inbox")).Is(200).Ids);
+        (await Client.PostAsync($"/events/{unclaimed[1]}/acknowledge")).Is(200);
+        Assert.Equal("delivered", (await Client.GetAsync($"/events/{unclaimed[0]}")).Is(200)["status"]);
+        Assert.Equal([wanted, unclaimed[2]], (await Client.GetAsync("/inbox")).Is(200).Ids);
 
         // What was acknowledged by its event comes no more; the other does.
         Assert.Equal(["acknowledged", "released"],
@@ -236,10 +223,10 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
     [Fact]
     public async Task What_is_leased_of_the_default_inbox_waits_there_again_when_that_is_deleted()
     {
-        var id = await _client.PublishAsync("a");
+        var id = await Client.PublishAsync("a");
         Assert.Single(await ReceiveAllAsync("default", 1, lease: 1));
 
-        (await _client.DeleteAsync("/inboxes/default")).Is(204);
+        (await Client.DeleteAsync("/inboxes/default")).Is(204);
 
         var again = Assert.Single(await ReceiveAllAsync("default", 1));
         Assert.Equal((id, 1), (EventOf(again), CountOf(again)));
@@ -249,15 +236,15 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
     public async Task A_deleted_inbox_is_gone_and_what_waited_in_it_is_cancelled()
     {
         await CreateAsync("work");
-        var id = await _client.PublishAsync();
+        var id = await Client.PublishAsync();
         await Wait.UntilAsync("it is there", async () => await CountAsync("work") == "1 waiting, 0 leased");
 
-        (await _client.DeleteAsync("/inboxes/work")).Is(204);
+        (await Client.DeleteAsync("/inboxes/work")).Is(204);
 
-        (await _client.PostAsync("/inboxes/work/receive", "{}")).IsProblem(404, "not_found");
+        (await Client.PostAsync("/inboxes/work/receive", "{}")).IsProblem(404, "not_found");
         await Engine.WaitForStatusAsync(Rows.Uuid(id), DeliveryStatus.Cancelled);
         // Nobody got it, and its name is free.
-        Assert.Equal([id], (await _client.GetAsync("/inbox")).Is(200).Ids);
+        Assert.Equal([id], (await Client.GetAsync("/inbox")).Is(200).Ids);
         await CreateAsync("work");
         Assert.Empty(await ReceiveAsync("work"));
     }
@@ -268,16 +255,16 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
         await CreateAsync("work");
         var dying = await Engine.StartDeliveryAsync();
         for (var i = 0; i < 5; i++)
-            await _client.PublishAsync();
+            await Client.PublishAsync();
         var leased = await ReceiveAllAsync("work", 5, lease: 600);
-        await _client.PublishAsync();
+        await Client.PublishAsync();
         await Wait.UntilAsync("one more is there", async () => await CountAsync("work") == "1 waiting, 5 leased");
 
         // A worker that goes away gives back what is its own, another one sweeps as it begins; neither is about inboxes.
         await dying.DisposeAsync();
         var another = await Engine.StartDeliveryAsync();
-        await _client.SubscribeAsync("\"marker\"", Receiver.Url);
-        var marker = await _client.PublishAsync("marker");
+        await Client.SubscribeAsync("\"marker\"", Receiver.Url);
+        var marker = await Client.PublishAsync("marker");
         await Engine.WaitForStatusAsync(Rows.Uuid(marker), DeliveryStatus.Succeeded);
 
         Assert.Equal("1 waiting, 5 leased", (await CountAsync("work")).Replace("2 waiting", "1 waiting", StringComparison.Ordinal));
@@ -300,9 +287,9 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
     public async Task What_was_claimed_and_never_answered_comes_again_when_the_lease_ends()
     {
         await CreateAsync("work");
-        var id = await _client.PublishAsync();
+        var id = await Client.PublishAsync();
         await Wait.UntilAsync("it is there", async () => await CountAsync("work") == "1 waiting, 0 leased");
-        var inbox = Rows.Uuid((await _client.GetAsync("/inboxes/work")).Is(200).Id);
+        var inbox = Rows.Uuid((await Client.GetAsync("/inboxes/work")).Is(200).Id);
 
         // What is left of a process that died here.
         await Engine.ExecuteAsync(Inboxes.Receive(Engine.Tenant, inbox, 10, 1_000, TimeSpan.FromSeconds(1), []));
@@ -330,7 +317,7 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
         var clock = Stopwatch.StartNew();
 
         await Task.WhenAll(
-            Enumerable.Range(0, Receivers).Select(n => ReceiveUntilDoneAsync(n, n % 2 == 0 ? _client : second)).Append(PublishAsync()));
+            Enumerable.Range(0, Receivers).Select(n => ReceiveUntilDoneAsync(n, n % 2 == 0 ? Client : second)).Append(PublishAsync()));
 
         Assert.Empty(twice);
         foreach (var leases in held.GroupBy(h => h.Key.Delivery, h => (h.Key.Count, h.Value.Began, h.Value.Ended)))
@@ -347,7 +334,7 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
             for (var i = 0; i < Events; i += 20)
             {
                 var events = string.Join(',', Enumerable.Range(i, 20).Select(n => $$"""{"type":"order.created","data":{{n}}}"""));
-                foreach (var id in (await _client.PostAsync("/events/batch", $$"""{"events":[{{events}}]}""")).Is(202).Ids)
+                foreach (var id in (await Client.PostAsync("/events/batch", $$"""{"events":[{{events}}]}""")).Is(202).Ids)
                     published.Add(id);
             }
         }
@@ -410,10 +397,10 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
     }
 
     private async Task CreateAsync(string name, string eventTypes = """["*"]""", string more = "") =>
-        (await _client.PostAsync("/inboxes", $$"""{"name":"{{name}}","eventTypes":{{eventTypes}}{{more}}}""")).Is(201);
+        (await Client.PostAsync("/inboxes", $$"""{"name":"{{name}}","eventTypes":{{eventTypes}}{{more}}}""")).Is(201);
 
     private async Task<JsonNode[]> ReceiveAsync(string inbox, string more = "", int max = 100) =>
-        [.. (await _client.PostAsync($"/inboxes/{inbox}/receive", $$"""{"max":{{max}}{{more}}}""")).Is(200)
+        [.. (await Client.PostAsync($"/inboxes/{inbox}/receive", $$"""{"max":{{max}}{{more}}}""")).Is(200)
             .Json["items"]!.AsArray().Select(i => i!)];
 
     /// <summary>Receives until there are so many.</summary>
@@ -433,14 +420,14 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
         string inbox, string action, JsonNode[] items, string more = "", ApiClient? client = null)
     {
         var leases = string.Join(',', items.Select(i => $"\"{TokenOf(i)}\""));
-        var answer = (await (client ?? _client).PostAsync($"/inboxes/{inbox}/{action}", $$"""{"leases":[{{leases}}]{{more}}}""")).Is(200);
+        var answer = (await (client ?? Client).PostAsync($"/inboxes/{inbox}/{action}", $$"""{"leases":[{{leases}}]{{more}}}""")).Is(200);
         Assert.Equal(items.Select(TokenOf), answer.Json["items"]!.AsArray().Select(i => i!["lease"]!.GetValue<string>()));
         return [.. answer.Json["items"]!.AsArray().Select(i => i!["status"]!.GetValue<string>())];
     }
 
     private async Task<string> CountAsync(string inbox)
     {
-        var view = (await _client.GetAsync($"/inboxes/{inbox}")).Is(200);
+        var view = (await Client.GetAsync($"/inboxes/{inbox}")).Is(200);
         return $"{view["waiting"]} waiting, {view["leased"]} leased";
     }
 

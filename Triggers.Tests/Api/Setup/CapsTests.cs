@@ -67,10 +67,10 @@ public sealed class CapsTests(ApiFixture api) : IClassFixture<ApiFixture>
     }
 
     [Fact]
-    public async Task A_subscription_has_as_many_patterns_and_headers_as_it_may()
+    public async Task A_subscription_has_as_many_patterns_headers_and_events_of_a_batch_as_it_may()
     {
-        await using var host = new ApiHost(
-            api.ConnectionString, ("Limits:EventTypesPerSubscription", "2"), ("Limits:HeadersPerSubscription", "1"));
+        await using var host = new ApiHost(api.ConnectionString, ("Limits:EventTypesPerSubscription", "2"),
+            ("Limits:HeadersPerSubscription", "1"), ("Limits:EventsPerBatch", "5"));
         using var client = host.Client(await api.NewKeyAsync((await api.NewTenantAsync()).Id));
         await client.WaitUntilReadyAsync();
         const string url = "\"url\":\"https://receiver.example/\"";
@@ -85,5 +85,10 @@ public sealed class CapsTests(ApiFixture api) : IClassFixture<ApiFixture>
             .IsProblem(400, "invalid_request").Pointers);
         Assert.Equal(["/headers"], (await client.PatchAsync(
             $"/subscriptions/{id}", """{"headers":{"x-a":"1","x-b":"2"}}""")).IsProblem(400, "invalid_request").Pointers);
+        Assert.Equal(["/batch/max"], (await client.PostAsync(
+            "/subscriptions", $$$"""{{{{url}}},"eventTypes":["a"],"batch":{"max":6}}""")).IsProblem(400, "invalid_request").Pointers);
+        Assert.Equal(["/batch/max"], (await client.PatchAsync($"/subscriptions/{id}", """{"batch":{"max":6}}"""))
+            .IsProblem(400, "invalid_request").Pointers);
+        (await client.PatchAsync($"/subscriptions/{id}", """{"batch":{"max":5}}""")).Is(200);
     }
 }

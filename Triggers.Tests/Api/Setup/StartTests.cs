@@ -87,7 +87,8 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
         using var client = host.Client();
 
         // A busy machine may take longer for it than a request has.
-        await Wait.UntilAsync("it says that it starts", async () => (await client.GetAsync("/health/ready")).Is(503)["status"] == "starting");
+        await Wait.UntilAsync("it says that it starts", async () =>
+            (await client.GetAsync("/health/ready")).Is(503)["status"] == "starting");
         (await client.GetAsync("/health/live")).Is(200);
         (await client.PostAsync("/events", """{"type":"a","data":1}""")).IsProblem(503, "storage_unavailable");
     }

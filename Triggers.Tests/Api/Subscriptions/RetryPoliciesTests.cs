@@ -75,7 +75,7 @@ public sealed class RetryPoliciesTests(ApiFixture api) : IClassFixture<ApiFixtur
                 {"number":1,"delay":"00:00:00","earliest":"00:00:00","latest":"00:00:00"},
                 {"number":2,"delay":"00:00:10","earliest":"00:00:05","latest":"00:00:15"},
                 {"number":3,"delay":"01:00:00","earliest":"00:30:05","latest":"01:30:15"}
-            ],"then":"dead_lettered","reason":"exhausted"}
+            ],"then":"dead_lettered","reason":"exhausted","failingHead":null,"key":null}
             """), preview.Json), preview.Text);
         Assert.Equal((3, "dead_lettered", "exhausted"), await EndAsync(client, id, 503));
         Assert.Equal((1, "dead_lettered", "rejected"), await EndAsync(client, id, 500));
@@ -99,6 +99,28 @@ public sealed class RetryPoliciesTests(ApiFixture api) : IClassFixture<ApiFixtur
         // 10 s, 60 s, 310 s and 1,560 s are within the hour; 7,810 s are not.
         Assert.Equal((5, "dead_lettered", "too_old"), await EndAsync(client, id, 500));
         Assert.Equal("00:00:02", (await client.GetAsync($"/subscriptions/{id}/retry-preview")).Is(200)["timeout"]);
+    }
+
+    [Theory]
+    [InlineData("block", 4, 503, 4, "pending", "exhausted", "held")]
+    [InlineData("block", 4, 410, 1, "cancelled", null, "flowing")]
+    [InlineData("park_key", 4, 503, 4, "dead_lettered", "exhausted", "held")]
+    [InlineData("dead_letter_after", 4, 503, 4, "dead_lettered", "exhausted", "flowing")]
+    [InlineData("dead_letter_after", 4, 404, 3, "dead_lettered", "rejected", "flowing")]
+    [InlineData("park_key", null, 503, 8, "dead_lettered", "exhausted", "held")]
+    public async Task In_order_the_preview_says_what_becomes_of_the_key(
+        string failingHead, int? attempts, int status, int made, string then, string? reason, string key)
+    {
+        var client = (await api.NewTenantAsync()).Client;
+        var id = (await client.PostAsync("/subscriptions", $$"""
+            {"url":"https://a.example","eventTypes":["*"],"ordering":"per_key","failingHead":"{{failingHead}}",
+            "failingHeadAttempts":{{attempts?.ToString() ?? "null"}}}
+            """)).Is(201).Id;
+
+        var preview = (await client.GetAsync($"/subscriptions/{id}/retry-preview?status={status}")).Is(200);
+
+        Assert.Equal((made, then, reason), await EndAsync(client, id, status));
+        Assert.Equal((failingHead, key), (preview["failingHead"], preview["key"]));
     }
 
     private static async Task<(int Attempts, string? Then, string? Reason)> EndAsync(ApiClient client, string id, int status)
