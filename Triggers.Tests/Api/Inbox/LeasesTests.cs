@@ -392,7 +392,7 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
         Assert.Equal(new[] { wanted, heavy }.Order(), (await ReceiveAllAsync("large", 2)).Select(EventOf).Order());
         Assert.Equal(others.Order(), (await ReceiveAllAsync("default", 2)).Select(EventOf).Order());
 
-        Task<string> PublishAsync(string subject, int total, string more = "") => _client.PublishAsync(
+        Task<string> PublishAsync(string subject, int total, string more = "") => Client.PublishAsync(
             data: $$"""{"total":{{total}},"more":"{{more}}"}""", more: $",\"subject\":\"{subject}\"");
     }
 
