@@ -47,7 +47,7 @@ internal sealed class Settings
     /// <summary>Sections of the services, which check what is in them.</summary>
     private static readonly string[] s_services =
         ["AllowedHosts", "Auth", "Cors", "Delivery", "Kafka", "Kestrel", "Limits",
-            "Logging", "Protection", "RateLimiting", "Requests", "Retention", "Shutdown", "Telemetry"];
+            "Logging", "Protection", "RateLimiting", "Requests", "Retention", "Shutdown", "Telemetry", "Transformations"];
 
     /// <summary>Of the framework, and the orchestrator.</summary>
     private static readonly string[] s_aspires =

@@ -33,7 +33,7 @@ internal static class DeliveryTraces
             return;
         foreach (var (_, e, _, partition) in events)
         {
-            if (!ActivityContext.TryParse(e.TraceParent, null, isRemote: true, out var parent)
+            if (!ActivityContext.TryParse(e.TraceParent, e.TraceState, isRemote: true, out var parent)
                 || !parent.TraceFlags.HasFlag(ActivityTraceFlags.Recorded))
                 continue;
             using var activity = Source.StartActivity("project triggers.events", ActivityKind.Consumer, parent, startTime: now - duration);
@@ -53,7 +53,8 @@ internal static class DeliveryTraces
     }
 
     /// <summary>
-    /// The span of an attempt, linked to that of the attempt it repeats. Its context goes out as the webhook's <c>traceparent</c>.
+    /// The span of an attempt, linked to that of the attempt it repeats. Its context goes out as the webhook's <c>traceparent</c> and
+    /// <c>tracestate</c>.
     /// </summary>
     /// <param name="delivery">What is sent.</param>
     /// <param name="e">Its event.</param>
@@ -61,7 +62,7 @@ internal static class DeliveryTraces
     /// <param name="number">1 for the first attempt.</param>
     public static Activity? StartAttempt(DueDelivery delivery, StoredEvent e, string url, int number)
     {
-        ActivityContext.TryParse(e.TraceParent, null, isRemote: true, out var parent);
+        ActivityContext.TryParse(e.TraceParent, e.TraceState, isRemote: true, out var parent);
         ActivityLink[]? links = ActivityContext.TryParse(delivery.LastTraceParent, null, isRemote: true, out var last)
             ? [new ActivityLink(last)] : null;
         var activity = Source.StartActivity("POST webhook", ActivityKind.Client, parent, links: links);

@@ -1,5 +1,6 @@
 using Microsoft.Extensions.Options;
 using Npgsql;
+using Triggers.Core.Transformations;
 using Triggers.Delivery;
 using Triggers.Delivery.Attempts;
 using Triggers.Delivery.Circuits;
@@ -27,6 +28,7 @@ services.AddSettings<DeliveryOptions>("Delivery");
 services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsValidator>();
 services.AddSingleton<IValidateOptions<DeliveryOptions>, DeliveryOptionsRules>();
 services.AddSettings<RetentionOptions>("Retention").ValidateDataAnnotations();
+services.AddSettings<TransformationOptions>("Transformations").ValidateDataAnnotations();
 EngineDataSource.AddTo(builder);
 services.AddSingleton<LogLags>();
 services.AddSingleton<DeliveryMetrics>();

@@ -121,7 +121,7 @@ internal sealed class SubscriptionsSection(Workspace at)
         return made;
 
         Task<RotatedSecret> RotateAsync(RotateSecret rotation) =>
-            SubscriptionsApi.RotateAsync(id, rotation, at.Caller, at.Db, at.Protector, cancellationToken);
+            SecretRotation.RotateAsync(id, rotation, at.Caller, at.Db, at.Protector, cancellationToken);
     }
 
     protected override Task RemoveAsync(string name, CancellationToken cancellationToken) =>

@@ -7,17 +7,20 @@ using Triggers.Api.Errors;
 using Triggers.Api.Http;
 using Triggers.Api.Schemas;
 using Triggers.Core;
+using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 
 namespace Triggers.Api.EventTypes;
 
 /// <summary>
 /// The tenant's event types as an AsyncAPI 3.0 document. The application that it describes is this service: it sends each event to those
-/// who subscribe to its type, in the envelope that webhooks have.
+/// who subscribe to its type, in the envelope or as a CloudEvent, by the format of the subscription.
 /// </summary>
 internal static class AsyncApi
 {
     private const int MaxCharacters = 8 * 1024 * 1024;
+    private const string ExampleId = "evt_01jd0000000000000000000000";
+    private const string ExampleTime = "2026-01-31T09:30:00Z";
 
     /// <summary>Answers <c>GET /asyncapi.json</c>.</summary>
     public static async Task<Ok<RawJson>> GetAsync(Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
@@ -48,17 +51,23 @@ internal static class AsyncApi
         foreach (var (type, schema) in types)
         {
             schemas[type.Name] = schema is null ? new JsonObject() : Moved(JsonNode.Parse(schema), $"#/components/schemas/{type.Name}");
-            messages[type.Name] = MessageOf(type);
+            messages[type.Name] = EnvelopeOf(type);
+            var cloudEvent = type.Name + ".cloudevents";
             channels[type.Name] = new JsonObject
             {
                 ["address"] = type.Name,
-                ["messages"] = new JsonObject { [type.Name] = Reference($"#/components/messages/{type.Name}") },
+                ["messages"] = new JsonObject
+                {
+                    [type.Name] = Reference($"#/components/messages/{type.Name}"),
+                    [cloudEvent] = CloudEventOf(type),
+                },
             };
             operations[type.Name] = new JsonObject
             {
                 ["action"] = "send",
                 ["channel"] = Reference($"#/channels/{type.Name}"),
-                ["messages"] = new JsonArray(Reference($"#/channels/{type.Name}/messages/{type.Name}")),
+                ["messages"] = new JsonArray(
+                    Reference($"#/channels/{type.Name}/messages/{type.Name}"), Reference($"#/channels/{type.Name}/messages/{cloudEvent}")),
             };
         }
         return new JsonObject
@@ -72,12 +81,48 @@ internal static class AsyncApi
         };
     }
 
-    private static JsonObject MessageOf(EventType type)
+    private static JsonObject EnvelopeOf(EventType type) => MessageOf(
+        type, "envelope", "application/json",
+        [
+            ("id", Text()), ("type", new JsonObject { ["const"] = type.Name }), ("timestamp", Text("date-time")), ("data", DataOf(type)),
+            ("source", Text()), ("subject", Text()), ("externalId", Text()),
+        ],
+        required: 4,
+        new JsonObject { ["id"] = ExampleId, ["type"] = type.Name, ["timestamp"] = ExampleTime });
+
+    private static JsonObject CloudEventOf(EventType type) => MessageOf(
+        type, "cloudevents", CloudEvent.MediaType,
+        [
+            ("specversion", new JsonObject { ["const"] = "1.0" }), ("id", Text()), ("source", Text("uri-reference")),
+            ("type", new JsonObject { ["const"] = type.Name }), ("time", Text("date-time")), ("data", DataOf(type)), ("subject", Text()),
+            ("datacontenttype", Text()), ("dataschema", Text("uri")),
+        ],
+        required: 5,
+        new JsonObject
+        {
+            ["specversion"] = "1.0",
+            ["id"] = ExampleId,
+            ["source"] = "/shop",
+            ["type"] = type.Name,
+            ["time"] = ExampleTime,
+            ["datacontenttype"] = "application/json",
+        });
+
+    /// <summary>An event of a type, as subscriptions of a format are sent it.</summary>
+    /// <param name="type">The type.</param>
+    /// <param name="format">Of the subscriptions.</param>
+    /// <param name="contentType">What that is sent as.</param>
+    /// <param name="members">Of its body, with their schemas.</param>
+    /// <param name="required">So many of them, from the first on, are always there.</param>
+    /// <param name="example">A body but for its data.</param>
+    private static JsonObject MessageOf(
+        EventType type, string format, string contentType, (string Name, JsonObject Schema)[] members, int required, JsonObject example)
     {
         var message = new JsonObject
         {
             ["name"] = type.Name,
-            ["contentType"] = "application/json",
+            ["title"] = $"{type.Name}, in the format {format}",
+            ["contentType"] = contentType,
             ["headers"] = JsonNode.Parse(
                 """
                 {"type":"object","required":["webhook-id","webhook-timestamp","webhook-signature"],"properties":{
@@ -86,17 +131,8 @@ internal static class AsyncApi
             ["payload"] = new JsonObject
             {
                 ["type"] = "object",
-                ["required"] = new JsonArray("id", "type", "timestamp", "data"),
-                ["properties"] = new JsonObject
-                {
-                    ["id"] = new JsonObject { ["type"] = "string" },
-                    ["type"] = new JsonObject { ["const"] = type.Name },
-                    ["timestamp"] = new JsonObject { ["type"] = "string", ["format"] = "date-time" },
-                    ["source"] = new JsonObject { ["type"] = "string" },
-                    ["subject"] = new JsonObject { ["type"] = "string" },
-                    ["externalId"] = new JsonObject { ["type"] = "string" },
-                    ["data"] = Reference($"#/components/schemas/{type.Name}"),
-                },
+                ["required"] = new JsonArray([.. members.Take(required).Select(m => JsonValue.Create(m.Name))]),
+                ["properties"] = new JsonObject(members.Select(m => KeyValuePair.Create<string, JsonNode?>(m.Name, m.Schema))),
             },
             ["x-schema-version"] = type.Version,
         };
@@ -106,21 +142,18 @@ internal static class AsyncApi
             message["x-deprecated"] = deprecation;
         if (type.GroupName is { } group)
             message["tags"] = new JsonArray(new JsonObject { ["name"] = group });
-        if (type.Example is { } example)
+        if (type.Example is { } data)
         {
-            message["examples"] = new JsonArray(new JsonObject
-            {
-                ["payload"] = new JsonObject
-                {
-                    ["id"] = "evt_01jd0000000000000000000000",
-                    ["type"] = type.Name,
-                    ["timestamp"] = "2026-01-31T09:30:00Z",
-                    ["data"] = JsonNode.Parse(example),
-                },
-            });
+            example["data"] = JsonNode.Parse(data);
+            message["examples"] = new JsonArray(new JsonObject { ["payload"] = example });
         }
         return message;
     }
+
+    private static JsonObject Text(string? format = null) =>
+        format is null ? new() { ["type"] = "string" } : new() { ["type"] = "string", ["format"] = format };
+
+    private static JsonObject DataOf(EventType type) => Reference($"#/components/schemas/{type.Name}");
 
     private static JsonObject Reference(string to) => new() { ["$ref"] = to };
 

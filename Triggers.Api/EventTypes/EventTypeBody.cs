@@ -157,24 +157,15 @@ internal record EventTypeView(
 }
 
 /// <summary>An event type as clients see it, with its newest schema; null where it has none.</summary>
-internal sealed record EventTypeDetails(
-    string Id,
-    string Name,
-    string? Description,
-    string? Group,
-    ContractMode Mode,
-    SchemaCompatibility Compatibility,
-    int Version,
-    string? Deprecation,
-    DateTimeOffset CreatedAt,
-    DateTimeOffset UpdatedAt,
-    RawJson Schema,
-    RawJson Example)
-    : EventTypeView(Id, Name, Description, Group, Mode, Compatibility, Version, Deprecation, CreatedAt, UpdatedAt)
+internal sealed record EventTypeDetails : EventTypeView
 {
-    public static EventTypeDetails Of(EventType t, string? schema) => new(
-        TypeId.Format(TypeId.EventType, t.Id), t.Name, t.Description, t.GroupName, t.Mode, t.Compatibility, t.Version, t.Deprecation,
-        t.CreatedAt, t.UpdatedAt, Raw(schema), Raw(t.Example));
+    public EventTypeDetails(EventTypeView type, RawJson schema, RawJson example) : base(type) => (Schema, Example) = (schema, example);
+
+    public RawJson Schema { get; }
+
+    public RawJson Example { get; }
+
+    public static EventTypeDetails Of(EventType t, string? schema) => new(EventTypeView.Of(t), Raw(schema), Raw(t.Example));
 
     // JSON's null where there is none.
     private static RawJson Raw(string? json) => new(Encoding.UTF8.GetBytes(json ?? "null"));

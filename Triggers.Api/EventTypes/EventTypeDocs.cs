@@ -73,8 +73,8 @@ internal static class EventTypeDocs
     };
 
     public static readonly Operation AsyncApi = new("getAsyncApi", Group, "Get the AsyncAPI document",
-        "AsyncAPI 3.0, made of the tenant's event types: for each a channel, a message with its schema and example, and the operation by "
-        + "which it is sent to subscribers.")
+        "AsyncAPI 3.0, made of the tenant's event types: for each a channel, its messages in the formats `envelope` and `cloudevents` with "
+        + "schema and example, and the operation by which one of them is sent to subscribers.")
     {
         AnswerExample =
             """{"asyncapi":"3.0.0","info":{"title":"Events","version":"3"},"defaultContentType":"application/json","channels":{},"operations":{},"components":{}}""",

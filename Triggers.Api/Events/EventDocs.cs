@@ -1,8 +1,10 @@
+using System.Text.Json.Serialization;
 using Triggers.Api.Errors;
 using Triggers.Api.Http;
 using Triggers.Api.Ingest;
 using Triggers.Api.Lists;
 using Triggers.Api.Operations;
+using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.Subscriptions;
 
@@ -51,9 +53,53 @@ internal static class EventDocs
         "With how many deliveries it has, by their status. An event is `pending` until every delivery has succeeded or been cancelled, "
         + "`dead_lettered` while one of its dead letters is unresolved, else `delivered`. One that nobody subscribes to is `pending` "
         + "until it is acknowledged. Before its `deliverAt` it is `scheduled`, or `cancelled`; it is `expired` when its `expiresAt` came "
-        + "before everybody had it.")
+        + "before everybody had it.\n\nWith `Accept: application/cloudevents+json` it is answered as a CloudEvent in structured mode, as a "
+        + "subscription with the format `cloudevents` gets it.")
     {
+        AlsoAnswers = [(CloudEvent.MediaType, new(typeof(StructuredCloudEvent),
+            """{"specversion":"1.0","id":"evt_01jd0000000000000000000000","source":"shop","type":"order.created","time":"2026-01-31T09:29:59Z","subject":"orders/1042","externalid":"order-1042","datacontenttype":"application/json","data":{"orderId":1042}}"""))],
         AnswerExample = Example[..^1] + ""","deliveries":{"pending":1,"succeeded":0,"deadLettered":0,"cancelled":0,"expired":0}}""",
         Errors = [ErrorCodes.EventNotYetVisible],
     };
+}
+
+/// <summary>An event as a CloudEvent 1.0 in the JSON format. Whatever else it has are extension attributes.</summary>
+internal sealed record StructuredCloudEvent
+{
+    public required string Specversion { get; init; }
+
+    /// <summary>The event's id; of what came as a CloudEvent its own.</summary>
+    public required string Id { get; init; }
+
+    /// <summary>A URI reference.</summary>
+    public required string Source { get; init; }
+
+    public required string Type { get; init; }
+
+    [NotRemovable]
+    public string? Subject { get; init; }
+
+    public required DateTimeOffset Time { get; init; }
+
+    [NotRemovable]
+    public string? Datacontenttype { get; init; }
+
+    /// <summary>An absolute URI.</summary>
+    [NotRemovable]
+    public string? Dataschema { get; init; }
+
+    /// <summary>Any JSON value. Left out where there is <c>data_base64</c>, <c>dataref</c> or no data.</summary>
+    public RawJson? Data { get; init; }
+
+    /// <summary>Data that is bytes.</summary>
+    [JsonPropertyName("data_base64"), NotRemovable]
+    public string? DataBase64 { get; init; }
+
+    /// <summary>Where the data is.</summary>
+    [NotRemovable]
+    public string? Dataref { get; init; }
+
+    /// <summary>Nobody gets it from then on.</summary>
+    [NotRemovable]
+    public DateTimeOffset? Expirytime { get; init; }
 }

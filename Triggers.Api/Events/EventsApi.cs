@@ -64,12 +64,14 @@ internal static class EventsApi
         return TypedResults.Ok(list.Answer(events, next));
     }
 
-    private static async Task<Ok<EventDetail>> GetAsync(
-        string id, Deadline deadline, Caller caller, EventReader reader, CancellationToken cancellationToken)
+    private static async Task<Results<Ok<EventDetail>, FileContentHttpResult>> GetAsync(
+        string id, HttpContext context, Deadline deadline, Caller caller, EventReader reader, CancellationToken cancellationToken)
     {
         var key = Ids.Event(id);
         var found = await reader.FindAsync(caller.TenantId, key, deadline.Limit, cancellationToken)
             ?? throw ApiException.NotFound("event");
+        if (Accept.Prefers(context, CloudEvent.MediaType))
+            return TypedResults.Bytes(CloudEvent.Structured(caller.TenantId, found.Stored).Body, CloudEvent.MediaType);
         return TypedResults.Ok(new EventDetail(found, await reader.CountDeliveriesAsync(caller.TenantId, key, cancellationToken)));
     }
 

@@ -1,4 +1,5 @@
 using System.ComponentModel.DataAnnotations;
+using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 using Triggers.Api.Requests;
 using Triggers.Api.Subscriptions;
@@ -30,6 +31,12 @@ internal sealed record InboxBody
     [Length(1, SubscriptionBody.MaxEventTypes), Items(EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfSubscribed)]
     public required string[] EventTypes { get; init; }
 
+    /// <summary>Which of these events come into it: as of a subscription. All of them when left out.</summary>
+    public JsonObject? Filter { get; init; }
+
+    /// <summary>What is read of <see cref="Filter"/>.</summary>
+    internal SubscriptionFilter? NewFilter { get; init; }
+
     /// <summary>Free text for people.</summary>
     [Length(0, SubscriptionBody.MaxDescriptionLength)]
     public string? Description { get; init; }
@@ -51,6 +58,7 @@ internal sealed record InboxBody
         {
             Name = name!,
             EventTypes = SubscriptionBody.ReadEventTypes(fields)!,
+            NewFilter = SubscriptionBody.ReadFilter(fields),
             Description = fields.Text("description"),
             Lease = fields.Number("lease"),
             MaxDeliveries = fields.Number("maxDeliveries"),
@@ -66,6 +74,15 @@ internal sealed record InboxChange
     [Length(1, SubscriptionBody.MaxEventTypes), Items(
         EventTypePattern.MaxPatternLength, Pattern = EventTypePattern.OfSubscribed), NotRemovable]
     public string[]? EventTypes { get; init; }
+
+    /// <summary>As when making it; replaced as a whole, null removes it. What is in the inbox stays.</summary>
+    public JsonObject? Filter { get; init; }
+
+    /// <summary>What is read of <see cref="Filter"/>.</summary>
+    internal SubscriptionFilter? NewFilter { get; init; }
+
+    /// <summary>Whether the filter is to change, were it to none.</summary>
+    internal bool HasFilter { get; init; }
 
     /// <summary>As when making it; null removes it.</summary>
     [Length(0, SubscriptionBody.MaxDescriptionLength)]
@@ -85,6 +102,8 @@ internal sealed record InboxChange
     public static InboxChange Read(Fields fields) => new()
     {
         EventTypes = SubscriptionBody.ReadEventTypes(fields),
+        NewFilter = SubscriptionBody.ReadFilter(fields),
+        HasFilter = fields.Has("filter"),
         HasDescription = fields.Has("description"),
         Description = fields.Text("description"),
         Lease = fields.Number("lease"),
@@ -96,6 +115,7 @@ internal sealed record InboxChange
 /// <param name="Id">A subscription's: deliveries, dead letters and replays name it.</param>
 /// <param name="Name">What paths name it by.</param>
 /// <param name="EventTypes">What comes into it; empty for <c>default</c>, which has what nobody subscribes to.</param>
+/// <param name="Filter">Which of these events; null: all.</param>
 /// <param name="Description">Free text.</param>
 /// <param name="Lease">Seconds.</param>
 /// <param name="MaxDeliveries">How often a delivery is given out at most.</param>
@@ -108,6 +128,7 @@ internal sealed record InboxView(
     string Id,
     string Name,
     IReadOnlyList<string> EventTypes,
+    JsonObject? Filter,
     string? Description,
     int Lease,
     int MaxDeliveries,
@@ -118,8 +139,9 @@ internal sealed record InboxView(
     DateTimeOffset UpdatedAt)
 {
     public static InboxView Of(Subscription s, InboxCount count) => new(
-        TypeId.Format(TypeId.Subscription, s.Id), s.Inbox!, s.Inbox == Inboxes.Default ? [] : s.EventTypes, s.Description,
-        s.LeaseSeconds, s.MaxDeliveries, count.Waiting, count.Leased, count.OldestEventAt, s.CreatedAt, s.UpdatedAt);
+        TypeId.Format(TypeId.Subscription, s.Id), s.Inbox!, s.Inbox == Inboxes.Default ? [] : s.EventTypes,
+        SubscriptionView.FilterOf(s), s.Description, s.LeaseSeconds, s.MaxDeliveries,
+        count.Waiting, count.Leased, count.OldestEventAt, s.CreatedAt, s.UpdatedAt);
 }
 
 /// <summary>What is in an inbox.</summary>

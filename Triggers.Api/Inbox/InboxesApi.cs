@@ -62,6 +62,7 @@ internal static class InboxesApi
         TenantId = tenantId,
         Url = "",
         EventTypes = body.EventTypes,
+        Filter = body.NewFilter?.Json,
         Description = body.Description,
         Secrets = [],
         Inbox = body.Name,
@@ -119,13 +120,17 @@ internal static class InboxesApi
         string name, InboxChange body, Caller caller, TriggersDbContext db, CapOptions caps, CancellationToken cancellationToken)
     {
         EnsureWithin(caps, body.EventTypes ?? []);
-        if (name == Inboxes.Default && body.EventTypes is not null)
-            throw ApiException.Invalid("/eventTypes", "The inbox \"default\" has what nobody subscribes to.");
+        if (name == Inboxes.Default && (body.EventTypes is not null || body.NewFilter is not null))
+        {
+            throw ApiException.Invalid(
+                body.EventTypes is null ? "/filter" : "/eventTypes", "The inbox \"default\" has what nobody subscribes to.");
+        }
         var inbox = await db.FindInboxAsync(caller.TenantId, name, cancellationToken);
         var changed = await db.Subscriptions.FromSql(
             $"""
             UPDATE subscriptions SET
                 event_types = coalesce({body.EventTypes}::text[], event_types),
+                filter = CASE WHEN {body.HasFilter} THEN {body.NewFilter?.Json}::text ELSE filter END,
                 description = CASE WHEN {body.HasDescription} THEN {body.Description}::text ELSE description END,
                 lease_seconds = coalesce({body.Lease}::int, lease_seconds),
                 max_deliveries = coalesce({body.MaxDeliveries}::int, max_deliveries),

@@ -13,7 +13,7 @@ internal static class InboxesDocs
     private const string Token = "dlv_01jd0000000000000000000000.1";
 
     private const string Example =
-        """{"id":"sub_01jd0000000000000000000000","name":"billing","eventTypes":["order.*"],"description":null,"lease":30,"maxDeliveries":10,"waiting":3,"leased":1,"oldestEventAt":"2026-01-31T09:30:00Z","createdAt":"2026-01-31T09:00:00Z","updatedAt":"2026-01-31T09:00:00Z"}""";
+        """{"id":"sub_01jd0000000000000000000000","name":"billing","eventTypes":["order.*"],"filter":null,"description":null,"lease":30,"maxDeliveries":10,"waiting":3,"leased":1,"oldestEventAt":"2026-01-31T09:30:00Z","createdAt":"2026-01-31T09:00:00Z","updatedAt":"2026-01-31T09:00:00Z"}""";
 
     private const string ReceivedExample =
         """{"items":[{"lease":"dlv_01jd0000000000000000000000.1","leaseEndsAt":"2026-01-31T09:30:30Z","deliveryCount":1,"event":{"id":"evt_01jd0000000000000000000000","type":"order.created","createdAt":"2026-01-31T09:30:00Z","correlationId":"4bf92f3577b34da6a3ce929d0e0e4736","externalId":null,"source":null,"subject":null,"time":null,"expiresAt":null,"data":{"total":1250}}}]}""";
@@ -21,8 +21,9 @@ internal static class InboxesDocs
     private static readonly ErrorCode[] s_receiveErrors = [ErrorCodes.TooManyConcurrent];
 
     public static readonly Operation Create = new("createInbox", Group, "Make an inbox",
-        "Every event accepted after this answer whose type matches waits in it until somebody receives and acknowledges it, whoever else "
-        + "gets it. A service that is to get every event has an inbox of its own; several workers receive from the same.")
+        "Every event accepted after this answer whose type matches, and whose `subject`, `source` and `data` match the `filter`, waits in "
+        + "it until somebody receives and acknowledges it, whoever else gets it. A service that is to get every event has an inbox of its "
+        + "own; several workers receive from the same.")
     {
         Body = new(typeof(InboxBody), """{"name":"billing","eventTypes":["order.*"],"lease":30,"maxDeliveries":10}"""),
         AnswerExample = Example.Replace("\"waiting\":3,\"leased\":1,\"oldestEventAt\":\"2026-01-31T09:30:00Z\"",

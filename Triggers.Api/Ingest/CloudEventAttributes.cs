@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Text.Json;
 using System.Text.RegularExpressions;
 using Triggers.Core.State;
+using Triggers.Core.Subscriptions;
 
 namespace Triggers.Api.Ingest;
 
@@ -38,7 +39,8 @@ internal sealed partial class CloudEventAttributes(ParsedEvent parsed)
             parsed.Refuse(name, "Must not be empty.");
         else if (text is not null && text.Any(char.IsControl))
             parsed.Refuse(name, "Must not have control characters.");
-        else if (name is "specversion" or "id" or "source" or "type" or "subject" or "time" or "datacontenttype" or "dataschema")
+        else if (name is "specversion" or "id" or "source" or "type" or "subject" or "time" or "datacontenttype" or "dataschema"
+            or "expirytime")
             SetKnown(name, text);
         else if (text?.Length > MaxExtensionLength)
             parsed.Refuse(name, $"Must be at most {MaxExtensionLength} characters.");
@@ -66,7 +68,11 @@ internal sealed partial class CloudEventAttributes(ParsedEvent parsed)
         // Deliveries go on with the trace that the event itself is part of.
         if (_extensions.TryGetValue("traceparent", out var trace) && trace.ValueKind == JsonValueKind.String
             && ActivityContext.TryParse(trace.GetString(), null, out _))
+        {
             parsed.TraceParent = trace.GetString();
+            if (_extensions.TryGetValue("tracestate", out var state) && state.ValueKind == JsonValueKind.String)
+                parsed.TraceState = state.GetString();
+        }
     }
 
     /// <summary>What the event says: sent again, it may be part of another trace.</summary>
@@ -93,6 +99,14 @@ internal sealed partial class CloudEventAttributes(ParsedEvent parsed)
                 break;
             case "id":
                 EventParser.SetText(parsed, "externalId", text, shown: name);
+                break;
+            case "source":
+                EventParser.SetText(parsed, name, text);
+                if (!CloudEvent.IsUriReference(text))
+                    parsed.Refuse(name, "Must be a URI reference, as in https://shop.example/orders or /shop.");
+                break;
+            case "expirytime":
+                EventParser.SetText(parsed, "expiresAt", text, shown: name);
                 break;
             case "datacontenttype":
                 _contentType = text;

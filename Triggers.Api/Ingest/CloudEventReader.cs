@@ -5,25 +5,23 @@ using System.Text;
 using System.Text.Json;
 using Triggers.Api.Errors;
 using Triggers.Api.Requests;
+using Triggers.Core;
 using Triggers.Core.State;
+using Triggers.Core.Subscriptions;
 
 namespace Triggers.Api.Ingest;
 
-/// <summary>
-/// Reads CloudEvents 1.0 by the HTTP protocol binding and the JSON format, from the bytes of a body, so that <c>data</c> can be kept byte
-/// for byte.
-/// </summary>
+/// <summary>Reads CloudEvents 1.0 by the HTTP protocol binding and the JSON format.</summary>
 internal static class CloudEventReader
 {
     /// <summary>A body in structured mode.</summary>
-    public const string MediaType = "application/cloudevents+json";
+    public const string MediaType = CloudEvent.MediaType;
 
     /// <summary>A body in batched mode.</summary>
     public const string BatchMediaType = "application/cloudevents-batch+json";
 
     private const string HeaderPrefix = "ce-";
     private static readonly string[] s_required = ["specversion", "id", "source", "type"];
-    private static readonly JsonReaderOptions s_options = new() { MaxDepth = 1_000 };
 
     /// <summary>How a request carries CloudEvents.</summary>
     public static CloudEventMode ModeOf(HttpRequest request)
@@ -42,41 +40,18 @@ internal static class CloudEventReader
     }
 
     /// <summary>Reads a body in structured mode.</summary>
-    public static ParsedEvent ReadStructured(ReadOnlyMemory<byte> body)
-    {
-        try
-        {
-            var reader = new Utf8JsonReader(body.Span, s_options);
-            reader.Read();
-            var parsed = ReadEvent(ref reader, body, null, new MistakesLeft());
-            reader.Read();
-            return parsed;
-        }
-        catch (JsonException e)
-        {
-            throw Body.Malformed(e);
-        }
-    }
+    public static ParsedEvent ReadStructured(ReadOnlyMemory<byte> body) => EventJson.ReadOne(body, ReadMembers);
 
     /// <summary>Reads a body in batched mode.</summary>
     public static List<ParsedEvent> ReadBatch(ReadOnlyMemory<byte> body, int maxEvents)
     {
         try
         {
-            var reader = new Utf8JsonReader(body.Span, s_options);
+            var reader = new Utf8JsonReader(body.Span, EventJson.ReaderOptions);
             reader.Read();
-            if (reader.TokenType != JsonTokenType.StartArray)
-                throw ApiException.Invalid("", $"Must be an array of 1 to {maxEvents} events.");
-            var events = new List<ParsedEvent>();
-            var room = new MistakesLeft();
-            while (reader.Read() && reader.TokenType != JsonTokenType.EndArray)
-            {
-                if (events.Count == maxEvents)
-                    throw ApiException.Invalid("", $"At most {maxEvents} events are taken in one request.");
-                events.Add(ReadEvent(ref reader, body, events.Count, room));
-            }
+            var events = EventJson.ReadArray(ref reader, body, "", maxEvents, ReadMembers);
             reader.Read();
-            return events.Count > 0 ? events : throw ApiException.Invalid("", $"Must be an array of 1 to {maxEvents} events.");
+            return events.Count > 0 ? events : throw EventJson.NoEvents("", maxEvents);
         }
         catch (JsonException e)
         {
@@ -143,10 +118,10 @@ internal static class CloudEventReader
             json = json[3..];
         try
         {
-            var reader = new Utf8JsonReader(json.Span, s_options);
+            var reader = new Utf8JsonReader(json.Span, EventJson.ReaderOptions);
             reader.Read();
             // It has no object around it here, and one wherever else it is seen.
-            var data = EventParser.ReadData(ref reader, json, parsed, "data", outside: -1);
+            var data = EventJson.ReadData(ref reader, json, parsed, "data", outside: -1);
             reader.Read();
             return System.Text.Unicode.Utf8.IsValid(data.Span) ? data
                 : throw new ApiException(ErrorCodes.MalformedJson, "The body is not valid UTF-8.");
@@ -157,35 +132,27 @@ internal static class CloudEventReader
         }
     }
 
-    private static ParsedEvent ReadEvent(ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, int? index, MistakesLeft room)
+    private static void ReadMembers(ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, ParsedEvent parsed)
     {
-        var parsed = new ParsedEvent { Index = index, Place = index is null ? "" : $"/{index}", Room = room };
-        if (reader.TokenType != JsonTokenType.StartObject)
-        {
-            parsed.Refuse(null, "An event must be a JSON object.");
-            reader.Skip();
-            return parsed;
-        }
-
         var outside = reader.CurrentDepth;
         var attributes = new CloudEventAttributes(parsed);
         ReadOnlyMemory<byte>? data = null;
         string? base64 = null;
         while (reader.Read() && reader.TokenType != JsonTokenType.EndObject)
         {
-            var name = EventParser.NameOf(ref reader);
+            var name = EventJson.NameOf(ref reader);
             reader.Read();
             if (name == "data")
             {
                 if (data is not null)
                     parsed.Refuse(name, "The member comes twice.");
-                data = EventParser.ReadData(ref reader, body, parsed, name, outside);
+                data = EventJson.ReadData(ref reader, body, parsed, name, outside);
             }
             else if (name == "data_base64" && reader.TokenType != JsonTokenType.Null)
             {
                 if (base64 is not null)
                     parsed.Refuse(name, "The member comes twice.");
-                base64 = reader.TokenType == JsonTokenType.String ? EventParser.TextOf(ref reader) : null;
+                base64 = reader.TokenType == JsonTokenType.String ? JsonText.Of(ref reader) : null;
                 if (base64 is null || !DataFormats.IsBase64(base64))
                     parsed.Refuse(name, "Must be base64 (RFC 4648), padded.");
             }
@@ -200,7 +167,6 @@ internal static class CloudEventReader
             parsed.Refuse(null, "Only one of data and data_base64 can be given.");
         if (parsed.Errors.Count == 0)
             SetData(parsed, data, base64);
-        return parsed;
     }
 
     /// <summary>Where the content type is one of JSON, or there is none beside <c>data</c>, data is JSON, however it is carried.</summary>
@@ -238,7 +204,7 @@ internal static class CloudEventReader
     {
         switch (reader.TokenType)
         {
-            case JsonTokenType.String when EventParser.TextOf(ref reader) is { } text:
+            case JsonTokenType.String when JsonText.Of(ref reader) is { } text:
                 attributes.Set(name, text, JsonSerializer.SerializeToElement(text));
                 break;
             case JsonTokenType.String:

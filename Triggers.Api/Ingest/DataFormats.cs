@@ -3,6 +3,7 @@ using System.Net.Http.Headers;
 using System.Text;
 using System.Text.Json;
 using System.Text.RegularExpressions;
+using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Core.Subscriptions;
 
@@ -65,7 +66,7 @@ internal static partial class DataFormats
     public static bool IsText(ReadOnlyMemory<byte> json)
     {
         var reader = new Utf8JsonReader(json.Span);
-        return reader.Read() && reader.TokenType == JsonTokenType.String && EventParser.TextOf(ref reader) is not null;
+        return reader.Read() && reader.TokenType == JsonTokenType.String && JsonText.Of(ref reader) is not null;
     }
 
     [GeneratedRegex(Sha256Pattern)]

@@ -1,12 +1,13 @@
 using System.Text.Json;
 using Triggers.Api.Errors;
 using Triggers.Api.Requests;
+using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Core.Subscriptions;
 
 namespace Triggers.Api.Ingest;
 
-/// <summary>Reads events straight from the bytes of a body, so that <c>data</c> can be kept byte for byte.</summary>
+/// <summary>Reads events as this service has them, see <see cref="PublishEvent"/>.</summary>
 internal static class EventParser
 {
     /// <summary>The longest externalId, source and subject.</summary>
@@ -23,32 +24,15 @@ internal static class EventParser
         "dataBase64", "dataUrl", "dataContentType", "dataSize", "dataSha256",
     ];
 
-    // Deeper than what we take, so that one event nested too deeply is refused alone and not with its batch.
-    private static readonly JsonReaderOptions ReaderOptions = new() { MaxDepth = 1_000 };
-
     /// <summary>Reads the body of <c>POST /events</c>.</summary>
-    public static ParsedEvent ReadOne(ReadOnlyMemory<byte> body)
-    {
-        try
-        {
-            var reader = new Utf8JsonReader(body.Span, ReaderOptions);
-            reader.Read();
-            var parsed = ReadEvent(ref reader, body, null, new MistakesLeft());
-            reader.Read();
-            return parsed;
-        }
-        catch (JsonException e)
-        {
-            throw Body.Malformed(e);
-        }
-    }
+    public static ParsedEvent ReadOne(ReadOnlyMemory<byte> body) => EventJson.ReadOne(body, ReadMembers);
 
     /// <summary>Reads the body of <c>POST /events/batch</c>.</summary>
     public static List<ParsedEvent> ReadBatch(ReadOnlyMemory<byte> body, int maxEvents)
     {
         try
         {
-            var reader = new Utf8JsonReader(body.Span, ReaderOptions);
+            var reader = new Utf8JsonReader(body.Span, EventJson.ReaderOptions);
             reader.Read();
             if (reader.TokenType != JsonTokenType.StartObject)
                 throw ApiException.Invalid("", "The body must be a JSON object with the member events.");
@@ -56,15 +40,15 @@ internal static class EventParser
             while (reader.Read() && reader.TokenType == JsonTokenType.PropertyName)
             {
                 if (!reader.ValueTextEquals("events"u8))
-                    throw ApiException.Invalid(Fields.Pointer(NameOf(ref reader)), "There is no such member here, only events.");
+                    throw ApiException.Invalid(
+                        Fields.Pointer(EventJson.NameOf(ref reader)), "There is no such member here, only events.");
                 if (events is not null)
                     throw ApiException.Invalid("/events", "The member comes twice.");
                 reader.Read();
-                events = ReadEvents(ref reader, body, maxEvents);
+                events = EventJson.ReadArray(ref reader, body, "/events", maxEvents, ReadMembers);
             }
             reader.Read();
-            return events is { Count: > 0 } ? events
-                : throw ApiException.Invalid("/events", $"Must be an array of 1 to {maxEvents} events.");
+            return events is { Count: > 0 } ? events : throw EventJson.NoEvents("/events", maxEvents);
         }
         catch (JsonException e)
         {
@@ -72,32 +56,8 @@ internal static class EventParser
         }
     }
 
-    private static List<ParsedEvent> ReadEvents(ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, int maxEvents)
+    private static void ReadMembers(ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, ParsedEvent parsed)
     {
-        if (reader.TokenType != JsonTokenType.StartArray)
-            throw ApiException.Invalid("/events", $"Must be an array of 1 to {maxEvents} events.");
-        var events = new List<ParsedEvent>();
-        var room = new MistakesLeft();
-        while (reader.Read() && reader.TokenType != JsonTokenType.EndArray)
-        {
-            if (events.Count == maxEvents)
-                throw ApiException.Invalid("/events", $"At most {maxEvents} events are taken in one request.");
-            events.Add(ReadEvent(ref reader, body, events.Count, room));
-        }
-        return events;
-    }
-
-    /// <summary>Reads one event, whatever is wrong with it, up to its last token.</summary>
-    private static ParsedEvent ReadEvent(ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, int? index, MistakesLeft room)
-    {
-        var parsed = new ParsedEvent { Index = index, Place = index is null ? "" : $"/events/{index}", Room = room };
-        if (reader.TokenType != JsonTokenType.StartObject)
-        {
-            parsed.Refuse(null, "An event must be a JSON object.");
-            reader.Skip();
-            return parsed;
-        }
-
         var outside = reader.CurrentDepth;
         var seen = new Seen();
         var form = DataForm.Value;
@@ -106,7 +66,7 @@ internal static class EventParser
         while (reader.Read() && reader.TokenType != JsonTokenType.EndObject)
         {
             var known = KnownName(ref reader);
-            var name = known < 0 ? NameOf(ref reader) : Names[known];
+            var name = known < 0 ? EventJson.NameOf(ref reader) : Names[known];
             reader.Read();
             if (known < 0)
                 parsed.Refuse(name, $"There is no member \"{Fields.Shorten(name)}\" here.");
@@ -118,7 +78,7 @@ internal static class EventParser
                 case < 0:
                     break;
                 case Data:
-                    parsed.Data = ReadData(ref reader, body, parsed, name, outside);
+                    parsed.Data = EventJson.ReadData(ref reader, body, parsed, name, outside);
                     break;
                 case <= LastText:
                     if (reader.TokenType is JsonTokenType.String or JsonTokenType.Null)
@@ -167,14 +127,13 @@ internal static class EventParser
         }
         if (parsed.ExpiresAt <= parsed.DeliverAt)
             parsed.Refuse("expiresAt", "Must come after deliverAt.");
-        return parsed;
     }
 
     /// <summary>A text that is kept as JSON.</summary>
     private static ReadOnlyMemory<byte> ReadQuoted(
         ref Utf8JsonReader reader, ParsedEvent parsed, string name, Predicate<string> isValid, string problem)
     {
-        if (reader.TokenType == JsonTokenType.String && TextOf(ref reader) is { } text && isValid(text))
+        if (reader.TokenType == JsonTokenType.String && JsonText.Of(ref reader) is { } text && isValid(text))
             return DataFormats.Quote(text);
         parsed.Refuse(name, problem);
         return default;
@@ -185,36 +144,15 @@ internal static class EventParser
     {
         if (reader.TokenType == JsonTokenType.Null)
             return null;
-        if (reader.TokenType == JsonTokenType.String && TextOf(ref reader) is { } text && isValid(text))
+        if (reader.TokenType == JsonTokenType.String && JsonText.Of(ref reader) is { } text && isValid(text))
             return text;
         parsed.Refuse(name, problem);
         return null;
     }
 
-    /// <summary>The bytes of the value of <c>data</c>.</summary>
-    public static ReadOnlyMemory<byte> ReadData(
-        ref Utf8JsonReader reader, ReadOnlyMemory<byte> body, ParsedEvent parsed, string name, int outside)
-    {
-        var start = (int)reader.TokenStartIndex;
-        if (reader.TokenType is JsonTokenType.StartObject or JsonTokenType.StartArray)
-        {
-            var end = reader.CurrentDepth;
-            var deepest = end;
-            while (reader.Read() && reader.CurrentDepth > end)
-            {
-                if (reader.TokenType is JsonTokenType.StartObject or JsonTokenType.StartArray)
-                    deepest = Math.Max(deepest, reader.CurrentDepth);
-            }
-            // The event itself is the first level.
-            if (deepest - outside + 1 > Body.MaxDepth)
-                parsed.Refuse(name, $"An event may be nested at most {Body.MaxDepth} deep.");
-        }
-        return body[start..(int)reader.BytesConsumed];
-    }
-
     private static void ReadText(ref Utf8JsonReader reader, ParsedEvent parsed, string name)
     {
-        var text = TextOf(ref reader);
+        var text = JsonText.Of(ref reader);
         if (text is null && reader.TokenType != JsonTokenType.Null)
         {
             // An escape that is half of a surrogate pair.
@@ -278,29 +216,13 @@ internal static class EventParser
     {
         // Half of a surrogate pair can't be compared.
         if (reader.ValueIsEscaped)
-            return Array.IndexOf(Names, NameOf(ref reader));
+            return Array.IndexOf(Names, EventJson.NameOf(ref reader));
         for (var i = 0; i < Names.Length; i++)
         {
             if (reader.ValueTextEquals(Names[i]))
                 return i;
         }
         return -1;
-    }
-
-    /// <summary>A member's name, whatever is wrong with it.</summary>
-    public static string NameOf(ref Utf8JsonReader reader) => TextOf(ref reader) ?? "\uFFFD";
-
-    /// <summary>A text; null for null, and for an escape that is half of a surrogate pair.</summary>
-    public static string? TextOf(ref Utf8JsonReader reader)
-    {
-        try
-        {
-            return reader.GetString();
-        }
-        catch (InvalidOperationException)
-        {
-            return null;
-        }
     }
 
     private struct Seen

@@ -9,6 +9,8 @@ using Triggers.Api.RateLimiting;
 using Triggers.Api.Requests;
 using Triggers.Api.Telemetry;
 using Triggers.Core;
+using Triggers.Core.State;
+using Triggers.Core.Subscriptions;
 using Triggers.EventLog;
 
 namespace Triggers.Api.Ingest;
@@ -207,11 +209,18 @@ internal static class IngestApi
     }
 
     private static NewEvent NewEvent(ParsedEvent e, Guid id) =>
-        new(id, e.Type, e.ExternalId, KeyOf(e), e.Source, e.Subject, e.Time, e.Data, e.Attributes, e.TraceParent)
+        new(id, e.Type, e.ExternalId, KeyOf(e), e.Source, e.Subject, e.Time, e.Data, Traced(e), e.TraceParent)
         {
             DeliverAt = e.DeliverAt,
             ExpiresAt = e.ExpiresAt,
         };
+
+    /// <summary>Its attributes, with the trace state that goes with its trace parent, or that of the request.</summary>
+    private static EventAttributes? Traced(ParsedEvent e) =>
+        (e.TraceParent is null ? Activity.Current?.TraceStateString : e.TraceState)
+            is { Length: > 0 and <= EventAttributes.MaxTraceState } state && WebhookHeaders.IsValue(state)
+            ? (e.Attributes ?? new EventAttributes()) with { TraceState = state }
+            : e.Attributes;
 
     /// <summary>The same event says the same, whatever the white space around its data. Null without an <c>externalId</c>.</summary>
     private static RequestKey? KeyOf(ParsedEvent e)

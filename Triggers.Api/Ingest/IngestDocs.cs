@@ -93,6 +93,9 @@ internal sealed record PublishCloudEvent
 
     public DateTimeOffset? Time { get; init; }
 
+    /// <summary>Nobody gets it from this time on, which must come. Shown as <c>expiresAt</c>.</summary>
+    public DateTimeOffset? Expirytime { get; init; }
+
     /// <summary>JSON when left out.</summary>
     [Length(1, DataFormats.MaxMediaTypeLength)]
     public string? Datacontenttype { get; init; }

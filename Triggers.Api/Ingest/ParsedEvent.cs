@@ -30,6 +30,9 @@ internal sealed class ParsedEvent
     /// <summary>W3C trace context that the event itself names.</summary>
     public string? TraceParent { get; set; }
 
+    /// <summary>W3C trace state that the event itself names, beside its trace parent.</summary>
+    public string? TraceState { get; set; }
+
     /// <summary>Whether a schema can say anything of its data.</summary>
     public bool HoldsJson => Attributes is null or { HoldsJson: true };
 
@@ -65,6 +68,8 @@ internal sealed class ParsedEvent
     /// <param name="pointer">As of an event that is a JSON object.</param>
     public string PlaceOf(string pointer)
     {
+        if (pointer == "/expiresAt" && IsCloudEvent)
+            pointer = "/expirytime";
         if (!IsInHeaders)
             return Place + (pointer == "/dataBase64" && IsCloudEvent ? "/data_base64" : pointer);
         return pointer switch

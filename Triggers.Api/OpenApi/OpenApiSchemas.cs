@@ -5,6 +5,7 @@ using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 using System.Text.Json.Serialization.Metadata;
 using Microsoft.OpenApi;
+using Triggers.Api.Events;
 using Triggers.Api.Http;
 using Triggers.Api.Ingest;
 using Triggers.Api.Operations;
@@ -121,6 +122,11 @@ internal static class OpenApiSchemas
         {
             schema.OneOf = [.. s_formsOfData.Select(
                 name => new OpenApiSchema { Required = new SortedSet<string> { name } })];
+        }
+        else if (bare == typeof(StructuredCloudEvent))
+        {
+            // Its extension attributes.
+            schema.AdditionalProperties = new OpenApiSchema();
         }
         else if (bare == typeof(Problem))
         {

@@ -126,6 +126,11 @@ internal static class OpenApiSetup
                     cancellationToken),
             Headers = Headers(about, success.StatusCode, document, scope is not null),
         };
+        foreach (var (mediaType, payload) in about.AlsoAnswers)
+        {
+            operation.Responses[success.StatusCode.ToString()].Content![mediaType] =
+                (await ContentAsync(payload, [mediaType], context, cancellationToken))[mediaType];
+        }
         if (about.Answers.Count > 0)
         {
             var any = new List<IOpenApiSchema>();

@@ -34,6 +34,9 @@ internal sealed record Operation(string Id, string Group, string Summary, string
     /// <summary>What it takes beside that, by media type.</summary>
     public IReadOnlyList<(string MediaType, Payload? Payload)> AlsoTakes { get; init; } = [];
 
+    /// <summary>What success answers beside JSON, to who asks for it, by media type.</summary>
+    public IReadOnlyList<(string MediaType, Payload Payload)> AlsoAnswers { get; init; } = [];
+
     /// <summary>What success answers, where the handler's result has more than one type of the same status.</summary>
     public IReadOnlyList<Type> Answers { get; init; } = [];
 

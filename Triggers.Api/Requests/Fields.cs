@@ -72,7 +72,7 @@ internal sealed class Fields
         }
         foreach (var member in element.EnumerateObject())
         {
-            var key = NameOf(member) ?? "";
+            var key = JsonText.NameOf(member) ?? "";
             var place = Pointer(name) + Pointer(key);
             if (member.Value.ValueKind != JsonValueKind.Object)
                 Refuse(place, "Must be an object.");
@@ -133,7 +133,7 @@ internal sealed class Fields
     {
         if (!TryGet(name, out var element, out _))
             return null;
-        if (element.ValueKind == JsonValueKind.String && StringOf(element) is { } text && Rfc3339.TryParse(text, out var moment))
+        if (JsonText.Of(element) is { } text && Rfc3339.TryParse(text, out var moment))
             return moment;
         Refuse(Pointer(name), "Must be an RFC 3339 time, as in 2026-01-31T09:30:00Z.");
         return null;
@@ -144,7 +144,7 @@ internal sealed class Fields
     {
         if (!TryGet(name, out var element, out _))
             return null;
-        if (element.ValueKind == JsonValueKind.String && StringOf(element) is { } text && SnakeCase<T>.TryParse(text, out var value))
+        if (JsonText.Of(element) is { } text && SnakeCase<T>.TryParse(text, out var value))
             return value;
         Refuse(Pointer(name), $"Must be one of {string.Join(", ", SnakeCase<T>.All)}.");
         return null;
@@ -212,7 +212,7 @@ internal sealed class Fields
         var map = new Dictionary<string, string?>(StringComparer.OrdinalIgnoreCase);
         foreach (var member in element.EnumerateObject())
         {
-            var key = NameOf(member) ?? "";
+            var key = JsonText.NameOf(member) ?? "";
             var pointer = Pointer(name) + Pointer(key);
             var isRemoval = limits.Map.IsPatch && member.Value.ValueKind == JsonValueKind.Null;
             var value = isRemoval ? null : TextOf(member.Value, pointer, 0, maxLength);
@@ -226,7 +226,7 @@ internal sealed class Fields
     {
         foreach (var member in root.EnumerateObject())
         {
-            var name = NameOf(member);
+            var name = JsonText.NameOf(member);
             if (name is null || !_members.TryAdd(name, member.Value))
                 Refuse(Pointer(name ?? ""), "The member comes twice, or its name is not text.");
         }
@@ -240,7 +240,7 @@ internal sealed class Fields
     private TimeSpan? DurationOf(JsonElement element, DurationAttribute duration, string pointer)
     {
         // What the framework reads without a colon is days.
-        if (element.ValueKind == JsonValueKind.String && StringOf(element) is { } text && duration.IsMatch(text))
+        if (JsonText.Of(element) is { } text && duration.IsMatch(text))
             return TimeSpan.ParseExact(text, "c", CultureInfo.InvariantCulture);
         Refuse(pointer, $"Must be a time from 00:00:00 to {duration.MaxDays}.00:00:00, as in 01:30:00.");
         return null;
@@ -288,7 +288,7 @@ internal sealed class Fields
 
     private string? TextOf(JsonElement element, string pointer, int min, int max)
     {
-        if (element.ValueKind == JsonValueKind.String && StringOf(element) is { } text && IsText(text, min, max))
+        if (JsonText.Of(element) is { } text && IsText(text, min, max))
             return text;
         Refuse(pointer, $"Must be text of {min} to {max} characters.");
         return null;
@@ -300,29 +300,4 @@ internal sealed class Fields
     public static bool IsText(string text, int min, int max) =>
         text.Length >= min && (text.Length <= max || text.Length <= 2L * max && text.EnumerateRunes().Count() <= max)
             && !text.Contains('\0');
-
-    // Null for half of a surrogate pair.
-    private static string? StringOf(JsonElement element)
-    {
-        try
-        {
-            return element.GetString();
-        }
-        catch (InvalidOperationException)
-        {
-            return null;
-        }
-    }
-
-    private static string? NameOf(JsonProperty member)
-    {
-        try
-        {
-            return member.Name;
-        }
-        catch (InvalidOperationException)
-        {
-            return null;
-        }
-    }
 }

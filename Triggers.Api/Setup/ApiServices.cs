@@ -17,6 +17,7 @@ using Triggers.Api.Requests;
 using Triggers.Api.Subscriptions;
 using Triggers.Api.Telemetry;
 using Triggers.Core;
+using Triggers.Core.Transformations;
 using Triggers.EventLog;
 using Triggers.EventLog.Kafka;
 using Triggers.EventLog.Postgres;
@@ -112,6 +113,7 @@ internal static class ApiServices
         services.AddSettings<RequestOptions>("Requests").ValidateDataAnnotations();
         services.AddSingleton<BodyMemory>();
         services.AddSettings<CapOptions>("Limits").ValidateDataAnnotations();
+        services.AddSettings<TransformationOptions>("Transformations").ValidateDataAnnotations();
         services.AddOptions<DeliveryDefaults>().BindConfiguration("Delivery");
         services.AddSingleton<ConcurrencyLimits>();
         services.AddSingleton<Contracts>();

@@ -3,7 +3,6 @@ using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Triggers.Api.Auth;
-using Triggers.Api.Errors;
 using Triggers.Api.Events;
 using Triggers.Api.Http;
 using Triggers.Api.Requests;
@@ -27,44 +26,13 @@ internal sealed record FilterTestBody
     public Guid? EventId { get; init; }
 
     /// <summary>An event as it might be published; instead of <c>eventId</c>.</summary>
-    public FilteredEvent? Event { get; init; }
+    public SampleEvent? Event { get; init; }
 
-    public static FilterTestBody Of(Fields fields)
-    {
-        var body = new FilterTestBody
-        {
-            Filter = [],
-            Read = SubscriptionBody.ReadFilter(fields),
-            EventId = fields.Id("eventId"),
-            Event = fields.Object("event", FilteredEvent.Of),
-        };
-        if (body.EventId is null == body.Event is null)
-            fields.Refuse("", "Must have either event or eventId.");
-        return body;
-    }
-}
+    /// <summary>What is read of the two.</summary>
+    internal Sample? Sample { get; init; }
 
-/// <summary>What a filter looks at in an event.</summary>
-[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
-internal sealed record FilteredEvent
-{
-    /// <summary>As when publishing.</summary>
-    public string? Subject { get; init; }
-
-    /// <summary>As when publishing.</summary>
-    public string? Source { get; init; }
-
-    /// <summary>As when publishing; null when left out.</summary>
-    public RawJson? Data { get; init; }
-
-    internal JsonElement Value { get; init; }
-
-    public static FilteredEvent Of(Fields fields) => new()
-    {
-        Subject = fields.Text("subject"),
-        Source = fields.Text("source"),
-        Value = fields.Any("data")?.Clone() ?? JsonSerializer.SerializeToElement<object?>(null),
-    };
+    public static FilterTestBody Of(Fields fields) =>
+        new() { Filter = [], Read = SubscriptionBody.ReadFilter(fields), Sample = Sample.Read(fields) };
 }
 
 /// <summary>What became of it.</summary>
@@ -84,20 +52,10 @@ internal static class FilterTest
         HttpContext context, Caller caller, EventReader events, TimeProvider time, CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, FilterTestBody.Of);
-        if (body.EventId is not { } id)
-            return TypedResults.Ok(Explain(body.Read!, body.Event!.Subject, body.Event.Source, body.Event.Value));
-        if (!caller.May(Scopes.EventsRead))
-            throw new ApiException(ErrorCodes.Forbidden, $"This needs a key with the scope {Scopes.EventsRead}.");
-        var stored = await events.FindAsync(caller.TenantId, id, new TimeLimit(time, RequestBudget.Request), cancellationToken)
-            ?? throw ApiException.Invalid("/eventId", "There is no such event.");
-        using var data = stored.Stored.HoldsJson ? JsonDocument.Parse(stored.Stored.Data) : null;
-        return TypedResults.Ok(Explain(body.Read!, stored.Subject, stored.Source, data?.RootElement ?? default));
-    }
-
-    private static FilterTestResult Explain(SubscriptionFilter filter, string? subject, string? source, JsonElement data)
-    {
-        var matches = filter.Explain(subject, source, data, out var conditions);
-        return new(matches, [.. conditions.Select(c =>
-            new FilterConditionView(c.Path, RawJson.Of(c.Expected)!.Value, c.Found, c.Matches))]);
+        var e = await body.Sample!.FindAsync(caller, events, time, cancellationToken);
+        using var data = e.HoldsJson ? JsonDocument.Parse(e.Data) : null;
+        var matches = body.Read!.Explain(e.Subject, e.Source, data?.RootElement ?? default, out var conditions);
+        return TypedResults.Ok(new FilterTestResult(matches, [.. conditions.Select(c =>
+            new FilterConditionView(c.Path, RawJson.Of(c.Expected)!.Value, c.Found, c.Matches))]));
     }
 }

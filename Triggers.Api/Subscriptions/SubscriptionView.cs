@@ -48,7 +48,7 @@ internal record SubscriptionView(
     public static SubscriptionView Of(
         Subscription s, Caller caller, SecretProtector protector, TimeProvider time, LimitsInUse? limits = null) => new(
         TypeId.Format(TypeId.Subscription, s.Id), s.Name, s.Url, s.EventTypes,
-        s.Filter is null ? null : JsonNode.Parse(s.Filter)!.AsObject(), s.Description, s.Enabled, s.DisabledReason,
+        FilterOf(s), s.Description, s.Enabled, s.DisabledReason,
         caller.May(Scopes.SubscriptionsWrite) ? s.Headers.ToDictionary(h => h.Key, h => protector.Unprotect(h.Value))
             : s.Headers.ToDictionary(h => h.Key, _ => Masked),
         [.. s.Secrets.Where(secret => secret.ExpiresAt is null).Select(secret => SigningSecrets.TypeOf(secret)).Order()],
@@ -62,6 +62,9 @@ internal record SubscriptionView(
         s.RateRequests is { } requests ? new RateLimitView(requests, s.RateSeconds!.Value) : null, s.Concurrency, limits,
         s.BatchMax is { } max ? new BatchView(max, s.BatchWait!.Value.TotalSeconds) : null,
         CircuitView.Of(s.Circuit), s.ExpiresAt, s.CreatedAt, s.UpdatedAt);
+
+    /// <summary>The filter of a subscription or an inbox, as it was given.</summary>
+    public static JsonObject? FilterOf(Subscription s) => s.Filter is null ? null : JsonNode.Parse(s.Filter)!.AsObject();
 }
 
 /// <summary>A rate.</summary>

@@ -24,9 +24,7 @@ internal static class SubscriptionsApi
     /// <summary>The reason of what somebody has disabled.</summary>
     public const string DisabledByRequest = "requested";
 
-    private const int MaxSecrets = 10;
     private const string CertificateNeedsHttps = "A client certificate goes with an https address only.";
-    private static readonly TimeSpan DefaultOverlap = TimeSpan.FromHours(24);
 
     /// <summary>Maps <c>/subscriptions</c>.</summary>
     public static void MapSubscriptions(this IEndpointRouteBuilder app)
@@ -41,12 +39,12 @@ internal static class SubscriptionsApi
         app.MapPost("/subscriptions/transformation-preview", TransformationPreview.RunAsync).RequireScope(Scopes.SubscriptionsRead)
             .WithMetadata(SubscriptionDocs.PreviewTransformation);
         app.MapDelete("/subscriptions/{id}", DeleteAsync).RequireScope(Scopes.SubscriptionsWrite).WithMetadata(SubscriptionDocs.Delete);
-        app.MapPost("/subscriptions/{id}/secret/rotate", RotateSecretAsync).RequireScope(Scopes.SubscriptionsWrite)
+        app.MapPost("/subscriptions/{id}/secret/rotate", SecretRotation.PostAsync).RequireScope(Scopes.SubscriptionsWrite)
             .WithMetadata(SubscriptionDocs.RotateSecret);
         app.MapGet(WebhookKeys.Path, WebhookKeys.GetAsync).AllowAnonymous().WithMetadata(SubscriptionDocs.Keys);
-        app.MapPost("/subscriptions/{id}/circuit/open", OpenCircuitAsync).RequireScope(Scopes.SubscriptionsWrite)
+        app.MapPost("/subscriptions/{id}/circuit/open", CircuitApi.OpenAsync).RequireScope(Scopes.SubscriptionsWrite)
             .WithMetadata(SubscriptionDocs.OpenCircuit);
-        app.MapPost("/subscriptions/{id}/circuit/close", CloseCircuitAsync).RequireScope(Scopes.SubscriptionsWrite)
+        app.MapPost("/subscriptions/{id}/circuit/close", CircuitApi.CloseAsync).RequireScope(Scopes.SubscriptionsWrite)
             .WithMetadata(SubscriptionDocs.CloseCircuit);
         app.MapGet("/subscriptions/{id}/retry-preview", RetryPreview.GetAsync).RequireScope(Scopes.SubscriptionsRead)
             .WithMetadata(SubscriptionDocs.PreviewRetries);
@@ -289,48 +287,12 @@ internal static class SubscriptionsApi
                 body.HasBatch ? "/batch" : body.Format is not null ? "/format" : "/transformation");
         // What failed before says nothing of another address, or of what somebody has mended and enabled again.
         if (body.Url is not null || body.Enabled is true)
-            await ApplyAsync(db, CircuitChanges.CloseByRequest(caller.TenantId, key), cancellationToken);
+            await CircuitApi.ApplyAsync(db, CircuitChanges.CloseByRequest(caller.TenantId, key), cancellationToken);
         else
             subscription.Circuit = await db.Circuits.FirstOrDefaultAsync(c => c.SubscriptionId == key, cancellationToken);
         if (transaction is not null)
             await transaction.CommitAsync(cancellationToken);
         return subscription;
-    }
-
-    private static Task<Ok<SubscriptionView>> OpenCircuitAsync(
-        string id, Caller caller, TriggersDbContext db, SecretProtector protector, TimeProvider time,
-        CancellationToken cancellationToken) =>
-        ChangeCircuitAsync(id, CircuitChanges.OpenByRequest, caller, db, protector, time, cancellationToken);
-
-    private static Task<Ok<SubscriptionView>> CloseCircuitAsync(
-        string id, Caller caller, TriggersDbContext db, SecretProtector protector, TimeProvider time,
-        CancellationToken cancellationToken) =>
-        ChangeCircuitAsync(id, CircuitChanges.CloseByRequest, caller, db, protector, time, cancellationToken);
-
-    private static async Task<Ok<SubscriptionView>> ChangeCircuitAsync(
-        string id, Func<Guid, Guid, IEnumerable<NpgsqlBatchCommand>> change, Caller caller, TriggersDbContext db,
-        SecretProtector protector, TimeProvider time, CancellationToken cancellationToken)
-    {
-        var key = Ids.Subscription(id);
-        if (!await Living(db, caller).AnyAsync(s => s.Id == key, cancellationToken))
-            throw ApiException.NotFound("subscription");
-        await using (var transaction = await db.Database.BeginTransactionAsync(cancellationToken))
-        {
-            await ApplyAsync(db, change(caller.TenantId, key), cancellationToken);
-            await transaction.CommitAsync(cancellationToken);
-        }
-        var changed = await Living(db, caller).FirstOrDefaultAsync(s => s.Id == key, cancellationToken);
-        return TypedResults.Ok(SubscriptionView.Of(changed ?? throw ApiException.NotFound("subscription"), caller, protector, time));
-    }
-
-    /// <summary>Within the context's transaction.</summary>
-    private static async Task ApplyAsync(
-        TriggersDbContext db, IEnumerable<NpgsqlBatchCommand> commands, CancellationToken cancellationToken)
-    {
-        await using var batch = new NpgsqlBatch((NpgsqlConnection)db.Database.GetDbConnection());
-        foreach (var command in commands)
-            batch.BatchCommands.Add(command);
-        await batch.ExecuteNonQueryAsync(cancellationToken);
     }
 
     private static async Task<NoContent> DeleteAsync(string id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
@@ -350,54 +312,6 @@ internal static class SubscriptionsApi
             [new NpgsqlParameter("tenant", caller.TenantId), new NpgsqlParameter("id", key)], cancellationToken);
         if (deleted == 0)
             throw ApiException.NotFound("subscription");
-    }
-
-    private static async Task<Ok<RotatedSecret>> RotateSecretAsync(
-        string id, HttpContext context, Caller caller, TriggersDbContext db, SecretProtector protector, CancellationToken cancellationToken)
-    {
-        var key = Ids.Subscription(id);
-        var body = await Body.ReadOptionalAsync(context, RotateSecret.Read);
-        return TypedResults.Ok(await RotateAsync(key, body, caller, db, protector, cancellationToken));
-    }
-
-    /// <summary>Gives one a new secret, in the context's transaction where it has one.</summary>
-    /// <exception cref="ApiException">There is none.</exception>
-    public static async Task<RotatedSecret> RotateAsync(
-        Guid key, RotateSecret? body, Caller caller, TriggersDbContext db, SecretProtector protector, CancellationToken cancellationToken)
-    {
-        var type = body?.Type is { } asked ? SnakeCase<SignatureType>.Of(asked)
-            : body?.Secret is { } brought ? SigningSecrets.TypeOf(brought) : SigningSecrets.Symmetric;
-        var secret = body?.Secret ?? SigningSecrets.New(type);
-        var overlap = body?.Overlap ?? DefaultOverlap;
-
-        await using var transaction = await db.BeginUnlessBegunAsync(cancellationToken);
-        var found = await db.Subscriptions.FromSql(
-            $"""
-            SELECT * FROM subscriptions WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL AND inbox IS NULL
-                AND (expires_at IS NULL OR expires_at > now())
-            FOR NO KEY UPDATE
-            """).AsTracking().ToListAsync(cancellationToken);
-        var subscription = found.SingleOrDefault() ?? throw ApiException.NotFound("subscription");
-        // What expires does so by the database's clock.
-        var now = (await db.Database.SqlQuery<DateTimeOffset>($"SELECT now() AS \"Value\"").ToListAsync(cancellationToken))[0];
-        var newest = SigningSecrets.Keep(secret, protector);
-        // Those of before sign on for the overlap, and no longer than they would have.
-        var before = subscription.Secrets.Where(s => !(s.ExpiresAt <= now)).ToLookup(s => SigningSecrets.TypeOf(s) == type);
-        var previous = overlap == TimeSpan.Zero ? []
-            : before[true].Where(s => protector.Unprotect(s.Secret) != secret).Select(s => new SigningSecret
-            {
-                Secret = s.Secret,
-                PublicKey = s.PublicKey,
-                ExpiresAt = s.ExpiresAt < now + overlap ? s.ExpiresAt : now + overlap,
-            }).ToArray();
-        var others = before[false].ToLookup(s => s.ExpiresAt is null);
-        subscription.Secrets = [.. new[] { newest }.Concat(others[true]).Concat(previous).Concat(others[false]).Take(MaxSecrets)];
-        subscription.UpdatedAt = now;
-        await db.SaveChangesAsync(cancellationToken);
-        if (transaction is not null)
-            await transaction.CommitAsync(cancellationToken);
-        return new RotatedSecret(
-            type == SigningSecrets.Symmetric ? secret : null, newest.PublicKey, previous.FirstOrDefault()?.ExpiresAt);
     }
 
     private static string? Kept<T>(T? secret, SecretProtector protector) where T : class =>

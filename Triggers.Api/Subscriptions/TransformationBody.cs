@@ -49,7 +49,7 @@ internal sealed record TransformationBody
             Headers = ReadHeaders(fields),
             Method = ReadMethod(fields) ?? Transformation.DefaultMethod,
         };
-        var mistakes = RoomyThread.Run(() => new TransformationFormat(Guid.Empty, transformation).Mistakes().ToArray());
+        var mistakes = RoomyThread.Run(() => TransformationFormat.MistakesOf(transformation).ToArray());
         foreach (var (header, mistake) in mistakes)
             fields.Refuse(header is null ? "/template" : "/headers" + Fields.Pointer(header), mistake.Message);
         return transformation;

@@ -1,16 +1,12 @@
-using System.ComponentModel.DataAnnotations;
 using System.Text;
 using System.Text.Json.Serialization;
 using Microsoft.AspNetCore.Http.HttpResults;
+using Microsoft.Extensions.Options;
 using Triggers.Api.Auth;
-using Triggers.Api.Errors;
 using Triggers.Api.Events;
-using Triggers.Api.Http;
-using Triggers.Api.Ingest;
 using Triggers.Api.Requests;
 using Triggers.Core;
 using Triggers.Core.State;
-using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
 using Triggers.Core.Transformations;
 
@@ -31,54 +27,13 @@ internal sealed record TransformationPreviewBody
     public Guid? EventId { get; init; }
 
     /// <summary>An event as it might be published; instead of <c>eventId</c>.</summary>
-    public PreviewedEvent? Event { get; init; }
+    public SampleEvent? Event { get; init; }
 
-    public static TransformationPreviewBody Of(Fields fields)
-    {
-        var body = new TransformationPreviewBody
-        {
-            Transformation = null!,
-            Read = TransformationBody.ReadMember(fields),
-            EventId = fields.Id("eventId"),
-            Event = fields.Object("event", PreviewedEvent.Of),
-        };
-        if (body.EventId is null == body.Event is null)
-            fields.Refuse("", "Must have either event or eventId.");
-        return body;
-    }
-}
+    /// <summary>What is read of the two.</summary>
+    internal Sample? Sample { get; init; }
 
-/// <summary>What a template sees of an event.</summary>
-[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
-internal sealed record PreviewedEvent
-{
-    /// <summary>As when publishing; <c>triggers.test</c> when left out.</summary>
-    [Length(1, EventParser.MaxTextLength)]
-    public string? Type { get; init; }
-
-    /// <summary>As when publishing.</summary>
-    [Length(1, EventParser.MaxTextLength)]
-    public string? Subject { get; init; }
-
-    /// <summary>As when publishing.</summary>
-    [Length(1, EventParser.MaxTextLength)]
-    public string? Source { get; init; }
-
-    /// <summary>As when publishing; null when left out.</summary>
-    public RawJson? Data { get; init; }
-
-    internal StoredEvent? Stored { get; init; }
-
-    public static PreviewedEvent Of(Fields fields)
-    {
-        var data = fields.Any("data")?.GetRawText() ?? "null";
-        return new()
-        {
-            Stored = new StoredEvent(
-                TypeId.NewGuid(), fields.Text("type") ?? TestEvents.Genuine, null, fields.Text("source"), fields.Text("subject"), null, "",
-                null, Encoding.UTF8.GetBytes(data)),
-        };
-    }
+    public static TransformationPreviewBody Of(Fields fields) =>
+        new() { Transformation = null!, Read = TransformationBody.ReadMember(fields), Sample = Sample.Read(fields) };
 }
 
 /// <summary>The request there would be, or why there would be none.</summary>
@@ -103,14 +58,15 @@ internal static class TransformationPreview
     private static readonly SemaphoreSlim s_places = new(Math.Max(1, Environment.ProcessorCount / 2));
 
     public static async Task<Ok<TransformationPreviewResult>> RunAsync(
-        HttpContext context, Caller caller, EventReader events, TimeProvider time, CancellationToken cancellationToken)
+        HttpContext context, Caller caller, EventReader events, IOptions<TransformationOptions> limits, TimeProvider time,
+        CancellationToken cancellationToken)
     {
         var body = await Body.ReadAsync(context, TransformationPreviewBody.Of);
-        var e = body.Event?.Stored ?? await StoredAsync(body.EventId!.Value, caller, events, time, cancellationToken);
+        var e = await body.Sample!.FindAsync(caller, events, time, cancellationToken);
         await s_places.WaitAsync(cancellationToken);
         try
         {
-            var format = new TransformationFormat(TypeId.NewGuid(), body.Read!);
+            var format = new TransformationFormat(TypeId.NewGuid(), body.Read!, limits.Value);
             return TypedResults.Ok(await RoomyThread.RunAsync(() => Try(format, e)));
         }
         finally
@@ -132,15 +88,5 @@ internal static class TransformationPreview
             return new(null, null, null, null, new TransformationError(
                 mistake.Line > 0 ? mistake.Line : null, mistake.Line > 0 ? mistake.Column : null, mistake.Problem));
         }
-    }
-
-    private static async Task<StoredEvent> StoredAsync(
-        Guid id, Caller caller, EventReader events, TimeProvider time, CancellationToken cancellationToken)
-    {
-        if (!caller.May(Scopes.EventsRead))
-            throw new ApiException(ErrorCodes.Forbidden, $"This needs a key with the scope {Scopes.EventsRead}.");
-        var found = await events.FindAsync(caller.TenantId, id, new TimeLimit(time, RequestBudget.Request), cancellationToken)
-            ?? throw ApiException.Invalid("/eventId", "There is no such event.");
-        return found.Stored;
     }
 }

@@ -10,6 +10,9 @@ namespace Triggers.Core.State;
 /// </summary>
 public sealed record EventAttributes
 {
+    /// <summary>The longest trace state that is passed on, as W3C asks for.</summary>
+    public const int MaxTraceState = 512;
+
     /// <summary>The version of CloudEvents it came by: then <c>externalId</c> and <c>source</c> name it together.</summary>
     public string? SpecVersion { get; init; }
 
@@ -30,6 +33,11 @@ public sealed record EventAttributes
 
     /// <summary>Extension attributes of a CloudEvent by their names: text, whole numbers, true or false.</summary>
     public IReadOnlyDictionary<string, JsonElement>? Extensions { get; init; }
+
+    /// <summary>
+    /// W3C trace state that goes with the event's trace parent: printable ASCII of at most <see cref="MaxTraceState"/> characters.
+    /// </summary>
+    public string? TraceState { get; init; }
 
     /// <summary>Whether the data is JSON, and not text, bytes or elsewhere.</summary>
     [JsonIgnore]

@@ -23,6 +23,9 @@ internal sealed record StoredEvent(
     /// <summary>Whether there is a time before or after which nobody gets it.</summary>
     public bool IsTimed => DeliverAt is not null || ExpiresAt is not null;
 
+    /// <summary>W3C trace state that goes with <see cref="TraceParent"/>.</summary>
+    public string? TraceState => Attributes?.TraceState;
+
     /// <summary>Whether its data is JSON, and not text, bytes or elsewhere.</summary>
     public bool HoldsJson => Attributes is null or { HoldsJson: true };
 

@@ -3,16 +3,21 @@ using System.Globalization;
 using System.Net.Http.Headers;
 using System.Text;
 using System.Text.Json;
+using System.Text.RegularExpressions;
 using Triggers.Core.State;
 
 namespace Triggers.Core.Subscriptions;
 
 /// <summary>Events as CloudEvents 1.0, by the HTTP protocol binding.</summary>
-internal static class CloudEvent
+internal static partial class CloudEvent
 {
+    /// <summary>An event in structured mode.</summary>
+    public const string MediaType = "application/cloudevents+json";
+
     private const string SpecVersion = "1.0";
+    private const string UriCharacter = @"([A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})";
     private const string Time = "yyyy-MM-dd'T'HH:mm:ss.FFFFFFF'Z'";
-    private static readonly MediaTypeHeaderValue s_structured = new("application/cloudevents+json");
+    private static readonly MediaTypeHeaderValue s_structured = new(MediaType);
     private static readonly Dictionary<string, JsonElement> s_none = [];
 
     /// <summary>In structured mode: one JSON object, with <c>data</c> byte for byte as it was received.</summary>
@@ -90,7 +95,11 @@ internal static class CloudEvent
         if (e.Subject is not null)
             yield return ("subject", e.Subject);
         if (e.TraceParent is not null && e.Attributes?.Extensions?.ContainsKey("traceparent") is not true)
+        {
             yield return ("traceparent", e.TraceParent);
+            if (e.TraceState is not null && e.Attributes?.Extensions?.ContainsKey("tracestate") is not true)
+                yield return ("tracestate", e.TraceState);
+        }
         if (isOwn && e.ExternalId is not null)
             yield return ("externalid", e.ExternalId);
         if (e.Attributes?.DataSchema is { } schema)
@@ -105,5 +114,15 @@ internal static class CloudEvent
     /// <summary>A CloudEvent's source is a URI reference, and never empty. An event's may be any text, or missing.</summary>
     private static string SourceOf(Guid tenantId, string? source) =>
         source is null ? "/tenants/" + TypeId.Format(TypeId.Tenant, tenantId)
-            : Uri.IsWellFormedUriString(source, UriKind.RelativeOrAbsolute) ? source : Uri.EscapeDataString(source);
+            : IsUriReference(source) ? source : Uri.EscapeDataString(source);
+
+    /// <summary>Whether a text is a URI reference (RFC 3986): of its characters, and with no colon where it would end a scheme.</summary>
+    public static bool IsUriReference(string text) => UriReference().IsMatch(text);
+
+    // In this order: a scheme, or a first segment without a colon; an address in brackets; path, query, fragment.
+    [GeneratedRegex(
+        $@"\A([A-Za-z][A-Za-z0-9+.\-]*:|(?![^/?#]*:))(//({UriCharacter}*@)?\[[0-9A-Fa-f:.]+\](?=[:/?#]|\z))?"
+        + $@"({UriCharacter}|/)*(\?({UriCharacter}|[/?])*)?(#({UriCharacter}|[/?])*)?\z",
+        RegexOptions.CultureInvariant | RegexOptions.ExplicitCapture)]
+    private static partial Regex UriReference();
 }

@@ -82,17 +82,8 @@ internal static class JsonValues
         }
     }
 
-    private static string TextOf(JsonElement element)
-    {
-        try
-        {
-            return element.GetString()!;
-        }
-        catch (InvalidOperationException)
-        {
-            throw new TemplateException("The data has text that is no Unicode: half of a surrogate pair.");
-        }
-    }
+    private static string TextOf(JsonElement element) => JsonText.Of(element)
+        ?? throw new TemplateException("The data has text that is no Unicode: half of a surrogate pair.");
 
     /// <summary>The members of an object; each is read once, when it is asked for.</summary>
     private sealed class Members(JsonElement element) : IFluidIndexable

@@ -8,7 +8,6 @@ namespace Triggers.Core.Transformations;
 internal sealed class LiquidTemplate
 {
     private static readonly TemplateParser s_parser = new();
-    private static readonly TemplateOptions s_options = TemplateFilters.Options();
 
     private readonly IFluidTemplate _template;
 
@@ -27,12 +26,14 @@ internal sealed class LiquidTemplate
 
     /// <summary>What it writes.</summary>
     /// <param name="values">What it sees, by name.</param>
-    /// <param name="dataBytes">The length of the event's data, by which the run is bounded.</param>
+    /// <param name="limits">How far the run may go.</param>
+    /// <param name="dataBytes">The length of the event's data, by which it is bounded, too.</param>
     /// <param name="encoder">Encodes what is not written by the template itself.</param>
     /// <exception cref="TemplateException">Something goes wrong, or too far.</exception>
-    public string Run(IEnumerable<KeyValuePair<string, FluidValue>> values, int dataBytes, TextEncoder encoder)
+    public string Run(
+        IEnumerable<KeyValuePair<string, FluidValue>> values, TransformationOptions limits, int dataBytes, TextEncoder encoder)
     {
-        var run = new TemplateRun(s_options, dataBytes);
+        var run = new TemplateRun(limits, dataBytes);
         foreach (var (name, value) in values)
             run.SetValue(name, value);
         using var writer = new BoundedWriter(run);

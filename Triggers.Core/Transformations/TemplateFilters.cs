@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Text.RegularExpressions;
 using Fluid;
 using Fluid.Values;
@@ -22,13 +23,18 @@ internal static partial class TemplateFilters
         "minus", "modulo", "plus", "round", "times",
     ];
 
+    // As many as there are settings in the process.
+    private static readonly ConcurrentDictionary<int, TemplateOptions> s_options = new();
+
     /// <summary>Options with these filters, in which nothing reads files, members of .NET objects, or the machine's time zone.</summary>
-    public static TemplateOptions Options()
+    public static TemplateOptions Options(int maxStatements) => s_options.GetOrAdd(maxStatements, Make);
+
+    private static TemplateOptions Make(int maxStatements)
     {
         var all = new TemplateOptions().Filters;
         var options = new TemplateOptions
         {
-            MaxSteps = TemplateRun.MaxStatements,
+            MaxSteps = maxStatements,
             MaxRecursion = 100,
             StrictFilters = true,
             TimeZone = TimeZoneInfo.Utc,
@@ -65,7 +71,7 @@ internal static partial class TemplateFilters
         {
             case "replace" or "remove" or "replace_first" or "replace_last" or "split":
                 var sought = arguments.At(0).ToStringValue().Length;
-                EnsureShort(sought);
+                EnsureShort(sought, run);
                 if (name == "replace")
                     run.Work(size + size / Math.Max(1, sought) * arguments.At(1).ToStringValue().Length);
                 break;
@@ -80,10 +86,10 @@ internal static partial class TemplateFilters
     }
 
     /// <summary>Refuses a text that is too long to be looked for in others.</summary>
-    public static void EnsureShort(int sought)
+    public static void EnsureShort(int sought, TemplateRun run)
     {
-        if (sought > TemplateRun.MaxNeedle)
-            throw new TemplateException($"A text to look for has at most {TemplateRun.MaxNeedle} characters.");
+        if (sought > run.Limits.SoughtLength)
+            throw new TemplateException($"A text to look for has at most {run.Limits.SoughtLength} characters.");
     }
 
     [GeneratedRegex("[0-9]{3}", RegexOptions.CultureInvariant)]

@@ -55,13 +55,13 @@ internal sealed partial class TemplateParser : FluidParser
 
     private static TemplateRun Run(TemplateContext context) => (TemplateRun)context;
 
-    private static Exception At(Exception e, int line, int column) => e switch
+    private static Exception At(Exception e, TemplateContext context, int line, int column) => e switch
     {
         TemplateException { Line: > 0 } => e,
         TemplateException own => new TemplateException(own.Problem, line, column),
         // Of its steps, the library speaks as of recursion.
         InvalidOperationException when e.Message.StartsWith("The maximum ", StringComparison.Ordinal) =>
-            new TemplateException($"Runs more than {TemplateRun.MaxStatements} statements.", line, column),
+            new TemplateException($"Runs more than {Run(context).Limits.Statements} statements.", line, column),
         _ => new TemplateException(e.Message, line, column),
     };
 
@@ -90,7 +90,7 @@ internal sealed partial class TemplateParser : FluidParser
             }
             catch (Exception e)
             {
-                throw At(e, line, column);
+                throw At(e, context, line, column);
             }
         }
 
@@ -108,11 +108,11 @@ internal sealed partial class TemplateParser : FluidParser
             }
             catch (Exception e)
             {
-                throw At(e, line, column);
+                throw At(e, context, line, column);
             }
         }
 
-        public Exception Place(Exception e) => At(e, line, column);
+        public Exception Place(Exception e, TemplateContext context) => At(e, context, line, column);
 
         public void EnsureKnown()
         {
@@ -176,7 +176,7 @@ internal sealed partial class TemplateParser : FluidParser
             }
             catch (Exception e) when (value is PlacedExpression placed)
             {
-                throw placed.Place(e);
+                throw placed.Place(e, context);
             }
             return Completion.Normal;
         }
@@ -205,8 +205,8 @@ internal sealed partial class TemplateParser : FluidParser
         {
             var start = Convert.ToInt64((await from.EvaluateAsync(context)).ToNumberValue());
             var count = Math.Max(0, Convert.ToInt64((await to.EvaluateAsync(context)).ToNumberValue()) - start + 1);
-            if (count > TemplateRun.MaxStatements)
-                throw new TemplateException($"A range has at most {TemplateRun.MaxStatements} numbers.");
+            if (count > Run(context).Limits.Statements)
+                throw new TemplateException($"A range has at most {Run(context).Limits.Statements} numbers.");
             Run(context).Work(count);
             return new ArrayValue([.. Enumerable.Range(0, (int)count).Select(i => NumberValue.Create(start + i))]);
         }
@@ -218,7 +218,7 @@ internal sealed partial class TemplateParser : FluidParser
         {
             var (within, sought) = (await left.EvaluateAsync(context), await right.EvaluateAsync(context));
             if (within is StringValue)
-                TemplateFilters.EnsureShort(sought.ToStringValue().Length);
+                TemplateFilters.EnsureShort(sought.ToStringValue().Length, Run(context));
             Run(context).Work(within);
             return BooleanValue.Create(within.Contains(sought));
         }

@@ -28,29 +28,21 @@ internal sealed class TemplateException(string problem, int line = 0, int column
 /// </summary>
 internal sealed class TemplateRun : TemplateContext
 {
-    /// <summary>The most statements and turns of loops.</summary>
-    public const int MaxStatements = 50_000;
-
-    /// <summary>The longest text or list that there may be, in characters and items, unless the event's data is longer.</summary>
-    public const int MinText = 256 * 1024;
-
-    /// <summary>The longest text that is looked for in another.</summary>
-    public const int MaxNeedle = 1_000;
-
-    private const long MinWork = 16 * 1024 * 1024;
-    private static readonly TimeSpan s_maxTime = TimeSpan.FromSeconds(1);
-
     private readonly long _started = Stopwatch.GetTimestamp();
     private readonly long _maxWork;
     private long _work;
 
-    /// <param name="options">The filters there are.</param>
+    /// <param name="limits">How far it may go.</param>
     /// <param name="dataBytes">The length of the event's data.</param>
-    public TemplateRun(TemplateOptions options, int dataBytes) : base(options)
+    public TemplateRun(TransformationOptions limits, int dataBytes) : base(TemplateFilters.Options(limits.Statements))
     {
-        MaxText = Math.Max(MinText, 2 * dataBytes);
-        _maxWork = Math.Max(MinWork, 16L * MaxText);
+        Limits = limits;
+        MaxText = Math.Max(limits.TextLength, 2 * dataBytes);
+        _maxWork = Math.Max(limits.Work, 16L * MaxText);
     }
+
+    /// <summary>How far it may go.</summary>
+    public TransformationOptions Limits { get; }
 
     /// <summary>The longest text or list of this run; so long may its output be.</summary>
     public int MaxText { get; }
@@ -58,8 +50,8 @@ internal sealed class TemplateRun : TemplateContext
     /// <summary>Ends the run if it takes too long.</summary>
     public void CheckTime()
     {
-        if (Stopwatch.GetElapsedTime(_started) > s_maxTime)
-            throw new TemplateException($"Takes longer than {s_maxTime.TotalSeconds:0} s.");
+        if (Stopwatch.GetElapsedTime(_started) > Limits.Time)
+            throw new TemplateException(FormattableString.Invariant($"Takes longer than {Limits.Time.TotalSeconds:0.##} s."));
     }
 
     /// <summary>Counts what is read or made at once, in characters and items.</summary>

@@ -15,14 +15,16 @@ internal sealed class TransformationFormat : MessageFormat
 {
     private readonly Guid _subscriptionId;
     private readonly Transformation _transformation;
+    private readonly TransformationOptions _limits;
     private readonly MediaTypeHeaderValue _contentType;
     private readonly Lazy<(LiquidTemplate Body, KeyValuePair<string, LiquidTemplate>[] Headers)> _templates;
 
     /// <param name="subscriptionId">The subscription's id, as templates see it.</param>
     /// <param name="transformation">With a media type; its templates may have mistakes.</param>
-    public TransformationFormat(Guid subscriptionId, Transformation transformation)
+    /// <param name="limits">How far each template may go.</param>
+    public TransformationFormat(Guid subscriptionId, Transformation transformation, TransformationOptions limits)
     {
-        (_subscriptionId, _transformation) = (subscriptionId, transformation);
+        (_subscriptionId, _transformation, _limits) = (subscriptionId, transformation, limits);
         _contentType = MediaTypeHeaderValue.Parse(transformation.ContentType);
         _templates = new(() => (new(transformation.Template), [.. transformation.Headers.Select(HeaderOf)]));
     }
@@ -30,12 +32,12 @@ internal sealed class TransformationFormat : MessageFormat
     /// <inheritdoc/>
     public override bool IsSlow => true;
 
-    /// <summary>Reads the templates, and answers their mistakes, each with its header; null: of the body.</summary>
-    public IEnumerable<(string? Header, TemplateException Mistake)> Mistakes()
+    /// <summary>Reads the templates of a transformation, and answers their mistakes, each with its header; null: of the body.</summary>
+    public static IEnumerable<(string? Header, TemplateException Mistake)> MistakesOf(Transformation transformation)
     {
-        if (MistakeOf(_transformation.Template) is { } mistake)
+        if (MistakeOf(transformation.Template) is { } mistake)
             yield return (null, mistake);
-        foreach (var (name, value) in _transformation.Headers)
+        foreach (var (name, value) in transformation.Headers)
         {
             if (MistakeOf(value) is { } ofHeader)
                 yield return (name, ofHeader);
@@ -66,7 +68,7 @@ internal sealed class TransformationFormat : MessageFormat
             new("event", JsonValues.Of(envelope.RootElement)),
             new("subscription", JsonValues.Of(JsonElement.Parse($$"""{"id":"{{TypeId.Format(TypeId.Subscription, _subscriptionId)}}"}"""))),
         ];
-        var bytes = Encoding.UTF8.GetBytes(body.Run(values, e.Data.Length, EncoderOf(_contentType.MediaType!)));
+        var bytes = Encoding.UTF8.GetBytes(body.Run(values, _limits, e.Data.Length, EncoderOf(_contentType.MediaType!)));
         if (IsJson(_contentType.MediaType!))
             EnsureJson(bytes);
         return new(WithoutData(e), bytes)
@@ -93,12 +95,12 @@ internal sealed class TransformationFormat : MessageFormat
     private static KeyValuePair<string, LiquidTemplate> HeaderOf(KeyValuePair<string, string> header) =>
         new(header.Key, new(header.Value));
 
-    private static string ValueOf(
+    private string ValueOf(
         KeyValuePair<string, LiquidTemplate> header, IEnumerable<KeyValuePair<string, FluidValue>> values, int dataBytes)
     {
         try
         {
-            var value = header.Value.Run(values, dataBytes, NullEncoder.Default);
+            var value = header.Value.Run(values, _limits, dataBytes, NullEncoder.Default);
             return value.Length <= WebhookHeaders.MaxValueLength && WebhookHeaders.IsValue(value) ? value
                 : throw new TemplateException($"Writes what is no value of a header: more than {WebhookHeaders.MaxValueLength} characters, "
                     + "or others than printable ASCII.");

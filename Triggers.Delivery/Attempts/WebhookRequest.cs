@@ -26,7 +26,7 @@ internal static class WebhookRequest
         var e = message.Event;
         var request = Create(
             TypeId.Format(TypeId.Event, e.Id), message, content, subscriber, now, delivery.Test ? e.Type : null,
-            activity?.Id ?? e.TraceParent);
+            activity?.Id ?? e.TraceParent, activity is null ? e.TraceState : activity.TraceStateString);
         Add(request, "triggers-delivery-id", TypeId.Format(TypeId.Delivery, delivery.Id));
         Add(request, "triggers-attempt", number.ToString());
         if (delivery.ReplayOf is not null)
@@ -43,7 +43,7 @@ internal static class WebhookRequest
         content.Headers.ContentType = batch.Message.ContentType;
         var request = Create(
             TypeId.Format(TypeId.Batch, batch.Id), batch.Message, content, subscriber, now,
-            batch.Deliveries[0].Test ? batch.Message.Event.Type : null, activity?.Id);
+            batch.Deliveries[0].Test ? batch.Message.Event.Type : null, activity?.Id, activity?.TraceStateString);
         Add(request, "triggers-batch-size", batch.Deliveries.Count.ToString());
         if (batch.Deliveries.All(d => d.ReplayOf is not null))
             Add(request, "webhook-replay", "true");
@@ -52,7 +52,7 @@ internal static class WebhookRequest
 
     private static HttpRequestMessage Create(
         string id, WebhookMessage message, HttpContent content, Subscriber subscriber, DateTimeOffset now, string? testType,
-        string? traceParent)
+        string? traceParent, string? traceState)
     {
         if (subscriber.IsUnreadable)
             throw new FormatException("The subscription's secrets can't be read; give it new ones.");
@@ -80,6 +80,8 @@ internal static class WebhookRequest
         Add(request, "webhook-signature", WebhookSignature.Sign(secrets, id, timestamp, message.Body));
         if (traceParent is not null)
             Add(request, "traceparent", traceParent);
+        if (!string.IsNullOrEmpty(traceState))
+            Add(request, "tracestate", traceState);
         return request;
     }
 

@@ -128,6 +128,7 @@ internal sealed class DeadLetterPublisher(
                 Header("ce_type", "triggers.delivery.dead_lettered");
                 Header("ce_source", TypeId.Format(TypeId.Tenant, TenantId));
                 Header("traceparent", Event.TraceParent);
+                Header("tracestate", Event.TraceState);
                 Header("correlation-id", Event.CorrelationId);
                 return new Message<byte[],
                 byte[]>

@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.Security.Cryptography;
 using System.Text.Json;
+using Microsoft.Extensions.Options;
 using Npgsql;
 using NpgsqlTypes;
 using Triggers.Core;
@@ -74,7 +75,8 @@ internal sealed record CertificateOf(Guid SubscriptionId, string Kept);
 /// Every subscription that has not ended, in memory. <c>subscriptions_version</c>, which the database bumps at every write, says
 /// when to look again; <c>subscriptions.changed_by</c>, which ones to read.
 /// </summary>
-internal sealed partial class Subscribers(SecretProtector protector, TimeProvider time, ILogger<Subscribers> logger)
+internal sealed partial class Subscribers(
+    SecretProtector protector, IOptions<TransformationOptions> transformations, TimeProvider time, ILogger<Subscribers> logger)
 {
     /// <summary>Longer than any process lives.</summary>
     private const double MaxSeconds = 1e9;
@@ -202,7 +204,8 @@ internal sealed partial class Subscribers(SecretProtector protector, TimeProvide
                     : JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(reader.GetString(10))),
                 Format = reader.IsDBNull(24) ? subscriber.Format
                     : new TransformationFormat(
-                        subscriber.Id, JsonSerializer.Deserialize<Transformation>(protector.Unprotect(reader.GetString(24)))!),
+                        subscriber.Id, JsonSerializer.Deserialize<Transformation>(protector.Unprotect(reader.GetString(24)))!,
+                        transformations.Value),
                 ClientCertificate = reader.IsDBNull(16) ? null : new(subscriber.Id, protector.Unprotect(reader.GetString(16))),
             };
         }

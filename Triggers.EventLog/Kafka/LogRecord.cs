@@ -52,6 +52,7 @@ public sealed record LogRecord(
         Header("ce_subject", Subject);
         Header("ce_time", TypeId.CreatedAt(Id).UtcDateTime.ToString(TimeFormat, CultureInfo.InvariantCulture));
         Header("traceparent", TraceParent);
+        Header("tracestate", Attributes?.TraceState);
         Header("correlation-id", CorrelationId);
         return new Message<byte[], byte[]>
         {

@@ -70,7 +70,7 @@ public sealed class TransformationsTests
     public void A_mistake_is_found_before_there_is_an_event(string template, int line, string says)
     {
         var (_, mistake) = Assert.Single(RoomyThread.Run(() =>
-            new TransformationFormat(Guid.Empty, new() { Template = template }).Mistakes().ToArray()));
+            TransformationFormat.MistakesOf(new() { Template = template }).ToArray()));
 
         Assert.Equal(line, mistake.Line);
         Assert.Contains(says, mistake.Message, StringComparison.Ordinal);
@@ -134,12 +134,26 @@ public sealed class TransformationsTests
 
     private const string Long = "{% assign s = 'aaaaaaaaaa' %}{% for i in (1..12) %}{% assign s = s | append: s %}{% endfor %}";
 
-    private static WebhookMessage Make(Transformation transformation)
+    [Theory]
+    [InlineData("{% for i in (1..200) %}{% assign a = 1 %}{% endfor %}", "Runs more than 200 statements.")]
+    [InlineData("{% for i in (1..201) %}{% endfor %}", "A range has at most 200 numbers.")]
+    [InlineData("{% for i in (1..90) %}aaaaaaaaaaaa{% endfor %}", "Writes more than 1024 characters.")]
+    [InlineData("{% for i in (1..90) %}{% assign a = event.data | json | upcase %}{% endfor %}", "Reads and makes more than 16384")]
+    [InlineData("{{ 'a' | split: '123456' }}", "at most 5 characters")]
+    public void How_far_a_template_may_go_is_a_setting(string template, string says)
+    {
+        var limits = new TransformationOptions { Statements = 200, TextLength = 1024, Work = 16 * 1024, SoughtLength = 5 };
+
+        Assert.Contains(says, Make(new() { Template = template }, limits).Problem!, StringComparison.Ordinal);
+    }
+
+    private static WebhookMessage Make(Transformation transformation, TransformationOptions? limits = null)
     {
         var e = new StoredEvent(
             TypeId.NewGuid(), "order.created", null, null, "s", new DateTimeOffset(2026, 1, 31, 9, 30, 0, TimeSpan.Zero), "c", null,
             Encoding.UTF8.GetBytes(Data));
-        return RoomyThread.Run(() => new TransformationFormat(TypeId.NewGuid(), transformation).Make(TypeId.NewGuid(), e));
+        return RoomyThread.Run(() =>
+            new TransformationFormat(TypeId.NewGuid(), transformation, limits ?? new()).Make(TypeId.NewGuid(), e));
     }
 
     private static string Text(WebhookMessage message) => message.Problem ?? Encoding.UTF8.GetString(message.Body);

@@ -121,19 +121,20 @@ public abstract class DataFormatsTests(PostgresServer postgres, KafkaServer? kaf
             Content = new StringContent(
             $$"""
             {"specversion":"1.0","id":"1","source":"/shop","type":"a","subject":"s","time":"2026-01-31T09:30:00Z","sequence":7,"last":true,
-            "traceparent":"00-{{Trace}}-b9c7c989f97918e1-01","dataschema":"urn:a","datacontenttype":"image/png","data_base64":"AQID"}
+            "traceparent":"00-{{Trace}}-b9c7c989f97918e1-01","tracestate":"a=1,b=2",
+            "expirytime":"2126-01-31T10:30:00+01:00","dataschema":"urn:a","datacontenttype":"image/png","data_base64":"AQID"}
             """, new MediaTypeHeaderValue("application/cloudevents+json"))
         };
         var id = (await client.SendAsync(request)).Is(202).Id;
 
         await Wait.UntilAsync("it is sent to all", () => Receiver.Received.Count == 4);
         var webhook = Receiver.At("/envelope").Single();
-        Assert.Equal(Trace, webhook.Headers["traceparent"].Split('-')[1]);
+        Assert.Equal((Trace, "a=1,b=2"), (webhook.Headers["traceparent"].Split('-')[1], webhook.Headers["tracestate"]));
         Assert.Equal(
             $$$"""
             {"id":"{{{id}}}","type":"a","timestamp":"2026-01-31T09:30:00Z","source":"/shop","subject":"s","externalId":"1",
-            "dataContentType":"image/png","dataSchema":"urn:a","specVersion":"1.0",
-            "extensions":{"last":true,"sequence":7,"traceparent":"00-{{{Trace}}}-b9c7c989f97918e1-01"},"dataBase64":"AQID"}
+            "expiresAt":"2126-01-31T09:30:00Z","dataContentType":"image/png","dataSchema":"urn:a","specVersion":"1.0",
+            "extensions":{"last":true,"sequence":7,"traceparent":"00-{{{Trace}}}-b9c7c989f97918e1-01","tracestate":"a=1,b=2"},"dataBase64":"AQID"}
             """.ReplaceLineEndings(""), Encoding.UTF8.GetString(webhook.Body));
         Assert.Equal("image/png", Receiver.At("/data").Single().Headers["Content-Type"]);
         Assert.Equal([1, 2, 3], Receiver.At("/data").Single().Body);
@@ -151,8 +152,17 @@ public abstract class DataFormatsTests(PostgresServer postgres, KafkaServer? kaf
                 (e.Id, e.Source!.ToString(), e.Type, e.Subject, e.DataContentType, e.DataSchema!.ToString()));
             Assert.Equal(("7", Trace), (e["sequence"]!.ToString(), e["traceparent"]!.ToString()!.Split('-')[1]));
             Assert.Equal("true", e["last"]!.ToString(), ignoreCase: true);
+            Assert.Equal(("a=1,b=2", "2126-01-31T09:30:00Z"), (e["tracestate"], e["expirytime"]));
             Assert.Equal([1, 2, 3], (byte[])e.Data!);
         }
+        var got = (await GetAsync("application/json;q=0.5, application/cloudevents+json")).Is(200);
+        Assert.Equal(
+            ("application/cloudevents+json", "Accept", Encoding.UTF8.GetString(Receiver.At("/cloudevents").Single().Body)),
+            (got.ContentType, got.Headers["Vary"], got.Text));
+        foreach (var accept in new[] { "text/html", "application/cloudevents+json;q=0.5, */*" })
+            Assert.Equal((id, "2126-01-31T09:30:00Z"), ((await GetAsync(accept)).Is(200).Id, (await GetAsync(accept))["expiresAt"]));
+
+        Task<Answer> GetAsync(string accept) => client.SendAsync(HttpMethod.Get, $"/events/{id}", null, ("Accept", accept));
     }
 
     [Fact]

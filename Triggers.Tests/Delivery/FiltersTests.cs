@@ -70,17 +70,25 @@ public abstract class FiltersTests(PostgresServer postgres, KafkaServer? kafka =
         await Wait.UntilAsync("both are in the inbox", async () => (await client.GetAsync("/inbox")).Is(200).Ids.Length == 2);
         var subscription = await SubscribeAsync(client, "/large", $$""","filter":{{Large}}""");
 
-        var job = (await client.PostAsync(
-            "/replays", $$"""{"subscriptionId":"{{subscription}}","from":"2026-01-01T00:00:00Z"}""")).Is(202).Id;
-        await Wait.UntilAsync("the replay is done", async () =>
-            (await client.GetAsync($"/replays/{job}")).Is(200)["status"] == "completed", TimeSpan.FromMinutes(1));
+        var inbox = (await client.PostAsync("/inboxes", $$"""{"name":"large","eventTypes":["*"],"filter":{{Large}}}""")).Is(201).Id;
+
+        foreach (var (id, job) in new[] { (subscription, await ReplayAsync(subscription)), (inbox, await ReplayAsync(inbox)) })
+        {
+            await Wait.UntilAsync($"what {id} missed is replayed", async () =>
+                (await client.GetAsync($"/replays/{job}")).Is(200)["status"] == "completed", TimeSpan.FromMinutes(1));
+        }
         await AtAsync("/large", large);
+        var received = (await client.PostAsync("/inboxes/large/receive")).Is(200).Json["items"]!.AsArray();
+        Assert.Equal(large, Assert.Single(received)!["event"]!["id"]!.GetValue<string>());
 
         Assert.Empty((await client.PostAsync($"/events/{small}/replay")).Is(202).Json["deliveries"]!.AsArray());
         Assert.Single((await client.PostAsync($"/events/{large}/replay")).Is(202).Json["deliveries"]!.AsArray());
         await AtAsync("/large", large, large);
         (await client.PostAsync($"/events/{small}/replay", $$"""{"subscriptionIds":["{{subscription}}"]}""")).Is(202);
         await AtAsync("/large", large, large, small);
+
+        async Task<string> ReplayAsync(string id) =>
+            (await client.PostAsync("/replays", $$"""{"subscriptionId":"{{id}}","from":"2026-01-01T00:00:00Z"}""")).Is(202).Id;
     }
 
     private async Task<string> SubscribeAsync(ApiClient client, string path, string more) => (await client.PostAsync(
@@ -91,7 +99,8 @@ public abstract class FiltersTests(PostgresServer postgres, KafkaServer? kafka =
         await Wait.UntilAsync($"{events.Length} webhooks came to {path}", () => Receiver.At(path).Count() == events.Length);
         Assert.Equal(events.Order(), Receiver.At(path).Select(w => w.EventId).Order());
         await Wait.UntilAsync(
-            "all is recorded", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM delivery_queue") == 0);
+            "all is recorded", async () => await Engine.ScalarAsync<long>(
+                "SELECT count(*) FROM delivery_queue q JOIN subscriptions s ON s.id = q.subscription_id WHERE s.inbox IS NULL") == 0);
     }
 }
 

@@ -34,8 +34,12 @@ public abstract class FormatsTests(PostgresServer postgres, KafkaServer? kafka =
         }
         await Engine.StartDeliveryAsync();
 
-        var id = await client.PublishAsync(data: Data, more:
-            $$""","source":"the shop","subject":{{JsonSerializer.Serialize(Subject)}},"time":"2026-01-31T09:30:00.5+01:00","externalId":"7" """);
+        const string Parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        var id = (await client.PostAsync("/events",
+            $$"""
+            {"type":"order.created","data":{{Data}},"source":"the shop","subject":{{JsonSerializer.Serialize(Subject)}},
+            "time":"2026-01-31T09:30:00.5+01:00","externalId":"7"}
+            """, ("traceparent", Parent), ("tracestate", "vendor=1"))).Is(202).Id;
         var bare = await client.PublishAsync(data: "[]");
         await Wait.UntilAsync("every receiver has both", () => Receiver.Received.Count == 2 * s_formats.Length);
 
@@ -60,6 +64,8 @@ public abstract class FormatsTests(PostgresServer postgres, KafkaServer? kafka =
             Assert.Equal(new DateTimeOffset(2026, 1, 31, 8, 30, 0, 500, TimeSpan.Zero), read.Time);
             Assert.Equal("application/json", read.DataContentType);
             Assert.Equal("7", read["externalid"]);
+            Assert.Equal("vendor=1", read["tracestate"]);
+            Assert.Equal("vendor=1", At(mode, id).Headers["tracestate"]);
             Assert.True(JsonElement.DeepEquals(JsonElement.Parse(Data), (JsonElement)read.Data!));
             var other = await ReadAsync(At(mode, bare));
             Assert.StartsWith("/tenants/ten_", other.Source!.OriginalString, StringComparison.Ordinal);

@@ -1,6 +1,8 @@
 using Microsoft.AspNetCore.DataProtection;
 using Microsoft.Extensions.Logging.Abstractions;
+using Microsoft.Extensions.Options;
 using Microsoft.Extensions.Time.Testing;
+using Triggers.Core.Transformations;
 using Triggers.Delivery.Subscriptions;
 using Triggers.ServiceDefaults;
 using Triggers.Tests.Support;
@@ -11,7 +13,8 @@ namespace Triggers.Tests.Delivery;
 public sealed class SubscribersTests(PostgresServer postgres) : EngineTests(postgres)
 {
     private readonly Subscribers _subscribers =
-        new(new SecretProtector(new EphemeralDataProtectionProvider()), TimeProvider.System, NullLogger<Subscribers>.Instance);
+        new(new SecretProtector(new EphemeralDataProtectionProvider()), Options.Create(new TransformationOptions()), TimeProvider.System,
+            NullLogger<Subscribers>.Instance);
 
     [Fact]
     public async Task A_change_of_one_subscription_reads_that_one_again_and_not_all()
@@ -68,7 +71,8 @@ public sealed class SubscribersTests(PostgresServer postgres) : EngineTests(post
     {
         var time = new FakeTimeProvider();
         var subscribers = new Subscribers(
-            new SecretProtector(new EphemeralDataProtectionProvider()), time, NullLogger<Subscribers>.Instance);
+            new SecretProtector(new EphemeralDataProtectionProvider()), Options.Create(new TransformationOptions()), time,
+            NullLogger<Subscribers>.Instance);
         var (over, ends) = (await Engine.SubscribeAsync(Receiver.Url), await Engine.SubscribeAsync(Receiver.Url));
         var stays = await Engine.SubscribeAsync(Receiver.Url);
         await ChangeAsync(over, "expires_at = now() - interval '1 second'");

@@ -48,14 +48,15 @@ public abstract class TransformationsTests(PostgresServer postgres, KafkaServer?
     [Fact]
     public async Task What_a_template_fails_on_is_a_dead_letter_at_once_and_goes_out_once_it_is_mended()
     {
-        await using var host = new ApiHost(Engine.ConnectionString, Engine.Settings);
+        (string, string) limit = ("Transformations:Statements", "5000");
+        await using var host = new ApiHost(Engine.ConnectionString, [.. Engine.Settings, limit]);
         using var client = host.Client();
         await client.WaitUntilReadyAsync();
         var made = await SubscribeAsync(client, "/shaped", """{"template":"{\"half\":\n  {{ event.data.n | divided_by: event.data.by }}}"}""");
-        await SubscribeAsync(client, "/endless",
-            """{"template":"{% for i in (1..9999) %}{% for j in (1..9999) %}{% endfor %}{% endfor %}"}""");
+        const string Endless = """{"template":"{% for i in (1..999) %}{% for j in (1..999) %}{% endfor %}{% endfor %}"}""";
+        var endless = await SubscribeAsync(client, "/endless", Endless);
         await SubscribeAsync(client, "/plain", "null");
-        await Engine.StartDeliveryAsync();
+        await Engine.StartDeliveryAsync(limit);
 
         var good = await client.PublishAsync(data: """{"n":8,"by":2}""");
         var bad = await client.PublishAsync(data: """{"n":8,"by":0}""");
@@ -71,6 +72,11 @@ public abstract class TransformationsTests(PostgresServer postgres, KafkaServer?
         Assert.Equal((bad, "undeliverable", 1, "invalid_request"), (
             letter["eventId"]!.GetValue<string>(), letter["reason"]!.GetValue<string>(), letter["attempts"]!.GetValue<int>(),
             letter["lastOutcome"]!.GetValue<string>()));
+        var stopped = letters.Where(l => l!["subscriptionId"]!.GetValue<string>() == endless.Id)
+            .Select(l => l!["lastError"]!.GetValue<string>()).Distinct();
+        Assert.EndsWith("Runs more than 5000 statements.", Assert.Single(stopped), StringComparison.Ordinal);
+        Assert.Equal("Runs more than 5000 statements.", (await client.PostAsync("/subscriptions/transformation-preview",
+            $$"""{"transformation":{{Endless}},"event":{"data":1} }""")).Is(200).Json["error"]!["detail"]!.GetValue<string>());
         Assert.Equal(
             "The transformation failed. Line 2, column 5: Attempted to divide by zero.", letter["lastError"]!.GetValue<string>());
         Assert.Equal("closed", (await client.GetAsync($"/subscriptions/{made.Id}")).Is(200).Json["circuit"]!["state"]!.GetValue<string>());

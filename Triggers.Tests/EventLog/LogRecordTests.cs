@@ -76,12 +76,14 @@ public sealed class LogRecordTests
     [Fact]
     public void Headers_tell_what_it_is_without_reading_the_value()
     {
-        var headers = s_record.ToMessage().Headers.ToDictionary(h => h.Key, h => Encoding.UTF8.GetString(h.GetValueBytes()));
+        var headers = (s_record with { Attributes = new() { TraceState = "vendor=1" } }).ToMessage().Headers
+            .ToDictionary(h => h.Key, h => Encoding.UTF8.GetString(h.GetValueBytes()));
 
         Assert.Equal(TypeId.Format(TypeId.Event, s_record.Id), headers["ce_id"]);
         Assert.Equal(("1.0", "order.created", "shop", "customer-1"), (
             headers["ce_specversion"], headers["ce_type"], headers["ce_source"], headers["ce_subject"]));
-        Assert.Equal((s_record.TraceParent, "correlation"), (headers["traceparent"], headers["correlation-id"]));
+        Assert.Equal((s_record.TraceParent, "vendor=1", "correlation"), (
+            headers["traceparent"], headers["tracestate"], headers["correlation-id"]));
     }
 
     [Fact]

@@ -28,7 +28,7 @@ public sealed class TracesTests(PostgresServer postgres) : EngineTests(postgres)
         await client.WaitUntilReadyAsync();
 
         var answer = (await client.PostAsync("/events", """{"type":"order.created","data":1}""",
-            ("traceparent", $"00-{trace}-{producer}-01"), ("X-Correlation-ID", "correlation-2"))).Is(202);
+            ("traceparent", $"00-{trace}-{producer}-01"), ("tracestate", "vendor=1"), ("X-Correlation-ID", "correlation-2"))).Is(202);
         Assert.True(TypeId.TryParse(TypeId.Event, answer.Id, out var id));
         await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
         await Wait.UntilAsync("all five spans have ended", () => spans.Ended.Count == 5);
@@ -64,6 +64,7 @@ public sealed class TracesTests(PostgresServer postgres) : EngineTests(postgres)
         Assert.Equal(first.SpanId, Assert.Single(second.Links).Context.SpanId);
         Assert.Equal(attempts.Select(attempt => attempt.Id), Receiver.Received.OrderBy(webhook => webhook.Attempt)
             .Select(webhook => webhook.Headers["traceparent"]));
+        Assert.All(Receiver.Received, webhook => Assert.Equal("vendor=1", webhook.Headers["tracestate"]));
     }
 
     [Theory]

@@ -88,15 +88,15 @@ internal sealed partial class Contract
                 yield return "an answer to HEAD has a body";
             yield break;
         }
-        if (answer.Schema is null || exchange.Status == 304)
+        if (answer.Schemas.Count == 0 || exchange.Status == 304)
         {
             if (exchange.AnswerBody.Length > 0)
                 yield return $"status {exchange.Status} is documented without a body";
             yield break;
         }
-        if (!answer.MediaTypes.Contains(exchange.AnswerType))
+        if (!answer.Schemas.TryGetValue(exchange.AnswerType ?? "", out var schema))
         {
-            yield return $"the media type {exchange.AnswerType ?? "(none)"} is not documented, {string.Join(", ", answer.MediaTypes)} is";
+            yield return $"the media type {exchange.AnswerType ?? "(none)"} is not documented, {string.Join(", ", answer.Schemas.Keys)} is";
             yield break;
         }
         if (!TryParse(JsonOf(exchange.AnswerBody, exchange.AnswerType), out var body, out var mistake, lenient: true))
@@ -104,7 +104,7 @@ internal sealed partial class Contract
             yield return $"the body is not JSON: {mistake}";
             yield break;
         }
-        foreach (var violation in Evaluate(answer.Schema, body))
+        foreach (var violation in Evaluate(schema, body))
             yield return $"the body: {violation}";
         if (exchange.AnswerType == Problem && CodeOf(body) is var code && !answer.Codes.Contains(code))
             yield return $"the code {code} is not documented for {exchange.Status}";
@@ -231,9 +231,7 @@ internal sealed partial class Contract
         var content = answer["content"]?.AsObject();
         var headers = (answer["headers"]?.AsObject() ?? []).Select(h => (h.Key, Header: Resolve(document, h.Value!)));
         return new DocumentedAnswer(
-            [.. content?.Select(type => type.Key) ?? []],
-            // The same in every media type.
-            content?.First().Value is { } value ? Schema(value["schema"]!, Answers) : null,
+            content?.ToDictionary(type => type.Key, type => Schema(type.Value!["schema"]!, Answers)) ?? [],
             [.. headers.Where(h => h.Header["required"]?.GetValue<bool>() is true).Select(h => h.Key)],
             [.. Codes().Matches(answer["description"]?.GetValue<string>() ?? "").Select(m => m.Groups[1].Value)]);
     }
@@ -367,8 +365,8 @@ internal sealed partial class Contract
             (createSubscription|changeSubscription|testFilter)\ /filter.* | (testFilter|previewTransformation)\ (/eventId)? |
             # more than Limits:* lets in
             (createSubscription|changeSubscription)\ (/eventTypes|/headers) | (createInbox|createHook)\ /eventTypes |
-            # more than Limits:* lets in, or of the inbox that has what nobody subscribes to
-            changeInbox\ /eventTypes |
+            # what a filter may be; more than Limits:* lets in, or of the inbox that has what nobody subscribes to
+            (createInbox|changeInbox)\ /filter.* | changeInbox\ /eventTypes |
             # bits at the end of its base64 that mean nothing
             (createSubscription|rotateSubscriptionSecret)\ /secret |
             # a media type, a URL, and which go with which data; bits at the end of base64 that mean nothing
@@ -413,7 +411,7 @@ internal sealed partial class Contract
     }
 
     private sealed record DocumentedAnswer(
-        IReadOnlyList<string?> MediaTypes, JsonSchema? Schema, IReadOnlyList<string> RequiredHeaders, IReadOnlyList<string> Codes);
+        IReadOnlyDictionary<string, JsonSchema> Schemas, IReadOnlyList<string> RequiredHeaders, IReadOnlyList<string> Codes);
 }
 
 /// <summary>A request and its answer.</summary>

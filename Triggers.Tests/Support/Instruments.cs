@@ -2,7 +2,9 @@ using System.Diagnostics.Metrics;
 using Microsoft.AspNetCore.DataProtection;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging.Abstractions;
+using Microsoft.Extensions.Options;
 using Triggers.Api.Telemetry;
+using Triggers.Core.Transformations;
 using Triggers.Delivery;
 using Triggers.Delivery.Subscriptions;
 using Triggers.EventLog;
@@ -30,7 +32,8 @@ internal static class Instruments
         listener.Start();
         _ = new ApiMetrics(meters);
         var subscribers = new Subscribers(
-            new SecretProtector(new EphemeralDataProtectionProvider()), TimeProvider.System, NullLogger<Subscribers>.Instance);
+            new SecretProtector(new EphemeralDataProtectionProvider()), Options.Create(new TransformationOptions()), TimeProvider.System,
+            NullLogger<Subscribers>.Instance);
         _ = new DeliveryMetrics(meters, new Lanes(1, TimeProvider.System), subscribers, new LogLags());
         return all;
     }

@@ -42,7 +42,7 @@ public sealed class ConfigurationTests(ApiFixture api) : IClassFixture<ApiFixtur
             ordering: per_key
           mail: {url: "https://mail.example/", eventTypes: ["*"], description: 'no', enabled: false}
         inboxes:
-          billing: {eventTypes: [order.created], lease: 60}
+          billing: {eventTypes: [order.created], filter: {subject: [a]}, lease: 60}
         """;
 
     private static readonly string s_certificate = Certificates.Client("shop").Pem;
@@ -68,7 +68,7 @@ public sealed class ConfigurationTests(ApiFixture api) : IClassFixture<ApiFixtur
         Assert.Equal(
             ["mail", nameless, "warehouse"], json.Json["subscriptions"]!.AsObject().Select(s => s.Key).Order(StringComparer.Ordinal));
         Assert.Equal(
-            """{"eventTypes":["order.created"],"lease":60}""", json.Json["inboxes"]!["billing"]!.ToJsonString());
+            """{"eventTypes":["order.created"],"filter":{"subject":["a"]},"lease":60}""", json.Json["inboxes"]!["billing"]!.ToJsonString());
         Assert.Equal("""{"secretRef":"warehouse.authentication.password"}""",
             json.Json["subscriptions"]!["warehouse"]!["authentication"]!["password"]!.ToJsonString());
         foreach (var secret in new[] { "whsec_", "PRIVATE KEY", "pass-word", "team-value", "visible" })

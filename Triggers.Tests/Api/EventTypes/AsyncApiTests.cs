@@ -7,7 +7,7 @@ namespace Triggers.Tests.Api.EventTypes;
 public sealed class AsyncApiTests(ApiFixture api) : IClassFixture<ApiFixture>
 {
     [Fact]
-    public async Task It_has_a_channel_and_a_message_for_each_type_and_nothing_of_others()
+    public async Task It_has_a_channel_and_its_messages_for_each_type_and_nothing_of_others()
     {
         var tenant = await TypedTenantAsync();
         var other = await api.NewTenantAsync();
@@ -22,6 +22,17 @@ public sealed class AsyncApiTests(ApiFixture api) : IClassFixture<ApiFixture>
         Assert.Equal(7, message["examples"]![0]!["payload"]!["data"]!["orderId"]!.GetValue<int>());
         var data = message["payload"]!["properties"]!["data"]!["$ref"]!.GetValue<string>();
         Assert.Equal("integer", At(document, data)["properties"]!["orderId"]!["type"]!.GetValue<string>());
+        // Two messages for each channel, by the formats that have a content type of their own.
+        var channel = document["channels"]!["order.created"]!["messages"]!;
+        Assert.Equal(
+            channel.AsObject().Select(m => "#/channels/order.created/messages/" + m.Key),
+            document["operations"]!["order.created"]!["messages"]!.AsArray().Select(m => m!["$ref"]!.GetValue<string>()));
+        var cloudEvent = channel["order.created.cloudevents"]!;
+        Assert.Equal(
+            ("application/json", "application/cloudevents+json"),
+            (message["contentType"]!.GetValue<string>(), cloudEvent["contentType"]!.GetValue<string>()));
+        Assert.Equal(7, cloudEvent["examples"]![0]!["payload"]!["data"]!["orderId"]!.GetValue<int>());
+        Assert.Equal(data, cloudEvent["payload"]!["properties"]!["data"]!["$ref"]!.GetValue<string>());
         Assert.Empty((await other.Client.GetAsync("/asyncapi.json")).Is(200).Json["channels"]!.AsObject());
     }
 
@@ -59,7 +70,7 @@ public sealed class AsyncApiTests(ApiFixture api) : IClassFixture<ApiFixture>
             })();
             """);
 
-        Assert.Equal("""{"errors":[],"messages":3,"noticed":true}""", found);
+        Assert.Equal("""{"errors":[],"messages":6,"noticed":true}""", found);
     }
 
     private async Task<TestTenant> TypedTenantAsync()

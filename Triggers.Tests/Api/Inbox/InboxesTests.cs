@@ -20,6 +20,13 @@ public sealed class InboxesTests(ApiFixture api) : IClassFixture<ApiFixture>
             "/inboxes/billing", """{"eventTypes":["*"],"description":"Bills","lease":60,"maxDeliveries":3}""")).Is(200);
         Assert.Equal(("Bills", "60", "3"), (changed["description"], changed["lease"], changed["maxDeliveries"]));
         Assert.Equal("*", changed.Json["eventTypes"]!.AsArray().Single()!.GetValue<string>());
+        Assert.Null(changed.Json["filter"]);
+        foreach (var change in new[] { """{"filter":{"subject":["a"]}}""", """{"lease":61}""" })
+        {
+            Assert.Equal("""{"subject":["a"]}""", (await tenant.Client.PatchAsync("/inboxes/billing", change)).Is(200)
+                .Json["filter"]!.ToJsonString());
+        }
+        Assert.Null((await tenant.Client.PatchAsync("/inboxes/billing", """{"filter":null}""")).Is(200).Json["filter"]);
 
         (await tenant.Client.DeleteAsync("/inboxes/billing")).Is(204);
         (await tenant.Client.GetAsync("/inboxes/billing")).IsProblem(404, "not_found");
@@ -54,6 +61,8 @@ public sealed class InboxesTests(ApiFixture api) : IClassFixture<ApiFixture>
         Assert.Equal("90", (await tenant.Client.PatchAsync("/inboxes/default", """{"lease":90}""")).Is(200)["lease"]);
         Assert.Equal(["/eventTypes"], (await tenant.Client.PatchAsync("/inboxes/default", """{"eventTypes":["*"]}"""))
             .IsProblem(400, "invalid_request").Pointers);
+        Assert.Equal(["/filter"], (await tenant.Client.PatchAsync("/inboxes/default", """{"filter":{"subject":["a"]}}"""))
+            .IsProblem(400, "invalid_request").Pointers);
         Assert.Single((await tenant.Client.GetAsync("/inboxes")).Is(200).Ids);
     }
 
@@ -73,8 +82,8 @@ public sealed class InboxesTests(ApiFixture api) : IClassFixture<ApiFixture>
     [Theory]
     [InlineData("/inboxes", """{"name":"a b","eventTypes":["*"]}""", "/name")]
     [InlineData("/inboxes", """{"name":"","eventTypes":[]}""", "/name", "/eventTypes")]
-    [InlineData("/inboxes", """{"name":"a","eventTypes":["triggers.test"],"lease":0,"maxDeliveries":0}""",
-        "/eventTypes/0", "/lease", "/maxDeliveries")]
+    [InlineData("/inboxes", """{"name":"a","eventTypes":["triggers.test"],"lease":0,"maxDeliveries":0,"filter":{"data":{"a":[{"x":1}]}}}""",
+        "/filter/data/a/0", "/eventTypes/0", "/lease", "/maxDeliveries")]
     [InlineData("/inboxes/default/receive", """{"max":0,"wait":31,"lease":43201,"types":["a b"],"more":1}""",
         "/max", "/wait", "/lease", "/types/0", "/more")]
     [InlineData("/inboxes/default/acknowledge", """{"leases":[]}""", "/leases")]

@@ -379,6 +379,23 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
         }
     }
 
+    [Fact]
+    public async Task Only_what_a_filter_matches_comes_into_an_inbox_and_what_nobody_wants_into_the_default_one()
+    {
+        await CreateAsync("large", more: ""","filter":{"subject":["DE"],"data":{"total":[{"numeric":[">=",100]}]}}""");
+
+        var wanted = await PublishAsync("DE", 200);
+        // More than the projection carries along.
+        var heavy = await PublishAsync("DE", 300, new string('x', 100_000));
+        var others = new[] { await PublishAsync("AT", 100), await PublishAsync("DE", 99) };
+
+        Assert.Equal(new[] { wanted, heavy }.Order(), (await ReceiveAllAsync("large", 2)).Select(EventOf).Order());
+        Assert.Equal(others.Order(), (await ReceiveAllAsync("default", 2)).Select(EventOf).Order());
+
+        Task<string> PublishAsync(string subject, int total, string more = "") => Client.PublishAsync(
+            data: $$"""{"total":{{total}},"more":"{{more}}"}""", more: $",\"subject\":\"{subject}\"");
+    }
+
     private async Task CreateAsync(string name, string eventTypes = """["*"]""", string more = "") =>
         (await Client.PostAsync("/inboxes", $$"""{"name":"{{name}}","eventTypes":{{eventTypes}}{{more}}}""")).Is(201);
 

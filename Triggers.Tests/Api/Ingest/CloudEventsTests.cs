@@ -339,6 +339,9 @@ public sealed class PostgresCloudEventsTests(ApiFixture api) : CloudEventsTests(
     [InlineData("""{"specversion":"1.0","id":"1","source":"s","type":"a","data_base64":"AQI"}""", "/data_base64")]
     [InlineData("""{"specversion":"1.0","id":"1","source":"s","type":"a","data_base64":"AQID","datacontenttype":"text/json"}""", "/data_base64")]
     [InlineData("""{"specversion":"1.0","id":"1","source":"s","type":"a","data":{},"datacontenttype":"text/xml"}""", "/data")]
+    [InlineData("""{"specversion":"1.0","id":"1","source":"the shop","type":"a"}""", "/source")]
+    [InlineData("""{"specversion":"1.0","id":"1","source":"s","type":"a","expirytime":"tomorrow"}""", "/expirytime")]
+    [InlineData("""{"specversion":"1.0","id":"1","source":"s","type":"a","expirytime":7}""", "/expirytime")]
     [InlineData("[]", "")]
     public async Task A_mistake_is_named_with_its_place(string body, string place)
     {
@@ -356,6 +359,7 @@ public sealed class PostgresCloudEventsTests(ApiFixture api) : CloudEventsTests(
     [InlineData("ce-specversion: 1.0\nce-id: \"1\nce-source: s\nce-type: a", "ce-id")]
     [InlineData("ce-specversion: 1.0\nce-id: 1%00\nce-source: s\nce-type: a", "ce-id")]
     [InlineData("ce-specversion: 1.0\nce-id: 1\nce-source: s\nce-type: a b", "ce-type")]
+    [InlineData("ce-specversion: 1.0\nce-id: 1\nce-source: a%20b\nce-type: a", "ce-source")]
     [InlineData("ce-specversion: 1.0\nce-id: 1\nce-source: s\nce-type: a\nce-my-extension: x", "ce-my-extension")]
     [InlineData("ce-specversion: 1.0\nce-id: 1\nce-source: s\nce-type: a\nce-datacontenttype: text/xml", "Content-Type")]
     public async Task A_mistake_in_a_header_is_named_by_it(string headers, string place)
@@ -382,6 +386,8 @@ public sealed class PostgresCloudEventsTests(ApiFixture api) : CloudEventsTests(
         (await SendAsync(key, Headers + "a\nContent-Type: text/xml\n\n<a/>")).IsProblem(422, "schema_violation");
         (await SendAsync(key, Headers + "b\nContent-Type: application/json\n\n{\"n\":")).IsProblem(400, "malformed_json");
         Assert.Equal(["ce-type"], (await SendAsync(key, Headers + "triggers.test\n\n")).IsProblem(400, "reserved_event_type").Pointers);
+        Assert.Equal(["ce-expirytime"], (await SendAsync(key, Headers + "b\nce-expirytime: 2026-01-31T09:30:00Z\n\n"))
+            .IsProblem(422, "invalid_schedule").Pointers);
         (await SendAsync(key, "Content-Type: application/cloudevents+xml\n\n<a/>")).IsProblem(415, "unsupported_media_type");
         (await SendAsync(key, "Content-Type: application/cloudevents-batch+json\n\n[]")).IsProblem(400, "invalid_request");
         Assert.Equal("refused", (await SendAsync(key, "Content-Type: application/cloudevents-batch+json\n\n[1]"))

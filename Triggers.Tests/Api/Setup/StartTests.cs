@@ -120,7 +120,8 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
             ("ConnectionStrings__triggersdb", "Host="), ("Auth__BootstrapAdminKey", "short"),
             ("RateLimiting__Burst", "0"), ("Shutdown__GracePeriod", "00:00:00"),
             ("ConnectionStrings__redis", "password=short"), ("Auth__KeepKeys", "00:00:00"), ("Telemetry__SampleRatio", "1.5"),
-            ("Auth__TrustedProxies", "10.0.0.0/8,nowhere"), ("Limits__KeysPerTenant", "0"), ("Requests__BodyTimeOt", "00:00:01"));
+            ("Auth__TrustedProxies", "10.0.0.0/8,nowhere"), ("Limits__KeysPerTenant", "0"), ("Requests__BodyTimeOt", "00:00:01"),
+            ("Transformations__Time", "00:01:00"));
 
         Assert.Equal(1, exitCode);
         foreach (var key in new[]
@@ -128,6 +129,7 @@ public sealed class StartTests(ApiFixture api, PostgresServer postgres) : IClass
                 "ConnectionStrings:triggersdb", "Auth:BootstrapAdminKey", "RateLimiting:Burst",
                 "Shutdown:GracePeriod", "ConnectionStrings:redis", "Auth:KeepKeys",
                 "Telemetry:SampleRatio", "Auth:TrustedProxies", "Limits:KeysPerTenant", "Requests:BodyTimeOt is not a setting",
+                "Transformations:Time",
             })
             Assert.Contains(key, said);
         Assert.DoesNotContain("short", said);
