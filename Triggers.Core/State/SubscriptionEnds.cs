@@ -35,8 +35,11 @@ public static class SubscriptionEnds
 
     private const string IsOver = "expires_at <= now() AND deleted_at IS NULL";
 
-    /// <summary>Whether any are to be deleted: every write to the table, also one of nothing, has the subscriptions read again.</summary>
-    public const string AnyIsOver = $"SELECT EXISTS (SELECT FROM subscriptions WHERE {IsOver})";
+    /// <summary>
+    /// Whether any are to be deleted (every write to the table, also one of nothing, has the subscriptions read again), and whether a tenant
+    /// is to be told of any.
+    /// </summary>
+    public const string Look = $"SELECT EXISTS (SELECT FROM subscriptions WHERE {IsOver}), EXISTS (SELECT FROM subscription_ends)";
 
     /// <summary>Deletes those whose time is over.</summary>
     /// <param name="which">A condition that they meet, too.</param>
@@ -71,9 +74,6 @@ public static class SubscriptionEnds
         command.Parameters.AddColumn("revisions", NpgsqlDbType.Integer, gone, r => r.Revision);
         return command;
     }
-
-    /// <summary>Whether any tenant is to be told of an end.</summary>
-    public const string AnyIsUntold = "SELECT EXISTS (SELECT FROM subscription_ends)";
 
     /// <summary>
     /// Takes ends of which tenants are to be told, in their order and no others that somebody else has: rows of tenant, subscription,

@@ -25,26 +25,29 @@ internal sealed class EndedSubscriptions(
     {
         while (true)
         {
-            if (await IsAnyAsync(SubscriptionEnds.AnyIsOver, stoppingToken))
-            {
-                await using var delete = dataSource.Pool.CreateCommand(SubscriptionEnds.DeleteThoseOver());
-                await delete.ExecuteNonQueryAsync(stoppingToken);
-            }
-            int told;
+            bool isMore;
             do
             {
-                told = await IsAnyAsync(SubscriptionEnds.AnyIsUntold, stoppingToken) ? await TellAsync(stoppingToken) : 0;
+                var (isOver, isUntold) = await LookAsync(stoppingToken);
+                if (isOver)
+                {
+                    await using var delete = dataSource.Pool.CreateCommand(SubscriptionEnds.DeleteThoseOver());
+                    await delete.ExecuteNonQueryAsync(stoppingToken);
+                }
+                isMore = (isOver || isUntold) && await TellAsync(stoppingToken) == MaxAtOnce;
             }
-            while (told == MaxAtOnce);
+            while (isMore);
             Recovered();
             await wakeups.Subscriptions.WaitAsync(s_interval, stoppingToken);
         }
     }
 
-    private async Task<bool> IsAnyAsync(string look, CancellationToken cancellationToken)
+    private async Task<(bool IsOver, bool IsUntold)> LookAsync(CancellationToken cancellationToken)
     {
-        await using var command = dataSource.Pool.CreateCommand(look);
-        return await command.ExecuteScalarAsync(cancellationToken) is true;
+        await using var command = dataSource.Pool.CreateCommand(SubscriptionEnds.Look);
+        await using var reader = await command.ExecuteReaderAsync(cancellationToken);
+        await reader.ReadAsync(cancellationToken);
+        return (reader.GetBoolean(0), reader.GetBoolean(1));
     }
 
     private async Task<int> TellAsync(CancellationToken cancellationToken)
