@@ -63,7 +63,7 @@ internal sealed class PlainSchema
                 _checks.Add(_ => false);
             return true;
         }
-        var objects = false;
+        var (objects, bounds, lengths) = (false, new Bounds(), new Lengths());
         foreach (var (name, of) in schema.EnumerateObject().Select(keyword => (keyword.Name, keyword.Value)))
         {
             if (name is "properties" or "required" or "additionalProperties")
@@ -71,7 +71,7 @@ internal sealed class PlainSchema
                 objects = true;
                 continue;
             }
-            if (s_annotations.Contains(name))
+            if (s_annotations.Contains(name) || bounds.Take(name, of) || lengths.Take(name, of))
                 continue;
             if (CheckOf(name, of, root, known) is not { } check)
                 return false;
@@ -80,6 +80,10 @@ internal sealed class PlainSchema
             if (name == "$ref" && schema.EnumerateObject().Any(other => other.Name != "$ref" && !s_annotations.Contains(other.Name)))
                 return false;
         }
+        if (bounds.Any)
+            _checks.Add(bounds.Hold);
+        if (lengths.Any)
+            _checks.Add(lengths.Hold);
         return !objects || AddMembers(schema, root, known);
     }
 
@@ -95,18 +99,6 @@ internal sealed class PlainSchema
                 return AnyOf(of.EnumerateArray());
             case "const":
                 return AnyOf([of]);
-            case "minimum" when TryExact(of, out var least):
-                return value => value.ValueKind != JsonValueKind.Number || TryExact(value, out var number) && number >= least;
-            case "maximum" when TryExact(of, out var most):
-                return value => value.ValueKind != JsonValueKind.Number || TryExact(value, out var number) && number <= most;
-            case "exclusiveMinimum" when TryExact(of, out var above):
-                return value => value.ValueKind != JsonValueKind.Number || TryExact(value, out var number) && number > above;
-            case "exclusiveMaximum" when TryExact(of, out var below):
-                return value => value.ValueKind != JsonValueKind.Number || TryExact(value, out var number) && number < below;
-            case "minLength" when of.TryGetInt32(out var shortest):
-                return value => value.ValueKind != JsonValueKind.String || LengthOf(value) >= shortest;
-            case "maxLength" when of.TryGetInt32(out var longest):
-                return value => value.ValueKind != JsonValueKind.String || LengthOf(value) <= longest;
             case "minItems" when of.TryGetInt32(out var fewest):
                 return value => value.ValueKind != JsonValueKind.Array || value.GetArrayLength() >= fewest;
             case "maxItems" when of.TryGetInt32(out var largest):
@@ -244,6 +236,65 @@ internal sealed class PlainSchema
     {
         var raw = JsonMarshal.GetRawUtf8Value(text);
         return raw.IndexOf((byte)'\\') < 0 && Ascii.IsValid(raw) ? raw.Length - 2 : text.GetString()!.EnumerateRunes().Count();
+    }
+
+    /// <summary>What numbers lie between: each is read once.</summary>
+    private sealed class Bounds
+    {
+        private (decimal? Least, decimal? Most, decimal? Above, decimal? Below) _are;
+
+        public bool Any => _are != default;
+
+        /// <summary>Takes a keyword; false for others, and for bounds that a decimal does not have exactly.</summary>
+        public bool Take(string keyword, JsonElement of)
+        {
+            if (!TryExact(of, out var bound))
+                return false;
+            switch (keyword)
+            {
+                case "minimum":
+                    _are.Least = bound;
+                    return true;
+                case "maximum":
+                    _are.Most = bound;
+                    return true;
+                case "exclusiveMinimum":
+                    _are.Above = bound;
+                    return true;
+                case "exclusiveMaximum":
+                    _are.Below = bound;
+                    return true;
+                default:
+                    return false;
+            }
+        }
+
+        public bool Hold(JsonElement value) => value.ValueKind != JsonValueKind.Number || TryExact(value, out var number)
+            && !(number < _are.Least || number > _are.Most || number <= _are.Above || number >= _are.Below);
+    }
+
+    /// <summary>How long text may be: it is counted once.</summary>
+    private sealed class Lengths
+    {
+        private int? _shortest;
+        private int? _longest;
+
+        public bool Any => _shortest is not null || _longest is not null;
+
+        /// <summary>Takes a keyword; false for others.</summary>
+        public bool Take(string keyword, JsonElement of)
+        {
+            if (keyword is not ("minLength" or "maxLength") || !of.TryGetInt32(out var length))
+                return false;
+            if (keyword == "minLength")
+                _shortest = length;
+            else
+                _longest = length;
+            return true;
+        }
+
+        public bool Hold(JsonElement value) => value.ValueKind != JsonValueKind.String
+            || LengthOf(value) is var length && !(length < _shortest || length > _longest);
     }
 
     /// <param name="Name">In UTF-8.</param>

@@ -36,8 +36,8 @@ public static class SubscriptionEnds
     private const string IsOver = "expires_at <= now() AND deleted_at IS NULL";
 
     /// <summary>
-    /// Whether any are to be deleted (every write to the table, also one of nothing, has the subscriptions read again), and whether a tenant
-    /// is to be told of any.
+    /// Whether any are to be deleted (every write to the table, also one of nothing, has the subscriptions read again), and whether a
+    /// tenant is to be told of any.
     /// </summary>
     public const string Look = $"SELECT EXISTS (SELECT FROM subscriptions WHERE {IsOver}), EXISTS (SELECT FROM subscription_ends)";
 
