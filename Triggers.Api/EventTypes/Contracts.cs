@@ -36,6 +36,8 @@ internal sealed class Contracts(NpgsqlDataSource dataSource) : IDisposable
 
     private readonly ConcurrentDictionary<Guid, Entry> _tenants = new();
     private readonly MemoryCache _schemas = new(new MemoryCacheOptions { SizeLimit = MaxSchemaCharacters });
+    // Compiling one costs as much as thousands of events: those who need it meanwhile wait for it.
+    private readonly ConcurrentDictionary<(Guid Type, int Version), Lazy<Task<EventSchema>>> _compiling = new();
 
     /// <summary>The types of a caller's tenant, at least as new as its key knows of.</summary>
     public async ValueTask<TenantContracts> OfAsync(Caller caller, CancellationToken cancellationToken)
@@ -67,24 +69,39 @@ internal sealed class Contracts(NpgsqlDataSource dataSource) : IDisposable
     /// <exception cref="SchemaRefusedException">It was taken by another version of this service.</exception>
     public ValueTask<EventSchema> SchemaAsync(TypeContract contract, Steps steps, CancellationToken cancellationToken) =>
         _schemas.TryGetValue((contract.Id, contract.Version), out EventSchema? schema) ? ValueTask.FromResult(schema!)
-            : CompileAsync(contract, steps, cancellationToken);
+            : WaitAsync(contract, steps, cancellationToken);
 
     public void Dispose() => _schemas.Dispose();
 
-    private async ValueTask<EventSchema> CompileAsync(TypeContract contract, Steps steps, CancellationToken cancellationToken)
+    private async ValueTask<EventSchema> WaitAsync(TypeContract contract, Steps steps, CancellationToken cancellationToken)
     {
         steps.Take(contract.SchemaLength);
-        await using var command = dataSource.CreateCommand(
-            "SELECT schema FROM event_type_versions WHERE event_type_id = @id AND version = @version");
-        command.Parameters.AddWithValue("id", contract.Id);
-        command.Parameters.AddWithValue("version", contract.Version);
-        // The type was deleted a moment ago: the request came first.
-        var compiled = EventSchema.Compile(await command.ExecuteScalarAsync(cancellationToken) as string ?? "true");
-        return _schemas.Set((contract.Id, contract.Version), compiled, new MemoryCacheEntryOptions
+        var compiling = _compiling.GetOrAdd((contract.Id, contract.Version), _ => new(() => CompileAsync(contract)));
+        return await compiling.Value.WaitAsync(cancellationToken);
+    }
+
+    private async Task<EventSchema> CompileAsync(TypeContract contract)
+    {
+        var key = (contract.Id, contract.Version);
+        try
         {
-            Size = contract.SchemaLength + 1,
-            SlidingExpiration = s_unused,
-        });
+            using var timeout = new CancellationTokenSource(RequestBudget.Request);
+            await using var command = dataSource.CreateCommand(
+                "SELECT schema FROM event_type_versions WHERE event_type_id = @id AND version = @version");
+            command.Parameters.AddWithValue("id", contract.Id);
+            command.Parameters.AddWithValue("version", contract.Version);
+            // The type was deleted a moment ago: the request came first.
+            var compiled = EventSchema.Compile(await command.ExecuteScalarAsync(timeout.Token) as string ?? "true");
+            return _schemas.Set(key, compiled, new MemoryCacheEntryOptions
+            {
+                Size = contract.SchemaLength + 1,
+                SlidingExpiration = s_unused,
+            });
+        }
+        finally
+        {
+            _compiling.TryRemove(key, out _);
+        }
     }
 
     private async Task<TenantContracts> LoadAsync(Guid tenantId)

@@ -1,6 +1,5 @@
 using Npgsql;
 using NpgsqlTypes;
-using Triggers.Core.Subscriptions;
 
 namespace Triggers.Core.State;
 

@@ -1,5 +1,6 @@
 using System.Text.RegularExpressions;
 using CsCheck;
+using Triggers.Core;
 using Triggers.Core.Subscriptions;
 
 namespace Triggers.Tests.Core;
