@@ -79,7 +79,7 @@ internal sealed partial class Attempter(
     {
         // Nothing below may throw, for nobody would see it.
         await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
-        var bytes = delivery.DataBytes;
+        var (bytes, startedAt) = (delivery.DataBytes, time.GetTimestamp());
         try
         {
             if (await MakeAsync(delivery, share, lanes, subscriber, LetGo) is { } completed)
@@ -102,7 +102,7 @@ internal sealed partial class Attempter(
         {
             LetGo();
             Interlocked.Decrement(ref _inFlight);
-            if (lanes.Release(delivery.SubscriptionId) || _abort.IsCancellationRequested)
+            if (lanes.Release(delivery.SubscriptionId, isNew: delivery.First is not null, startedAt) || _abort.IsCancellationRequested)
                 wakeups.Dispatch.Set();
         }
 

@@ -1,3 +1,5 @@
+using Triggers.Core.State;
+
 namespace Triggers.Delivery.Completion;
 
 /// <summary>
@@ -17,14 +19,11 @@ internal sealed class FirstAttempts
     /// </summary>
     public Task<bool> Written => _written.Task;
 
-    /// <summary>How many results there are so far.</summary>
-    public int Count
+    /// <summary>Those of which there is no result yet.</summary>
+    public List<NewDelivery> NotEnded(IEnumerable<NewDelivery> deliveries)
     {
-        get
-        {
-            lock (_lock)
-                return _results?.Count ?? 0;
-        }
+        lock (_lock)
+            return [.. deliveries.Where(delivery => _results?.ContainsKey(delivery.Id) is not true)];
     }
 
     /// <summary>Takes a result; false when it is too late.</summary>

@@ -21,6 +21,9 @@ internal sealed class Projection(
     WorkerRegistration worker, Wakeups wakeups,
     IOptions<DeliveryOptions> options, TimeProvider time)
 {
+    /// <summary>What finds a place within that time is waited for: to write it first costs more.</summary>
+    private static readonly TimeSpan s_worthwhile = TimeSpan.FromMilliseconds(50);
+
     /// <summary>Ends when there is a number to claim by, and nothing is sent that is to be held.</summary>
     public Task Ready => Task.WhenAll(worker.Registered, circuits.Known);
 
@@ -94,9 +97,17 @@ internal sealed class Projection(
         foreach (var (lane, waiting) in full)
         {
             lanes.Want(lane, waiting);
-            if (!lanes.IsBehind(lane))
+            if (lanes.WillStart(lane, waiting, s_worthwhile))
                 matches.Next += waiting;
         }
+    }
+
+    /// <summary>Whether attempts of a lane are not ended that are likely to be within that time, all of them.</summary>
+    public bool WillLand(Matches matches, long openedAt, TimeSpan within)
+    {
+        var inFlight = matches.First!.NotEnded(matches.Started).Concat(matches.Waiting.Select(w => w.Delivery))
+            .CountBy(delivery => delivery.SubscriptionId);
+        return inFlight.Any(lane => lanes.WillEnd(lane.Key, lane.Value, openedAt, within));
     }
 
     /// <summary>
@@ -242,7 +253,7 @@ internal sealed class Matches(FirstAttempts? first = null)
     /// <summary>Deliveries whose attempt may be started before the transaction ends, once there is a place in the lane.</summary>
     public List<(NewDelivery Delivery, StoredEvent Event)> Waiting { get; } = [];
 
-    /// <summary>How many of these are the next of their lanes. They are the ones worth waiting for.</summary>
+    /// <summary>How many of these are likely to find a place soon. They are the ones worth waiting for.</summary>
     public int Next { get; set; }
 
     /// <summary>Deliveries of which only the first of a key is due, in the order of the log.</summary>

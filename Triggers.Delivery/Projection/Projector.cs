@@ -21,6 +21,9 @@ internal sealed class Projector<TSource>(
     /// <summary>The most of them that are read at once. Whoever falls behind leaves the rest in the log, where it costs nothing.</summary>
     private const int MaxRead = 100;
 
+    /// <summary>The fewest.</summary>
+    private const int MinRead = 16;
+
     /// <summary>While more than these wait for a place in their lanes, nothing more is read.</summary>
     private const int MaxNext = 32;
 
@@ -37,15 +40,15 @@ internal sealed class Projector<TSource>(
     private static readonly TimeSpan s_lastOrders = TimeSpan.FromMilliseconds(10);
 
     /// <summary>
-    /// How long it then still waits for attempts, if all of them are likely to have ended by then: what is in flight when it is written
-    /// costs a row in the queue.
+    /// How long it then still waits for attempts that are likely to have ended by then: what is in flight when it is written costs a row
+    /// in the queue.
     /// </summary>
     private static readonly TimeSpan s_land = TimeSpan.FromMilliseconds(75);
 
-    /// <summary>When no attempt has ended for so long, it waits no longer.</summary>
-    private static readonly TimeSpan s_patience = TimeSpan.FromMilliseconds(10);
-
     private int _limit = MaxRead;
+
+    /// <summary>How many are read at once, as long as nothing is refused: fewer after a transaction that was too short for them.</summary>
+    private int _pace = MaxRead;
 
     protected override bool IsAway(Exception e) => e is EventLogUnavailableException || base.IsAway(e);
 
@@ -110,7 +113,7 @@ internal sealed class Projector<TSource>(
             {
                 projection.StartWaiting(matches);
             }
-            else if (await source.ReadAsync(transaction.Connection!, _limit, token) is { } batch)
+            else if (await source.ReadAsync(transaction.Connection!, Math.Min(_limit, _pace), token) is { } batch)
             {
                 await projection.MatchAsync(transaction.Connection!, batch, matches, token);
                 last = batch;
@@ -130,30 +133,25 @@ internal sealed class Projector<TSource>(
         if (last is null)
             return;
         if (matches is { First: not null, IsLeftDue: false, Deferred.Count: 0 })
-            await LandAsync(matches, first, openedAt, stoppingToken);
+            await LandAsync(matches, openedAt, stoppingToken);
 
         var endedAt = Time.GetTimestamp();
         await projection.CommitAsync(transaction, matches, last.Advance, CancellationToken.None);
         source.Passed();
         _limit = Math.Min(MaxRead, _limit * 2);
+        _pace = matches.Next > 0 ? Math.Max(MinRead, _pace / 2) : Math.Min(MaxRead, _pace + MinRead);
         metrics.Projected(source.Name, events, worked + Time.GetElapsedTime(endedAt));
         if (setAside > 0)
             metrics.SetAside(setAside);
     }
 
-    private async Task LandAsync(Matches matches, FirstAttempts first, long openedAt, CancellationToken stoppingToken)
+    private async Task LandAsync(Matches matches, long openedAt, CancellationToken stoppingToken)
     {
-        var (landed, landedAt) = (first.Count, Time.GetTimestamp());
-        while (matches.Started.Count + matches.Waiting.Count - landed is var inFlight and > 0 && landed > 0
-            && Time.GetElapsedTime(landedAt) < s_patience && !stoppingToken.IsCancellationRequested)
+        while (s_gather + s_land - Time.GetElapsedTime(openedAt) is var left && left > TimeSpan.Zero
+            && !stoppingToken.IsCancellationRequested && projection.WillLand(matches, openedAt, left))
         {
-            var (elapsed, left) = (Time.GetElapsedTime(openedAt), s_gather + s_land - Time.GetElapsedTime(openedAt));
-            if (left <= TimeSpan.Zero || elapsed / landed * inFlight > left)
-                break;
             await LaterAsync(stoppingToken);
             projection.StartWaiting(matches);
-            if (first.Count is var now && now > landed)
-                (landed, landedAt) = (now, Time.GetTimestamp());
         }
     }
 

@@ -35,8 +35,17 @@ internal sealed class Lane(Guid subscriptionId, double limit)
     /// <summary>Timestamp from when on something is due, as far as this process knows; <see cref="long.MaxValue"/> for nothing.</summary>
     public long DueAt { get; set; } = long.MaxValue;
 
+    /// <summary>Those of the attempts in flight that were begun before their delivery was written.</summary>
+    public int New { get; set; }
+
     /// <summary>How many new deliveries came since the last claim that are not to wait for all that is due.</summary>
     public int Passing { get; set; }
+
+    /// <summary>How long its attempts take, as the last ones did; the same unit as timestamps. 0: not known.</summary>
+    public double Duration { get; set; }
+
+    /// <summary>When the last one ended, a timestamp.</summary>
+    public long EndedAt { get; set; }
 
     /// <summary>
     /// How large the next of what is due is: known of what was too large beside what is in memory, otherwise as large as the last were.
@@ -61,7 +70,7 @@ internal sealed class Lane(Guid subscriptionId, double limit)
     /// <summary>Whether there are a place and memory for one more.</summary>
     public bool HasPlace => Busy < Places && Room > 0;
 
-    /// <summary>How many new deliveries may pass between two claims.</summary>
+    /// <summary>How many new deliveries may be in flight while others are due.</summary>
     public int MayPass => Permits is null && Places >= 4 ? Places / 2 : 0;
 
     /// <summary>Whether its limits permit one more at that moment, a timestamp.</summary>

@@ -93,7 +93,7 @@ internal sealed partial class Lanes
                 if (most == 0)
                     break;
                 var batch = batchOf?.Invoke(lane.SubscriptionId);
-                var kept = Math.Min(lane.Passing, lane.MayPass);
+                var kept = Math.Max(Math.Min(lane.Passing, lane.MayPass) - lane.New, 0);
                 var free = Math.Min(
                     Math.Min(Math.Max(lane.Places - lane.Busy - kept, 1), batch is null ? most : 1), lane.Room);
                 if (lane.Permits is { } permits)

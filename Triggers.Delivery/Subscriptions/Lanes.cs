@@ -22,6 +22,9 @@ internal sealed partial class Lanes(
     /// <summary>How long an idle receiver is remembered to have been overwhelmed.</summary>
     private static readonly TimeSpan s_memory = TimeSpan.FromMinutes(1);
 
+    /// <summary>How long a lane may be without an end and is not taken to hang.</summary>
+    private static readonly TimeSpan s_moment = TimeSpan.FromMilliseconds(25);
+
     private readonly Lock _lock = new();
     private readonly Dictionary<Guid, Lane> _lanes = [];
     private readonly Dictionary<Guid, long> _tenants = [];
@@ -32,9 +35,9 @@ internal sealed partial class Lanes(
     public Signal Limited { get; } = new();
 
     /// <summary>
-    /// Keeps a place for a delivery that is about to be written, if there is one free. While older ones are due in Postgres, as many may
-    /// pass between two claims as half the places of a wide lane are: to write them first, and claim them, costs twice as much, and a lane
-    /// that has fallen behind would not catch up.
+    /// Keeps a place for a delivery that is about to be written, if there is one free. While older ones are due in Postgres, half the
+    /// places of a wide lane are for those that are new: to write them first, and claim them, costs twice as much, and a lane that has
+    /// fallen behind would not catch up.
     /// </summary>
     public bool TryReserve(Guid subscriptionId, int bytes = 0)
     {
@@ -42,30 +45,65 @@ internal sealed partial class Lanes(
         {
             var lane = Get(subscriptionId);
             var now = time.GetTimestamp();
-            if (lane.DueAt <= now && ++lane.Passing > lane.MayPass
+            var isBehind = lane.DueAt <= now;
+            if (isBehind)
+                lane.Passing++;
+            if (isBehind && lane.New >= lane.MayPass
                 || !lane.CanStart(now) || lane.Bytes > 0 && lane.Bytes + bytes > MaxBytes)
                 return false;
             lane.Busy++;
+            lane.New++;
             lane.Bytes += bytes;
             lane.Permits?.Take(1);
             return true;
         }
     }
 
-    /// <summary>Whether something older is due in Postgres.</summary>
-    public bool IsBehind(Guid subscriptionId)
+    /// <summary>Whether so many new deliveries more are likely to find a place within that time, at the pace of the last attempts.</summary>
+    public bool WillStart(Guid subscriptionId, int more, TimeSpan within)
     {
         lock (_lock)
-            return Get(subscriptionId).DueAt <= time.GetTimestamp();
+        {
+            var lane = Get(subscriptionId);
+            var now = time.GetTimestamp();
+            return !(lane.DueAt <= now && Hangs(lane, lane.EndedAt, now)) && lane.HeldUntil <= now
+                && DurationOf(lane, more, now) <= Ticks(within);
+        }
+    }
+
+    /// <summary>Whether so many new deliveries, begun or not, are likely to have ended within that time.</summary>
+    /// <param name="subscriptionId">The lane.</param>
+    /// <param name="deliveries">How many.</param>
+    /// <param name="since">When the first of them came, a timestamp.</param>
+    /// <param name="within">The time.</param>
+    public bool WillEnd(Guid subscriptionId, int deliveries, long since, TimeSpan within)
+    {
+        lock (_lock)
+        {
+            var lane = Get(subscriptionId);
+            var now = time.GetTimestamp();
+            return !Hangs(lane, Math.Max(lane.EndedAt, since), now) && lane.HeldUntil <= now
+                && Math.Max(DurationOf(lane, deliveries, now), lane.Duration) <= Ticks(within);
+        }
     }
 
     /// <summary>An attempt ended, or a reservation came to nothing. True when something of that lane waits for the place.</summary>
-    public bool Release(Guid subscriptionId)
+    /// <param name="subscriptionId">The lane.</param>
+    /// <param name="isNew">Whether the place was kept by <see cref="TryReserve"/>.</param>
+    /// <param name="startedAt">When the attempt began, a timestamp; null: there was none.</param>
+    public bool Release(Guid subscriptionId, bool isNew = false, long? startedAt = null)
     {
         lock (_lock)
         {
             var lane = Get(subscriptionId);
             lane.Busy--;
+            if (isNew)
+                lane.New--;
+            if (startedAt is { } started)
+            {
+                lane.EndedAt = time.GetTimestamp();
+                lane.Duration += (lane.EndedAt - started - lane.Duration) / 8;
+            }
             if (lane.Permits is { } permits && permits.SettleSoon(time.GetTimestamp(), time))
                 Limited.Set();
             return IsWaited(lane);
@@ -140,6 +178,15 @@ internal sealed partial class Lanes(
 
     /// <summary>Whether something that is due can be started now.</summary>
     private bool IsWaited(Lane lane) => time.GetTimestamp() is var now && lane.DueAt <= now && lane.CanStart(now);
+
+    /// <summary>One in which nothing ends hangs, however fast it was.</summary>
+    private bool Hangs(Lane lane, long since, long now) => now - since > Math.Max(2 * lane.Duration, Ticks(s_moment));
+
+    /// <summary>How long it is likely to take until so many new deliveries have begun.</summary>
+    private static double DurationOf(Lane lane, int deliveries, long now) =>
+        (lane.DueAt <= now ? lane.MayPass : lane.Places) is var places and > 0 ? lane.Duration * deliveries / places : double.MaxValue;
+
+    private double Ticks(TimeSpan duration) => duration.TotalSeconds * time.TimestampFrequency;
 
     private Lane Get(Guid subscriptionId)
     {

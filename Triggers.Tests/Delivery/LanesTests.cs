@@ -52,9 +52,49 @@ public class LanesTests
             Assert.True(lanes.TryReserve(A));
         for (var i = 0; i < 4; i++)
             lanes.Release(A);
-        // However many are free: the next claim comes first.
+        // However many are free: these are for the next claim.
         Assert.False(lanes.TryReserve(A));
-        Assert.Equal([1], lanes.ReserveDue(_ => Tenant, 500).Places);
+        lanes.Release(A, isNew: true);
+        Assert.True(lanes.TryReserve(A));
+        Assert.Equal([4], lanes.ReserveDue(_ => Tenant, 500).Places);
+    }
+
+    [Fact]
+    public void What_is_new_is_waited_for_where_it_will_find_a_place_in_time()
+    {
+        var lanes = new Lanes(concurrency: 8, _time);
+        var soon = TimeSpan.FromMilliseconds(50);
+        // Nobody knows yet.
+        Assert.True(lanes.WillStart(A, 100, soon));
+
+        for (var i = 0; i < 100; i++)
+            Attempt(TimeSpan.FromMilliseconds(10));
+        Assert.True(lanes.WillStart(A, 39, soon));
+        Assert.False(lanes.WillStart(A, 41, soon));
+
+        // Half the places are for what is due.
+        lanes.DueIn(A, TimeSpan.Zero);
+        Assert.True(lanes.WillStart(A, 19, soon));
+        Assert.False(lanes.WillStart(A, 21, soon));
+
+        // However fast it was.
+        _time.Advance(TimeSpan.FromMilliseconds(26));
+        Assert.False(lanes.WillStart(A, 1, soon));
+        Attempt(TimeSpan.FromMilliseconds(10));
+        Assert.True(lanes.WillStart(A, 1, soon));
+        lanes.Hold(A, TimeSpan.FromSeconds(1));
+        Assert.False(lanes.WillStart(A, 1, soon));
+        lanes.Cap(A, 0);
+        _time.Advance(TimeSpan.FromSeconds(1));
+        Assert.False(lanes.WillStart(A, 1, soon));
+
+        void Attempt(TimeSpan duration)
+        {
+            Assert.True(lanes.TryReserve(A));
+            var startedAt = _time.GetTimestamp();
+            _time.Advance(duration);
+            lanes.Release(A, isNew: true, startedAt);
+        }
     }
 
     [Fact]
