@@ -44,7 +44,7 @@ internal sealed record AttemptResult(
 
 /// <summary>Makes one HTTP request: signed, guarded, timed, classified. What follows from it is decided elsewhere.</summary>
 internal sealed class WebhookSender(
-    IHttpClientFactory clients, AddressGuard guard, AccessTokens tokens, IOptions<DeliveryOptions> options, TimeProvider time)
+    IHttpMessageHandlerFactory handlers, AddressGuard guard, AccessTokens tokens, IOptions<DeliveryOptions> options, TimeProvider time)
 {
     /// <summary>
     /// The HttpClient that webhooks go out by. It follows nothing, keeps nothing and retries nothing: the schedule does.
@@ -52,6 +52,9 @@ internal sealed class WebhookSender(
     public const string ClientName = "webhooks";
 
     private const int MaxNameLength = 500;
+
+    /// <summary>The client's handlers, without what a client does for its convenience. They are the factory's, to be disposed of too.</summary>
+    private readonly HttpMessageInvoker _webhooks = new(handlers.CreateHandler(ClientName), disposeHandler: false);
 
     /// <summary>How long a request may take.</summary>
     public static readonly HttpRequestOptionsKey<TimeSpan> TimeLimit = new(nameof(TimeLimit));
@@ -116,9 +119,7 @@ internal sealed class WebhookSender(
             {
                 guard.CheckBeforeProxy(request.RequestUri!);
                 var token = await AuthorizeAsync(request, subscriber, refused: null, linked.Token);
-                // The factory's client is cheap to make and its handler is shared: nothing of it to dispose.
-                var client = clients.CreateClient(ClientName);
-                using var response = await client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, linked.Token);
+                using var response = await _webhooks.SendAsync(request, linked.Token);
                 if (token is null || response.StatusCode != HttpStatusCode.Unauthorized)
                     return await RecordAsync(delivery, response, exchange, started, linked.Token);
 
@@ -128,7 +129,7 @@ internal sealed class WebhookSender(
                 second.Options.Set(TimeLimit, timeLimit);
                 await AuthorizeAsync(second, subscriber, token, linked.Token);
                 exchange = Exchange.Begin(wantsCertificate: delivery.Test);
-                using var answer = await client.SendAsync(second, HttpCompletionOption.ResponseHeadersRead, linked.Token);
+                using var answer = await _webhooks.SendAsync(second, linked.Token);
                 return await RecordAsync(delivery, answer, exchange, started, linked.Token);
             }
             catch (NoTokenException e)
