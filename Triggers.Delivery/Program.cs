@@ -11,6 +11,7 @@ using Triggers.Delivery.Limits;
 using Triggers.Delivery.Maintenance;
 using Triggers.Delivery.Projection;
 using Triggers.Delivery.Replays;
+using Triggers.Delivery.Setup;
 using Triggers.Delivery.Subscriptions;
 using Triggers.Delivery.Waking;
 using Triggers.Delivery.Workers;
@@ -66,6 +67,7 @@ services.AddHostedSingleton<Housekeeping>();
 services.AddHostedSingleton<BacklogWatch>();
 services.AddHostedSingleton<EndedSubscriptions>();
 services.AddHostedSingleton<EventExpiry>();
+WarmUp.AddTo(services);
 if (builder.Configuration.HasKafka())
 {
     builder.AddKafka();

@@ -19,7 +19,8 @@ internal static class Neighbours
     public const string Help =
         """
         neighbours: starts a system and tells what a quiet tenant notices of a loud one. Exits 1 if one of its events is lost.
-          --scenario NAME    hanging, deaf, bytes, fanout, large or none    hanging
+          --scenario NAME,.. hanging, deaf, bytes, fanout, large, flood,    hanging
+                             answering, tenth or none, one after the other
           --log NAME         postgres or kafka, of KAFKA_HOME               postgres
           --rate N           the quiet tenant's events a second             20
           --alone N          seconds without a neighbour                    20
@@ -30,6 +31,8 @@ internal static class Neighbours
         bytes:   what those 60 are sent at first, signed and sent without Triggers: what the machine itself makes of it
         fanout:  300 subscriptions and one batch of 200 events, 60,000 deliveries, while they are on their way
         large:   20 clients that post batches of 4 events of 900 kB as fast as they are answered
+        flood:   32 clients that post small events as fast as they are answered, to one subscription
+        answering, tenth: 200 subscriptions that get 2 events a second each; of the latter a tenth never answers
         """;
 
     private static readonly string[] s_scopes = ["events:write", "subscriptions:write"];
@@ -39,17 +42,16 @@ internal static class Neighbours
 
     public static async Task<int> RunAsync(Options options)
     {
-        var scenario = options.Of("--scenario", "hanging");
+        var scenarios = options.Of("--scenario", "hanging").Split(',');
         var beside = TimeSpan.FromSeconds(options.NumberOf("--beside", 40));
         if (options.Of("--as-the-loud-one-of", "") is { Length: > 0 } api)
-            return await Loud.RunAsync(scenario, api, options.Of("--key", ""), beside);
+            return await Loud.RunAsync(scenarios[0], api, options.Of("--key", ""), beside);
 
         var kafkaHome = options.Of("--log", "postgres") == "kafka" ? Environment.GetEnvironmentVariable("KAFKA_HOME")
             ?? throw new InvalidOperationException("KAFKA_HOME names no Apache Kafka.") : null;
         await using var system = await SystemUnderTest.StartAsync(kafkaHome, options.Has("--limited"));
         using var admin = Client(system.Api, system.AdminKey);
-        var (quietKey, loudKey) = (await TenantAsync(admin, "quiet"), await TenantAsync(admin, "loud"));
-        using var client = Client(system.Api, quietKey);
+        using var client = Client(system.Api, await TenantAsync(admin, "quiet"));
         await using var quiet = await Quiet.StartAsync(client, options.NumberOf("--rate", 20));
         // While code is being compiled nobody is measured.
         await quiet.SendAsync(TimeSpan.FromSeconds(10));
@@ -58,9 +60,13 @@ internal static class Neighbours
         quiet.Begin(system);
         await quiet.SendAsync(TimeSpan.FromSeconds(options.NumberOf("--alone", 20)));
         var lost = await quiet.ReportAsync("alone", system);
-        if (scenario == "none")
-            return lost == 0 ? 0 : 1;
+        foreach (var scenario in scenarios.Except(["none"]))
+            lost += await BesideAsync(scenario, beside, quiet, system, await TenantAsync(admin, scenario));
+        return lost == 0 ? 0 : 1;
+    }
 
+    private static async Task<int> BesideAsync(string scenario, TimeSpan beside, Quiet quiet, SystemUnderTest system, string loudKey)
+    {
         quiet.Begin(system);
         string[] arguments =
         [
@@ -74,10 +80,10 @@ internal static class Neighbours
         using var over = new CancellationTokenSource();
         var told = ToldAsync();
         await quiet.SendAsync(beside, over.Token);
-        lost += await quiet.ReportAsync($"beside {scenario}", system);
+        var lost = await quiet.ReportAsync($"beside {scenario}", system);
         Console.Write(await told);
         await neighbour.WaitForExitAsync();
-        return lost == 0 ? 0 : 1;
+        return lost;
 
         async Task<string> ToldAsync()
         {
@@ -265,6 +271,9 @@ internal static class Neighbours
                 "bytes" => BytesAsync(atMost),
                 "fanout" => FanOutAsync(client, atMost),
                 "large" => LargeAsync(client, atMost),
+                "flood" => FloodAsync(client, atMost),
+                "answering" => ManyAsync(client, hanging: 0, atMost),
+                "tenth" => ManyAsync(client, hanging: 20, atMost),
                 _ => throw new ArgumentException($"There is no scenario {scenario}."),
             });
             return 0;
@@ -334,6 +343,46 @@ internal static class Neighbours
                     answers.AddOrUpdate(await SendAsync(client, "/events/batch", body), 1, (_, n) => n + 1);
             }));
             Console.WriteLine($"the neighbour: batches of 3.6 MB answered {string.Join(", ", answers.Select(a => $"{a.Key}: {a.Value}"))}");
+        }
+
+        private static async Task FloodAsync(HttpClient client, TimeSpan atMost)
+        {
+            await using var receiver = await WebhookReceiver.StartAsync(new Ledger());
+            await SubscribeAsync(client, $"{receiver.Url}/hook");
+            var body = EventOf(800);
+            var accepted = 0;
+            var began = Begin();
+            await Task.WhenAll(Enumerable.Range(0, 32).Select(async _ =>
+            {
+                while (began.Elapsed < atMost)
+                {
+                    if (await SendAsync(client, "/events", body) == 202)
+                        Interlocked.Increment(ref accepted);
+                }
+            }));
+            Console.WriteLine($"the neighbour: {accepted / began.Elapsed.TotalSeconds:n0} events/s accepted");
+        }
+
+        private static async Task ManyAsync(HttpClient client, int hanging, TimeSpan atMost)
+        {
+            const int Subscriptions = 200;
+            var arrived = 0;
+            using var deaf = new HangingReceiver(reads: true);
+            await using var receiver = await WebhookReceiver.StartAsync(new Ledger(), respond: _ =>
+            {
+                Interlocked.Increment(ref arrived);
+                return Task.CompletedTask;
+            });
+            for (var i = 0; i < Subscriptions; i++)
+                await SubscribeAsync(client, $"{(i < hanging ? deaf.Url : receiver.Url)}/hook/{i}");
+            var (began, posted) = (Begin(), 0);
+            for (; began.Elapsed < atMost; posted++)
+            {
+                await SendAsync(client, "/events", EventOf(100));
+                await Task.Delay(TimeSpan.FromMilliseconds(500) * (posted + 1) - began.Elapsed is var wait && wait > TimeSpan.Zero
+                    ? wait : TimeSpan.Zero);
+            }
+            Console.WriteLine($"the neighbour: {posted} events posted, {arrived} deliveries, {deaf.Counts}");
         }
 
         private static Stopwatch Begin()

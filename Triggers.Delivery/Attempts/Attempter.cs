@@ -30,8 +30,12 @@ internal sealed partial class Attempter(
 
     private readonly CancellationTokenSource _abort = new();
 
+    /// <summary>How long a receiver has to take in a large body before the next one is begun. It has more time, but not alone.</summary>
+    private static readonly TimeSpan s_writing = TimeSpan.FromMilliseconds(25);
+
     /// <summary>
-    /// To sign a large body takes a processor for milliseconds: so many at a time, that those who send little are not behind them all.
+    /// To sign and write a large body takes a processor for milliseconds: so many at a time, that those who send little are not behind them
+    /// all.
     /// </summary>
     private readonly SemaphoreSlim _signing = new(Environment.ProcessorCount);
 
@@ -140,14 +144,32 @@ internal sealed partial class Attempter(
             await mayGo.WaitAsync(_abort.Token);
         try
         {
-            return await MakeAsync(delivery, share, lanes, subscriber, Signed, letGo);
+            return await MakeAsync(delivery, share, lanes, subscriber, Signed, Written);
         }
         finally
         {
-            Signed();
+            GoOn();
         }
 
-        void Signed() => Interlocked.Exchange(ref mayGo, null)?.Release();
+        void Signed()
+        {
+            if (mayGo is not null)
+                _ = WriteAsync();
+        }
+
+        async Task WriteAsync()
+        {
+            await Task.Delay(s_writing, time);
+            GoOn();
+        }
+
+        void Written()
+        {
+            GoOn();
+            letGo();
+        }
+
+        void GoOn() => Interlocked.Exchange(ref mayGo, null)?.Release();
     }
 
     private async Task<Completed?> MakeAsync(

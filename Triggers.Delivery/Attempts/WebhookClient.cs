@@ -3,6 +3,8 @@ using Microsoft.Extensions.Http.Resilience;
 using Microsoft.Extensions.Options;
 using Polly;
 using Polly.Telemetry;
+using Connect = System.Func<
+    System.Net.Http.SocketsHttpConnectionContext, System.Threading.CancellationToken, System.Threading.Tasks.ValueTask<System.IO.Stream>>;
 
 namespace Triggers.Delivery.Attempts;
 
@@ -24,8 +26,14 @@ internal static class WebhookClient
         services.AddSingleton<WebhookSender>();
         // A receiver's timeout is no error of ours: it is a result, and the dispatcher's line says so.
         services.Configure<TelemetryOptions>(telemetry => telemetry.SeverityProvider = _ => ResilienceEventSeverity.Debug);
-        var webhooks = services.AddHttpClient(WebhookSender.ClientName, client => client.Timeout = Timeout.InfiniteTimeSpan)
-            .ConfigurePrimaryHttpMessageHandler(provider => Sockets(provider, s_connectionLifetime))
+        services.AddClient(WebhookSender.ClientName, provider => provider.GetRequiredService<AddressGuard>().ConnectAsync);
+    }
+
+    /// <summary>Adds one like it that connects otherwise.</summary>
+    public static void AddClient(this IServiceCollection services, string name, Func<IServiceProvider, Connect> connect)
+    {
+        var webhooks = services.AddHttpClient(name, client => client.Timeout = Timeout.InfiniteTimeSpan)
+            .ConfigurePrimaryHttpMessageHandler(provider => Sockets(provider, connect, s_connectionLifetime))
             // Connections live in the handler, which renews them itself.
             .SetHandlerLifetime(Timeout.InfiniteTimeSpan)
             .RemoveAllLoggers();
@@ -36,24 +44,26 @@ internal static class WebhookClient
         }));
         webhooks.AddHttpMessageHandler(provider =>
         {
-            var fresh = Certified(provider, TimeSpan.Zero);
-            fresh.InnerHandler = Sockets(provider, TimeSpan.Zero);
+            var fresh = Certified(provider, connect, TimeSpan.Zero);
+            fresh.InnerHandler = Sockets(provider, connect, TimeSpan.Zero);
             return new StaleConnectionHandler(fresh, provider.GetRequiredService<DeliveryMetrics>());
         });
-        webhooks.AddHttpMessageHandler(provider => Certified(provider, s_connectionLifetime));
+        webhooks.AddHttpMessageHandler(provider => Certified(provider, connect, s_connectionLifetime));
     }
 
-    private static ClientCertificateHandler Certified(IServiceProvider provider, TimeSpan connectionLifetime) =>
-        new(() => Sockets(provider, connectionLifetime), provider.GetRequiredService<TimeProvider>());
+    private static ClientCertificateHandler Certified(
+        IServiceProvider provider, Func<IServiceProvider, Connect> connect, TimeSpan connectionLifetime) =>
+        new(() => Sockets(provider, connect, connectionLifetime), provider.GetRequiredService<TimeProvider>());
 
     private static NetworkCredential? CredentialsOf(Uri proxy) =>
         proxy.UserInfo.Split(':', 2) is [{ Length: > 0 } name, var password]
             ? new NetworkCredential(Uri.UnescapeDataString(name), Uri.UnescapeDataString(password)) : null;
 
-    private static SocketsHttpHandler Sockets(IServiceProvider provider, TimeSpan connectionLifetime) =>
-        Sockets(provider, provider.GetRequiredService<IOptions<DeliveryOptions>>().Value, connectionLifetime);
+    private static SocketsHttpHandler Sockets(
+        IServiceProvider provider, Func<IServiceProvider, Connect> connect, TimeSpan connectionLifetime) =>
+        Sockets(provider.GetRequiredService<IOptions<DeliveryOptions>>().Value, connect(provider), connectionLifetime);
 
-    private static SocketsHttpHandler Sockets(IServiceProvider provider, DeliveryOptions options, TimeSpan connectionLifetime) => new()
+    private static SocketsHttpHandler Sockets(DeliveryOptions options, Connect connect, TimeSpan connectionLifetime) => new()
     {
         AllowAutoRedirect = false,
         UseCookies = false,
@@ -66,7 +76,7 @@ internal static class WebhookClient
         PooledConnectionLifetime = connectionLifetime,
         MaxResponseHeadersLength = 32,
         MaxResponseDrainSize = 64 * 1024,
-        ConnectCallback = provider.GetRequiredService<AddressGuard>().ConnectAsync,
+        ConnectCallback = connect,
         PlaintextStreamFilter = (context, _) => ValueTask.FromResult<Stream>(new WebhookConnection(context.PlaintextStream)),
     };
 }

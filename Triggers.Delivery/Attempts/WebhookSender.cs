@@ -44,7 +44,8 @@ internal sealed record AttemptResult(
 
 /// <summary>Makes one HTTP request: signed, guarded, timed, classified. What follows from it is decided elsewhere.</summary>
 internal sealed class WebhookSender(
-    IHttpMessageHandlerFactory handlers, AddressGuard guard, AccessTokens tokens, IOptions<DeliveryOptions> options, TimeProvider time)
+    IHttpMessageHandlerFactory handlers, AddressGuard guard, AccessTokens tokens, IOptions<DeliveryOptions> options, TimeProvider time,
+    string client = WebhookSender.ClientName)
 {
     /// <summary>
     /// The HttpClient that webhooks go out by. It follows nothing, keeps nothing and retries nothing: the schedule does.
@@ -53,8 +54,8 @@ internal sealed class WebhookSender(
 
     private const int MaxNameLength = 500;
 
-    /// <summary>The client's handlers, without what a client does for its convenience. They are the factory's, to be disposed of too.</summary>
-    private readonly HttpMessageInvoker _webhooks = new(handlers.CreateHandler(ClientName), disposeHandler: false);
+    /// <summary>The client's handlers, without what a client does beside. They are the factory's to dispose of.</summary>
+    private readonly HttpMessageInvoker _webhooks = new(handlers.CreateHandler(client), disposeHandler: false);
 
     /// <summary>How long a request may take.</summary>
     public static readonly HttpRequestOptionsKey<TimeSpan> TimeLimit = new(nameof(TimeLimit));

@@ -59,7 +59,7 @@ internal sealed partial class Lanes(
         }
     }
 
-    /// <summary>Whether so many new deliveries more are likely to find a place within that time, at the pace of the last attempts.</summary>
+    /// <summary>Whether so many new deliveries more are likely to find a place within that time.</summary>
     public bool WillStart(Guid subscriptionId, int more, TimeSpan within)
     {
         lock (_lock)

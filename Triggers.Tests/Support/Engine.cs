@@ -244,11 +244,18 @@ internal sealed class DeliveryHost : WebApplicationFactory<DeliveryMarker>
     private readonly ILoggerProvider? _logs;
     private readonly X509Certificate2? _trusted;
 
-    public DeliveryHost((string Key, string Value)[] settings, ILoggerProvider? logs, X509Certificate2? trusted = null)
+    /// <param name="settings">Of the service.</param>
+    /// <param name="logs">Who reads what it logs.</param>
+    /// <param name="trusted">A root from which receivers may have certificates.</param>
+    /// <param name="listens">Whether it listens on a socket.</param>
+    public DeliveryHost(
+        (string Key, string Value)[] settings, ILoggerProvider? logs, X509Certificate2? trusted = null, bool listens = false)
     {
         _settings = settings;
         _trusted = trusted;
         _logs = logs;
+        if (listens)
+            UseKestrel(0);
         _ = Services;
     }
 
