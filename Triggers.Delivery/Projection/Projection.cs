@@ -278,6 +278,9 @@ internal sealed class Matches(FirstAttempts? first = null)
     public int Count =>
         Started.Count + Waiting.Count + _later.Count + InOrder.Count + Gathered.Count + Scheduled.Count + Pulled.Count;
 
+    /// <summary>How many tenants have any.</summary>
+    public int Tenants => _ofTenants.Count;
+
     /// <summary>Whether so many more are too many. A tenant that has few so far always has room for a few.</summary>
     public bool IsFullWith(Guid tenantId, int more) =>
         Count + more > MaxDeliveries && _ofTenants.GetValueOrDefault(tenantId) + more > MaxOfTenantBeyond;

@@ -33,6 +33,9 @@ internal sealed class Projector<TSource>(
     /// </summary>
     private static readonly TimeSpan s_gather = TimeSpan.FromMilliseconds(25);
 
+    /// <summary>How long tenants are remembered to have events.</summary>
+    private static readonly TimeSpan s_mixed = TimeSpan.FromSeconds(10);
+
     /// <summary>How often it is looked whether there are places for what found its lane full.</summary>
     private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(2);
 
@@ -49,6 +52,15 @@ internal sealed class Projector<TSource>(
 
     /// <summary>How many are read at once, as long as nothing is refused: fewer after a transaction that was too short for them.</summary>
     private int _pace = MaxRead;
+
+    /// <summary>When there were last events of several tenants in a transaction, a timestamp.</summary>
+    private long _mixedAt;
+
+    /// <summary>
+    /// Whether several tenants have events. Then everything is read at once, also what is better left in the log for its own sake: there
+    /// the events of one tenant wait behind those of another.
+    /// </summary>
+    private bool IsMixed => _mixedAt != 0 && Time.GetElapsedTime(_mixedAt) < s_mixed;
 
     protected override bool IsAway(Exception e) => e is EventLogUnavailableException || base.IsAway(e);
 
@@ -104,36 +116,33 @@ internal sealed class Projector<TSource>(
         EventBatch? last = null;
         var (events, setAside, worked) = (0, 0, TimeSpan.Zero);
         var openedAt = Time.GetTimestamp();
-        for (var more = true; more || matches.Waiting.Count > 0;)
+        for (bool? more = true; more is not null;)
         {
             var startedAt = Time.GetTimestamp();
             // What has been sent is written also when this process is to end.
             var token = last is null ? stoppingToken : CancellationToken.None;
-            if (!more)
+            if (more is false)
             {
                 projection.StartWaiting(matches);
             }
-            else if (await source.ReadAsync(transaction.Connection!, Math.Min(_limit, _pace), token) is { } batch)
+            else if (await source.ReadAsync(transaction.Connection!, Math.Min(_limit, IsMixed ? MaxRead : _pace), token) is { } batch)
             {
                 await projection.MatchAsync(transaction.Connection!, batch, matches, token);
                 last = batch;
                 events += batch.Events.Count;
                 setAside += batch.SetAside;
+                if (matches.Tenants > 1)
+                    _mixedAt = startedAt;
                 DeliveryTraces.Projected(source.Name, batch.Events, Time.GetElapsedTime(startedAt), Time.GetUtcNow());
             }
             worked += Time.GetElapsedTime(startedAt);
-            var left = s_gather - Time.GetElapsedTime(openedAt);
-            if (last is null || matches is not { First: not null, IsLeftDue: false, Deferred.Count: 0 } || events >= MaxRecords
-                || left <= TimeSpan.Zero || stoppingToken.IsCancellationRequested)
+            if (last is null || matches is not { First: not null, IsLeftDue: false, Deferred.Count: 0 }
+                || stoppingToken.IsCancellationRequested)
                 break;
-            more = matches.Next > MaxNext || matches.Next > 0 && left < s_lastOrders
-                ? await LaterAsync(stoppingToken)
-                : await MoreAsync(matches.Waiting.Count > 0 && left > s_look ? s_look : left, stoppingToken);
+            more = await MoreAsync(matches, events < MaxRecords, openedAt, stoppingToken);
         }
         if (last is null)
             return;
-        if (matches is { First: not null, IsLeftDue: false, Deferred.Count: 0 })
-            await LandAsync(matches, openedAt, stoppingToken);
 
         var endedAt = Time.GetTimestamp();
         await projection.CommitAsync(transaction, matches, last.Advance, CancellationToken.None);
@@ -145,14 +154,19 @@ internal sealed class Projector<TSource>(
             metrics.SetAside(setAside);
     }
 
-    private async Task LandAsync(Matches matches, long openedAt, CancellationToken stoppingToken)
+    /// <summary>Waits for more, and for what has been begun. True: there is more to be read; null: it is time to write.</summary>
+    private async Task<bool?> MoreAsync(Matches matches, bool mayRead, long openedAt, CancellationToken stoppingToken)
     {
-        while (s_gather + s_land - Time.GetElapsedTime(openedAt) is var left && left > TimeSpan.Zero
-            && !stoppingToken.IsCancellationRequested && projection.WillLand(matches, openedAt, left))
+        var left = s_gather - Time.GetElapsedTime(openedAt);
+        if (left <= TimeSpan.Zero || !mayRead)
         {
-            await LaterAsync(stoppingToken);
-            projection.StartWaiting(matches);
+            if (!projection.WillLand(matches, openedAt, left + s_land))
+                return null;
+            return mayRead && IsMixed ? await MoreAsync(s_look, stoppingToken) : await LaterAsync(stoppingToken);
         }
+        if (!IsMixed && (matches.Next > MaxNext || matches.Next > 0 && left < s_lastOrders))
+            return await LaterAsync(stoppingToken);
+        return await MoreAsync(matches.Waiting.Count > 0 && left > s_look ? s_look : left, stoppingToken);
     }
 
     private async Task<bool> LaterAsync(CancellationToken stoppingToken)
