@@ -55,6 +55,8 @@ public static class Storage
         NpgsqlException or TimeoutException or SocketException or IOException => true,
         // Npgsql about a connection that broke while nobody used it.
         InvalidOperationException { Source: "Npgsql", Message: "Connection is not open" } => true,
+        // Npgsql reads answers wrongly after a statement that was broken off while it was being prepared. The connection goes.
+        { Source: "Npgsql" } when e.Message.StartsWith("Received unexpected backend message", StringComparison.Ordinal) => true,
         // What wraps: EF, a transaction of a connection that broke.
         { InnerException: { } inner } => IsAway(inner),
         _ => false,

@@ -36,7 +36,7 @@ internal sealed class Contracts(NpgsqlDataSource dataSource) : IDisposable
 
     private readonly ConcurrentDictionary<Guid, Entry> _tenants = new();
     private readonly MemoryCache _schemas = new(new MemoryCacheOptions { SizeLimit = MaxSchemaCharacters });
-    // Compiling one costs as much as thousands of events: those who need it meanwhile wait for it.
+    // To compile one takes far longer than to judge by it: those who need it meanwhile wait for it.
     private readonly ConcurrentDictionary<(Guid Type, int Version), Lazy<Task<EventSchema>>> _compiling = new();
 
     /// <summary>The types of a caller's tenant, at least as new as its key knows of.</summary>

@@ -47,8 +47,16 @@ internal sealed partial class WarmUp(
             var own = provider.GetRequiredService<IServer>().Features.GetRequiredFeature<IServerAddressesFeature>().Addresses
                 .Select(BindingAddress.Parse).First(address => address.Scheme == Uri.UriSchemeHttp);
             var socket = new Socket(SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
-            await socket.ConnectAsync([IPAddress.Loopback, IPAddress.IPv6Loopback], own.Port, cancellationToken);
-            return new NetworkStream(socket, ownsSocket: true);
+            try
+            {
+                await socket.ConnectAsync([IPAddress.Loopback, IPAddress.IPv6Loopback], own.Port, cancellationToken);
+                return new NetworkStream(socket, ownsSocket: true);
+            }
+            catch
+            {
+                socket.Dispose();
+                throw;
+            }
         });
         services.AddHostedSingleton<WarmUp>();
     }

@@ -7,8 +7,8 @@ using Triggers.Tests.Support;
 
 namespace Triggers.Tests.AppHost;
 
-/// <summary>One after the other: each of them runs a whole system.</summary>
-[CollectionDefinition(nameof(AppHostCollection))]
+/// <summary>One after the other, and beside no other class: each of them runs a whole system.</summary>
+[CollectionDefinition(nameof(AppHostCollection), DisableParallelization = true)]
 public sealed class AppHostCollection;
 
 [Collection(nameof(AppHostCollection))]

@@ -42,6 +42,24 @@ public sealed class StorageTests(PostgresServer postgres) : IAsyncLifetime
         Assert.True(Storage.IsAway(failure), failure.ToString());
     }
 
+    [Fact]
+    public async Task So_is_one_whose_statement_failed_while_it_was_being_prepared()
+    {
+        await using var connection = await _dataSource.OpenConnectionAsync(Cancelled);
+        Assert.Equal(7, await DivideAsync(1));
+        await Assert.ThrowsAsync<PostgresException>(() => DivideAsync(0));
+
+        var failure = await Assert.ThrowsAnyAsync<Exception>(() => DivideAsync(1));
+
+        Assert.True(Storage.IsAway(failure), failure.ToString());
+
+        async Task<object?> DivideAsync(int by)
+        {
+            await using var command = new NpgsqlCommand("SELECT 7 / $1", connection) { Parameters = { new() { Value = by } } };
+            return await command.ExecuteScalarAsync(Cancelled);
+        }
+    }
+
     [Theory]
     [InlineData("SELECT * FROM nowhere", false, false)]
     [InlineData("SELECT 1 / 0", false, true)]

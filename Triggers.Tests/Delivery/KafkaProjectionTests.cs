@@ -223,7 +223,8 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
         await Wait.UntilAsync("the health of the process names the partition", async () =>
         {
             using var client = host.CreateClient();
-            return (await client.GetStringAsync("/health/ready", TestContext.Current.CancellationToken))
+            using var health = await client.GetAsync("/health/ready", TestContext.Current.CancellationToken);
+            return (await health.Content.ReadAsStringAsync(TestContext.Current.CancellationToken))
                 .Contains($"partition {partition.Partition.Value} has no record", StringComparison.Ordinal);
         });
         // The others go on.
