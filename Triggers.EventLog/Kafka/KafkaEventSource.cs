@@ -126,6 +126,9 @@ internal sealed partial class KafkaEventSource(
         };
         await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
         _wentBack = await HasGoneBackAsync(reader, cancellationToken);
+        // These records are stored by now. To commit that, with what was read before, would make them known, and nothing follow from them.
+        if (_wentBack && _read > 0)
+            throw new EventLogUnavailableException("Postgres has lost positions of the log.");
         if (_wentBack)
             return null;
         await reader.NextResultAsync(cancellationToken);

@@ -93,6 +93,42 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
         Assert.Equal(0, await Engine.UnsettledAsync());
     }
 
+    /// <summary>Either way round, since nobody knows of which partition records come first.</summary>
+    [Theory]
+    [InlineData(0, 1)]
+    [InlineData(1, 0)]
+    public async Task What_Postgres_is_found_to_have_lost_in_the_middle_of_a_transaction_is_not_stored_with_nothing_that_follows(
+        int intact, int lost)
+    {
+        await Engine.StartDeliveryAsync();
+        await ProduceAsync(intact, 1);
+        await ProduceAsync(lost, 1);
+        await Wait.UntilAsync("they are projected", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM events") == 2);
+        await using var connection = await Engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
+        await using (var held = await connection.BeginTransactionAsync(TestContext.Current.CancellationToken))
+        {
+            await using var lose = new Npgsql.NpgsqlCommand(
+                $"""
+                SELECT FROM log_positions WHERE log <> 'postgres' FOR UPDATE;
+                UPDATE log_positions SET next = next - 1 WHERE log <> 'postgres' AND partition = {lost}
+                """, connection);
+            await lose.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+            await ProduceAsync(intact, 150);
+            await ProduceAsync(lost, 10);
+            await held.CommitAsync(TestContext.Current.CancellationToken);
+        }
+
+        await Wait.UntilAsync("everything is read", async () => await Engine.ScalarAsync<long>(
+            "SELECT sum(next)::bigint FROM log_positions WHERE log <> 'postgres'") == 162);
+        Assert.Equal(162, await Engine.ScalarAsync<long>("SELECT count(*) FROM events"));
+        Assert.Equal(0, await Engine.ScalarAsync<long>(
+            "SELECT count(*) FROM events e WHERE NOT EXISTS (SELECT FROM inbox i WHERE i.event_id = e.id)"));
+
+        Task ProduceAsync(int partition, int events) => Task.WhenAll(Enumerable.Range(0, events).Select(_ => Kafka.Producer.ProduceAsync(
+            new TopicPartition(Kafka.Options.EventsTopic, partition), new LogRecord(
+                Engine.Tenant, TypeId.NewGuid(), "order.created", null, null, null, null, "c", null, "1"u8.ToArray()).ToMessage())));
+    }
+
     /// <summary>As a crash of Postgres leaves it, whose last transactions were not on disk.</summary>
     [Theory]
     [InlineData(0)]

@@ -189,6 +189,7 @@ internal sealed class LoadedSystem : IAsyncDisposable
                 SELECT row_to_json(x)::text FROM (SELECT
                     (SELECT count(*) FROM events WHERE id = $1) AS events,
                     (SELECT json_agg(q) FROM delivery_queue q WHERE event_id = $1) AS queue,
+                    (SELECT json_agg(d) FROM deliveries d WHERE event_id = $1) AS deliveries,
                     (SELECT json_agg(w) FROM workers w) AS workers, (SELECT json_agg(p) FROM log_positions p) AS positions) x
                 """);
             read.Parameters.Add(new() { Value = id });
