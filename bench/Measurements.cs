@@ -51,7 +51,7 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
                 ("ceilings", StorageCeilingsAsync), ("flat", FlatOutAsync), ("at-300", () => AtRateAsync(300)),
                 ("at-1000", () => AtRateAsync(1_000)), ("idle", IdleAsync), ("batch", BatchAsync), ("schema", SchemaAsync),
                 ("held", HeldAsync),
-                ("memory", MemoryAsync), ("filled", FilledAsync), ("drain", DrainAsync),
+                ("memory", MemoryAsync), ("filled", FilledAsync), ("drain", DrainAsync), ("drain-held", DrainBesideHeldAsync),
             ];
             foreach (var (name, measure) in others.Where(other => IsAsked(other.Name)))
                 await measure();
@@ -157,18 +157,23 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
     {
         var before = await MeasureAsync(publisher => publisher.AtRateAsync(500, Seconds(10, 4)));
         Phase during;
-        await using (var connection = await _database.OpenConnectionAsync())
-        await using (await connection.BeginTransactionAsync(System.Data.IsolationLevel.RepeatableRead))
-        {
-            await using var look = new NpgsqlCommand("SELECT count(*) FROM tenants", connection);
-            await look.ExecuteScalarAsync();
+        await using (await HoldAsync())
             during = await MeasureAsync(publisher => publisher.AtRateAsync(500, _long ? TimeSpan.FromMinutes(10) : Seconds(60, 8)));
-        }
         var after = await MeasureAsync(publisher => publisher.AtRateAsync(500, Seconds(10, 4)));
         var webhooks = new[] { before, during, after }.Select(p => $"{Percentiles.Of(p.Ledger.AcceptToWebhook()).P99:0.0}");
         var held = during.Load.Elapsed.TotalSeconds;
         results.Add(log, $"a transaction held open for {held:0} s at 500/s: webhook p99 before / during / after",
             $"{string.Join(" / ", webhooks)} ms", "during ≤ 2 × before");
+    }
+
+    /// <summary>While it is open nothing can be vacuumed that was there when it began, or came since.</summary>
+    private async Task<NpgsqlConnection> HoldAsync()
+    {
+        var connection = await _database.OpenConnectionAsync();
+        await connection.BeginTransactionAsync(System.Data.IsolationLevel.RepeatableRead);
+        await using var look = new NpgsqlCommand("SELECT count(*) FROM tenants", connection);
+        await look.ExecuteScalarAsync();
+        return connection;
     }
 
     private async Task IdleAsync()
@@ -218,7 +223,15 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
         await ExecuteAsync($"DELETE FROM delivery_queue WHERE subscription_id = '{IdOf(sleeper)}'");
     }
 
-    private async Task DrainAsync()
+    private Task DrainAsync() => DrainAsync("drain");
+
+    private async Task DrainBesideHeldAsync()
+    {
+        await using (await HoldAsync())
+            await DrainAsync("drain beside a transaction held open");
+    }
+
+    private async Task DrainAsync(string name)
     {
         var due = options.NumberOf("--due", _quick ? 50_000 : 1_000_000);
         await using var publisher = await Publisher.StartAsync(_client);
@@ -241,10 +254,10 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
         var (arrived, elapsed) = (publisher.Ledger.ArrivedCount, Stopwatch.GetElapsedTime(started));
         var (rate, peak, used) = (arrived / elapsed.TotalSeconds, _system.Memory("delivery").Peak, Since(cpu));
         await TellStatementsAsync(arrived);
-        results.Add(log, $"drain of {due:n0} due deliveries of one subscription",
+        results.Add(log, $"{name} of {due:n0} due deliveries of one subscription",
             $"{rate:n0}/s in {elapsed.TotalSeconds:0} s{RatioTo(rate, _sustained, "flat out")}", "≥ 0.8 × flat out");
-        results.Add(log, "drain: CPU per event", $"{used.Values.Sum() / arrived * 1000:0.00} ms");
-        results.Add(log, "drain: memory of Delivery, before → peak", $"{Mega(before)} → {Mega(peak)} MB", "flat");
+        results.Add(log, $"{name}: CPU per event", $"{used.Values.Sum() / arrived * 1000:0.00} ms");
+        results.Add(log, $"{name}: memory of Delivery, before → peak", $"{Mega(before)} → {Mega(peak)} MB", "flat");
 
         // The rest is taken back. What was begun ends; then all that was sent is recorded, all that was recorded was sent, and together
         // with the rest it is everything.

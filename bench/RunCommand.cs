@@ -8,7 +8,8 @@ internal static class RunCommand
         run: starts everything on this machine, prints one table, reconciles every event by its id. Exits 1 if one is lost.
           --log WHICH        postgres, kafka or both                        both
           --kafka-home DIR   an Apache Kafka, unpacked                      $KAFKA_HOME
-          --only NAME,...    cold, ceilings, idle, flat, at-300, at-1000, batch, schema, held, memory, filled, drain
+          --only NAME,...    cold, ceilings, idle, flat, at-300, at-1000, batch, schema, held, memory, filled, drain,
+                             drain-held
           --quick            a few seconds each
           --long             everything at its full length, with memory and filled: hours
           --due N            deliveries to drain                            1000000, quick: 50000
