@@ -48,6 +48,19 @@ internal sealed class Projector<TSource>(
     /// </summary>
     private static readonly TimeSpan s_land = TimeSpan.FromMilliseconds(75);
 
+    /// <summary>What an open transaction does next.</summary>
+    private enum Step
+    {
+        /// <summary>It reads what there is.</summary>
+        Read,
+
+        /// <summary>It starts what has a place by now.</summary>
+        Start,
+
+        /// <summary>It writes what has come of it all.</summary>
+        Write,
+    }
+
     private int _limit = MaxRead;
 
     /// <summary>How many are read at once, as long as nothing is refused: fewer after a transaction that was too short for them.</summary>
@@ -116,12 +129,12 @@ internal sealed class Projector<TSource>(
         EventBatch? last = null;
         var (events, setAside, worked) = (0, 0, TimeSpan.Zero);
         var openedAt = Time.GetTimestamp();
-        for (bool? more = true; more is not null;)
+        for (var step = Step.Read; step != Step.Write;)
         {
             var startedAt = Time.GetTimestamp();
             // What has been sent is written also when this process is to end.
             var token = last is null ? stoppingToken : CancellationToken.None;
-            if (more is false)
+            if (step == Step.Start)
             {
                 projection.StartWaiting(matches);
             }
@@ -139,7 +152,7 @@ internal sealed class Projector<TSource>(
             if (last is null || matches is not { First: not null, IsLeftDue: false, Deferred.Count: 0 }
                 || stoppingToken.IsCancellationRequested)
                 break;
-            more = await MoreAsync(matches, events < MaxRecords, openedAt, stoppingToken);
+            step = await NextAsync(matches, events < MaxRecords, openedAt, stoppingToken);
         }
         if (last is null)
             return;
@@ -154,14 +167,14 @@ internal sealed class Projector<TSource>(
             metrics.SetAside(setAside);
     }
 
-    /// <summary>Waits for more, and for what has been begun. True: there is more to be read; null: it is time to write.</summary>
-    private async Task<bool?> MoreAsync(Matches matches, bool mayRead, long openedAt, CancellationToken stoppingToken)
+    /// <summary>Waits for more, and for what has been begun, until there is something to do.</summary>
+    private async Task<Step> NextAsync(Matches matches, bool mayRead, long openedAt, CancellationToken stoppingToken)
     {
         var left = s_gather - Time.GetElapsedTime(openedAt);
         if (left <= TimeSpan.Zero || !mayRead)
         {
             if (!projection.WillLand(matches, openedAt, left + s_land))
-                return null;
+                return Step.Write;
             return mayRead && IsMixed ? await MoreAsync(s_look, stoppingToken) : await LaterAsync(stoppingToken);
         }
         if (!IsMixed && (matches.Next > MaxNext || matches.Next > 0 && left < s_lastOrders))
@@ -169,21 +182,21 @@ internal sealed class Projector<TSource>(
         return await MoreAsync(matches.Waiting.Count > 0 && left > s_look ? s_look : left, stoppingToken);
     }
 
-    private async Task<bool> LaterAsync(CancellationToken stoppingToken)
+    private async Task<Step> LaterAsync(CancellationToken stoppingToken)
     {
         await Task.Delay(s_look, Time, stoppingToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        return false;
+        return Step.Start;
     }
 
-    private async Task<bool> MoreAsync(TimeSpan atMost, CancellationToken stoppingToken)
+    private async Task<Step> MoreAsync(TimeSpan atMost, CancellationToken stoppingToken)
     {
         try
         {
-            return atMost > TimeSpan.Zero && await source.MoreAsync(atMost, stoppingToken);
+            return atMost > TimeSpan.Zero && await source.MoreAsync(atMost, stoppingToken) ? Step.Read : Step.Start;
         }
         catch (OperationCanceledException)
         {
-            return false;
+            return Step.Start;
         }
     }
 }
