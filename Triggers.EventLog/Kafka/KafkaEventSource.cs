@@ -283,8 +283,8 @@ internal sealed partial class KafkaEventSource(
     }
 
     /// <summary>
-    /// Runs inside Consume, when partitions are given to this process. An exception would leave the client waiting for their assignment for
-    /// ever: it goes on at their ends instead, and nothing is taken from it.
+    /// Runs inside Consume, when partitions are given to this process. An exception would leave the client waiting for their assignment
+    /// for ever: it goes on at their ends instead, and nothing is taken from it.
     /// </summary>
     private List<TopicPartitionOffset> Assign(KafkaLogName log, List<TopicPartition> partitions)
     {
