@@ -123,7 +123,8 @@ internal sealed partial class KafkaEventSource(
         }
         // What needs to be set aside first, or a partition, is not for this transaction.
         return Task.FromResult(
-            !_wentBack && _failure is null && _items.Count > _read && _items[_read..].TrueForAll(i => i.Invalid is null) && !DaysWithout().Any());
+            !_wentBack && _failure is null && _items.Count > _read && _items[_read..].TrueForAll(i => i.Invalid is null)
+            && !DaysWithout().Any());
     }
 
     public async Task<EventBatch?> ReadAsync(NpgsqlConnection connection, int limit, CancellationToken cancellationToken)
