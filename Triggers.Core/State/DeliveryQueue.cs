@@ -49,8 +49,8 @@ public static class DeliveryQueue
     internal static string Is(string known) => $"{Equal("q.tenant_id", $"{known}.tenant_id")} AND {Equal("q.id", $"{known}.id")}";
 
     /// <summary>
-    /// That a column has a value of a row that is known already. By <c>=</c> Postgres may join the other way round: begin with the table, all
-    /// of it, and it does where it takes the table for empty.
+    /// That a column has a value of a row that is known already. By <c>=</c> Postgres may join the other way round: begin with the table,
+    /// all of it, and it does where it takes the table for empty.
     /// </summary>
     internal static string Equal(string column, string known) => $"{column} = ANY (ARRAY[{known}])";
 
