@@ -129,6 +129,9 @@ internal abstract class Section<TBody>(string name, string reads, string writes)
     /// <summary>What there is, by name.</summary>
     protected Dictionary<string, Thing> There => _there;
 
+    /// <summary>The names in the document.</summary>
+    protected IEnumerable<string> Wanted => _wanted?.Keys.AsEnumerable() ?? [];
+
     /// <summary>One that says nothing but what it must.</summary>
     protected abstract Thing Least { get; }
 
@@ -151,6 +154,9 @@ internal abstract class Section<TBody>(string name, string reads, string writes)
 
     /// <summary>Deletes one.</summary>
     protected abstract Task RemoveAsync(string name, CancellationToken cancellationToken);
+
+    /// <summary>The name, among what there is, of what a document names so.</summary>
+    protected virtual string KeyOf(string name) => name;
 
     /// <summary>Whether a member that is left out stays as it is, and is not what it is unless said.</summary>
     protected virtual bool StaysAsItIs(string member) => false;
@@ -178,7 +184,8 @@ internal abstract class Section<TBody>(string name, string reads, string writes)
     {
         if (prune)
         {
-            foreach (var (name, _) in _there.Where(t => t.Value.MayBePruned && !_wanted!.ContainsKey(t.Key)))
+            var named = Wanted.Select(KeyOf).ToHashSet();
+            foreach (var (name, _) in _there.Where(t => t.Value.MayBePruned && !named.Contains(t.Key)))
             {
                 yield return new Step(new ConfigurationChange(Name, name, ChangeAction.Delete, []), async cancellationToken =>
                 {
@@ -191,7 +198,8 @@ internal abstract class Section<TBody>(string name, string reads, string writes)
         {
             var said = wanted.GetProperty(name);
             var after = Describe(name, body);
-            if (!_there.TryGetValue(name, out var before))
+            var key = KeyOf(name);
+            if (!_there.TryGetValue(key, out var before))
             {
                 var fields = Compare(Thing.Nothing, after, m => m == "name" || !said.TryGetProperty(m, out _));
                 yield return new Step(
@@ -200,7 +208,7 @@ internal abstract class Section<TBody>(string name, string reads, string writes)
             else if (Compare(before, after, m => StaysAsItIs(m) && !said.TryGetProperty(m, out _)) is { Count: > 0 } changes)
             {
                 yield return new Step(new ConfigurationChange(Name, name, ChangeAction.Update, changes),
-                    token => UpdateAsync(name, Patch(changes, after), token));
+                    token => UpdateAsync(key, Patch(changes, after), token));
             }
         }
     }

@@ -12,7 +12,8 @@ using Triggers.Core.Tables;
 namespace Triggers.Api.Configuration;
 
 /// <summary>
-/// Subscriptions by their names; those without one by their ids. REST hooks belong to who made them, and are in no configuration.
+/// Subscriptions by their names; those without one by their ids, which stand for them in documents when they have one, too. REST hooks
+/// belong to who made them, and are in no configuration.
 /// </summary>
 internal sealed class SubscriptionsSection(Workspace at)
     : Section<SubscriptionBody>("subscriptions", Scopes.SubscriptionsRead, Scopes.SubscriptionsWrite)
@@ -25,6 +26,7 @@ internal sealed class SubscriptionsSection(Workspace at)
     private static readonly string[] s_merged = ["headers", "retry"];
 
     private Dictionary<string, Subscription> _rows = [];
+    private Dictionary<Guid, string> _keys = [];
 
     protected override Thing Least =>
         Describe(SubscriptionsApi.New(new SubscriptionBody { Url = "", EventTypes = [] }, at.Caller.TenantId, at.Protector));
@@ -42,15 +44,29 @@ internal sealed class SubscriptionsSection(Workspace at)
             : SubscriptionsApi.Living(at.Db, at.Caller);
         _rows = (await rows.ToListAsync(cancellationToken)).Where(s => !s.IsHook)
             .ToDictionary(s => s.Name ?? TypeId.Format(TypeId.Subscription, s.Id));
+        _keys = _rows.ToDictionary(s => s.Value.Id, s => s.Key);
         return _rows.ToDictionary(s => s.Key, s => Describe(s.Value));
+    }
+
+    /// <inheritdoc/>
+    public override void Read(Fields document)
+    {
+        base.Read(document);
+        foreach (var names in Wanted.GroupBy(KeyOf))
+        {
+            if (IsId(names.Key) && !There.ContainsKey(names.Key))
+                document.Refuse(Fields.Pointer(Name) + Fields.Pointer(names.Key), "There is no subscription with this id.");
+            foreach (var name in names.Skip(1))
+                document.Refuse(Fields.Pointer(Name) + Fields.Pointer(name), "It comes twice: by its id, and by its name.");
+        }
     }
 
     /// <inheritdoc/>
     public override void Complete(string name, JsonElement thing, Secrets secrets, Utf8JsonWriter writer)
     {
-        var there = There.GetValueOrDefault(name)?.Full;
+        var there = There.GetValueOrDefault(KeyOf(name))?.Full;
         writer.WriteStartObject();
-        if (!TypeId.TryParse(TypeId.Subscription, name, out _))
+        if (!IsId(name))
             writer.WriteString("name", name);
         foreach (var member in thing.EnumerateObject())
         {
@@ -70,13 +86,17 @@ internal sealed class SubscriptionsSection(Workspace at)
 
     protected override SubscriptionBody ReadOne(Fields fields) => SubscriptionBody.Read(fields);
 
+    // Whoever takes one over by its id may apply that document once more.
+    protected override string KeyOf(string name) =>
+        TypeId.TryParse(TypeId.Subscription, name, out var id) ? _keys.GetValueOrDefault(id, name) : name;
+
     // Somebody, or the service, may have disabled it; which secrets there are follows from how they were rotated.
     protected override bool StaysAsItIs(string member) => member is "name" or "enabled" or Signatures;
 
     protected override Thing Describe(string name, SubscriptionBody body)
     {
         var thing = Describe(SubscriptionsApi.New(body, at.Caller.TenantId, at.Protector));
-        if (body.Secret is { } brought && _rows.GetValueOrDefault(name)?.Secrets.Any(
+        if (body.Secret is { } brought && _rows.GetValueOrDefault(KeyOf(name))?.Secrets.Any(
             s => s.ExpiresAt is null && at.Protector.Unprotect(s.Secret) == brought) is not true)
             (thing.Full[Secret], thing.Shown[Secret]) = (brought, SubscriptionView.Masked);
         return thing;
@@ -84,8 +104,6 @@ internal sealed class SubscriptionsSection(Workspace at)
 
     protected override async Task<string?> AddAsync(SubscriptionBody body, CancellationToken cancellationToken)
     {
-        if (body.Name is null)
-            throw ApiException.Invalid("", "There is no subscription with this id and without a name.");
         var made = await SubscriptionsApi.AddAsync(body, at.Caller, at.Db, at.Protector, at.Caps, at.Time, cancellationToken);
         return made.Secret == body.Secret ? null : made.Secret;
     }
@@ -126,6 +144,8 @@ internal sealed class SubscriptionsSection(Workspace at)
 
     protected override Task RemoveAsync(string name, CancellationToken cancellationToken) =>
         SubscriptionsApi.RemoveAsync(_rows[name].Id, at.Caller, at.Db, cancellationToken);
+
+    private static bool IsId(string name) => TypeId.TryParse(TypeId.Subscription, name, out _);
 
     private static string[] Texts(JsonNode? array) => [.. array?.AsArray().Select(text => text!.GetValue<string>()) ?? []];
 

@@ -1,3 +1,4 @@
+using System.Data;
 using System.Text.Json.Serialization;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.EntityFrameworkCore;
@@ -82,9 +83,13 @@ internal static class DeadLettersApi
             query = query.Where(d => d.State == DeadLetterState.Open || d.State == DeadLetterState.Replaying);
         if (state is not null)
         {
-            return TypedResults.Ok(await list.AnswerAsync(
-                () => list.ScanAsync(query, d => d.State == state, d => d.DeliveryId, cancellationToken), d => d.DeliveryId,
-                DeadLetterView.Of, cancellationToken));
+            return TypedResults.Ok(await list.AnswerAsync(PageAsync, d => d.DeliveryId, DeadLetterView.Of, cancellationToken));
+
+            async Task<(List<DeadLetter> Rows, Guid? NextAfter)> PageAsync()
+            {
+                await using var snapshot = await db.Database.BeginTransactionAsync(IsolationLevel.RepeatableRead, cancellationToken);
+                return await list.ScanAsync(query, d => d.State == state, d => d.DeliveryId, cancellationToken);
+            }
         }
         return TypedResults.Ok(await list.AnswerAsync(query, d => d.DeliveryId, DeadLetterView.Of, cancellationToken));
     }

@@ -60,7 +60,6 @@ internal static class DeliveriesApi
                 if (status is not null and not DeliveryStatus.Pending)
                     return await list.ScanAsync(past, d => d.Status == status, d => d.Id, cancellationToken);
                 var queued = await QueuedAsync(list, queue, subscription, cancellationToken);
-                // In this order: what ends meanwhile is found twice, and nothing is missed.
                 return status is DeliveryStatus.Pending ? queued
                     : list.Merge(queued, await list.Page(past, d => d.Id).ToListAsync(cancellationToken), d => d.Id);
             }
@@ -149,6 +148,8 @@ internal static class DeliveriesApi
 
         async Task<(List<Delivery> Rows, Guid? NextAfter)> PageAsync()
         {
+            // One snapshot of all its reads: what ends between two of them would be missed, or end the list.
+            await using var snapshot = await db.Database.BeginTransactionAsync(IsolationLevel.RepeatableRead, cancellationToken);
             var found = await page();
             await AddExpiriesAsync(db, caller, found.Rows, cancellationToken);
             return found;

@@ -131,7 +131,8 @@ internal sealed class ListRequest
 
     /// <summary>
     /// The same for a filter that no index answers: what an index finds is looked at a chunk at a time, until the page is full, the list
-    /// is at its end, or the time is over. A page may be short then, or empty, and have a next one.
+    /// is at its end, or the time is over. A page may be short then, or empty, and have a next one. To be called in one snapshot: what came
+    /// or went between its statements would move the places where chunks end.
     /// </summary>
     /// <param name="rows">The rows that an index finds, in no order.</param>
     /// <param name="filter">What is wanted of them.</param>

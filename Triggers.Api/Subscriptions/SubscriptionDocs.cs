@@ -37,7 +37,8 @@ internal static class SubscriptionDocs
     };
 
     public static readonly Operation Get = new("getSubscription", Group, "Get a subscription",
-        "`disabledReason` is `requested`, `gone` after the receiver answered 410, or `failing` after every attempt failed for days. "
+        "`disabledReason` is `requested` once somebody disabled it, whatever did so before, `gone` after the receiver answered 410, or "
+        + "`failing` after every attempt failed for days. "
         + "`circuit` says whether deliveries are held because attempts fail, and when the next is tried. `limitsInUse` says, where there "
         + "is a `rateLimit` or a `concurrency`, what counts against them now. The values of `headers` are "
         + "`***` unless the key has `subscriptions:write`.")

@@ -155,6 +155,19 @@ internal static class SubscriptionsApi
         }
     }
 
+    /// <summary>The same for the address of a hook, which is its name.</summary>
+    private static async Task EnsureAddressFreeAsync(
+        string url, Guid id, Caller caller, TriggersDbContext db, CancellationToken cancellationToken)
+    {
+        await db.Database.ExecuteSqlRawAsync(SubscriptionEnds.DeleteThoseOver("tenant_id = @tenant AND url = @url AND is_hook"),
+            [new NpgsqlParameter("tenant", caller.TenantId), new NpgsqlParameter("url", url)], cancellationToken);
+        if (await Living(db, caller).AnyAsync(s => s.IsHook && s.Url == url && s.Id != id, cancellationToken))
+        {
+            const string Taken = "There is a REST hook with this address.";
+            throw new ApiException(ErrorCodes.NameTaken, Taken, [new FieldError("/url", Taken)]);
+        }
+    }
+
     private static async Task<Ok<Page<SubscriptionView>>> ListAsync(
         HttpContext context, Caller caller, TriggersDbContext db, SecretProtector protector, TimeProvider time,
         CancellationToken cancellationToken)
@@ -221,11 +234,14 @@ internal static class SubscriptionsApi
         var batch = BatchingOf(body.Batch, caps);
         var certificate = body.NewClientCertificate is { } brought ? protector.Protect(brought) : null;
         await using var transaction = await db.BeginUnlessBegunAsync(cancellationToken);
+        var movesHook = body.Url is not null && await Living(db, caller).AnyAsync(s => s.Id == key && s.IsHook, cancellationToken);
         // Before the row, as everybody does who counts.
-        if (body.Name is not null || body.Ordering is not (null or Ordering.None))
+        if (body.Name is not null || movesHook || body.Ordering is not (null or Ordering.None))
             await db.LockTenantAsync(caller.TenantId, cancellationToken);
         if (body.Name is { } name)
             await EnsureFreeAsync(name, key, caller, db, cancellationToken);
+        if (movesHook)
+            await EnsureAddressFreeAsync(body.Url!, key, caller, db, cancellationToken);
         // One statement, so that two changes at once, or a receiver's 410 in between, can't undo each other's parts.
         var changed = await db.Subscriptions.FromSql(
             $"""
@@ -263,7 +279,7 @@ internal static class SubscriptionsApi
                 enabled = coalesce({body.Enabled}::boolean, enabled),
                 disabled_reason = CASE {body.Enabled}::boolean
                     WHEN true THEN NULL
-                    WHEN false THEN coalesce(disabled_reason, {DisabledByRequest}::text)
+                    WHEN false THEN {DisabledByRequest}::text
                     ELSE disabled_reason END,
                 updated_at = now()
             WHERE tenant_id = {caller.TenantId} AND id = {key} AND deleted_at IS NULL AND inbox IS NULL

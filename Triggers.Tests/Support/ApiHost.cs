@@ -42,6 +42,9 @@ internal sealed class ApiHost : WebApplicationFactory<ApiMarker>
     /// <summary>Where it listens.</summary>
     public Uri Address => ClientOptions.BaseAddress;
 
+    /// <summary>What stands before the statements of its requests.</summary>
+    public StatementGate Statements { get; } = new();
+
     /// <summary>How many requests it works on.</summary>
     public int RequestsUnderWay => _underWay;
 
@@ -50,7 +53,8 @@ internal sealed class ApiHost : WebApplicationFactory<ApiMarker>
 
     protected override void ConfigureWebHost(IWebHostBuilder builder)
     {
-        builder.ConfigureServices(services => services.AddSingleton<IStartupFilter>(new Counting(this)));
+        builder.ConfigureServices(services => services.AddSingleton<IStartupFilter>(new Counting(this))
+            .ConfigureDbContext<TriggersDbContext>(options => options.AddInterceptors(Statements)));
         if (_logs is not null)
             builder.ConfigureLogging(logging => logging.AddProvider(_logs));
         // A port given to UseKestrel is set on the built server, in a race with its start.

@@ -181,6 +181,8 @@ public sealed class ConfigurationTests(ApiFixture api) : IClassFixture<ApiFixtur
     [InlineData("subscriptions: {a: {name: b, url: 'https://a.example', eventTypes: ['*']}}", "/subscriptions/a/name")]
     [InlineData("subscriptions: {sub_01jd0000000000000000000000: {url: 'https://a.example', eventTypes: ['*']}}",
         "/subscriptions/sub_01jd0000000000000000000000")]
+    [InlineData("subscriptions: {sub_01jd0000000000000000000000: {name: a, url: 'https://a.example', eventTypes: ['*']}}",
+        "/subscriptions/sub_01jd0000000000000000000000")]
     [InlineData("subscriptions: {a: {url: 'https://a.example', eventTypes: ['*'], expiresAt: 2020-01-01T00:00:00Z}}",
         "/subscriptions/a/expiresAt")]
     [InlineData("subscriptions: {a: 1}\ninboxes: []", "/subscriptions/a", "/inboxes")]
@@ -242,6 +244,34 @@ public sealed class ConfigurationTests(ApiFixture api) : IClassFixture<ApiFixtur
         (await tenant.Client.PatchAsync($"/subscriptions/{other}", """{"name":"mine"}""")).IsProblem(409, "name_taken");
         (await tenant.Client.DeleteAsync($"/subscriptions/{id}")).Is(204);
         (await tenant.Client.PatchAsync($"/subscriptions/{other}", """{"name":"mine"}""")).Is(200);
+    }
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("?prune=true")]
+    public async Task The_document_that_took_over_a_subscription_by_its_id_changes_nothing_when_it_is_applied_once_more(string prune)
+    {
+        var tenant = await api.NewTenantAsync();
+        var id = await tenant.Client.SubscribeAsync();
+        var document =
+            $"subscriptions: {{{id}: {{name: mine, url: 'https://new.example/', eventTypes: ['*'], headers: {{x: {{secretRef: x}}}}}}}}";
+        (await SendAsync(tenant, $"apply{prune}", document + "\nsecrets: {x: a secret}")).Is(200);
+        Task<string> RowAsync() => api.Rows.ScalarAsync<string>(
+            "SELECT row_to_json(s)::text FROM subscriptions s WHERE id = @id", ("id", Rows.Uuid(id)));
+        var taken = await RowAsync();
+
+        foreach (var what in new[] { "plan", "apply" })
+            Assert.Empty((await SendAsync(tenant, what + prune, document)).Is(200).Json["changes"]!.AsArray());
+
+        Assert.Equal(taken, await RowAsync());
+        Assert.Equal([id], (await tenant.Client.GetAsync("/subscriptions")).Is(200).Ids);
+        // It can be changed by its id still, and keeps its name, which means the same.
+        const string Changed = "{url: 'https://newer.example/', eventTypes: ['*']}";
+        var changed = (await SendAsync(tenant, $"apply{prune}", $"subscriptions: {{{id}: {Changed}}}")).Is(200);
+        Assert.Equal([$"subscriptions:{id}"], ChangesOf(changed, "update", "create", "delete"));
+        Assert.Equal(id, await IdOfAsync(tenant, "mine"));
+        Assert.Equal([$"/subscriptions/{id}"], (await SendAsync(
+            tenant, $"apply{prune}", $"subscriptions: {{mine: {Changed}, {id}: {Changed}}}")).IsProblem(400, "invalid_request").Pointers);
     }
 
     [Fact]

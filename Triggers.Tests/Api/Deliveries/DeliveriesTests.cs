@@ -1,3 +1,4 @@
+using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Core.Tables;
 using Triggers.Tests.Support;
@@ -113,6 +114,51 @@ public sealed class DeliveriesTests(ApiFixture api) : IClassFixture<ApiFixture>
         var answer = (await asked).Is(200);
         Assert.Equal("pending", answer["status"]);
         Assert.Empty(answer.Json["attempts"]!.AsArray());
+    }
+
+    [Fact]
+    public async Task A_page_of_what_is_pending_has_a_next_one_though_something_of_it_ends_while_it_is_read()
+    {
+        var (tenant, subscription, e) = await ArrangeAsync();
+        var made = new string[4];
+        for (var i = made.Length; i > 0; i--)
+            made[i - 1] = await api.Rows.AddDeliveryAsync(tenant, e, subscription);
+        var path = $"/deliveries?subscriptionId={subscription}&status=pending&limit=2";
+
+        // It has the ids of the page, and is about to read the rows.
+        var page = (await api.Host.Statements.AskAsync(
+            "all_deliveries", 3, () => tenant.Client.GetAsync(path), () => api.Rows.SucceedAsync(made[0]))).Is(200);
+
+        Assert.Equal(made[..2], page.Ids);
+        Assert.Equal(made[2..], (await tenant.Client.GetAsync($"{path}&cursor={page.NextCursor}")).Is(200).Ids);
+        Assert.Equal(made[1..3], (await tenant.Client.GetAsync(path)).Is(200).Ids);
+    }
+
+    [Fact]
+    public async Task A_list_that_is_looked_through_passes_nothing_though_something_leaves_it_meanwhile()
+    {
+        var tenant = await api.NewTenantAsync();
+        // 500 are looked at at once; what is asked for is the one behind them.
+        await api.Rows.ExecuteAsync(
+            $"""
+            INSERT INTO dead_letters (
+                tenant_id, delivery_id, event_id, subscription_id, state, reason, attempts, replay_delivery_id)
+            SELECT '{tenant.Key}', id, id, id, CASE WHEN i = 0 THEN 'open' ELSE 'replaying' END, 'exhausted', 8, id
+            FROM generate_series(0, 500) i, LATERAL (
+                SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid AS id) made
+            """);
+
+        // It has looked at them, and is about to look where they end.
+        const string Open = "/dead-letters?state=open";
+        var page = (await api.Host.Statements.AskAsync("dead_letters", 2, () => tenant.Client.GetAsync(Open), () => api.Rows.ExecuteAsync(
+            "UPDATE dead_letters SET state = 'resolved', closed_at = now() WHERE tenant_id = @tenant AND delivery_id = @newest",
+            ("tenant", tenant.Key), ("newest", Guid.Parse("00000000-0000-7000-8000-0000000001f4"))))).Is(200);
+        // What it waited counts: the page may end there, and have a next one.
+        var ids = page.Ids.ToList();
+        for (; page.NextCursor is { } cursor; ids.AddRange(page.Ids))
+            page = (await tenant.Client.GetAsync($"{Open}&cursor={cursor}")).Is(200);
+
+        Assert.Equal([TypeId.Format(TypeId.Delivery, Guid.Parse("00000000-0000-7000-8000-000000000000"))], ids);
     }
 
     [Fact]

@@ -75,6 +75,28 @@ public sealed class EndedSubscriptionsTests(ApiFixture api) : IClassFixture<ApiF
 
         Assert.False((await HookAsync(client)).Json["enabled"]!.GetValue<bool>());
         Assert.Equal("requested", (await client.GetAsync($"/subscriptions/{id}")).Is(200)["disabledReason"]);
+
+        // Who disables what has failed means it as well.
+        await api.Rows.ExecuteAsync($"UPDATE subscriptions SET disabled_reason = 'failing' WHERE id = '{Rows.Uuid(id)}'");
+        (await client.PatchAsync($"/subscriptions/{id}", """{"enabled":false}""")).Is(200);
+        Assert.False((await HookAsync(client)).Json["enabled"]!.GetValue<bool>());
+    }
+
+    [Fact]
+    public async Task A_hook_gets_no_address_of_another_until_that_has_ended()
+    {
+        var client = (await api.NewTenantAsync()).Client;
+        var there = (await HookAsync(client)).Id;
+        var other = (await client.PostAsync("/hooks", $$"""{"targetUrl":"{{Url}}/other","eventTypes":["*"]}""")).Is(201).Id;
+        Task<Answer> MoveAsync(string id) => client.PatchAsync($"/subscriptions/{id}", $$"""{"url":"{{Url}}"}""");
+
+        Assert.Equal(["/url"], (await MoveAsync(other)).IsProblem(409, "name_taken").Pointers);
+        // It is there already, and what is no hook may be at any address.
+        (await MoveAsync(there)).Is(200);
+        (await MoveAsync(await client.SubscribeAsync())).Is(200);
+
+        await EndAsync(there);
+        Assert.Equal(Url, (await MoveAsync(other)).Is(200)["url"]);
     }
 
     [Fact]
