@@ -11,8 +11,8 @@ internal sealed class EngineDataSource(NpgsqlDataSource pool, NpgsqlDataSource u
 {
     private const string Name = "engine";
     private const string Unpooled = "engine-unpooled";
-    private const string IndexPlansOnly =
-        "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_sort=off -c jit=off "
+    internal const string IndexPlansOnly =
+        "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_sort=off -c jit=off "
             + "-c plan_cache_mode=force_generic_plan";
 
     /// <summary>The pool.</summary>

@@ -27,7 +27,7 @@ internal sealed class TableCosts : IAsyncDisposable
 
     // As Triggers.Delivery has it for its hot path.
     private const string IndexPlansOnly =
-        "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_sort=off -c jit=off "
+        "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_sort=off -c jit=off "
             + "-c plan_cache_mode=force_generic_plan";
 
     private static readonly byte[] s_data = Publisher.DataOf(Publisher.DefaultSize);

@@ -28,8 +28,9 @@ internal static class PartitionedIndexes
                 await ExecuteAsync(connection, missing.Create, cancellationToken);
                 await ExecuteAsync(connection, $"ALTER INDEX {missing.Parent} ATTACH PARTITION {missing.Name}", cancellationToken);
             }
-            // Its columns are the first ones of events_of_correlation.
-            await ExecuteAsync(connection, "DROP INDEX IF EXISTS events_correlation", cancellationToken);
+            // Others have taken their place.
+            await ExecuteAsync(
+                connection, "DROP INDEX IF EXISTS events_correlation, events_of_correlation, events_type", cancellationToken);
         }
         finally
         {

@@ -283,6 +283,15 @@ public sealed class EndsOfSubscriptions : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0035_subscription_ends.sql"));
 }
 
+/// <summary>0036_index_choice.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0036_index_choice")]
+public sealed class IndexChoice : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0036_index_choice.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

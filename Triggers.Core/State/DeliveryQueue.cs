@@ -44,6 +44,16 @@ public sealed record NewDelivery(Guid TenantId, Guid Id, Guid EventId, Guid Subs
 /// </summary>
 public static class DeliveryQueue
 {
+    /// <summary>The condition under which <c>q</c> of the queue is a row that is known already.</summary>
+    /// <param name="known">Rows with <c>tenant_id</c> and <c>id</c>.</param>
+    internal static string Is(string known) => $"{Equal("q.tenant_id", $"{known}.tenant_id")} AND {Equal("q.id", $"{known}.id")}";
+
+    /// <summary>
+    /// That a column has a value of a row that is known already. By <c>=</c> Postgres may join the other way round: begin with the table, all
+    /// of it, and it does where it takes the table for empty.
+    /// </summary>
+    internal static string Equal(string column, string known) => $"{column} = ANY (ARRAY[{known}])";
+
     /// <summary>Deliveries are to be made: at once, at their time, or when they have waited for others to go with.</summary>
     /// <param name="deliveries">Any number.</param>
     /// <param name="worker">Who has those that are claimed; 0 where none are.</param>
@@ -113,8 +123,8 @@ public static class DeliveryQueue
     /// ten. What waits in an inbox is not taken. What a deleted subscription still has is taken whenever it is due, to be cancelled;
     /// what is in flight ends by itself. Answers
     /// id, tenant, event, subscription, claim, retry count, whether it is a replay, of what, test, trace parent, bytes of data,
-    /// whether a lease of it has run out, and its key, in that order; and of each lane of which something is due that is too large, only
-    /// the subscription and the bytes of the first.
+    /// whether a lease of it has run out, its key, and from when on the next claim of the lane may look, in that order; and of each lane
+    /// of which something is due that is too large, only the subscription and the bytes of the first.
     /// </summary>
     /// <remarks>The rows are locked inside a materialized CTE: as a plain join the planner may lock more than the limit lets
     /// through.</remarks>
@@ -123,11 +133,13 @@ public static class DeliveryQueue
     /// <param name="places">The most rows of each.</param>
     /// <param name="bytes">The most data of each, together.</param>
     /// <param name="idle">Whether the first row of a lane comes whatever its size, because the lane has nothing else.</param>
+    /// <param name="from">Of each, from when on to look: what was due before is taken to be claimed, and what it has left in the index,
+    /// until that is vacuumed, is not read again.</param>
     /// <param name="worker">Who takes it.</param>
     /// <param name="lease">For how long.</param>
     public static NpgsqlBatchCommand Claim(
         bool tests, IReadOnlyList<Guid> lanes, IReadOnlyList<int> places,
-        IReadOnlyList<long> bytes, IReadOnlyList<bool> idle, int worker, TimeSpan lease)
+        IReadOnlyList<long> bytes, IReadOnlyList<bool> idle, IReadOnlyList<DateTime> from, int worker, TimeSpan lease)
     {
         var command = new NpgsqlBatchCommand(tests ? ClaimTests : ClaimOthers);
         var parameters = command.Parameters;
@@ -135,6 +147,7 @@ public static class DeliveryQueue
         parameters.AddColumn("places", NpgsqlDbType.Integer, places);
         parameters.AddColumn("bytes", NpgsqlDbType.Bigint, bytes);
         parameters.AddColumn("idle", NpgsqlDbType.Boolean, idle);
+        parameters.AddColumn("from", NpgsqlDbType.TimestampTz, from);
         parameters.Add(new("worker", NpgsqlDbType.Integer) { Value = worker });
         parameters.Add(new("lease", NpgsqlDbType.Interval) { Value = lease });
         return command;
@@ -147,13 +160,13 @@ public static class DeliveryQueue
         $"""
         WITH due AS MATERIALIZED (
             SELECT q.tenant_id, q.id, l.subscription_id AS lane, q.claimed_by IS NOT NULL AS timed_out, q.data_bytes,
-                row_number() OVER lane AS place,
+                q.next_attempt_at, row_number() OVER lane AS place,
                 sum(q.data_bytes) OVER lane <= l.bytes OR l.idle AND row_number() OVER lane = 1 AS fits
-            FROM unnest(@lanes, @places, @bytes, @idle) AS l (subscription_id, places, bytes, idle)
+            FROM unnest(@lanes, @places, @bytes, @idle, @from) AS l (subscription_id, places, bytes, idle, from_at)
             JOIN subscriptions s ON s.id = l.subscription_id AND (s.inbox IS NULL OR s.deleted_at IS NOT NULL)
             CROSS JOIN LATERAL (
                 SELECT tenant_id, id, claimed_by, data_bytes, next_attempt_at FROM delivery_queue
-                WHERE subscription_id = l.subscription_id AND {which}
+                WHERE subscription_id = l.subscription_id AND {which} AND next_attempt_at >= l.from_at
                     AND next_attempt_at <= CASE WHEN s.deleted_at IS NULL THEN now() ELSE 'infinity' END
                     AND (claimed_by IS NULL OR next_attempt_at <= now())
                 ORDER BY next_attempt_at
@@ -163,14 +176,15 @@ public static class DeliveryQueue
         ),
         claimed AS (
             UPDATE delivery_queue q SET claim = q.claim + 1, claimed_by = @worker, next_attempt_at = clock_timestamp() + @lease
-            FROM due WHERE q.tenant_id = due.tenant_id AND q.id = due.id AND due.fits
+            FROM due WHERE {Is("due")} AND due.fits
             RETURNING q.id, q.tenant_id, q.event_id, q.subscription_id, q.claim, q.retry_count, q.is_replay, q.replay_of, q.test,
-                q.last_trace_parent, q.data_bytes, due.timed_out, q.order_key
+                q.last_trace_parent, q.data_bytes, due.timed_out, q.order_key,
+                least(due.next_attempt_at, now() - interval '1 second') AS from_at
         )
         SELECT * FROM claimed
         UNION ALL
         SELECT NULL::uuid, NULL::uuid, NULL::uuid, lane, NULL::int, NULL::int, NULL::boolean, NULL::uuid, NULL::boolean, NULL,
-            (array_agg(data_bytes ORDER BY place))[1], NULL::boolean, NULL
+            (array_agg(data_bytes ORDER BY place))[1], NULL::boolean, NULL, NULL::timestamptz
         FROM due WHERE NOT fits GROUP BY lane
         """;
 
@@ -192,7 +206,7 @@ public static class DeliveryQueue
         IReadOnlyList<Guid> lanes, IReadOnlyList<int> most, IReadOnlyList<TimeSpan> waits, long bytes, int worker, TimeSpan lease)
     {
         var command = new NpgsqlBatchCommand(
-            """
+            $"""
             WITH heads AS MATERIALIZED (
                 SELECT l.subscription_id AS lane, l.most, q.*
                 FROM unnest(@lanes, @most, @waits) AS l (subscription_id, most, wait)
@@ -243,7 +257,7 @@ public static class DeliveryQueue
                 UPDATE delivery_queue q SET claim = q.claim + 1, claimed_by = @worker,
                     next_attempt_at = CASE WHEN p.id = p.head THEN clock_timestamp() + @lease ELSE q.next_attempt_at END
                 FROM placed p JOIN seen s ON s.lane = p.lane
-                WHERE p.fits AND (s.is_full OR s.due_at <= now()) AND q.tenant_id = p.tenant_id AND q.id = p.id
+                WHERE p.fits AND (s.is_full OR s.due_at <= now()) AND {Is("p")}
                 RETURNING q.id, q.tenant_id, q.event_id, q.subscription_id, q.claim, q.retry_count, q.is_replay, q.replay_of, q.test,
                     q.last_trace_parent, q.data_bytes, p.timed_out, q.order_key, p.id <> p.head AS is_behind, p.place
             )
@@ -312,7 +326,7 @@ public static class DeliveryQueue
             ),
             made AS (
                 UPDATE delivery_queue q SET next_attempt_at = now() FROM later l
-                WHERE q.tenant_id = l.tenant_id AND q.id = l.id
+                WHERE {Is("l")}
                 RETURNING q.id
             )
             SELECT (SELECT count(*) FROM made)::int, pg_notify('{Notifications.Deliveries}', '')
@@ -366,7 +380,7 @@ public static class DeliveryQueue
                 SELECT tenant_id, id FROM delivery_queue WHERE claimed_by = ANY (@workers) FOR UPDATE SKIP LOCKED
             )
             UPDATE delivery_queue q SET next_attempt_at = {Again}, claimed_by = NULL
-            FROM held WHERE q.tenant_id = held.tenant_id AND q.id = held.id
+            FROM held WHERE {Is("held")}
             """);
         command.Parameters.AddColumn("workers", NpgsqlDbType.Integer, workers);
         return command;
@@ -396,7 +410,7 @@ public static class DeliveryQueue
                 FOR UPDATE OF q SKIP LOCKED
             )
             UPDATE delivery_queue q SET next_attempt_at = {Again}, claimed_by = NULL
-            FROM lost WHERE q.tenant_id = lost.tenant_id AND q.id = lost.id
+            FROM lost WHERE {Is("lost")}
             """);
         command.Parameters.Add(new("worker", NpgsqlDbType.Integer) { Value = worker });
         command.Parameters.AddColumn("ids", NpgsqlDbType.Uuid, [.. lost], l => l.Id);

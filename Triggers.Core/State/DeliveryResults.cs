@@ -139,8 +139,8 @@ public static class DeliveryResults
     /// subscription; one that dies takes its place; one that is cancelled frees it. A delivery that somebody else ended meanwhile changes
     /// nothing, but for the attempt that was made.
     /// </summary>
-    private const string WriteSql =
-        """
+    private static readonly string s_write =
+        $"""
         WITH c AS MATERIALIZED (
             SELECT c.*, c.status <> 'succeeded' AND s.deleted_at IS NULL AND coalesce(s.revision <> c.revision, false) AS stale
             FROM unnest(@tenants, @ids, @events, @subscriptions, @new, @data_bytes, @revisions, @claims, @statuses, @delays, @failures,
@@ -151,7 +151,7 @@ public static class DeliveryResults
         ),
         taken AS (
             DELETE FROM delivery_queue q USING c
-            WHERE q.tenant_id = c.tenant_id AND q.id = c.id AND NOT c.is_new AND c.status <> 'pending' AND NOT c.stale
+            WHERE {DeliveryQueue.Is("c")} AND NOT c.is_new AND c.status <> 'pending' AND NOT c.stale
                 AND (c.status = 'succeeded' OR q.claim = c.claim)
             RETURNING q.tenant_id, q.id, q.event_id, q.subscription_id, q.is_replay, q.replay_of, q.test,
                 q.retry_count + c.failures AS retry_count,
@@ -203,7 +203,7 @@ public static class DeliveryResults
                 last_status_code = CASE WHEN c.outcome IS NULL THEN q.last_status_code ELSE c.code END,
                 last_trace_parent = coalesce(c.trace, q.last_trace_parent),
                 batch_limit = coalesce(c.batch_limit, q.batch_limit)
-            FROM c WHERE q.tenant_id = c.tenant_id AND q.id = c.id AND NOT c.is_new AND (c.status = 'pending' OR c.stale)
+            FROM c WHERE {DeliveryQueue.Is("c")} AND NOT c.is_new AND (c.status = 'pending' OR c.stale)
                 AND q.claim = c.claim
             RETURNING c.stale
         ),
@@ -218,12 +218,15 @@ public static class DeliveryResults
                 state = CASE e.status WHEN 'succeeded' THEN 'resolved' WHEN 'dead_lettered' THEN 'discarded' ELSE 'open' END,
                 closed_at = CASE WHEN e.status IN ('succeeded', 'dead_lettered') THEN clock_timestamp() END
             FROM ended e
-            WHERE e.is_replay AND l.tenant_id = e.tenant_id AND l.event_id = e.event_id AND l.subscription_id = e.subscription_id
+            WHERE e.is_replay AND {DeliveryQueue.Equal("l.tenant_id", "e.tenant_id")}
+                AND {DeliveryQueue.Equal("l.event_id", "e.event_id")} AND l.subscription_id = e.subscription_id
                 AND (e.status = 'succeeded' AND l.state IN ('open', 'replaying')
                     OR e.status IN ('dead_lettered', 'cancelled', 'expired') AND l.state = 'replaying' AND l.replay_delivery_id = e.id)
         ),
         got AS (
-            DELETE FROM inbox i USING ended e WHERE e.status = 'succeeded' AND i.tenant_id = e.tenant_id AND i.event_id = e.event_id
+            DELETE FROM inbox i USING ended e
+            WHERE e.status = 'succeeded' AND {DeliveryQueue.Equal("i.tenant_id", "e.tenant_id")}
+                AND {DeliveryQueue.Equal("i.event_id", "e.event_id")}
         )
         SELECT status, reason, count(*) FROM ended GROUP BY status, reason
         UNION ALL SELECT 'pending', NULL, count(*) FROM (
@@ -232,7 +235,7 @@ public static class DeliveryResults
 
     private static NpgsqlBatchCommand Write(IReadOnlyList<DeliveryResult> results)
     {
-        var command = new NpgsqlBatchCommand(WriteSql);
+        var command = new NpgsqlBatchCommand(s_write);
         var parameters = command.Parameters;
         parameters.AddColumn("tenants", NpgsqlDbType.Uuid, results, r => r.TenantId);
         parameters.AddColumn("ids", NpgsqlDbType.Uuid, results, r => r.Id);

@@ -89,7 +89,7 @@ public static class OrderedQueue
     public static NpgsqlBatchCommand Join(IReadOnlyList<DeliveryResult> due)
     {
         var command = new NpgsqlBatchCommand(
-            """
+            $"""
             WITH placed AS MATERIALIZED (
                 SELECT d.*, nextval('delivery_order') AS position FROM (
                     SELECT d.*, row_number() OVER (PARTITION BY d.subscription_id, d.order_key ORDER BY d.ord) > 1
@@ -104,7 +104,7 @@ public static class OrderedQueue
             joined AS (
                 UPDATE delivery_queue q SET order_key = p.order_key, position = p.position, claimed_by = NULL,
                     next_attempt_at = CASE WHEN p.waits THEN 'infinity' ELSE clock_timestamp() END
-                FROM placed p WHERE q.tenant_id = p.tenant_id AND q.id = p.id AND q.claim = p.claim AND q.order_key IS NULL
+                FROM placed p WHERE {DeliveryQueue.Is("p")} AND q.claim = p.claim AND q.order_key IS NULL
                 RETURNING q.subscription_id, q.next_attempt_at
             )
             SELECT DISTINCT subscription_id AS due_lane FROM joined WHERE next_attempt_at < 'infinity'
@@ -154,7 +154,7 @@ public static class OrderedQueue
     {
         List<(Guid SubscriptionId, string Key)> each = [.. keys.Distinct()];
         var command = new NpgsqlBatchCommand(
-            """
+            $"""
             WITH next AS MATERIALIZED (
                 SELECT f.tenant_id, f.id
                 FROM unnest(@subscriptions, @keys) AS k (subscription_id, order_key)
@@ -167,7 +167,7 @@ public static class OrderedQueue
             ),
             due AS (
                 UPDATE delivery_queue q SET next_attempt_at = greatest(clock_timestamp(), q.batch_at) FROM next n
-                WHERE q.tenant_id = n.tenant_id AND q.id = n.id
+                WHERE {DeliveryQueue.Is("n")}
                 RETURNING q.subscription_id
             )
             SELECT DISTINCT subscription_id AS due_lane FROM due

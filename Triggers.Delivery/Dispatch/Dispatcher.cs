@@ -145,12 +145,12 @@ internal sealed class Dispatcher(
         if (Array.Exists(request.Batches, batch => batch is not null))
             request = await ClaimBatchesAsync(of, request, cancellationToken);
         var claimed = new List<DueDelivery>();
-        var tooLarge = new Dictionary<Guid, int>();
+        var (tooLarge, to) = (new Dictionary<Guid, int>(), new Dictionary<Guid, DateTime>());
         var failed = true;
         try
         {
             if (request.Lanes.Length > 0)
-                await ClaimAsync(of == _tests, request, claimed, tooLarge, cancellationToken);
+                await ClaimAsync(of == _tests, request, claimed, tooLarge, to, cancellationToken);
             failed = false;
         }
         finally
@@ -165,7 +165,8 @@ internal sealed class Dispatcher(
                 if (failed)
                     of.NotClaimed(lane, places);
                 else
-                    of.Claimed(lane, places, count, bytes, tooLarge.TryGetValue(lane, out var next) ? next : null);
+                    of.Claimed(
+                        lane, places, count, bytes, tooLarge.TryGetValue(lane, out var next) ? next : null, to.GetValueOrDefault(lane));
             }
         }
         foreach (var delivery in claimed)
@@ -236,18 +237,20 @@ internal sealed class Dispatcher(
         }
         return new ClaimRequest(
             [.. others.Select(i => request.Lanes[i])], [.. others.Select(i => request.Places[i])],
-            [.. others.Select(i => request.Bytes[i])], [.. others.Select(i => request.Idle[i])], new Batching?[others.Length]);
+            [.. others.Select(i => request.Bytes[i])], [.. others.Select(i => request.Idle[i])],
+            [.. others.Select(i => request.From[i])], new Batching?[others.Length]);
     }
 
     private async Task ClaimAsync(
-        bool tests, ClaimRequest request, List<DueDelivery> claimed, Dictionary<Guid, int> tooLarge, CancellationToken cancellationToken)
+        bool tests, ClaimRequest request, List<DueDelivery> claimed, Dictionary<Guid, int> tooLarge, Dictionary<Guid, DateTime> to,
+        CancellationToken cancellationToken)
     {
         var claimedAt = Time.GetTimestamp();
         var timedOut = 0;
         await using (var batch = dataSource.Pool.CreateBatch())
         {
             batch.BatchCommands.Add(DeliveryQueue.Claim(
-                tests, request.Lanes, request.Places, request.Bytes, request.Idle, worker.Number, options.Value.Lease));
+                tests, request.Lanes, request.Places, request.Bytes, request.Idle, request.From, worker.Number, options.Value.Lease));
             await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
             while (await reader.ReadAsync(cancellationToken))
             {
@@ -256,7 +259,10 @@ internal sealed class Dispatcher(
                     tooLarge.Add(reader.GetGuid(3), reader.GetInt32(10));
                     continue;
                 }
-                claimed.Add(Read(reader, claimedAt));
+                var due = Read(reader, claimedAt);
+                claimed.Add(due);
+                if (reader.GetDateTime(13) is var from && from > to.GetValueOrDefault(due.SubscriptionId))
+                    to[due.SubscriptionId] = from;
                 if (reader.GetBoolean(11))
                     timedOut++;
             }

@@ -115,7 +115,7 @@ internal sealed partial class WarmUp(
             var result = new DeliveryResult(
                 Guid.Empty, TypeId.NewGuid(), TypeId.NewGuid(), Guid.Empty, 1, DeliveryStatus.Succeeded, made);
             await using var batch = new NpgsqlBatch(connection, transaction);
-            batch.BatchCommands.Add(DeliveryQueue.Claim(false, [], [], [], [], worker.Number, options.Value.Lease));
+            batch.BatchCommands.Add(DeliveryQueue.Claim(false, [], [], [], [], [], worker.Number, options.Value.Lease));
             batch.BatchCommands.Add(DeliveryQueue.Enqueue([], worker.Number, options.Value.Lease));
             batch.BatchCommands.Add(EventState.Receive([]));
             foreach (var command in completions.Write([new Completed(result, time.GetTimestamp())]))

@@ -35,6 +35,12 @@ internal sealed class Lane(Guid subscriptionId, double limit)
     /// <summary>Timestamp from when on something is due, as far as this process knows; <see cref="long.MaxValue"/> for nothing.</summary>
     public long DueAt { get; set; } = long.MaxValue;
 
+    /// <summary>
+    /// Until when all that is due has been claimed, as far as this process knows; the database's time. Every few seconds it looks at all of
+    /// it again, for what was written late.
+    /// </summary>
+    public DateTime ClaimedTo { get; set; }
+
     /// <summary>Those of the attempts in flight that were begun before their delivery was written.</summary>
     public int New { get; set; }
 

@@ -7,8 +7,9 @@ namespace Triggers.Delivery.Subscriptions;
 /// <param name="Places">The most deliveries of each.</param>
 /// <param name="Bytes">The most data of each.</param>
 /// <param name="Idle">Whether one delivery comes whatever its size, because no data of the lane is in memory.</param>
+/// <param name="From">From when on what is due is looked for; the database's time.</param>
 /// <param name="Batches">How the lanes that take batches, a place each, take them; null for the others.</param>
-internal sealed record ClaimRequest(Guid[] Lanes, int[] Places, long[] Bytes, bool[] Idle, Batching?[] Batches);
+internal sealed record ClaimRequest(Guid[] Lanes, int[] Places, long[] Bytes, bool[] Idle, DateTime[] From, Batching?[] Batches);
 
 /// <summary>What is due, and which of it is claimed next.</summary>
 internal sealed partial class Lanes
@@ -120,7 +121,8 @@ internal sealed partial class Lanes
             }
             return new ClaimRequest(
                 [.. asked.Select(l => l.SubscriptionId)], [.. places],
-                [.. asked.Select(l => MaxBytes - l.Bytes)], [.. asked.Select(l => l.Bytes == 0)], [.. batches]);
+                [.. asked.Select(l => MaxBytes - l.Bytes)], [.. asked.Select(l => l.Bytes == 0)],
+                [.. asked.Select(l => l.ClaimedTo)], [.. batches]);
         }
     }
 
@@ -130,13 +132,15 @@ internal sealed partial class Lanes
     /// <param name="filled">How many of them have got a delivery.</param>
     /// <param name="bytes">Data of what was claimed.</param>
     /// <param name="tooLarge">Data of what comes next, where that is too large for now.</param>
-    public void Claimed(Guid subscriptionId, int places, int filled, long bytes, int? tooLarge)
+    /// <param name="to">Until when all that is due is claimed, as far as can be known; the database's time.</param>
+    public void Claimed(Guid subscriptionId, int places, int filled, long bytes, int? tooLarge, DateTime to = default)
     {
         lock (_lock)
         {
             var lane = Get(subscriptionId);
             lane.Busy -= places - filled;
             lane.Bytes += bytes;
+            lane.ClaimedTo = to > lane.ClaimedTo ? to : lane.ClaimedTo;
             var hasMore = tooLarge is not null || filled == places;
             EndClaim(lane, places - filled, hasMore);
             lane.NextBytes = tooLarge ?? (hasMore ? bytes / filled : 0);

@@ -121,7 +121,7 @@ internal sealed partial class Lanes(
         }
     }
 
-    /// <summary>Forgets lanes in which nothing moves.</summary>
+    /// <summary>Forgets lanes in which nothing moves, and of the others how far they have been claimed.</summary>
     public void Trim()
     {
         lock (_lock)
@@ -134,6 +134,8 @@ internal sealed partial class Lanes(
                 _lanes.Remove(lane.SubscriptionId);
                 _limited.Remove(lane);
             }
+            foreach (var lane in _lanes.Values)
+                lane.ClaimedTo = default;
             // They begin anew, all at once and so in no disorder.
             _tenants.Clear();
         }

@@ -155,6 +155,25 @@ public class LanesTests
     }
 
     [Fact]
+    public void A_claim_looks_from_where_the_last_one_ended_until_the_next_sweep()
+    {
+        var (at, later) = (new DateTime(2026, 1, 1, 0, 0, 0, DateTimeKind.Utc), new DateTime(2026, 1, 1, 0, 0, 9, DateTimeKind.Utc));
+        _lanes.DueIn(A, TimeSpan.Zero);
+        Assert.Equal([default], ReserveDue().From);
+        _lanes.Claimed(A, places: 2, filled: 2, bytes: 0, tooLarge: null, later);
+        _lanes.Release(A);
+        Assert.Equal([later], ReserveDue().From);
+        // One that came earlier, as leases that run out do, takes nothing back.
+        _lanes.Claimed(A, places: 1, filled: 1, bytes: 0, tooLarge: null, at);
+        _lanes.Release(A);
+        Assert.Equal([later], ReserveDue().From);
+
+        _lanes.NotClaimed(A, places: 1);
+        _lanes.Trim();
+        Assert.Equal([default], ReserveDue().From);
+    }
+
+    [Fact]
     public void A_lane_with_nothing_left_is_not_asked_again()
     {
         _lanes.DueIn(A, TimeSpan.Zero);

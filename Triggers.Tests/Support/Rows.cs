@@ -74,7 +74,7 @@ internal sealed class Rows(NpgsqlDataSource dataSource)
 
     /// <summary>A worker has what is due of a subscription.</summary>
     public Task ClaimAsync(Guid subscription, int worker, TimeSpan lease) => ExecuteAsync(
-        DeliveryQueue.Claim(tests: false, [subscription], [100], [long.MaxValue], [true], worker, lease));
+        DeliveryQueue.Claim(tests: false, [subscription], [100], [long.MaxValue], [true], [default], worker, lease));
 
     /// <summary>The delivery was cancelled without an attempt.</summary>
     public Task CancelAsync(string deliveryId) => EndAsync(deliveryId, DeliveryStatus.Cancelled, null);
