@@ -223,17 +223,16 @@ internal sealed class Measurements(string log, string? kafkaHome, Options option
         await ExecuteAsync($"DELETE FROM delivery_queue WHERE subscription_id = '{IdOf(sleeper)}'");
     }
 
-    private Task DrainAsync() => DrainAsync("drain");
+    private Task DrainAsync() => DrainAsync("drain", options.NumberOf("--due", _quick ? 50_000 : 1_000_000));
 
     private async Task DrainBesideHeldAsync()
     {
         await using (await HoldAsync())
-            await DrainAsync("drain beside a transaction held open");
+            await DrainAsync("drain beside a transaction held open", options.NumberOf("--due", _quick ? 50_000 : 200_000));
     }
 
-    private async Task DrainAsync(string name)
+    private async Task DrainAsync(string name, int due)
     {
-        var due = options.NumberOf("--due", _quick ? 50_000 : 1_000_000);
         await using var publisher = await Publisher.StartAsync(_client);
         await using var connection = await _database.OpenConnectionAsync();
         var tenant = await TenantAsync();

@@ -12,11 +12,11 @@ internal static class RunCommand
                              drain-held
           --quick            a few seconds each
           --long             everything at its full length, with memory and filled: hours
-          --due N            deliveries to drain                            1000000, quick: 50000
+          --due N            deliveries to drain                            1000000, beside held: 200000, quick: 50000
           --stored N         events in the filled system                    10000000
           --queued N         deliveries waiting in it                       1000000
           --profile          which statements take Postgres' time, of each load (it costs some itself)
-          --save             writes the table to bench/RESULTS.md
+          --save             writes the table to bench/RESULTS.md, with --long to RESULTS.long.md
         """;
 
     public static async Task<int> RunAsync(Options options)
@@ -39,7 +39,9 @@ internal static class RunCommand
         {
             var root = new DirectoryInfo(AppContext.BaseDirectory).Parent!.Parent!.Parent!.FullName;
             var command = string.Join(' ', ["bench/run", .. Environment.GetCommandLineArgs().Skip(2).Except(["--save"])]);
-            await File.WriteAllTextAsync(Path.Combine(root, "RESULTS.md"), $"# The latest measurements\n\nOf `{command}`.\n\n{table}");
+            await File.WriteAllTextAsync(
+                Path.Combine(root, options.Has("--long") ? "RESULTS.long.md" : "RESULTS.md"),
+                $"# The latest measurements\n\nOf `{command}`.\n\n{table}");
         }
         return lost == 0 ? 0 : 1;
     }

@@ -122,8 +122,10 @@ internal sealed class EventReader(NpgsqlDataSource dataSource, TimeProvider time
         if (last is null
             || !await progress.WaitForAsync(TypeId.CreatedAt(last.Value), limit.Less(RequestBudget.AfterWait), cancellationToken))
             throw ApiException.NotYetVisible();
-        // What was on its way then is there now.
-        (events, _) = await ReadPageAsync(filter, cancellationToken);
+        // What was on its way then is there now. With it the page may end earlier.
+        (events, next) = await ReadPageAsync(filter, cancellationToken);
+        if (next is { } end && end.CompareTo(last.Value) < 0)
+            return (events, next);
         events.RemoveAll(e => e.Key.CompareTo(last.Value) > 0);
         return (events, last);
     }

@@ -65,15 +65,30 @@ internal sealed class DeadLetterPublisher(
         var letters = await ReadAsync(connection, cancellationToken);
         if (letters.Count == 0)
             return 0;
-        await Task.WhenAll(
-            letters.ConvertAll(l => producer.ProduceAsync(options.Value.DeadLettersTopic, l.Message, CancellationToken.None)));
+        var produced = letters.ConvertAll(l => (Letter: l, Task: ProduceAsync(l)));
+        var all = Task.WhenAll(produced.Select(p => p.Task));
+        await all.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
 
-        await using (var mark = new NpgsqlBatch(
-            connection)
-        { BatchCommands = { DeadLetterChanges.Publish(letters.ConvertAll(l => (l.TenantId, l.DeliveryId))) } })
+        // What one of them waits for is no reason to repeat the others.
+        var published = produced.Where(p => p.Task.IsCompletedSuccessfully).Select(p => (p.Letter.TenantId, p.Letter.DeliveryId)).ToList();
+        await using (var mark = new NpgsqlBatch(connection) { BatchCommands = { DeadLetterChanges.Publish(published) } })
             await mark.ExecuteNonQueryAsync(cancellationToken);
         await transaction.CommitAsync(cancellationToken);
+        await all;
         return letters.Count;
+    }
+
+    private async Task ProduceAsync(Letter letter)
+    {
+        try
+        {
+            await producer.ProduceAsync(options.Value.DeadLettersTopic, letter.Message, CancellationToken.None);
+        }
+        catch (KafkaException e) when (e.Error.Code == ErrorCode.MsgSizeTooLarge)
+        {
+            var lesser = letter with { ShowsResponses = false };
+            await producer.ProduceAsync(options.Value.DeadLettersTopic, lesser.Message, CancellationToken.None);
+        }
     }
 
     private static async Task<List<Letter>> ReadAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
@@ -113,6 +128,9 @@ internal sealed class DeadLetterPublisher(
         DateTimeOffset CreatedAt, Guid SubscriptionId, string? Url, string? Description,
         string[] EventTypes, string AttemptsJson, byte[]? LastResponse, StoredEvent Event)
     {
+        /// <summary>Whether it has the headers and the body of what was answered.</summary>
+        public bool ShowsResponses { get; init; } = true;
+
         public Message<byte[], byte[]> Message
         {
             get
@@ -163,7 +181,7 @@ internal sealed class DeadLetterPublisher(
                 {
                     foreach (var attempt in attempts.RootElement.EnumerateArray())
                         WriteAttempt(json, attempt);
-                    if (LastResponse is not null && attempts.RootElement.EnumerateArray()
+                    if (ShowsResponses && LastResponse is not null && attempts.RootElement.EnumerateArray()
                         .LastOrDefault() is { ValueKind: JsonValueKind.Object } last)
                         lastBody = ReadableBody.Of(
                             LastResponse, last.GetProperty("response_headers").Deserialize<Dictionary<string, string>>());
@@ -190,7 +208,7 @@ internal sealed class DeadLetterPublisher(
             return buffer.WrittenSpan.ToArray();
         }
 
-        private static void WriteAttempt(Utf8JsonWriter json, JsonElement attempt)
+        private void WriteAttempt(Utf8JsonWriter json, JsonElement attempt)
         {
             json.WriteStartObject();
             foreach (var (column, name) in (
@@ -198,7 +216,10 @@ internal sealed class DeadLetterPublisher(
                 ("outcome", "outcome"), ("status_code", "statusCode"), ("error", "error"), ("response_headers", "responseHeaders")])
             {
                 json.WritePropertyName(name);
-                attempt.GetProperty(column).WriteTo(json);
+                if (column == "response_headers" && !ShowsResponses)
+                    json.WriteNullValue();
+                else
+                    attempt.GetProperty(column).WriteTo(json);
             }
             json.WriteEndObject();
         }

@@ -31,8 +31,13 @@ internal sealed partial class KafkaEventSource(
     /// <summary>What was consumed and is not projected yet, in order. The batch that was read last is the beginning of it.</summary>
     private readonly List<Item> _items = [];
 
-    /// <summary>Where this process is in its partitions, and from when the record before that is.</summary>
+    /// <summary>
+    /// Where this process is in its partitions, and in those of <see cref="_revoked"/>, and from when the record before that is.
+    /// </summary>
     private readonly Dictionary<int, (long Next, DateTimeOffset PassedAt)> _places = [];
+
+    /// <summary>Partitions that are not this process' any more, of which it has records to project.</summary>
+    private readonly HashSet<int> _revoked = [];
 
     /// <summary>Partitions that don't have the record at their position any more, and what Kafka says of it.</summary>
     private readonly ConcurrentDictionary<int, string> _gone = [];
@@ -46,6 +51,9 @@ internal sealed partial class KafkaEventSource(
 
     /// <summary>Whether a position was found before this process' place.</summary>
     private bool _wentBack;
+
+    /// <summary>Why nothing more is read from the consumer, which may have been given partitions without their positions.</summary>
+    private Exception? _failure;
 
     private long _measuredAt;
 
@@ -67,11 +75,13 @@ internal sealed partial class KafkaEventSource(
         _wentBack = false;
         try
         {
+            ThrowIfFailed();
             _consumer ??= Join(log);
             while (_items.Count == 0)
             {
                 cancellationToken.ThrowIfCancellationRequested();
                 Consume(_consumer, s_look);
+                ThrowIfFailed();
                 if (time.GetElapsedTime(_measuredAt) < s_lagInterval)
                     continue;
                 _measuredAt = time.GetTimestamp();
@@ -103,16 +113,18 @@ internal sealed partial class KafkaEventSource(
     {
         try
         {
-            if (_items.Count == _read && _consumer is { } consumer)
+            if (_items.Count == _read && _failure is null && _consumer is { } consumer)
                 Consume(consumer, atMost);
         }
-        catch (KafkaException)
+        catch (KafkaException e)
         {
-            // It will be said again, when the transaction has ended.
+            // It is said when the transaction has ended.
+            _failure = e;
         }
         // What needs to be set aside first, or a partition, is not for this transaction.
         return Task.FromResult(
-            !_wentBack && _items.Count > _read && _items[_read..].TrueForAll(i => i.Invalid is null) && !DaysWithout().Any());
+            !_wentBack && _failure is null && _items.Count > _read && _items[_read..].TrueForAll(i => i.Invalid is null)
+            && !DaysWithout().Any());
     }
 
     public async Task<EventBatch?> ReadAsync(NpgsqlConnection connection, int limit, CancellationToken cancellationToken)
@@ -160,7 +172,8 @@ internal sealed partial class KafkaEventSource(
     {
         foreach (var last in LastOfPartitions(_items[.._read]))
         {
-            if (_places.ContainsKey(last.Partition.Value))
+            // It is further on where others have projected more meanwhile, and the partition has come back.
+            if (_places.TryGetValue(last.Partition.Value, out var place) && place.Next <= last.Offset.Value)
                 _places[last.Partition.Value] = (last.Offset.Value + 1, last.Message.Timestamp.UtcDateTime);
             try
             {
@@ -172,6 +185,13 @@ internal sealed partial class KafkaEventSource(
             }
         }
         _items.RemoveRange(0, _read);
+        foreach (var partition in _revoked)
+        {
+            if (HasRecordsOf(partition))
+                continue;
+            _revoked.Remove(partition);
+            _places.Remove(partition);
+        }
     }
 
     public Task SetAsideAsync(PostgresException refusal, CancellationToken cancellationToken) => _items[0].Event is not null
@@ -191,13 +211,22 @@ internal sealed partial class KafkaEventSource(
         {
             // The brokers are away, and notice by themselves that this process is.
         }
+        _places.Clear();
+        _revoked.Clear();
+        _failure = null;
+    }
+
+    private void ThrowIfFailed()
+    {
+        if (_failure is not null)
+            throw new EventLogUnavailableException("The Kafka log can't be read.", _failure);
     }
 
     private IConsumer<byte[], byte[]> Join(KafkaLogName log)
     {
         var consumer = new ConsumerBuilder<byte[], byte[]>(options.Value.ForConsumer())
             .SetLogHandler(KafkaExtensions.LogTo(services))
-            .SetPartitionsAssignedHandler((_, partitions) => PositionsOf(log, partitions))
+            .SetPartitionsAssignedHandler((_, partitions) => Assign(log, partitions))
             .SetPartitionsRevokedHandler((_, partitions) => Forget(partitions))
             .SetPartitionsLostHandler((_, partitions) => Forget(partitions))
             .Build();
@@ -230,7 +259,7 @@ internal sealed partial class KafkaEventSource(
                 Log.Interrupted(logger, e);
                 return;
             }
-            if (record is null)
+            if (record is null || _failure is not null)
                 return;
             _items.Add(Decode(record));
             bytes += record.Message.Value?.Length ?? 0;
@@ -254,7 +283,23 @@ internal sealed partial class KafkaEventSource(
         }
     }
 
-    /// <summary>Runs inside Consume, when partitions are given to this process.</summary>
+    /// <summary>
+    /// Runs inside Consume, when partitions are given to this process. An exception would leave the client waiting for their assignment
+    /// for ever: it goes on at their ends instead, and nothing is taken from it.
+    /// </summary>
+    private List<TopicPartitionOffset> Assign(KafkaLogName log, List<TopicPartition> partitions)
+    {
+        try
+        {
+            return partitions.Count == 0 ? [] : PositionsOf(log, partitions);
+        }
+        catch (Exception e)
+        {
+            _failure = e;
+            return partitions.ConvertAll(p => new TopicPartitionOffset(p, Offset.End));
+        }
+    }
+
     private List<TopicPartitionOffset> PositionsOf(KafkaLogName log, List<TopicPartition> partitions)
     {
         using var connection = dataSource.OpenConnection();
@@ -273,7 +318,10 @@ internal sealed partial class KafkaEventSource(
             var (partition, next) = (reader.GetInt32(0), reader.GetInt64(1));
             // A log that is new to us is read from its beginning, wherever that is.
             positions.Add(new TopicPartitionOffset(log.Topic, partition, next == 0 ? Offset.Beginning : new Offset(next)));
-            _places[partition] = (next, time.GetUtcNow());
+            _revoked.Remove(partition);
+            // Of its records that are still here, those before an older place may be lost in Postgres.
+            if (!_places.TryGetValue(partition, out var place) || place.Next < next)
+                _places[partition] = (next, time.GetUtcNow());
         }
         if (positions.Count > 0)
             Log.Assigned(logger, string.Join(", ", positions.Select(p => $"{p.Partition.Value} from {p.Offset.Value}")));
@@ -284,16 +332,24 @@ internal sealed partial class KafkaEventSource(
     {
         foreach (var partition in partitions.Select(p => p.Partition.Value))
         {
-            _places.Remove(partition);
+            // Records of it that are still to be projected need the place: Postgres may have lost what came before them.
+            if (HasRecordsOf(partition))
+                _revoked.Add(partition);
+            else
+                _places.Remove(partition);
             _gone.TryRemove(partition, out _);
             lags.TryRemove((Name, partition), out _);
         }
     }
 
+    private bool HasRecordsOf(int partition) => _items.Exists(i => i.Record.Partition.Value == partition);
+
     private void MeasureLag(IConsumer<byte[], byte[]> consumer, KafkaLogName log)
     {
         foreach (var (partition, (next, passedAt)) in _places)
         {
+            if (_revoked.Contains(partition))
+                continue;
             // As of the last fetch: it costs no request.
             var end = consumer.GetWatermarkOffsets(new TopicPartition(log.Topic, partition)).High.Value;
             var events = Math.Max(0, end - next);
@@ -314,7 +370,17 @@ internal sealed partial class KafkaEventSource(
         var message = new Message<byte[], byte[]> { Key = record.Message.Key, Value = record.Message.Value!, Headers = headers };
         try
         {
-            await producer.ProduceAsync(options.Value.InvalidTopic, message, cancellationToken);
+            try
+            {
+                await producer.ProduceAsync(options.Value.InvalidTopic, message, cancellationToken);
+            }
+            catch (KafkaException e) when (e.Error.Code == ErrorCode.MsgSizeTooLarge && message.Value is { } value)
+            {
+                // Somebody else wrote it, under other limits.
+                headers.Add("triggers-bytes", Encoding.UTF8.GetBytes($"{value.Length}"));
+                message.Value = null!;
+                await producer.ProduceAsync(options.Value.InvalidTopic, message, cancellationToken);
+            }
         }
         catch (KafkaException e)
         {

@@ -195,7 +195,16 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
             (valid with { Id = TypeId.At(new DateTimeOffset(2100, 1, 1, 0, 0, 0, TimeSpan.Zero)) }).ToMessage(),
             // JSON that Postgres can't keep.
             (valid with { Id = TypeId.NewGuid(), Type = "a\0b" }).ToMessage(),
+            // More than any record of ours; brokers take it since it is compressed.
+            new() { Key = valid.ToMessage().Key, Value = new byte[6_000_000] },
         ];
+        using var foreign = new ProducerBuilder<byte[], byte[]>(new ProducerConfig
+        {
+            BootstrapServers = Kafka.Options.BootstrapServers,
+            MessageMaxBytes = 10_000_000,
+            CompressionType = CompressionType.Lz4,
+            Partitioner = Partitioner.ConsistentRandom,
+        }).Build();
         var good = new List<Guid>();
         foreach (var message in bad)
         {
@@ -203,7 +212,7 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
             var record = valid with { Id = TypeId.NewGuid() };
             good.Add(record.Id);
             await Kafka.Producer.ProduceAsync(log, record.ToMessage(), TestContext.Current.CancellationToken);
-            await Kafka.Producer.ProduceAsync(log, message, TestContext.Current.CancellationToken);
+            await foreign.ProduceAsync(log, message, TestContext.Current.CancellationToken);
         }
         await Engine.StartDeliveryAsync();
 
@@ -212,9 +221,12 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
         List<ConsumeResult<byte[], byte[]>> aside = [];
         await Wait.UntilAsync("all bad ones are set aside", () => (aside = Kafka.Read(Kafka.Options.InvalidTopic)).Count >= bad.Length);
         string Header(ConsumeResult<byte[], byte[]> r, string name) => Encoding.UTF8.GetString(r.Message.Headers.GetLastBytes(name));
-        Assert.Equal(bad.Select(b => b.Value), aside.OrderBy(r => int.Parse(Header(r, "triggers-offset"))).Select(r => r.Message.Value));
+        Assert.Equal(
+            bad[..^1].Select(b => b.Value).Append(null),
+            aside.OrderBy(r => int.Parse(Header(r, "triggers-offset"))).Select(r => r.Message.Value));
+        Assert.Equal("6000000", Header(aside.MaxBy(r => int.Parse(Header(r, "triggers-offset")))!, "triggers-bytes"));
         Assert.All(aside, r => Assert.NotEmpty(Header(r, "triggers-reason")));
-        Assert.Equal("kept", Header(aside.Single(r => Header(r, "triggers-reason").Contains("JSON")), "mine"));
+        Assert.Contains("JSON", Header(aside.Single(r => r.Message.Headers.TryGetLastBytes("mine", out _)), "triggers-reason"));
         Assert.Contains(aside, r => Header(r, "triggers-reason").Contains("22021"));
     }
 
@@ -343,6 +355,57 @@ public sealed class KafkaProjectionTests(PostgresServer postgres, KafkaServer ka
         Assert.Equal("out of order", letter.GetProperty("lastResponseBody").GetString());
         Assert.Equal("text", letter.GetProperty("lastResponseBodyEncoding").GetString());
         Assert.Equal("""{ "total": 1.50 }""", letter.GetProperty("event").GetProperty("data").GetRawText());
+    }
+
+    [Fact]
+    public async Task A_dead_letter_over_the_size_of_a_record_is_published_without_the_responses_and_the_others_as_they_are_each_once()
+    {
+        Receiver.Respond = (_, context) =>
+        {
+            context.Response.StatusCode = 500;
+            return Microsoft.AspNetCore.Http.HttpResponseWritingExtensions.WriteAsync(context.Response, "out of order");
+        };
+        await Engine.SubscribeAsync($"{Receiver.Url}/hook");
+        var ids = new List<Guid>();
+        await using (var connection = await Engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken))
+        await using (var held = await connection.BeginTransactionAsync(TestContext.Current.CancellationToken))
+        {
+            // Nothing is published meanwhile: they all come at once.
+            await using var hold = new Npgsql.NpgsqlCommand(
+                $"SELECT pg_advisory_xact_lock({AdvisoryLocks.Class}, {AdvisoryLocks.DeadLetters})", connection);
+            await hold.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+            await Engine.StartDeliveryAsync(("Delivery:Retry:MaxAttempts", "2"));
+            ids.AddRange(await Engine.AppendAsync("order.created", 2));
+            ids.AddRange(await Engine.AppendAsync("order.large", 1, $"\"{new string('x', 4_000_000)}\""));
+            ids.AddRange(await Engine.AppendAsync("order.created", 2));
+            await Wait.UntilAsync("all are dead letters", async () =>
+                await Engine.ScalarAsync<long>("SELECT count(*) FROM dead_letters") == 5);
+            // As twenty attempts may have together.
+            Assert.Equal(1, await Engine.ExecuteAsync(
+                $$"""
+                UPDATE attempts SET response_headers = jsonb_build_object('X', repeat('<', 1300000))
+                WHERE delivery_id IN (SELECT delivery_id FROM dead_letters WHERE event_id = '{{ids[2]}}')
+                """));
+        }
+        // This one's wakes who publishes.
+        ids.AddRange(await Engine.AppendAsync("order.created"));
+
+        await Wait.UntilAsync("all are published", async () =>
+            await Engine.ScalarAsync<long>("SELECT count(*) FROM dead_letters WHERE published_at IS NOT NULL") == 6);
+        var records = Kafka.Read(Kafka.Options.DeadLettersTopic);
+        Assert.Equal(
+            ids.Select(id => TypeId.Format(TypeId.Event, id)).Order(), records.Select(r => Encoding.UTF8.GetString(r.Message.Key)).Order());
+        foreach (var record in records)
+        {
+            using var json = JsonDocument.Parse(record.Message.Value);
+            var letter = json.RootElement;
+            var isLarge = letter.GetProperty("event").GetProperty("type").GetString() == "order.large";
+            Assert.Equal(isLarge ? 4_000_002 : 7, letter.GetProperty("event").GetProperty("data").GetRawText().Length);
+            Assert.Equal(isLarge ? null : "out of order", letter.GetProperty("lastResponseBody").GetString());
+            Assert.Equal([500, 500], letter.GetProperty("attempts").EnumerateArray().Select(a => a.GetProperty("statusCode").GetInt32()));
+            Assert.All(letter.GetProperty("attempts").EnumerateArray(), a => Assert.Equal(
+                isLarge ? JsonValueKind.Null : JsonValueKind.Object, a.GetProperty("responseHeaders").ValueKind));
+        }
     }
 
     [Fact]

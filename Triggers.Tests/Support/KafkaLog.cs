@@ -3,6 +3,7 @@ using Microsoft.AspNetCore.Builder;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Options;
 using Npgsql;
+using Triggers.EventLog;
 using Triggers.EventLog.Kafka;
 using Triggers.ServiceDefaults;
 
@@ -22,6 +23,11 @@ internal sealed class KafkaLog : IAsyncDisposable
     public IProducer<byte[], byte[]> Producer => _services.Services.GetRequiredService<IProducer<byte[], byte[]>>();
 
     public IAdminClient Admin => _services.Services.GetRequiredService<IAdminClient>();
+
+    /// <summary>What reads the log in a delivery process.</summary>
+    /// <param name="dataSource">Where it asks for positions when it is given partitions.</param>
+    public KafkaEventSource Source(NpgsqlDataSource dataSource) =>
+        ActivatorUtilities.CreateInstance<KafkaEventSource>(_services.Services, dataSource, new LogLags());
 
     /// <summary>Settings of services that share a log; another prefix is another log.</summary>
     public static (string Key, string Value)[] Settings(string connectionString, string? prefix = null) =>
