@@ -53,8 +53,11 @@ internal sealed class InboxReceiver(NpgsqlDataSource dataSource)
             var (items, ended, dueIn) = await ClaimAsync(request, cancellationToken);
             if (ended.Count > 0)
                 await EndAsync(ended, cancellationToken);
-            if (items.Count > 0 || ended.Count == 0 || round == MaxRounds)
+            if (items.Count > 0 || ended.Count == 0)
                 return (items, dueIn);
+            // Behind those there may be more.
+            if (round == MaxRounds)
+                return (items, TimeSpan.Zero);
         }
     }
 
@@ -112,7 +115,7 @@ internal sealed class InboxReceiver(NpgsqlDataSource dataSource)
             batch.BatchCommands.Add(Inboxes.Fill(inbox.TenantId, inbox.Id, ids, request.Types));
         }
         batch.BatchCommands.Add(Inboxes.Receive(inbox.TenantId, inbox.Id, request.Max, MaxBytes, request.Lease, request.Types));
-        batch.BatchCommands.Add(Inboxes.NextDue(inbox.Id));
+        batch.BatchCommands.Add(Inboxes.NextDue(inbox.Id, request.Types));
         await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
         var items = new List<ReceivedItem>();
         var ended = new List<DeliveryResult>();

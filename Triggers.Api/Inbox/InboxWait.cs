@@ -50,6 +50,9 @@ internal sealed class InboxWait(InboxSignal signal, ConcurrencyLimits limits, Ti
             else
             {
                 pause = s_firstPause;
+                // What has come due may be on its way to somebody who doesn't keep it, or not be what is asked for.
+                if (dueIn < s_quietPause)
+                    looks = 3;
             }
             deadline.Restart();
         }

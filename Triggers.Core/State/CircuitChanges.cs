@@ -50,20 +50,21 @@ public static class CircuitChanges
     };
 
     /// <summary>Takes the probes whose time has come, and answers subscription and new epoch of those that were to be had.</summary>
-    /// <param name="circuits">Subscriptions, with the epochs that were seen.</param>
-    /// <param name="patience">How long one may take, until somebody else may make another.</param>
-    public static NpgsqlBatchCommand TakeProbes(IReadOnlyCollection<(Guid SubscriptionId, long Epoch)> circuits, TimeSpan patience)
+    /// <param name="circuits">
+    /// Subscriptions, with the epochs that were seen, and how long a probe may take until somebody else may make another.
+    /// </param>
+    public static NpgsqlBatchCommand TakeProbes(IReadOnlyList<(Guid SubscriptionId, long Epoch, TimeSpan Patience)> circuits)
     {
         var command = new NpgsqlBatchCommand(
             """
-            UPDATE circuits c SET epoch = DEFAULT, state = 'half_open', next_probe_at = clock_timestamp() + @patience
-            FROM unnest(@ids, @epochs) AS seen (id, epoch)
+            UPDATE circuits c SET epoch = DEFAULT, state = 'half_open', next_probe_at = clock_timestamp() + seen.patience
+            FROM unnest(@ids, @epochs, @patience) AS seen (id, epoch, patience)
             WHERE c.subscription_id = seen.id AND c.epoch = seen.epoch AND c.next_probe_at <= clock_timestamp()
             RETURNING c.subscription_id, c.epoch
             """);
-        command.Parameters.AddColumn("ids", NpgsqlDbType.Uuid, [.. circuits], c => c.SubscriptionId);
-        command.Parameters.AddColumn("epochs", NpgsqlDbType.Bigint, [.. circuits], c => c.Epoch);
-        command.Parameters.Add(new("patience", patience));
+        command.Parameters.AddColumn("ids", NpgsqlDbType.Uuid, circuits, c => c.SubscriptionId);
+        command.Parameters.AddColumn("epochs", NpgsqlDbType.Bigint, circuits, c => c.Epoch);
+        command.Parameters.AddColumn("patience", NpgsqlDbType.Interval, circuits, c => c.Patience);
         return command;
     }
 

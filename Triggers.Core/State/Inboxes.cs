@@ -44,6 +44,14 @@ public static class Inboxes
     /// <param name="types">Patterns of types; none for all.</param>
     public static NpgsqlBatchCommand Fill(Guid tenantId, Guid inbox, Guid[] ids, string[] types)
     {
+        // Where only some types are wanted, what is due may be of others.
+        var missing = types.Length > 0 ? "cardinality(@ids)"
+            : $"""
+                greatest(0, cardinality(@ids) - (
+                    SELECT count(*) FROM (
+                        SELECT FROM delivery_queue WHERE {Due}
+                        LIMIT cardinality(@ids)) due))
+                """;
         var command = new NpgsqlBatchCommand(
             $"""
             WITH candidates AS MATERIALIZED (
@@ -56,10 +64,7 @@ public static class Inboxes
                     AND NOT EXISTS (
                         SELECT FROM delivery_queue q
                         WHERE q.tenant_id = @tenant AND q.event_id = e.id AND q.subscription_id = @inbox)
-                LIMIT greatest(0, cardinality(@ids) - (
-                    SELECT count(*) FROM (
-                        SELECT FROM delivery_queue WHERE {Due}
-                        LIMIT cardinality(@ids)) due))
+                LIMIT {missing}
             ),
             taken AS MATERIALIZED (
                 SELECT i.event_id, c.bytes, i.expires_at FROM candidates c JOIN inbox i ON i.tenant_id = @tenant AND i.event_id = c.id
@@ -136,11 +141,16 @@ public static class Inboxes
         return command;
     }
 
-    /// <summary>In how many seconds something of an inbox is due; null when nothing is in it.</summary>
-    public static NpgsqlBatchCommand NextDue(Guid inbox) => new(
-        """
+    /// <summary>
+    /// In how many seconds something of an inbox is due that was not received in the same transaction; null when nothing will be.
+    /// </summary>
+    /// <param name="inbox">The inbox.</param>
+    /// <param name="types">Patterns of types; none for all. Otherwise what is due already is left out: it may be of another type.</param>
+    public static NpgsqlBatchCommand NextDue(Guid inbox, string[] types) => new(
+        $"""
         SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp())::float8
         FROM delivery_queue WHERE subscription_id = @inbox AND NOT test AND (expires_at IS NULL OR expires_at > now())
+            {(types.Length == 0 ? "" : "AND next_attempt_at > now()")}
         """)
     {
         Parameters = { new("inbox", inbox) },
@@ -219,7 +229,9 @@ public static class Inboxes
         SELECT count(*) FILTER (WHERE claimed_by IS NULL OR next_attempt_at <= now())::int
                 + (SELECT count(*) FROM (SELECT FROM inbox WHERE tenant_id = @unclaimed LIMIT @most) x)::int,
             count(*) FILTER (WHERE claimed_by IS NOT NULL AND next_attempt_at > now())::int,
-            (array_agg(event_id ORDER BY event_id))[1]
+            least(
+                (array_agg(event_id ORDER BY event_id))[1],
+                (SELECT event_id FROM inbox WHERE tenant_id = @unclaimed ORDER BY event_id LIMIT 1))
         FROM (
             SELECT claimed_by, next_attempt_at, event_id FROM delivery_queue
             WHERE subscription_id = @inbox AND NOT test ORDER BY next_attempt_at LIMIT @most) q

@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.Globalization;
 using System.Net.Http.Headers;
 using System.Text;
 using System.Text.Json;
@@ -110,16 +111,28 @@ internal sealed class AccessTokens(IHttpClientFactory clients, AddressGuard guar
             using var document = JsonDocument.Parse(answer);
             if (document.RootElement.TryGetProperty("access_token", out var token) && token.GetString() is { Length: > 0 } text
                 && WebhookHeaders.IsValue(text))
-            {
-                var life = document.RootElement.TryGetProperty("expires_in", out var seconds) && seconds.TryGetDouble(out var given)
-                    ? TimeSpan.FromSeconds(Math.Clamp(given, 0, s_longestLife.TotalSeconds)) : s_lifeUnlessSaid;
-                return new Token(text, time.GetUtcNow() + life - s_margin);
-            }
+                return new Token(text, time.GetUtcNow() + LifeOf(document.RootElement) - s_margin);
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException)
         {
             // Said below.
         }
         throw new NoTokenException("the token server answered without a token");
+    }
+
+    /// <summary>By <c>expires_in</c>, which is a number (RFC 6749, 5.1) that some servers write as a string.</summary>
+    private static TimeSpan LifeOf(JsonElement answer)
+    {
+        if (!answer.TryGetProperty("expires_in", out var given))
+            return s_lifeUnlessSaid;
+        var seconds = double.NaN;
+        var isSaid = given.ValueKind switch
+        {
+            JsonValueKind.Number => given.TryGetDouble(out seconds),
+            JsonValueKind.String => double.TryParse(given.GetString(), NumberStyles.Float, CultureInfo.InvariantCulture, out seconds),
+            _ => false,
+        };
+        return isSaid && !double.IsNaN(seconds) ? TimeSpan.FromSeconds(Math.Clamp(seconds, 0, s_longestLife.TotalSeconds))
+            : s_lifeUnlessSaid;
     }
 }

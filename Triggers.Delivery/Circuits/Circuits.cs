@@ -18,8 +18,8 @@ namespace Triggers.Delivery.Circuits;
 /// written, and nothing asked, for a receiver that is well.
 /// </summary>
 internal sealed partial class Circuits(
-    EngineDataSource dataSource, Lanes lanes, OperationalEvents events, Wakeups wakeups, WorkerRegistration worker,
-    DeliveryMetrics metrics, IOptions<DeliveryOptions> options, TimeProvider time, ILogger<Circuits> logger)
+    EngineDataSource dataSource, Subscribers subscribers, Lanes lanes, OperationalEvents events, Wakeups wakeups,
+    WorkerRegistration worker, DeliveryMetrics metrics, IOptions<DeliveryOptions> options, TimeProvider time, ILogger<Circuits> logger)
     : BackgroundLoop(time, logger)
 {
     /// <summary>How often it is looked whether something waits for a probe, while any circuit is open.</summary>
@@ -131,8 +131,11 @@ internal sealed partial class Circuits(
         // What was under way when it opened says nothing new. The probe is what began since it was let through, and there is one.
         if (broken is not { Epoch: { } epoch, ProbingSince: { } since } || startedAt < since)
             return;
+        // Nothing was sent, so the next one that the lane lets through is the probe.
+        if (IsWell(outcome, statusCode) is not { } isWell)
+            return;
         var id = subscriber.Id;
-        if (IsWell(outcome, statusCode) is true)
+        if (isWell)
         {
             Mend(id);
             // A receiver that says it is gone holds up nothing any more, and has not recovered.
@@ -197,24 +200,26 @@ internal sealed partial class Circuits(
     {
         var now = Time.GetTimestamp();
         var wanted = _broken.Where(b => b.Value is { Epoch: not null, ProbeAt: { } at } && at <= now && lanes.Waits(b.Key))
-            .Select(b => (b.Key, b.Value.Epoch!.Value)).ToArray();
+            .Select(b => (b.Key, b.Value.Epoch!.Value, PatienceWith(b.Key))).ToArray();
         if (wanted.Length == 0)
             return;
         await using var batch = dataSource.Pool.CreateBatch();
-        var patience = options.Value.AttemptTimeout + DeliveryOptions.LeaseMargin;
-        batch.BatchCommands.Add(CircuitChanges.TakeProbes(wanted, patience));
+        batch.BatchCommands.Add(CircuitChanges.TakeProbes(wanted));
         await using (var reader = await batch.ExecuteReaderAsync(cancellationToken))
         {
             while (await reader.ReadAsync(cancellationToken))
             {
                 var id = reader.GetGuid(0);
-                _broken[id] = new Broken(reader.GetInt64(1), Later(patience)) { ProbingSince = Time.GetTimestamp() };
+                _broken[id] = new Broken(reader.GetInt64(1), Later(PatienceWith(id))) { ProbingSince = Time.GetTimestamp() };
                 lanes.Cap(id, 1);
             }
         }
         // Those that somebody else took are seen, as they are now, in the sweep.
         wakeups.Sweep();
     }
+
+    /// <summary>How long a probe may take: as an attempt to that subscription, or one that is slow would never be found well.</summary>
+    private TimeSpan PatienceWith(Guid id) => options.Value.TimeoutOf(subscribers.Find(id)?.Retry) + DeliveryOptions.LeaseMargin;
 
     private async Task DisableAsync(CancellationToken cancellationToken)
     {

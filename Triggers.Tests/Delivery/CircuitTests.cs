@@ -63,12 +63,63 @@ public sealed class CircuitTests(PostgresServer postgres) : EngineTests(postgres
         await WaitForAsync(client, subscription, "open");
         Assert.Equal(3, Receiver.Received.Count);
 
-        await Engine.ExecuteAsync("UPDATE circuits SET epoch = DEFAULT, next_probe_at = clock_timestamp()");
-        await Engine.ExecuteAsync("SELECT pg_notify('triggers_subscriptions', '')");
+        await ProbeNowAsync();
 
         await Wait.UntilAsync("the probe has failed", async () => await CircuitAsync(client, subscription, "failedProbes") is "1");
         Assert.Equal(4, Receiver.Received.Count);
         Assert.Equal("open", await CircuitAsync(client, subscription, "state"));
+    }
+
+    [Fact]
+    public async Task What_can_not_be_sent_is_no_probe_and_the_next_is()
+    {
+        const string Halves = """{"template":"{\"half\": {{ event.data.n | divided_by: event.data.by }}}"}""";
+        await using var host = await StartAsync(fails: false);
+        using var client = host.Client();
+        var subscription = (await client.PostAsync(
+            "/subscriptions", $$"""{"url":"{{Receiver.Url}}/sick","eventTypes":["*"],"transformation":{{Halves}} }""")).Is(201).Id;
+        await OpenAsync(subscription);
+        await Engine.StartDeliveryAsync(s_settings);
+        for (var i = 0; i < 6; i++)
+            await client.PublishAsync(data: """{"n":8,"by":0}""");
+        await WaitForPendingAsync(6);
+        var good = await client.PublishAsync(data: """{"n":8,"by":2}""");
+        await WaitForPendingAsync(7);
+
+        await ProbeNowAsync();
+
+        // If one of them had counted, the next would have been tried in an hour.
+        await WaitForAsync(client, subscription, "closed");
+        Assert.Equal(good, Assert.Single(Receiver.Received).EventId);
+        await Wait.UntilAsync("the others are dead letters", async () =>
+            (await client.GetAsync("/dead-letters?state=open")).Is(200).Ids.Length == 6);
+
+        Task WaitForPendingAsync(int count) => Wait.UntilAsync(
+            $"{count} wait", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM delivery_queue") == count);
+    }
+
+    [Fact]
+    public async Task A_probe_may_take_as_long_as_its_subscription_gives_an_attempt()
+    {
+        await using var host = await StartAsync(fails: false);
+        var answer = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        Receiver.Respond = (_, _) => answer.Task;
+        using var client = host.Client();
+        var subscription = (await client.PostAsync(
+            "/subscriptions", $$"""{"url":"{{Receiver.Url}}/slow","eventTypes":["*"],"retry":{"timeout":"00:00:30"} }""")).Is(201).Id;
+        await OpenAsync(subscription);
+        await Engine.StartDeliveryAsync(
+            [.. s_settings, ("Delivery:AttemptTimeout", "00:00:01"), ("Delivery:ConnectTimeout", "00:00:01")]);
+        await client.PublishAsync();
+
+        await ProbeNowAsync();
+        await Wait.UntilAsync("the probe is under way", () => Receiver.Received.Count == 1);
+
+        // No other process takes it before, which would leave nothing for this one to close.
+        Assert.InRange(
+            await Engine.ScalarAsync<double>("SELECT extract(epoch FROM next_probe_at - since)::float8 FROM circuits"), 35, 120);
+        answer.SetResult();
+        await WaitForAsync(client, subscription, "closed");
     }
 
     [Fact]
@@ -106,7 +157,7 @@ public sealed class CircuitTests(PostgresServer postgres) : EngineTests(postgres
         var taken = await Task.WhenAll(Enumerable.Range(0, 8).Select(async _ =>
         {
             await using var batch = Engine.DataSource.CreateBatch();
-            batch.BatchCommands.Add(CircuitChanges.TakeProbes([(subscription, epoch)], TimeSpan.FromMinutes(1)));
+            batch.BatchCommands.Add(CircuitChanges.TakeProbes([(subscription, epoch, TimeSpan.FromMinutes(1))]));
             await using var reader = await batch.ExecuteReaderAsync(TestContext.Current.CancellationToken);
             return await reader.ReadAsync(TestContext.Current.CancellationToken) ? reader.GetInt64(1) : 0;
         }));
@@ -264,6 +315,16 @@ public sealed class CircuitTests(PostgresServer postgres) : EngineTests(postgres
         using var client = host.Client();
         await client.WaitUntilReadyAsync();
         return host;
+    }
+
+    /// <summary>Its circuit is open, and a probe an hour away.</summary>
+    private Task OpenAsync(string subscription) => Engine.ExecuteAsync([CircuitChanges.Open(
+        new Failing(Rows.Uuid(subscription), 1, TimeSpan.Zero, AttemptOutcome.Timeout, null), TimeSpan.FromHours(1))]);
+
+    private async Task ProbeNowAsync()
+    {
+        await Engine.ExecuteAsync("UPDATE circuits SET epoch = DEFAULT, next_probe_at = clock_timestamp()");
+        await Engine.ExecuteAsync("SELECT pg_notify('triggers_subscriptions', '')");
     }
 
     private static Task WaitForAsync(ApiClient client, string subscription, string state) =>

@@ -1,3 +1,5 @@
+using System.Globalization;
+using Triggers.Core;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.Inbox;
@@ -96,6 +98,29 @@ public sealed class InboxesTests(ApiFixture api) : IClassFixture<ApiFixture>
         var tenant = await api.NewTenantAsync();
 
         Assert.Equal(pointers.Order(), (await tenant.Client.PostAsync(path, body)).IsProblem(400, "invalid_request").Pointers.Order());
+    }
+
+    [Fact]
+    public async Task The_oldest_event_of_the_default_inbox_is_known_wherever_it_waits()
+    {
+        var tenant = await api.NewTenantAsync();
+        Assert.Null(await OldestAsync());
+        var old = await tenant.Client.PublishAsync("old");
+        await tenant.Client.PublishAsync("new");
+        await api.Rows.ProjectAsync();
+        Assert.Equal(TypeId.CreatedAt(Rows.Uuid(old)), await OldestAsync());
+
+        // One that was received is in the queue, where those that were not are not.
+        foreach (var type in new[] { "new", "old" })
+        {
+            Assert.Single((await tenant.Client.PostAsync("/inbox/receive", $$"""{"types":["{{type}}"]}""")).Is(200)
+                .Json["items"]!.AsArray());
+            Assert.Equal(TypeId.CreatedAt(Rows.Uuid(old)), await OldestAsync());
+        }
+
+        async Task<DateTimeOffset?> OldestAsync() =>
+            (await tenant.Client.GetAsync("/inboxes/default")).Is(200)["oldestEventAt"] is { Length: > 0 } oldest
+                ? DateTimeOffset.Parse(oldest, CultureInfo.InvariantCulture) : null;
     }
 
     [Fact]

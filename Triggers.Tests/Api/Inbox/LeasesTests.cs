@@ -192,6 +192,50 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
     }
 
     [Fact]
+    public async Task Who_waits_for_some_types_looks_seldom_while_others_are_due_and_gets_what_comes_at_once()
+    {
+        using var logs = new CapturedLogs();
+        await using var host = new ApiHost(
+            Engine.ConnectionString, logs, [.. Engine.Settings, ("Logging:LogLevel:Npgsql.Command", "Information")]);
+        using var client = host.Client();
+        await client.WaitUntilReadyAsync();
+        await CreateAsync("work");
+        await client.PublishAsync("user.created");
+        await Wait.UntilAsync("it is there", async () => await CountAsync("work") == "1 waiting, 0 leased");
+
+        Assert.Empty(await PollAsync(1));
+        // At first, at the end, and a few times after each signal: of the event, and that the listening has begun.
+        Assert.InRange(Looks(), 2, 20);
+
+        var waiting = PollAsync(30);
+        await Wait.UntilAsync("it waits", () => host.RequestsUnderWay == 1);
+        var id = await client.PublishAsync();
+        var item = Assert.Single(await waiting);
+        Assert.Equal(id, EventOf(item));
+
+        // It is looked again when a lease ends, and not for what is due and of no use.
+        var inbox = Rows.Uuid((await Client.GetAsync("/inboxes/work")).Is(200).Id);
+        Assert.InRange(await NextDueAsync("order.*") ?? 0, 1, 600);
+        Assert.True(await NextDueAsync() <= 0);
+        Assert.Equal(["acknowledged"], await SettleAsync("work", "acknowledge", [item]));
+        Assert.Null(await NextDueAsync("order.*"));
+
+        async Task<JsonNode[]> PollAsync(int wait) =>
+            [.. (await client.PostAsync("/inboxes/work/receive", $$"""{"wait":{{wait}},"lease":600,"types":["order.*"]}""")).Is(200)
+                .Json["items"]!.AsArray().Select(i => i!)];
+
+        int Looks() => logs.Lines.Count(
+            line => line.Category == "Npgsql.Command" && line.Message.Contains("wanted AS MATERIALIZED", StringComparison.Ordinal));
+
+        async Task<double?> NextDueAsync(params string[] types)
+        {
+            await using var batch = Engine.DataSource.CreateBatch();
+            batch.BatchCommands.Add(Inboxes.NextDue(inbox, types));
+            return await batch.ExecuteScalarAsync(TestContext.Current.CancellationToken) as double?;
+        }
+    }
+
+    [Fact]
     public async Task What_nobody_subscribes_to_is_received_from_the_default_inbox()
     {
         await CreateAsync("work", """["order.*"]""");
@@ -218,6 +262,11 @@ public abstract class LeasesTests(PostgresServer postgres, KafkaServer? kafka = 
             [.. await SettleAsync("default", "acknowledge", [rest[0]]), .. await SettleAsync("default", "release", [rest[1]])]);
         var again = Assert.Single(await ReceiveAllAsync("default", 1));
         Assert.Equal((unclaimed[2], 2), (EventOf(again), CountOf(again)));
+        // What is due of another type is in the way of none that is asked for.
+        Assert.Equal(["released"], await SettleAsync("default", "release", [again]));
+        var other = await Client.PublishAsync("d");
+        await Wait.UntilAsync("it is there", async () => await CountAsync("default") == "2 waiting, 0 leased");
+        Assert.Equal(other, EventOf(Assert.Single(await ReceiveAsync("default", ""","types":["d"]""", max: 1))));
     }
 
     [Fact]

@@ -59,6 +59,24 @@ public sealed class AuthenticationTests
         Assert.Equal(["Bearer first", "Bearer second"], receiver.Requests.Select(Authorization));
     }
 
+    [Theory]
+    [InlineData("\"3600\"", 1)]
+    [InlineData("\"1\"", 2)]
+    [InlineData("\"soon\"", 1)]
+    [InlineData("\"NaN\"", 1)]
+    [InlineData("null", 1)]
+    public async Task The_life_of_a_token_may_be_said_as_text_or_not_at_all(string life, int asked)
+    {
+        await using var server = new RawReceiver([[Read, Gives("first", life), Read, Gives("second", "3600"), Hang]]);
+        await using var receiver = new RawReceiver([[Read, Ok, Read, Ok, Hang]]);
+        await using var sender = new RealSender();
+
+        for (var i = 0; i < 2; i++)
+            Assert.Equal(AttemptOutcome.Delivered, (await SendAsync(sender, receiver, server)).Outcome);
+
+        Assert.Equal(asked, server.Requests.Count);
+    }
+
     [Fact]
     public async Task AToken_that_is_refused_is_replaced_once_in_the_same_attempt()
     {
@@ -164,9 +182,11 @@ public sealed class AuthenticationTests
 
     private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
 
-    private static Step Gives(string token, int seconds)
+    private static Step Gives(string token, int seconds) => Gives(token, $"{seconds}");
+
+    private static Step Gives(string token, string life)
     {
-        var body = $$"""{"access_token":"{{token}}","token_type":"Bearer","expires_in":{{seconds}}}""";
+        var body = $$"""{"access_token":"{{token}}","token_type":"Bearer","expires_in":{{life}}}""";
         return Send($"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {body.Length}\r\n\r\n{body}");
     }
 
