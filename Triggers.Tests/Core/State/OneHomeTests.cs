@@ -15,7 +15,9 @@ public sealed partial class OneHomeTests
     [
         "Triggers.Tests/Core/State/HistoryTests.cs", "Triggers.Tests/Core/Schema/QueueMigrationTests.cs",
         "Triggers.Tests/Core/Schema/LargeDataMigrationTests.cs",
-        "Triggers.Tests/Core/State/RetentionTests.cs", "Triggers.Tests/Api/Lists/LongHistoryTests.cs",
+        "Triggers.Tests/Core/State/RetentionTests.cs", "Triggers.Tests/Core/State/PlansTests.cs",
+        "Triggers.Tests/Api/Lists/LongHistoryTests.cs", "Triggers.Tests/Api/Deliveries/DeliveriesTests.cs",
+        "Triggers.Tests/Delivery/KafkaProjectionTests.cs", "Triggers.Tests/EventLog/KafkaEventSourceTests.cs",
         "Triggers.Tests/Delivery/BatchesTests.cs", "Triggers.Tests/Delivery/WorkersTests.cs", "Triggers.Tests/Core/State/OneHomeTests.cs",
         "bench/Measurements.cs",
     ];
