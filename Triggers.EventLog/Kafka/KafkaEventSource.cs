@@ -1,11 +1,9 @@
 using System.Collections.Concurrent;
-using System.Text;
 using Confluent.Kafka;
 using Microsoft.Extensions.Diagnostics.HealthChecks;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 using Npgsql;
-using NpgsqlTypes;
 using Triggers.Core;
 using Triggers.Core.State;
 
@@ -29,7 +27,7 @@ internal sealed partial class KafkaEventSource(
     private static readonly TimeSpan s_lagInterval = TimeSpan.FromSeconds(5);
 
     /// <summary>What was consumed and is not projected yet, in order. The batch that was read last is the beginning of it.</summary>
-    private readonly List<Item> _items = [];
+    private readonly List<ConsumedRecord> _items = [];
 
     /// <summary>
     /// Where this process is in its partitions, and in those of <see cref="_revoked"/>, and from when the record before that is.
@@ -134,7 +132,11 @@ internal sealed partial class KafkaEventSource(
         await using var batch = new NpgsqlBatch(connection)
         {
             // The last is a statement of its own, so that it sees the positions as they are now that they are locked.
-            BatchCommands = { LockPositions(log, items), new("SELECT version FROM subscriptions_version"), Store(log, items) },
+            BatchCommands = 
+            {
+                ProjectionStatements.LockPositions(log, items), new("SELECT version FROM subscriptions_version"),
+                ProjectionStatements.Store(log, items),
+            },
         };
         await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
         _wentBack = await HasGoneBackAsync(reader, cancellationToken);
@@ -165,12 +167,13 @@ internal sealed partial class KafkaEventSource(
                 e.Data.Length, record.Partition.Value));
         }
         _events.AddRange(events);
-        return new EventBatch(events, version, items.Count(i => i.Event is null), Advance(log, _items[.._read], _events));
+        var advance = ProjectionStatements.Advance(log, _items[.._read], _events);
+        return new EventBatch(events, version, items.Count(i => i.Event is null), advance);
     }
 
     public void Passed()
     {
-        foreach (var last in LastOfPartitions(_items[.._read]))
+        foreach (var last in ConsumedRecord.LastOfPartitions(_items[.._read]))
         {
             // It is further on where others have projected more meanwhile, and the partition has come back.
             if (_places.TryGetValue(last.Partition.Value, out var place) && place.Next <= last.Offset.Value)
@@ -261,25 +264,8 @@ internal sealed partial class KafkaEventSource(
             }
             if (record is null || _failure is not null)
                 return;
-            _items.Add(Decode(record));
+            _items.Add(ConsumedRecord.Of(record, time.GetUtcNow()));
             bytes += record.Message.Value?.Length ?? 0;
-        }
-    }
-
-    private Item Decode(ConsumeResult<byte[], byte[]> record)
-    {
-        try
-        {
-            var e = LogRecord.Decode(record.Message.Value);
-            // Our ids hold the moment of acceptance: one that is years away would want a partition of its own.
-            var accepted = TypeId.CreatedAt(e.Id);
-            return accepted.Year >= 2020 && accepted <= time.GetUtcNow().AddDays(1)
-                ? new Item(record, e)
-                : new Item(record, null, $"the id says that the event was accepted at {accepted:O}");
-        }
-        catch (InvalidRecordException e)
-        {
-            return new Item(record, null, e.Message);
         }
     }
 
@@ -361,32 +347,15 @@ internal sealed partial class KafkaEventSource(
     private async Task SetAsideAsync(int index, string reason, CancellationToken cancellationToken)
     {
         var record = _items[index].Record;
-        var headers = new Headers();
-        foreach (var header in record.Message.Headers ?? [])
-            headers.Add(header.Key, header.GetValueBytes());
-        foreach (var (name, value) in ((string, object)[])[("reason", reason), ("topic", record.Topic),
-            ("partition", record.Partition.Value), ("offset", record.Offset.Value)])
-            headers.Add($"triggers-{name}", Encoding.UTF8.GetBytes($"{value}"));
-        var message = new Message<byte[], byte[]> { Key = record.Message.Key, Value = record.Message.Value!, Headers = headers };
         try
         {
-            try
-            {
-                await producer.ProduceAsync(options.Value.InvalidTopic, message, cancellationToken);
-            }
-            catch (KafkaException e) when (e.Error.Code == ErrorCode.MsgSizeTooLarge && message.Value is { } value)
-            {
-                // Somebody else wrote it, under other limits.
-                headers.Add("triggers-bytes", Encoding.UTF8.GetBytes($"{value.Length}"));
-                message.Value = null!;
-                await producer.ProduceAsync(options.Value.InvalidTopic, message, cancellationToken);
-            }
+            await _items[index].KeepAsync(producer, options.Value.InvalidTopic, reason, cancellationToken);
         }
         catch (KafkaException e)
         {
             throw new EventLogUnavailableException("A record waits to be set aside.", e);
         }
-        _items[index] = new Item(record, null);
+        _items[index] = new ConsumedRecord(record, null);
         Log.SetAside(logger, record.Partition.Value, record.Offset.Value, reason);
     }
 
@@ -427,76 +396,6 @@ internal sealed partial class KafkaEventSource(
         }
         return false;
     }
-
-    private static NpgsqlBatchCommand LockPositions(KafkaLogName log, List<Item> items) => new(
-        """
-        SELECT partition, next FROM log_positions WHERE log = @log AND partition = ANY (@partitions) ORDER BY partition FOR UPDATE
-        """)
-    {
-        Parameters = { new("log", log.Log), new("partitions", items.Select(i => i.Record.Partition.Value).Distinct().ToArray()) },
-    };
-
-    /// <summary>Rows of tenant and id of the events that were not stored before.</summary>
-    private static NpgsqlBatchCommand Store(KafkaLogName log, List<Item> items)
-    {
-        // The lower ids first: two processes that store the same events then wait for each other in one order.
-        var byId = items.Where(i => i.Event is not null).Select(i => (i.Record, Event: i.Event!)).OrderBy(i => i.Event.Id).ToList();
-        var command = new NpgsqlBatchCommand(StoredEvents.Store(
-            $"""
-            SELECT {StoredEvents.Columns}
-            FROM unnest(@partitions, @offsets, @tenants, @ids, @externalIds, @types, @sources, @subjects, @times, @correlationIds,
-                @traceParents, @data, @due, @expiries, @attributes)
-                WITH ORDINALITY AS i (partition, "offset", {StoredEvents.Columns}, ord)
-            WHERE i."offset" >= (SELECT next FROM log_positions p WHERE p.log = @log AND p.partition = i.partition)
-            ORDER BY ord
-            """) + " RETURNING tenant_id, id");
-        var parameters = command.Parameters;
-        parameters.AddWithValue("log", log.Log);
-        parameters.AddColumn("partitions", NpgsqlDbType.Integer, byId, i => i.Record.Partition.Value);
-        parameters.AddColumn("offsets", NpgsqlDbType.Bigint, byId, i => i.Record.Offset.Value);
-        parameters.AddColumn("tenants", NpgsqlDbType.Uuid, byId, i => i.Event.TenantId);
-        parameters.AddColumn("ids", NpgsqlDbType.Uuid, byId, i => i.Event.Id);
-        parameters.AddColumn("externalIds", NpgsqlDbType.Text, byId, i => i.Event.ExternalId);
-        parameters.AddColumn("types", NpgsqlDbType.Text, byId, i => i.Event.Type);
-        parameters.AddColumn("sources", NpgsqlDbType.Text, byId, i => i.Event.Source);
-        parameters.AddColumn("subjects", NpgsqlDbType.Text, byId, i => i.Event.Subject);
-        parameters.AddColumn("times", NpgsqlDbType.TimestampTz, byId, i => i.Event.Time?.UtcDateTime);
-        parameters.AddColumn("correlationIds", NpgsqlDbType.Text, byId, i => i.Event.CorrelationId);
-        parameters.AddColumn("traceParents", NpgsqlDbType.Text, byId, i => i.Event.TraceParent);
-        parameters.AddColumn("data", NpgsqlDbType.Bytea, byId, i => i.Event.Data);
-        parameters.AddColumn("due", NpgsqlDbType.TimestampTz, byId, i => i.Event.DeliverAt?.UtcDateTime);
-        parameters.AddColumn("expiries", NpgsqlDbType.TimestampTz, byId, i => i.Event.ExpiresAt?.UtcDateTime);
-        parameters.AddColumn("attributes", NpgsqlDbType.Text, byId, i => i.Event.Attributes?.ToJson());
-        return command;
-    }
-
-    private static NpgsqlBatchCommand Advance(KafkaLogName log, List<Item> items, List<LoggedEvent> events)
-    {
-        var last = LastOfPartitions(items);
-        var command = new NpgsqlBatchCommand(
-            $"""
-            UPDATE log_positions p SET next = l.next, passed_at = l.passed_at
-            FROM unnest(@positions, @nexts, @passed) AS l (partition, next, passed_at)
-            WHERE p.log = @log AND p.partition = l.partition AND p.next < l.next
-            {(events.Count > 0 ? $"RETURNING pg_notify('{Notifications.Inbox}', @payload)" : "")}
-            """);
-        command.Parameters.AddWithValue("log", log.Log);
-        command.Parameters.AddColumn("positions", NpgsqlDbType.Integer, last, r => r.Partition.Value);
-        command.Parameters.AddColumn("nexts", NpgsqlDbType.Bigint, last, r => r.Offset.Value + 1);
-        command.Parameters.AddColumn("passed", NpgsqlDbType.TimestampTz, last, r => r.Message.Timestamp.UtcDateTime);
-        if (events.Count > 0)
-            command.Parameters.AddWithValue("payload", Notifications.TenantsOf(events.Select(e => e.TenantId)));
-        return command;
-    }
-
-    private static List<ConsumeResult<byte[], byte[]>> LastOfPartitions(List<Item> items) =>
-        [.. items.Select(i => i.Record).GroupBy(r => r.Partition.Value).Select(p => p.MaxBy(r => r.Offset.Value)!)];
-
-    /// <summary>A record of the log, and what it says.</summary>
-    /// <param name="Record">As it came.</param>
-    /// <param name="Event">Null when that is nothing to us.</param>
-    /// <param name="Invalid">Why not, until it is set aside.</param>
-    private sealed record Item(ConsumeResult<byte[], byte[]> Record, LogRecord? Event, string? Invalid = null);
 
     private static partial class Log
     {
