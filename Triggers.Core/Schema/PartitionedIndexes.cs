@@ -8,6 +8,11 @@ namespace Triggers.Core.Schema;
 /// </summary>
 internal static class PartitionedIndexes
 {
+    private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(500);
+
+    /// <summary>Others have taken their place.</summary>
+    private static readonly string[] s_superseded = ["events_correlation", "events_of_correlation", "events_type"];
+
     /// <summary>Ends when every index is there. Any number of processes may call it at once; one does it.</summary>
     public static async Task CompleteAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
@@ -17,7 +22,8 @@ internal static class PartitionedIndexes
             // Not by waiting for the lock in Postgres: whoever builds an index waits for all who wait there.
             do
             {
-                if ((await MissingAsync(connection, cancellationToken)).Count == 0)
+                if ((await MissingAsync(connection, cancellationToken)).Count == 0
+                    && (await SupersededAsync(connection, cancellationToken)).Length == 0)
                     return;
             }
             while (!await TryLockAsync(connection, cancellationToken));
@@ -26,11 +32,10 @@ internal static class PartitionedIndexes
                 if (missing.IsBroken)
                     await ExecuteAsync(connection, $"DROP INDEX CONCURRENTLY {missing.Name}", cancellationToken);
                 await ExecuteAsync(connection, missing.Create, cancellationToken);
-                await ExecuteAsync(connection, $"ALTER INDEX {missing.Parent} ATTACH PARTITION {missing.Name}", cancellationToken);
+                await ChangeAsync(connection, $"ALTER INDEX {missing.Parent} ATTACH PARTITION {missing.Name}", cancellationToken);
             }
-            // Others have taken their place.
-            await ExecuteAsync(
-                connection, "DROP INDEX IF EXISTS events_correlation, events_of_correlation, events_type", cancellationToken);
+            foreach (var index in await SupersededAsync(connection, cancellationToken))
+                await ChangeAsync(connection, $"DROP INDEX {index}", cancellationToken);
         }
         finally
         {
@@ -47,8 +52,16 @@ internal static class PartitionedIndexes
             $"SELECT pg_try_advisory_lock({AdvisoryLocks.Class}, {AdvisoryLocks.Indexes})", connection);
         if (await command.ExecuteScalarAsync(cancellationToken) is true)
             return true;
-        await Task.Delay(TimeSpan.FromMilliseconds(500), cancellationToken);
+        await Task.Delay(s_pause, cancellationToken);
         return false;
+    }
+
+    private static async Task<string[]> SupersededAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
+    {
+        await using var command = new NpgsqlCommand(
+            "SELECT coalesce(array_agg(i), '{}') FROM unnest($1) i WHERE to_regclass(i) IS NOT NULL", connection)
+        { Parameters = { new() { Value = s_superseded } } };
+        return (string[])(await command.ExecuteScalarAsync(cancellationToken))!;
     }
 
     private sealed record Missing(string Parent, string Name, string Create, bool IsBroken);
@@ -82,6 +95,30 @@ internal static class PartitionedIndexes
         while (await reader.ReadAsync(cancellationToken))
             missing.Add(new Missing(reader.GetString(0), reader.GetString(1), reader.GetString(2), reader.GetBoolean(3)));
         return missing;
+    }
+
+    /// <summary>
+    /// A change that waits for whoever reads the table, a dump for example. Whoever writes would wait behind it, so it waits in between,
+    /// not in Postgres.
+    /// </summary>
+    private static async Task ChangeAsync(NpgsqlConnection connection, string sql, CancellationToken cancellationToken)
+    {
+        while (true)
+        {
+            await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
+            await ExecuteAsync(connection, "SET LOCAL lock_timeout = '200ms'", cancellationToken);
+            try
+            {
+                await ExecuteAsync(connection, sql, cancellationToken);
+                await transaction.CommitAsync(cancellationToken);
+                return;
+            }
+            catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.LockNotAvailable)
+            {
+                await transaction.RollbackAsync(cancellationToken);
+            }
+            await Task.Delay(s_pause, cancellationToken);
+        }
     }
 
     private static async Task ExecuteAsync(NpgsqlConnection connection, string sql, CancellationToken cancellationToken)
