@@ -292,6 +292,15 @@ public sealed class IndexChoice : Migration
     protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0036_index_choice.sql"));
 }
 
+/// <summary>0037_late_version.sql.</summary>
+[DbContext(typeof(TriggersDbContext))]
+[Migration("0037_late_version")]
+public sealed class LateVersion : Migration
+{
+    /// <inheritdoc />
+    protected override void Up(MigrationBuilder migrationBuilder) => migrationBuilder.Sql(Scripts.Read("0037_late_version.sql"));
+}
+
 file static class Scripts
 {
     public static string Read(string name)

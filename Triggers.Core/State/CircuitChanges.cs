@@ -140,8 +140,9 @@ public static class CircuitChanges
     public static NpgsqlBatchCommand DisableFailing(TimeSpan after) => new(
         """
         WITH failing AS MATERIALIZED (
-            SELECT c.subscription_id, c.failing_since FROM circuits c
-            WHERE c.failing_since <= clock_timestamp() - @after ORDER BY c.subscription_id LIMIT 100 FOR UPDATE SKIP LOCKED
+            SELECT c.subscription_id, c.failing_since FROM circuits c JOIN subscriptions s ON s.id = c.subscription_id
+            WHERE c.failing_since <= clock_timestamp() - @after
+            ORDER BY c.subscription_id LIMIT 100 FOR NO KEY UPDATE SKIP LOCKED
         ),
         disabled AS (
             UPDATE subscriptions s SET enabled = false, disabled_reason = 'failing', updated_at = now()

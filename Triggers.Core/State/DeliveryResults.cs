@@ -142,11 +142,16 @@ public static class DeliveryResults
     private static readonly string s_write =
         $"""
         WITH c AS MATERIALIZED (
-            SELECT c.*, c.status <> 'succeeded' AND s.deleted_at IS NULL AND coalesce(s.revision <> c.revision, false) AS stale
+            SELECT c.*,
+                c.status <> 'succeeded' AND s.deleted_at IS NULL AND (coalesce(s.revision <> c.revision, false)
+                    -- Somebody is changing it, or it would be disabled by now: soon it is known to what.
+                    OR c.is_gone AND (s.enabled OR s.is_hook)) AS stale,
+                CASE WHEN s.revision <> c.revision THEN interval '0' ELSE interval '1 second' END AS again
             FROM unnest(@tenants, @ids, @events, @subscriptions, @new, @data_bytes, @revisions, @claims, @statuses, @delays, @failures,
-                @reasons, @attempts, @numbers, @ages, @durations, @outcomes, @errors, @codes, @headers, @bodies, @traces, @batches, @limits)
+                @reasons, @attempts, @numbers, @ages, @durations, @outcomes, @errors, @codes, @headers, @bodies, @traces, @batches, @limits,
+                @are_gone)
                 AS c (tenant_id, id, event_id, subscription_id, is_new, data_bytes, revision, claim, status, delay, failures,
-                    reason, attempt_id, number, age, duration, outcome, error, code, headers, body, trace, batch_id, batch_limit)
+                    reason, attempt_id, number, age, duration, outcome, error, code, headers, body, trace, batch_id, batch_limit, is_gone)
             JOIN subscriptions s ON s.id = c.subscription_id
         ),
         taken AS (
@@ -170,7 +175,7 @@ public static class DeliveryResults
             INSERT INTO delivery_queue (tenant_id, id, event_id, subscription_id, claim, retry_count, next_attempt_at, data_bytes,
                 last_outcome, last_status_code, last_trace_parent)
             SELECT tenant_id, id, event_id, subscription_id, claim, CASE WHEN stale THEN 0 ELSE failures END,
-                clock_timestamp() + CASE WHEN stale THEN interval '0' ELSE delay END, data_bytes, outcome, code, trace
+                clock_timestamp() + CASE WHEN stale THEN again ELSE delay END, data_bytes, outcome, code, trace
             FROM c WHERE is_new AND (status = 'pending' OR stale)
             RETURNING 1
         ),
@@ -198,7 +203,7 @@ public static class DeliveryResults
                 claimed_by = NULL,
                 retry_count = q.retry_count + CASE WHEN c.stale THEN 0 ELSE c.failures END,
                 next_attempt_at = CASE WHEN c.reason IS NOT NULL AND NOT c.stale OR q.next_attempt_at = 'infinity' THEN 'infinity'
-                    ELSE clock_timestamp() + CASE WHEN c.stale THEN interval '0' ELSE c.delay END END,
+                    ELSE clock_timestamp() + CASE WHEN c.stale THEN c.again ELSE c.delay END END,
                 last_outcome = coalesce(c.outcome, q.last_outcome),
                 last_status_code = CASE WHEN c.outcome IS NULL THEN q.last_status_code ELSE c.code END,
                 last_trace_parent = coalesce(c.trace, q.last_trace_parent),
@@ -264,6 +269,7 @@ public static class DeliveryResults
         parameters.AddColumn("traces", NpgsqlDbType.Text, results, r => r.TraceParent);
         parameters.AddColumn("batches", NpgsqlDbType.Uuid, results, r => r.Attempt?.BatchId);
         parameters.AddColumn("limits", NpgsqlDbType.Integer, results, r => r.BatchLimit);
+        parameters.AddColumn("are_gone", NpgsqlDbType.Boolean, results, r => r.SubscriptionIsGone);
         return command;
     }
 }

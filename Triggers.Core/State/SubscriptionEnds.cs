@@ -35,8 +35,7 @@ public static class SubscriptionEnds
     private const string IsOver = "expires_at <= now() AND deleted_at IS NULL";
 
     /// <summary>
-    /// Whether any are to be deleted (every write to the table, also one of nothing, has the subscriptions read again), and whether a
-    /// tenant is to be told of any.
+    /// Whether any are to be deleted, and whether a tenant is to be told of any.
     /// </summary>
     public const string Look = $"SELECT EXISTS (SELECT FROM subscriptions WHERE {IsOver}), EXISTS (SELECT FROM subscription_ends)";
 
@@ -54,7 +53,8 @@ public static class SubscriptionEnds
         $"'{OperationalEventTypes.Deleted}', '{reason}', NULL::timestamptz");
 
     /// <summary>
-    /// Disables subscriptions whose receivers are gone for good, as long as they are as they were then; REST hooks are deleted.
+    /// Disables subscriptions whose receivers are gone for good, as long as they are as they were then; REST hooks are deleted. What
+    /// somebody is changing is left as it is, and not waited for: the results of all tenants are written with this.
     /// </summary>
     /// <param name="gone">The subscriptions, with their revisions.</param>
     public static NpgsqlBatchCommand DisableGone(IReadOnlyList<DeliveryResult> gone)
@@ -63,8 +63,13 @@ public static class SubscriptionEnds
             """
             UPDATE subscriptions s SET enabled = false, disabled_reason = 'gone', updated_at = now(),
                 deleted_at = CASE WHEN s.is_hook THEN now() END
-            FROM (SELECT DISTINCT id AS gone_id, revision AS seen FROM unnest(@gone, @revisions) AS g (id, revision) ORDER BY id) g
-            WHERE s.id = g.gone_id AND s.revision = g.seen AND (s.enabled OR s.is_hook) AND s.deleted_at IS NULL
+            FROM (
+                SELECT o.id AS gone_id FROM subscriptions o
+                WHERE (o.id, o.revision) IN (SELECT * FROM unnest(@gone, @revisions)) AND (o.enabled OR o.is_hook)
+                    AND o.deleted_at IS NULL
+                ORDER BY o.id FOR NO KEY UPDATE SKIP LOCKED
+            ) g
+            WHERE s.id = g.gone_id
             RETURNING s.*
             """,
             $"CASE WHEN is_hook THEN '{OperationalEventTypes.Deleted}' ELSE '{OperationalEventTypes.Disabled}' END, '{Gone}', "

@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Text;
 using Microsoft.AspNetCore.Http;
 using Microsoft.EntityFrameworkCore;
+using Npgsql;
 using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Core.Tables;
@@ -144,6 +145,33 @@ public sealed class DeliveryTests(PostgresServer postgres) : EngineTests(postgre
         var next = (await Engine.AppendAsync("order.created"))[0];
         await Engine.WaitForStatusAsync(next, DeliveryStatus.Succeeded);
         Assert.Equal(["/", "/other"], Receiver.Received.Select(w => w.Path));
+    }
+
+    [Fact]
+    public async Task Who_is_gone_while_somebody_changes_subscriptions_holds_up_nobody_and_is_disabled_later()
+    {
+        Receiver.Respond = (_, context) => context.Request.Path == "/well" ? Task.CompletedTask : Answer(context, 410);
+        var changed = await Engine.SubscribeAsync($"{Receiver.Url}/changed", "order.changed");
+        var other = await Engine.SubscribeAsync($"{Receiver.Url}/other", "order.other");
+        await Engine.SubscribeAsync($"{Receiver.Url}/well", "order.well");
+        await Engine.StartDeliveryAsync();
+        Guid held;
+        await using (var connection = await Engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken))
+        await using (var changing = await connection.BeginTransactionAsync(TestContext.Current.CancellationToken))
+        {
+            await using (var change = new NpgsqlCommand($"UPDATE subscriptions SET description = 'x' WHERE id = '{changed}'", connection))
+                await change.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+
+            held = (await Engine.AppendAsync("order.changed"))[0];
+            await Wait.UntilAsync("the one that is being changed answers", () => Receiver.Received.Any(w => w.Path == "/changed"));
+            await Engine.WaitForStatusAsync((await Engine.AppendAsync("order.other"))[0], DeliveryStatus.Cancelled);
+            await Engine.WaitForStatusAsync((await Engine.AppendAsync("order.well"))[0], DeliveryStatus.Succeeded);
+            Assert.Equal("gone", await Engine.ScalarAsync<string>($"SELECT disabled_reason FROM subscriptions WHERE id = '{other}'"));
+            Assert.True(await Engine.ScalarAsync<bool>($"SELECT enabled FROM subscriptions WHERE id = '{changed}'"));
+        }
+
+        await Engine.WaitForStatusAsync(held, DeliveryStatus.Cancelled);
+        Assert.Equal("gone", await Engine.ScalarAsync<string>($"SELECT disabled_reason FROM subscriptions WHERE id = '{changed}'"));
     }
 
     [Fact]
