@@ -343,7 +343,7 @@ public static class DeliveryQueue
         due AS MATERIALIZED (
             SELECT l.subscription_id, l.next_attempt_at
             FROM lanes l JOIN subscriptions s ON s.id = l.subscription_id
-            WHERE l.next_attempt_at <= now() AND s.enabled AND s.inbox IS NULL
+            WHERE l.next_attempt_at <= now() AND s.enabled AND s.inbox IS NULL AND s.rate_requests IS NULL AND s.concurrency IS NULL
                 AND NOT EXISTS (SELECT FROM circuits c WHERE c.subscription_id = l.subscription_id)
         ),
         behind AS MATERIALIZED (SELECT next FROM log_positions WHERE log = 'postgres' AND partition = 0)

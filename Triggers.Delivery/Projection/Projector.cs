@@ -163,8 +163,7 @@ internal sealed class Projector<TSource>(
         _limit = Math.Min(MaxRead, _limit * 2);
         _pace = matches.Next > 0 ? Math.Max(MinRead, _pace / 2) : Math.Min(MaxRead, _pace + MinRead);
         metrics.Projected(source.Name, events, worked + Time.GetElapsedTime(endedAt));
-        if (setAside > 0)
-            metrics.SetAside(setAside);
+        metrics.SetAside(setAside);
     }
 
     /// <summary>Waits for more, and for what has been begun, until there is something to do.</summary>

@@ -43,10 +43,16 @@ public sealed class BacklogTests(PostgresServer postgres) : IAsyncLifetime
         var held = await _engine.SubscribeAsync("http://d.example");
         await AddAsync(held, -3600, 2);
         await _engine.ExecuteAsync(CircuitChanges.OpenByRequest(_engine.Tenant, held));
+        foreach (var limit in new[] { "rate_requests = 1, rate_seconds = 60", "concurrency = 1" })
+        {
+            var limited = await _engine.SubscribeAsync("http://e.example");
+            await AddAsync(limited, -3600, 1);
+            await _engine.ExecuteAsync($"UPDATE subscriptions SET {limit} WHERE id = '{limited}'");
+        }
 
         var backlog = await ReadAsync();
 
-        Assert.Equal((17, 4, 1), (backlog.Pending, backlog.Due, backlog.OpenCircuits));
+        Assert.Equal((19, 4, 1), (backlog.Pending, backlog.Due, backlog.OpenCircuits));
         Assert.InRange(backlog.OldestDueSeconds, 90, 90 + Wait.Long.TotalSeconds);
     }
 

@@ -124,7 +124,7 @@ public sealed partial class ObservabilityTests
     private static IEnumerable<string> MetricsIn(string expression) => Word()
         .Matches(NotMetrics().Replace(expression, " "))
         .Select(word => word.Value)
-        .Where(word => word is not ("by" or "without" or "on" or "unless" or "and" or "or"));
+        .Where(word => word is not ("by" or "without" or "on" or "unless" or "and" or "or" or "offset"));
 
     [GeneratedRegex(@"\{[^}]*\}|\[[^\]]*\]|\b(by|without|on|ignoring)\s*\([^)]*\)")]
     private static partial Regex NotMetrics();
