@@ -14,7 +14,7 @@ try
     var builder = DistributedApplication.CreateBuilder(new DistributedApplicationOptions
     {
         Args = Settings.Complete(arguments),
-        DisableDashboard = arguments.Any(a => a.Key.Equals("Dashboard:Enabled", StringComparison.OrdinalIgnoreCase) && a.Value == "false"),
+        DisableDashboard = !Settings.HasDashboard(arguments),
     });
     var settings = new Settings(builder.Configuration, arguments, builder.AppHostDirectory);
     if (builder.ExecutionContext.IsPublishMode)

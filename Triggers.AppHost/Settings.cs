@@ -175,7 +175,7 @@ internal sealed class Settings
     public static string[] Complete(IReadOnlyList<(string Key, string Value)> arguments)
     {
         string[] given = [.. arguments.Select(argument => $"--{argument.Key}={argument.Value}")];
-        var asked = new ConfigurationBuilder().AddEnvironmentVariables().AddCommandLine(given).Build();
+        var asked = Asked(arguments);
         if (asked["publisher"] is not null || asked["operation"] is "publish")
             return given;
         return
@@ -195,6 +195,16 @@ internal sealed class Settings
             .. given,
         ];
     }
+
+    /// <summary>Whether there is to be a dashboard, which must be known before anything else is. A mistake is named later.</summary>
+    public static bool HasDashboard(IReadOnlyList<(string Key, string Value)> arguments) =>
+        !bool.TryParse(Asked(arguments)["Dashboard:Enabled"], out var isEnabled) || isEnabled;
+
+    /// <summary>What the environment and the arguments say, which win.</summary>
+    private static IConfigurationRoot Asked(IReadOnlyList<(string Key, string Value)> arguments) => new ConfigurationBuilder()
+        .AddEnvironmentVariables()
+        .AddCommandLine([.. arguments.Select(argument => $"--{argument.Key}={argument.Value}")])
+        .Build();
 
     private static bool IsAspires(string key) =>
         key.Split('_')[0] is "ASPIRE" or "ASPNETCORE" or "DOTNET"

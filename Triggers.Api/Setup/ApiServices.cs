@@ -73,6 +73,8 @@ internal static class ApiServices
         {
             forwarded.ForwardedHeaders = auth.Value.TrustedNetworks is { Count: > 0 } ? ForwardedHeaders.XForwardedFor
                 : ForwardedHeaders.None;
+            // As many as there are: each must be of these networks.
+            forwarded.ForwardLimit = null;
             forwarded.KnownIPNetworks.Clear();
             forwarded.KnownProxies.Clear();
             foreach (var network in auth.Value.TrustedNetworks ?? [])

@@ -52,6 +52,14 @@ public sealed partial class SettingsTests
         Assert.Empty(settings.ForServices);
     }
 
+    [Theory]
+    [InlineData("--Dashboard:Enabled=false", false)]
+    [InlineData("--dashboard:enabled=False", false)]
+    [InlineData("--Dashboard:Enabled=true", true)]
+    [InlineData("--Ports:Api=0", true)]
+    public void There_is_a_dashboard_unless_somebody_says_no(string argument, bool expected) =>
+        Assert.Equal(expected, Settings.HasDashboard(Settings.Parse([argument])));
+
     [Fact]
     public void Stores_can_be_started_one_by_one()
     {

@@ -36,7 +36,7 @@ public sealed class UnknownKeysTests(ApiFixture api) : IClassFixture<ApiFixture>
     public async Task Behind_a_trusted_proxy_the_address_is_the_clients()
     {
         await using var host = new ApiHost(
-            api.ConnectionString, ("Auth:UnknownKeysPerSecond", "1"), ("Auth:TrustedProxies", "127.0.0.0/8,::1/128"));
+            api.ConnectionString, ("Auth:UnknownKeysPerSecond", "1"), ("Auth:TrustedProxies", "127.0.0.0/8,::1/128,10.0.0.0/8"));
         using (var client = host.Client())
             await client.WaitUntilReadyAsync();
         for (var i = 0; i < 12; i++)
@@ -49,6 +49,11 @@ public sealed class UnknownKeysTests(ApiFixture api) : IClassFixture<ApiFixture>
         for (var i = 0; i < 12; i++)
             await GetAsync(host, $"v6-stranger-{i}", "/events", $"2001:db8::{i}");
         (await GetAsync(host, "v6-stranger", "/events", "2001:db8::ffff")).IsProblem(429, "rate_limited");
+        // By way of another trusted one, which says where it comes from; what is before that is only said by the client.
+        for (var i = 0; i < 12; i++)
+            await GetAsync(host, $"far-stranger-{i}", "/events", $"192.0.2.{i}, 198.51.100.1, 10.0.0.9");
+        (await GetAsync(host, "far-stranger", "/events", "198.51.100.1, 10.0.0.9")).IsProblem(429, "rate_limited");
+        (await GetAsync(host, "far-stranger", "/events", "198.51.100.2, 10.0.0.9")).IsProblem(401, "unauthenticated");
     }
 
     [Fact]
