@@ -45,19 +45,4 @@ internal static class JsonText
             return null;
         }
     }
-
-    /// <summary>The last member of that name; null where there is none.</summary>
-    public static JsonElement? MemberOf(JsonElement json, string name)
-    {
-        try
-        {
-            return json.TryGetProperty(name, out var member) ? member : null;
-        }
-        catch (InvalidOperationException)
-        {
-            // The name of another is half of a surrogate pair.
-            return json.EnumerateObject().Where(member => NameOf(member) == name)
-                .Select(member => (JsonElement?)member.Value).LastOrDefault();
-        }
-    }
 }

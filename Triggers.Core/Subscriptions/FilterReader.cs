@@ -48,7 +48,8 @@ internal sealed class FilterReader(Action<string, string> refuse)
         }
         if (all.Count == 0 && or.Count == 0 && !HasMistakes)
             Refuse(pointer, "Must have a member.");
-        return new FilterMembers(all, or);
+        // What is quickly decided comes first.
+        return new FilterMembers([.. all.OrderBy(member => depth == 0 && member.Item1 == "data")], [.. or]);
     }
 
     private List<FilterMembers> Alternatives(JsonElement json, string pointer, int depth)
@@ -72,7 +73,7 @@ internal sealed class FilterReader(Action<string, string> refuse)
 
     private FilterConditions Conditions(JsonElement json, string pointer)
     {
-        var (ofValues, exists, isMissing, at) = (new List<Func<JsonElement, bool>>(), false, false, 0);
+        var (ofValues, exists, isMissing, at, before) = (new List<Func<FilterValue, bool>>(), false, false, 0, _conditions);
         if (json.GetArrayLength() == 0)
             Refuse(pointer, "Must not be empty.");
         foreach (var condition in json.EnumerateArray())
@@ -100,14 +101,14 @@ internal sealed class FilterReader(Action<string, string> refuse)
                 Refuse(place, "Must be a text, a number, true, false, null or a condition.");
             }
         }
-        return new FilterConditions(pointer, json.GetRawText(), ofValues, exists, isMissing);
+        return new FilterConditions(pointer, json.GetRawText(), [.. ofValues], exists, isMissing, _conditions - before);
     }
 
-    private Func<JsonElement, bool>? Operator(JsonElement json, string pointer)
+    private Func<FilterValue, bool>? Operator(JsonElement json, string pointer)
     {
         var member = json.GetPropertyCount() == 1 ? json.EnumerateObject().First() : default;
         var name = json.GetPropertyCount() == 1 ? JsonText.NameOf(member) : null;
-        Func<JsonElement, bool>? operation;
+        Func<FilterValue, bool>? operation;
         string expects;
         switch (name)
         {
@@ -134,19 +135,19 @@ internal sealed class FilterReader(Action<string, string> refuse)
         return operation;
     }
 
-    private static Func<JsonElement, bool>? OfText(string name, JsonElement json)
+    private static Func<FilterValue, bool>? OfText(string name, JsonElement json)
     {
         if (JsonText.Of(json) is not { Length: > 0 } wanted)
             return null;
         return name switch
         {
-            "prefix" => value => JsonText.Of(value) is { } text && text.StartsWith(wanted, StringComparison.Ordinal),
-            "suffix" => value => JsonText.Of(value) is { } text && text.EndsWith(wanted, StringComparison.Ordinal),
-            _ => value => JsonText.Of(value) is { } text && text.Equals(wanted, StringComparison.OrdinalIgnoreCase),
+            "prefix" => value => value.Text is { } text && text.StartsWith(wanted, StringComparison.Ordinal),
+            "suffix" => value => value.Text is { } text && text.EndsWith(wanted, StringComparison.Ordinal),
+            _ => value => value.Text is { } text && text.Equals(wanted, StringComparison.OrdinalIgnoreCase),
         };
     }
 
-    private Func<JsonElement, bool>? AnythingBut(JsonElement json)
+    private Func<FilterValue, bool>? AnythingBut(JsonElement json)
     {
         if (json.ValueKind == JsonValueKind.Object)
         {
@@ -169,11 +170,11 @@ internal sealed class FilterReader(Action<string, string> refuse)
         return _conditions > SubscriptionFilter.MaxConditions ? [] : items;
     }
 
-    private static Func<JsonElement, bool>? Numeric(JsonElement json)
+    private static Func<FilterValue, bool>? Numeric(JsonElement json)
     {
         if (json.ValueKind != JsonValueKind.Array || json.GetArrayLength() is not (2 or 4))
             return null;
-        var bounds = new List<Func<JsonElement, bool>>();
+        var bounds = new List<Func<FilterValue, bool>>();
         for (var i = 0; i < json.GetArrayLength(); i += 2)
         {
             var (relation, number) = (JsonText.Of(json[i]), json[i + 1]);
@@ -182,28 +183,28 @@ internal sealed class FilterReader(Action<string, string> refuse)
             var wanted = FilterNumber.Of(number);
             bounds.Add(relation switch
             {
-                "=" => value => FilterNumber.Of(value).CompareTo(wanted) == 0,
-                "<" => value => FilterNumber.Of(value).CompareTo(wanted) < 0,
-                "<=" => value => FilterNumber.Of(value).CompareTo(wanted) <= 0,
-                ">" => value => FilterNumber.Of(value).CompareTo(wanted) > 0,
-                _ => value => FilterNumber.Of(value).CompareTo(wanted) >= 0,
+                "=" => value => value.Number.CompareTo(wanted) == 0,
+                "<" => value => value.Number.CompareTo(wanted) < 0,
+                "<=" => value => value.Number.CompareTo(wanted) <= 0,
+                ">" => value => value.Number.CompareTo(wanted) > 0,
+                _ => value => value.Number.CompareTo(wanted) >= 0,
             });
         }
-        return value => value.ValueKind == JsonValueKind.Number && bounds.TrueForAll(bound => bound(value));
+        return value => value.Kind == JsonValueKind.Number && bounds.TrueForAll(bound => bound(value));
     }
 
-    private static Func<JsonElement, bool>? Equal(JsonElement json)
+    private static Func<FilterValue, bool>? Equal(JsonElement json)
     {
         switch (json.ValueKind)
         {
             case JsonValueKind.String when JsonText.Of(json) is { } wanted:
-                return value => JsonText.Of(value) == wanted;
+                return value => value.Text == wanted;
             case JsonValueKind.Number:
                 var number = FilterNumber.Of(json);
-                return value => value.ValueKind == JsonValueKind.Number && FilterNumber.Of(value).CompareTo(number) == 0;
+                return value => value.Kind == JsonValueKind.Number && value.Number.CompareTo(number) == 0;
             case JsonValueKind.True or JsonValueKind.False or JsonValueKind.Null:
                 var kind = json.ValueKind;
-                return value => value.ValueKind == kind;
+                return value => value.Kind == kind;
             default:
                 return null;
         }

@@ -20,20 +20,21 @@ public sealed class SubscriptionFilter
     public const int MaxDepth = 16;
 
     /// <summary>
-    /// How many values of an event are looked at. An event that is not decided by then matches: what is sent in vain harms less than what
-    /// is not sent.
+    /// How many steps are spent on an event: one for each value that is looked at and each member that is looked up, and more where there
+    /// are many conditions, many names or long values. What is not decided by then counts as if it held: what is sent in vain harms less
+    /// than what is not sent.
     /// </summary>
     public const int MaxSteps = 10_000;
 
     private readonly FilterMembers _root;
 
-    private SubscriptionFilter(FilterMembers root, string json) => (_root, Json) = (root, json);
+    private SubscriptionFilter(FilterMembers root, string json) => (_root, Json, NeedsData) = (root, json, root.Asks("data"));
 
     /// <summary>As it is kept, and shown.</summary>
     public string Json { get; }
 
     /// <summary>Whether it asks for anything in data.</summary>
-    public bool NeedsData => _root.Asks("data");
+    public bool NeedsData { get; }
 
     /// <summary>Reads a filter.</summary>
     /// <param name="json">An object.</param>
@@ -64,7 +65,27 @@ public sealed class SubscriptionFilter
     /// <param name="subject">Its subject.</param>
     /// <param name="source">Its source.</param>
     /// <param name="data">Its data, where <see cref="NeedsData"/>.</param>
-    public bool Matches(string? subject, string? source, JsonElement data) => new FilterRun(subject, source, data).Matches(_root);
+    public bool Matches(string? subject, string? source, JsonElement data)
+    {
+        var steps = int.MaxValue;
+        return Matches(subject, source, data, ref steps);
+    }
+
+    /// <summary>The same, as one of several filters that have a number of steps together.</summary>
+    /// <param name="subject">The event's subject.</param>
+    /// <param name="source">Its source.</param>
+    /// <param name="data">Its data, where <see cref="NeedsData"/>.</param>
+    /// <param name="steps">
+    /// What is left of those; what this one takes is taken off. Below zero there were too few, and what was not decided counts as if it
+    /// held.
+    /// </param>
+    public bool Matches(string? subject, string? source, JsonElement data, ref int steps)
+    {
+        var run = new FilterRun(subject, source, data, Math.Min(MaxSteps, steps));
+        var matches = run.Matches(_root);
+        steps -= run.Steps;
+        return matches;
+    }
 
     /// <summary>Whether an event is wanted whose data is here, or isn't asked for. What is no JSON is not there.</summary>
     internal bool Matches(StoredEvent e)
@@ -73,17 +94,20 @@ public sealed class SubscriptionFilter
         return Matches(e.Subject, e.Source, json?.RootElement ?? default);
     }
 
-    /// <summary>What became of each condition, and of all together.</summary>
+    /// <summary>
+    /// What became of each condition, and whether the event is wanted, as <see cref="Matches(string?, string?, JsonElement)"/> says.
+    /// </summary>
     /// <param name="subject">The event's subject.</param>
     /// <param name="source">Its source.</param>
     /// <param name="data">Its data.</param>
-    /// <param name="conditions">Those of each member that is asked for, in the order of the filter.</param>
+    /// <param name="conditions">Those of each member that is asked for: in the order of the filter, but data last.</param>
     public bool Explain(string? subject, string? source, JsonElement data, out IReadOnlyList<FilterCondition> conditions)
     {
-        var run = new FilterRun(subject, source, data) { Explained = [] };
-        var matches = run.Matches(_root);
+        // It does not end where the answer is known, so it may not come as far with the steps there are: it is no verdict.
+        var run = new FilterRun(subject, source, data, MaxSteps) { Explained = [] };
+        run.Matches(_root);
         conditions = [.. run.Explained.Values];
-        return matches;
+        return Matches(subject, source, data);
     }
 }
 

@@ -47,25 +47,64 @@ internal sealed class FanOutLoop(
         var advanced = new List<(FanOut Event, Guid? After)>();
         foreach (var (e, type) in taken)
         {
-            var room = Matches.MaxDeliveries - matches.Count;
-            if (room <= 0)
+            if (matches.Count >= Matches.MaxDeliveries)
                 break;
+            // The tenant's filters have had their steps: its other events wait for the next portion.
+            if (matches.FilterSteps.GetValueOrDefault(e.TenantId) < 0)
+                continue;
             var waiting = type is null ? [] : subscribers.Matching(e.TenantId, type)
                 .Where(s => s.Id.CompareTo(e.After) > 0 && !e.Made.Contains(s.Id))
                 .OrderBy(s => s.Id).ToList();
-            if (waiting.Exists(subscriber => subscriber.Filter is not null)
-                && await StoredEvents.ReadAsync(connection, e.TenantId, e.EventId, cancellationToken) is { } stored)
-                await Projection.FilterAsync(connection, e.TenantId, stored, e.DataBytes, waiting, cancellationToken);
-            // Left to the claims, which take tenants in turn. In no order: whoever wants one since then has it of what came since then.
-            foreach (var subscriber in waiting.Take(room))
-                matches.Add(subscriber, e.EventId, e.DataBytes, e.DeliverAt, e.ExpiresAt);
-            advanced.Add((e, waiting.Count > room ? waiting[room - 1].Id : null));
-            // Whoever subscribed to it has gone meanwhile.
-            if (type is not null && waiting.Count == 0 && e.After == Guid.Empty && e.Made.Count == 0)
+            var made = matches.Count;
+            var after = await AddAsync(connection, e, waiting, matches, cancellationToken);
+            advanced.Add((e, after));
+            // Whoever subscribed to it has gone meanwhile, or does not want it.
+            if (type is not null && after is null && made == matches.Count && e.Made.Count == 0
+                && (e.After == Guid.Empty || !await HasDeliveriesAsync(connection, e, cancellationToken)))
                 matches.Unmatched.Add(new UnclaimedEvent(e.TenantId, e.EventId, e.DeliverAt, e.ExpiresAt));
         }
         await projection.CommitAsync(transaction, matches, [FanOuts.Advance(advanced)], cancellationToken);
         return true;
+    }
+
+    /// <summary>Makes deliveries of an event, as far as there is room for them, and the tenant's filters have steps left.</summary>
+    /// <returns>The subscription after which it goes on; null where it is done.</returns>
+    private static async Task<Guid?> AddAsync(
+        NpgsqlConnection connection, FanOut e, List<Subscriber> waiting, Matches matches, CancellationToken cancellationToken)
+    {
+        var stored = waiting.Exists(subscriber => subscriber.Filter is not null)
+            ? await StoredEvents.ReadAsync(connection, e.TenantId, e.EventId, cancellationToken) : null;
+        using var json = stored is null ? null
+            : await Projection.ReadDataAsync(connection, e.TenantId, stored, e.DataBytes, waiting, cancellationToken);
+        var steps = matches.FilterSteps.GetValueOrDefault(e.TenantId, Matches.MaxFilterSteps) - Projection.StepsOf(json, e.DataBytes);
+        var (done, after) = (0, e.After);
+        foreach (var subscriber in waiting)
+        {
+            var wants = stored is null || subscriber.Filter is not { } filter
+                || filter.Matches(stored.Subject, stored.Source, json?.RootElement ?? default, ref steps);
+            if (steps < 0 || matches.Count >= Matches.MaxDeliveries)
+                break;
+            // Left to the claims, which take tenants in turn. In no order: whoever wants one since then has it of what came since then.
+            if (wants)
+                matches.Add(subscriber, e.EventId, e.DataBytes, e.DeliverAt, e.ExpiresAt);
+            (done, after) = (done + 1, subscriber.Id);
+        }
+        matches.FilterSteps[e.TenantId] = steps;
+        return done < waiting.Count ? after : null;
+    }
+
+    /// <summary>Whether somebody wanted it in a portion before.</summary>
+    private static async Task<bool> HasDeliveriesAsync(NpgsqlConnection connection, FanOut e, CancellationToken cancellationToken)
+    {
+        await using var command = new NpgsqlCommand(
+            """
+            SELECT EXISTS (
+                SELECT FROM all_deliveries d WHERE d.tenant_id = @tenant AND d.event_id = @event AND d.id >= @floor)
+            """, connection);
+        command.Parameters.AddWithValue("tenant", e.TenantId);
+        command.Parameters.AddWithValue("event", e.EventId);
+        command.Parameters.AddWithValue("floor", EventState.FirstDelivery(e.EventId));
+        return (bool)(await command.ExecuteScalarAsync(cancellationToken))!;
     }
 
     private static async Task<(List<(FanOut Event, string? Type)> Taken, long Version)> TakeAsync(

@@ -3,6 +3,7 @@ using Microsoft.Extensions.Options;
 using Npgsql;
 using Triggers.Core;
 using Triggers.Core.State;
+using Triggers.Core.Subscriptions;
 using Triggers.Delivery.Attempts;
 using Triggers.Delivery.Completion;
 using Triggers.Delivery.Subscriptions;
@@ -24,6 +25,9 @@ internal sealed class Projection(
     /// <summary>What finds a place within that time is waited for: to write it first costs more.</summary>
     private static readonly TimeSpan s_worthwhile = TimeSpan.FromMilliseconds(50);
 
+    /// <summary>How many steps the filters of those have together, for one event, who get it in order.</summary>
+    private const int MaxFilterStepsInOrder = 2 * SubscriptionFilter.MaxSteps;
+
     /// <summary>Ends when there is a number to claim by, and nothing is sent that is to be held.</summary>
     public Task Ready => Task.WhenAll(worker.Registered, circuits.Known);
 
@@ -39,22 +43,21 @@ internal sealed class Projection(
             if (cancelled?.Contains(e.Id) is true)
                 continue;
             var matching = subscribers.Matching(tenantId, e.Type).ToList();
-            if (matching.Exists(subscriber => subscriber.Filter is not null))
-                await FilterAsync(connection, tenantId, e, dataBytes, matching, cancellationToken);
+            var isFiltered = !matching.Exists(subscriber => subscriber.Filter is not null)
+                || await FilterAsync(connection, tenantId, e, dataBytes, matching, matches, cancellationToken);
             if (matching.Count == 0)
                 matches.Unmatched.Add(new UnclaimedEvent(tenantId, e.Id, e.DeliverAt, e.ExpiresAt));
             // Never later than the log is read: that is the order.
             var inOrder = new List<Guid>();
             matching.RemoveAll(subscriber => AddInOrder(subscriber, e, dataBytes));
-            if (matching.Count > 0 && matches.IsFullWith(tenantId, matching.Count))
+            if (matching.Count > 0 && (!isFiltered || matches.IsFullWith(tenantId, matching.Count)))
                 matches.Deferred.Add(new FanOut(tenantId, e.Id, dataBytes, Guid.Empty) { Made = inOrder });
             else
                 matching.ForEach(subscriber => Add(subscriber, e, dataBytes));
 
             bool AddInOrder(Subscriber subscriber, StoredEvent e, int dataBytes)
             {
-                // What is scheduled takes its place when its time has come, and holds up nothing until then.
-                if (e.DeliverAt is not null || subscriber.OrderKeyOf(e.Subject) is not { } key)
+                if (OrderKeyOf(subscriber, e) is not { } key)
                     return false;
                 matches.AddInOrder(subscriber, e.Id, dataBytes, key, e.ExpiresAt);
                 inOrder.Add(subscriber.Id);
@@ -199,26 +202,56 @@ internal sealed class Projection(
         return cancelled;
     }
 
-    /// <summary>Leaves those whose filters the event matches.</summary>
+    /// <summary>
+    /// The key by which a subscriber gets an event in order; null where it does not. What is scheduled takes its place when its time has
+    /// come, and holds up nothing until then.
+    /// </summary>
+    private static string? OrderKeyOf(Subscriber subscriber, StoredEvent e) =>
+        e.DeliverAt is null ? subscriber.OrderKeyOf(e.Subject) : null;
+
+    /// <summary>
+    /// Leaves those whose filters the event matches, as far as the tenant's filters have steps left. Those who get it in order can't be
+    /// left for later: their filters have steps of their own, beyond which what is not decided counts as if it held.
+    /// </summary>
+    /// <returns>Whether all are decided.</returns>
+    private static async Task<bool> FilterAsync(
+        NpgsqlConnection connection, Guid tenantId, StoredEvent e, int dataBytes, List<Subscriber> matching, Matches matches,
+        CancellationToken cancellationToken)
+    {
+        var steps = matches.FilterSteps.GetValueOrDefault(tenantId, Matches.MaxFilterSteps);
+        if (steps < 0 && !matching.Exists(subscriber => OrderKeyOf(subscriber, e) is not null))
+            return false;
+        using var json = await ReadDataAsync(connection, tenantId, e, dataBytes, matching, cancellationToken);
+        steps -= StepsOf(json, dataBytes);
+        var stepsInOrder = MaxFilterStepsInOrder;
+        matching.RemoveAll(subscriber => subscriber.Filter is { } filter && !(OrderKeyOf(subscriber, e) is null
+            ? steps < 0 || filter.Matches(e.Subject, e.Source, json?.RootElement ?? default, ref steps)
+            : filter.Matches(e.Subject, e.Source, json?.RootElement ?? default, ref stepsInOrder)));
+        matches.FilterSteps[tenantId] = steps;
+        return steps >= 0;
+    }
+
+    /// <summary>The data of an event, where a filter asks for it and it is JSON.</summary>
     /// <param name="connection">Where the data is that was not carried here.</param>
     /// <param name="tenantId">Whose event it is.</param>
     /// <param name="e">The event.</param>
     /// <param name="dataBytes">The length of its data.</param>
-    /// <param name="matching">Those that want its type.</param>
+    /// <param name="subscribers">Those whose filters may ask.</param>
     /// <param name="cancellationToken">Ends it.</param>
-    public static async Task FilterAsync(
-        NpgsqlConnection connection, Guid tenantId, StoredEvent e, int dataBytes, List<Subscriber> matching,
+    public static async Task<JsonDocument?> ReadDataAsync(
+        NpgsqlConnection connection, Guid tenantId, StoredEvent e, int dataBytes, List<Subscriber> subscribers,
         CancellationToken cancellationToken)
     {
-        var data = e.Data;
-        if (!e.HoldsJson)
-            data = [];
-        else if (data.Length < dataBytes && matching.Exists(subscriber => subscriber.Filter is { NeedsData: true }))
-            data = (await StoredEvents.ReadAsync(connection, tenantId, e.Id, cancellationToken))?.Data ?? [];
-        using var json = data.Length == 0 ? null : JsonDocument.Parse(data);
-        matching.RemoveAll(subscriber =>
-            subscriber.Filter is { } filter && !filter.Matches(e.Subject, e.Source, json?.RootElement ?? default));
+        if (!e.HoldsJson || !subscribers.Exists(subscriber => subscriber.Filter is { NeedsData: true }))
+            return null;
+        var data = e.Data.Length < dataBytes
+            ? (await StoredEvents.ReadAsync(connection, tenantId, e.Id, cancellationToken))?.Data ?? [] : e.Data;
+        return data.Length == 0 ? null : JsonDocument.Parse(data);
     }
+
+    /// <summary>What it took to read that, in the steps of filters. However large it is, as many are left to look at it.</summary>
+    public static int StepsOf(JsonDocument? data, int dataBytes) =>
+        data is null ? 0 : Math.Min(dataBytes / 32, Matches.MaxFilterSteps / 2);
 
     private static Completed AsNew(NewDelivery delivery, Completed completed) =>
         completed with { Result = completed.Result with { IsNew = true, DataBytes = delivery.DataBytes ?? 0 } };
@@ -233,6 +266,12 @@ internal sealed class Matches(FirstAttempts? first = null)
     /// </summary>
     public const int MaxDeliveries = 1_000;
 
+    /// <summary>
+    /// How many steps the filters of a tenant have in one transaction, some milliseconds. Events beyond that are left to
+    /// <see cref="FanOutLoop"/>, which goes on with them by as many at a time: so nobody waits for them.
+    /// </summary>
+    public const int MaxFilterSteps = 20 * SubscriptionFilter.MaxSteps;
+
     /// <summary>What a tenant may have in a transaction that is full.</summary>
     private const int MaxOfTenantBeyond = 50;
 
@@ -244,7 +283,10 @@ internal sealed class Matches(FirstAttempts? first = null)
     /// <summary>Events that nobody wants.</summary>
     public List<UnclaimedEvent> Unmatched { get; } = [];
 
-    /// <summary>Events of which more would follow than there is room for.</summary>
+    /// <summary>How many of those steps are left to tenants that used some; below zero where they were too few.</summary>
+    public Dictionary<Guid, int> FilterSteps { get; } = [];
+
+    /// <summary>Events of which more would follow than there is room for, or of which it is not decided who wants them.</summary>
     public List<FanOut> Deferred { get; } = [];
 
     /// <summary>Deliveries whose attempt has been started.</summary>

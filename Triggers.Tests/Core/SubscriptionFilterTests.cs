@@ -149,6 +149,78 @@ public sealed class SubscriptionFilterTests
         Assert.True(filter.Matches(null, null, many.RootElement));
     }
 
+    /// <summary>Of each of these not more than 10,000 values are looked at, or lookups made, but a hundred times as much is done.</summary>
+    [Fact]
+    public void What_an_event_costs_is_counted_and_not_only_its_values()
+    {
+        static string Repeat(int count, Func<int, string> item) => string.Join(',', Enumerable.Range(0, count).Select(item));
+        static string Suffix(int i) => $"{{\"suffix\":\"{i}\"}}";
+        static string Missing(int i) => $"\"m{i}\":[{{\"exists\":false}}]";
+        static string Texts(int count, string text) => $"{{\"s\":[{Repeat(count, _ => $"\"{text}\"")}]}}";
+        static string Names(int count, string name) => $"{{{Repeat(count, i => $"\"{name}{i}\":0")},\"m99\":0}}";
+        var equal = """{"data":{"s":["x"]}}""";
+        var suffixes = $"{{\"data\":{{\"s\":[{Repeat(100, Suffix)}]}}}}";
+        var missing = $"{{\"data\":{{{Repeat(100, Missing)}}}}}";
+        var but = $"{{\"data\":{{\"s\":[{{\"anything-but\":[\"x\",{Repeat(99, i => $"{i}")}]}}]}}}}";
+        var (noText, longText) = ("\\ud800", new string('y', 256 * 1024));
+        foreach (var (what, filter, much, little) in new[]
+        {
+            ("conditions", suffixes, Texts(9_990, "x"), Texts(500, "x")),
+            ("what one condition lists", but, Texts(9_990, "x"), Texts(500, "x")),
+            ("names", missing, Names(79_000, "n"), Names(700, "n")),
+            ("names that are no text", missing, Names(9_000, noText), Names(1, "n")),
+            ("texts that are none", equal, Texts(9_000, noText), Texts(90, noText)),
+            ("long texts", equal, Texts(10, longText), Texts(9, longText)),
+        })
+        {
+            var read = SubscriptionFilter.Parse(filter);
+            using var muchData = JsonDocument.Parse(much);
+            using var littleData = JsonDocument.Parse(little);
+            var steps = 2 * SubscriptionFilter.MaxSteps;
+
+            Assert.True(read.Matches(null, null, muchData.RootElement, ref steps), $"Too many {what} are decided.");
+            Assert.Equal(SubscriptionFilter.MaxSteps - 1, steps);
+            Assert.False(read.Matches(null, null, littleData.RootElement), $"Not so many {what} are not decided.");
+        }
+    }
+
+    /// <summary>Whichever of its members a filter names first, and however much there is in data.</summary>
+    [Theory]
+    [InlineData("""{"subject":["a"],"data":{"tags":["x"]}}""")]
+    [InlineData("""{"data":{"tags":["x"]},"subject":["a"]}""")]
+    [InlineData("""{"data":{"tags":["x"]},"source":["a"]}""")]
+    [InlineData("""{"data":{"tags":["x"]},"$or":[{"subject":["a"]},{"source":["a"]}]}""")]
+    public void What_subject_or_source_decides_against_is_not_sent_and_the_explanation_says_so(string json)
+    {
+        var filter = SubscriptionFilter.Parse(json);
+        using var data = JsonDocument.Parse($"{{\"tags\":[{string.Join(',', Enumerable.Repeat('1', 10_001))}]}}");
+
+        Assert.False(filter.Matches("b", "b", data.RootElement));
+        Assert.False(filter.Explain("b", "b", data.RootElement, out var conditions));
+        Assert.All(conditions, c => Assert.Equal(c.Path == "/data/tags", c.Matches));
+        Assert.True(filter.Matches("a", "a", data.RootElement));
+        Assert.True(filter.Explain("a", "a", data.RootElement, out conditions));
+        Assert.All(conditions, c => Assert.True(c.Matches));
+    }
+
+    [Fact]
+    public void Filters_that_have_steps_together_decide_as_far_as_they_go()
+    {
+        var filter = SubscriptionFilter.Parse("""{"subject":["a"],"data":{"n":[1,2],"m":[3]}}""");
+        using var data = JsonDocument.Parse("""{"n":[0,1],"m":4}""");
+        var steps = 20;
+
+        // Subject; data; n and its two elements; m and its value.
+        Assert.False(filter.Matches("a", null, data.RootElement, ref steps));
+        Assert.Equal(20 - 8, steps);
+        Assert.False(filter.Matches("a", null, data.RootElement, ref steps));
+        Assert.Equal(20 - 16, steps);
+        Assert.True(filter.Matches("a", null, data.RootElement, ref steps));
+        Assert.True(steps < 0);
+        Assert.True(filter.Matches("a", null, data.RootElement, ref steps));
+        Assert.False(filter.Matches("b", null, data.RootElement, ref steps));
+    }
+
     [Fact]
     public void An_explanation_says_what_was_found_and_which_condition_failed()
     {

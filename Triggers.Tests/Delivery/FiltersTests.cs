@@ -1,3 +1,4 @@
+using Triggers.Core;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Delivery;
@@ -56,6 +57,61 @@ public abstract class FiltersTests(PostgresServer postgres, KafkaServer? kafka =
             "nothing is left to be made", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM fan_outs") == 0);
 
         Assert.Equal(Subscriptions / 2, await Engine.ScalarAsync<long>("SELECT count(*) FROM all_deliveries"));
+    }
+
+    /// <summary>
+    /// One tenant's filters could hold up the log for everybody, and for long. As many as fit into some milliseconds are looked at with it,
+    /// and as many at a time beside it.
+    /// </summary>
+    [Fact]
+    public async Task What_many_filters_have_to_look_at_for_long_is_decided_beside_the_log_and_in_portions()
+    {
+        // Each of these takes 8,453 steps to find that an event is not wanted, so 23 of them are looked at in a transaction.
+        const int Subscriptions = 60, InOrder = 10;
+        static string Filter(string last) =>
+            $$$"""{"data":{"s":["{{{string.Join("\",\"", Enumerable.Range(1, 99).Select(i => $"a{i}"))}}}","{{{last}}}"]}}""";
+        static string Data(string text) => $"{{\"s\":[{string.Join(',', Enumerable.Repeat($"\"{text}\"", 650))}]}}";
+        var other = await Engine.SubscribeAsync(Receiver.Url, "none");
+        await Engine.ExecuteAsync(
+            $$$"""
+            INSERT INTO subscriptions (id, tenant_id, url, event_types, secrets, filter, ordering)
+            SELECT gen_random_uuid(), tenant_id, '{{{Receiver.Url}}}/unordered', '{*}', secrets,
+                CASE i % 6 WHEN 0 THEN '{{{Filter("x")}}}' ELSE '{{{Filter("a0")}}}' END, 'none'
+            FROM subscriptions, generate_series(1, {{{Subscriptions}}}) i WHERE id = '{{{other}}}';
+            INSERT INTO subscriptions (id, tenant_id, url, event_types, secrets, filter, ordering)
+            SELECT gen_random_uuid(), tenant_id, '{{{Receiver.Url}}}/ordered', '{ordered}', secrets, '{{{Filter("a0")}}}', 'strict'
+            FROM subscriptions, generate_series(1, {{{InOrder}}}) i WHERE id = '{{{other}}}'
+            """);
+        await Engine.ExecuteAsync(
+            """
+            CREATE TABLE portions (event_id uuid);
+            CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                INSERT INTO portions VALUES (NEW.event_id);
+                RETURN NEW;
+            END $$;
+            CREATE TRIGGER note BEFORE UPDATE ON fan_outs FOR EACH ROW WHEN (OLD.after < NEW.after) EXECUTE FUNCTION note()
+            """);
+        await Engine.StartDeliveryAsync();
+
+        var wanted = (await Engine.AppendAsync("order.created", data: Data("x")))[0];
+        var unwanted = (await Engine.AppendAsync("order.created", data: Data("y")))[0];
+        // By the steps that there are for those who get it in order, two filters are decided. The others get it in vain, but in order.
+        var ordered = (await Engine.AppendAsync("ordered", data: Data("y")))[0];
+
+        await Wait.UntilAsync(
+            "what nobody wants is in the inbox", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM inbox") == 1);
+        await Wait.UntilAsync("all are sent", () => Receiver.Received.Count == Subscriptions / 6 + InOrder - 2);
+        await Wait.UntilAsync("all is made, and recorded", async () =>
+            await Engine.ScalarAsync<long>("SELECT (SELECT count(*) FROM fan_outs) + (SELECT count(*) FROM delivery_queue)") == 0);
+
+        Assert.Equal(unwanted, await Engine.ScalarAsync<Guid>("SELECT event_id FROM inbox"));
+        Assert.All(Receiver.At("/unordered"), w => Assert.Equal(TypeId.Format(TypeId.Event, wanted), w.EventId));
+        Assert.All(Receiver.At("/ordered"), w => Assert.Equal(TypeId.Format(TypeId.Event, ordered), w.EventId));
+        Assert.Equal(InOrder - 2, Receiver.At("/ordered").Count());
+        // Of the last portion the row goes.
+        foreach (var e in new[] { wanted, unwanted, ordered })
+            Assert.InRange(await Engine.ScalarAsync<long>($"SELECT count(*) FROM portions WHERE event_id = '{e}'"), 2, 5);
     }
 
     [Fact]
