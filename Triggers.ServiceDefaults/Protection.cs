@@ -59,6 +59,24 @@ public sealed class SecretProtector(IDataProtectionProvider protection)
     public string Unprotect(string text) =>
         text.StartsWith(Mark, StringComparison.Ordinal) ? _protector.Unprotect(text[Mark.Length..]) : text;
 
+    /// <summary>The same; null where the key is lost that it was protected with, and for null.</summary>
+    public string? TryUnprotect(string? text)
+    {
+        try
+        {
+            return text is null ? null : Unprotect(text);
+        }
+        catch (CryptographicException e) when (MeansLost(e))
+        {
+            return null;
+        }
+    }
+
+    /// <summary>
+    /// Whether what can't be decrypted never will be. While Postgres is away, and the keys with it, Data Protection throws the same.
+    /// </summary>
+    public static bool MeansLost(CryptographicException e) => e.InnerException is null or CryptographicException;
+
     /// <summary>Protects what is in the database and is not protected yet; answers how many subscriptions had such.</summary>
     public async Task<int> ProtectAllAsync(TriggersDbContext db, CancellationToken cancellationToken)
     {

@@ -38,25 +38,7 @@ internal sealed class KeyCache(
         if (_refused.TryGetValue(name, out var since) && time.GetElapsedTime(since) < KeepRefused)
             return null;
 
-        var entry = EntryOf(name, hash, address);
-        Caller? caller;
-        try
-        {
-            caller = await entry.Answer.Value.WaitAsync(cancellationToken);
-        }
-        catch (Exception) when (entry.Answer.Value.IsFaulted || entry.Answer.Value.IsCanceled)
-        {
-            // The next request asks again.
-            entry.IsOver = true;
-            throw;
-        }
-        if (caller is null && _known.TryRemove(new KeyValuePair<string, Entry>(name, entry)))
-        {
-            strangers.Note(address);
-            if (_refused.Count >= MaxEntries)
-                _refused.Clear();
-            _refused[name] = time.GetTimestamp();
-        }
+        var caller = await EntryOf(name, hash, address).Answer.Value.WaitAsync(cancellationToken);
         return caller is null || caller.ExpiresAt <= time.GetUtcNow() ? null : caller;
     }
 
@@ -103,42 +85,65 @@ internal sealed class KeyCache(
             if (_known.Count >= MaxEntries)
                 _known.Clear();
         }
-        var fresh = new Entry(generation, time.GetTimestamp(), new Lazy<Task<Caller?>>(() => LoadAsync(hash)));
+        Entry fresh = null!;
+        fresh = new Entry(
+            generation, time.GetTimestamp(), new Lazy<Task<Caller?>>(() => AnswerAsync(name, hash, fresh, isKnown, address)));
         return entry is null || !_known.TryUpdate(name, fresh, entry) ? _known.GetOrAdd(name, fresh) : fresh;
     }
 
-    private async Task<Caller?> LoadAsync(byte[] hash)
+    // It goes on when nobody waits for it any more, so that who asks and leaves has asked all the same.
+    private async Task<Caller?> AnswerAsync(string name, byte[] hash, Entry entry, bool isKnown, IPAddress? address)
     {
         using var timeout = new CancellationTokenSource(RequestBudget.Request, time);
+        Caller? caller;
         try
         {
-            await using var command = dataSource.CreateCommand(
-                """
-                SELECT k.id, k.tenant_id, k.scopes, k.expires_at, k.hash, coalesce(k.limit_id, k.id), k.requests_per_second, k.burst,
-                    p.requests_per_second, p.burst, p.events_per_second, p.bytes_per_second, p.events_per_day,
-                    t.contracts_version
-                FROM api_keys k JOIN tenants t ON t.id = k.tenant_id LEFT JOIN usage_plans p ON p.id = t.usage_plan_id
-                WHERE k.hash = @hash AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
-                """);
-            command.Parameters.AddWithValue("hash", hash);
-            await using var reader = await command.ExecuteReaderAsync(timeout.Token);
-            if (!await reader.ReadAsync(timeout.Token) || !CryptographicOperations.FixedTimeEquals(reader.GetFieldValue<byte[]>(4), hash))
-                return null;
-            int? Number(int column) => reader.IsDBNull(column) ? null : reader.GetInt32(column);
-            var tenantId = reader.GetGuid(1);
-            var scopes = Scopes.Expand(reader.GetFieldValue<string[]>(2));
-            var limits = Limits.Of(
-                tenantId, scopes, reader.GetGuid(5), Number(6), Number(7),
-                Number(8) is { } perSecond ? new PlanLimits(perSecond, Number(9)!.Value, Number(10), Number(11), Number(12)) : null,
-                defaults.Value);
-            return new Caller(
-                reader.GetGuid(0), tenantId, scopes, reader.IsDBNull(3) ? null : reader.GetFieldValue<DateTimeOffset>(3), limits,
-                reader.GetInt64(13));
+            caller = isKnown ? await LoadAsync(hash, timeout.Token)
+                : await strangers.FindAsync(address, () => LoadAsync(hash, timeout.Token), timeout.Token);
         }
-        catch (OperationCanceledException e)
+        catch (Exception e)
         {
-            throw new TimeoutException("The database did not say in time whose key it is.", e);
+            // The next request asks again, by its own right if nobody knows the key yet.
+            entry.IsOver = true;
+            if (!isKnown)
+                _known.TryRemove(new KeyValuePair<string, Entry>(name, entry));
+            if (e is OperationCanceledException)
+                throw new TimeoutException("The database did not say in time whose key it is.", e);
+            throw;
         }
+        if (caller is null && _known.TryRemove(new KeyValuePair<string, Entry>(name, entry)))
+        {
+            if (_refused.Count >= MaxEntries)
+                _refused.Clear();
+            _refused[name] = time.GetTimestamp();
+        }
+        return caller;
+    }
+
+    private async Task<Caller?> LoadAsync(byte[] hash, CancellationToken cancellationToken)
+    {
+        await using var command = dataSource.CreateCommand(
+            """
+            SELECT k.id, k.tenant_id, k.scopes, k.expires_at, k.hash, coalesce(k.limit_id, k.id), k.requests_per_second, k.burst,
+                p.requests_per_second, p.burst, p.events_per_second, p.bytes_per_second, p.events_per_day,
+                t.contracts_version
+            FROM api_keys k JOIN tenants t ON t.id = k.tenant_id LEFT JOIN usage_plans p ON p.id = t.usage_plan_id
+            WHERE k.hash = @hash AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
+            """);
+        command.Parameters.AddWithValue("hash", hash);
+        await using var reader = await command.ExecuteReaderAsync(cancellationToken);
+        if (!await reader.ReadAsync(cancellationToken) || !CryptographicOperations.FixedTimeEquals(reader.GetFieldValue<byte[]>(4), hash))
+            return null;
+        int? Number(int column) => reader.IsDBNull(column) ? null : reader.GetInt32(column);
+        var tenantId = reader.GetGuid(1);
+        var scopes = Scopes.Expand(reader.GetFieldValue<string[]>(2));
+        var limits = Limits.Of(
+            tenantId, scopes, reader.GetGuid(5), Number(6), Number(7),
+            Number(8) is { } perSecond ? new PlanLimits(perSecond, Number(9)!.Value, Number(10), Number(11), Number(12)) : null,
+            defaults.Value);
+        return new Caller(
+            reader.GetGuid(0), tenantId, scopes, reader.IsDBNull(3) ? null : reader.GetFieldValue<DateTimeOffset>(3), limits,
+            reader.GetInt64(13));
     }
 
     private sealed class Entry(int generation, long since, Lazy<Task<Caller?>> answer)

@@ -15,7 +15,14 @@ internal sealed class StrangerLimits(IOptions<AuthOptions> options, TimeProvider
     private const int BurstSeconds = 10;
     private const int MaxNetworks = 100_000;
 
+    /// <summary>
+    /// How many are looked for at once, from all addresses. A key counts only when it turns out to be none, so that good keys never stand
+    /// in each other's way; so an address may go beyond its limit by fewer than this, and pays for that later.
+    /// </summary>
+    private const int Places = 16;
+
     private readonly ConcurrentDictionary<IPAddress, long> _fullAt = new();
+    private readonly SemaphoreSlim _places = new(Places);
 
     /// <summary>An address is about to ask for a key that this process doesn't know.</summary>
     /// <exception cref="ApiException"><c>rate_limited</c>: it has asked for too many that don't exist.</exception>
@@ -25,8 +32,31 @@ internal sealed class StrangerLimits(IOptions<AuthOptions> options, TimeProvider
             throw new ApiException(ErrorCodes.RateLimited, "Too many unknown keys came from this address.") { RetryAfterSeconds = 1 };
     }
 
-    /// <summary>It was unknown.</summary>
-    public void Note(IPAddress? address)
+    /// <summary>Looks for what an address asks for, and counts it if there is no such thing.</summary>
+    /// <param name="address">Who asks.</param>
+    /// <param name="find">Answers null when there is no such thing.</param>
+    /// <param name="cancellationToken">Ends the waiting for a place.</param>
+    /// <exception cref="ApiException"><c>rate_limited</c>: it has asked for too many that don't exist.</exception>
+    public async Task<T?> FindAsync<T>(IPAddress? address, Func<Task<T?>> find, CancellationToken cancellationToken) where T : class
+    {
+        EnsureMayAsk(address);
+        await _places.WaitAsync(cancellationToken);
+        try
+        {
+            // Those before it may have been too many.
+            EnsureMayAsk(address);
+            var found = await find();
+            if (found is null)
+                Note(address);
+            return found;
+        }
+        finally
+        {
+            _places.Release();
+        }
+    }
+
+    private void Note(IPAddress? address)
     {
         var now = time.GetTimestamp();
         if (_fullAt.Count >= MaxNetworks)
@@ -34,7 +64,7 @@ internal sealed class StrangerLimits(IOptions<AuthOptions> options, TimeProvider
             foreach (var full in _fullAt.Where(network => network.Value <= now))
                 _fullAt.TryRemove(full);
         }
-        _fullAt.AddOrUpdate(NetworkOf(address), _ => now + PerToken, (_, at) => Math.Min(Math.Max(now, at) + PerToken, now + Empty));
+        _fullAt.AddOrUpdate(NetworkOf(address), _ => now + PerToken, (_, at) => Math.Max(now, at) + PerToken);
     }
 
     // How long an empty bucket takes to be full.

@@ -21,9 +21,12 @@ internal sealed class SubscriptionsSection(Workspace at)
     private const string Secret = "secret";
     private const string Signatures = "signatures";
     private const string Certificate = "clientCertificate";
+    private const string Authentication = "authentication";
+    private const string Transformation = "transformation";
+    private const string Headers = "headers";
 
     // Changed member by member, so that what goes must be named.
-    private static readonly string[] s_merged = ["headers", "retry"];
+    private static readonly string[] s_merged = [Headers, "retry"];
 
     private Dictionary<string, Subscription> _rows = [];
     private Dictionary<Guid, string> _keys = [];
@@ -75,7 +78,7 @@ internal sealed class SubscriptionsSection(Workspace at)
                 continue;
             writer.WritePropertyName(member.Name);
             // It is kept as PEM, whatever it came as.
-            if (member.Name == Certificate && there?[Certificate] is { } kept && !secrets.IsGivenAnyOf(member.Value))
+            if (member.Name == Certificate && there?[Certificate] is JsonObject kept && !secrets.IsGivenAnyOf(member.Value))
                 kept.WriteTo(writer);
             else
                 secrets.Write(
@@ -97,7 +100,7 @@ internal sealed class SubscriptionsSection(Workspace at)
     {
         var thing = Describe(SubscriptionsApi.New(body, at.Caller.TenantId, at.Protector));
         if (body.Secret is { } brought && _rows.GetValueOrDefault(KeyOf(name))?.Secrets.Any(
-            s => s.ExpiresAt is null && at.Protector.Unprotect(s.Secret) == brought) is not true)
+            s => s.ExpiresAt is null && at.Protector.TryUnprotect(s.Secret) == brought) is not true)
             (thing.Full[Secret], thing.Shown[Secret]) = (brought, SubscriptionView.Masked);
         return thing;
     }
@@ -149,18 +152,28 @@ internal sealed class SubscriptionsSection(Workspace at)
 
     private static string[] Texts(JsonNode? array) => [.. array?.AsArray().Select(text => text!.GetValue<string>()) ?? []];
 
+    // In the place of what can't be decrypted: like nothing that a body can have, and nothing that could stay.
+    private static JsonArray Unreadable => new();
+
     private Thing Describe(Subscription s)
     {
         var full = ViewOf(s, Scopes.SubscriptionsWrite);
-        if (s.Authentication is { } authentication)
-        {
-            full["authentication"] = Members<AuthenticationBody>(
-                JsonSerializer.Deserialize<ReceiverAuthentication>(at.Protector.Unprotect(authentication))!);
-        }
-        if (s.ClientCertificate is { } certificate)
-            full[Certificate] = new JsonObject { ["pem"] = at.Protector.Unprotect(certificate) };
         var shown = ViewOf(s);
         shown[Secret] = SubscriptionView.Masked;
+        if (at.Protector.TryUnprotect(s.Authentication) is { } authentication)
+            full[Authentication] = Members<AuthenticationBody>(JsonSerializer.Deserialize<ReceiverAuthentication>(authentication)!);
+        if (at.Protector.TryUnprotect(s.ClientCertificate) is { } certificate)
+            full[Certificate] = new JsonObject { ["pem"] = certificate };
+        foreach (var (member, kept) in new[]
+        {
+            (Authentication, s.Authentication), (Certificate, s.ClientCertificate), (Transformation, s.Transformation),
+        })
+        {
+            if (kept is not null && full[member] is null)
+                (full[member], shown[member]) = (Unreadable, SubscriptionView.Masked);
+        }
+        foreach (var (name, _) in s.Headers.Where(h => at.Protector.TryUnprotect(h.Value) is null))
+            full[Headers]![name] = Unreadable;
         return new Thing($"{s.UpdatedAt.UtcTicks} {s.Enabled}", full, shown)
         {
             Passing = s.Enabled || s.DisabledReason == SubscriptionsApi.DisabledByRequest ? [] : ["enabled"],

@@ -25,6 +25,8 @@ internal static class ErrorCodes
         new("external_id_conflict", 409, "Another event with other content has this externalId");
     public static readonly ErrorCode IdempotencyInProgress =
         new("idempotency_in_progress", 409, "The first request with this Idempotency-Key is still running");
+    public static readonly ErrorCode IdempotencyAnswerLost =
+        new("idempotency_answer_lost", 409, "The first answer to this Idempotency-Key can't be read any more");
     public static readonly ErrorCode DeliveryPending = new("delivery_pending", 409, "The delivery has not ended yet");
     public static readonly ErrorCode DeliveryEnded = new("delivery_ended", 409, "The delivery has ended");
     public static readonly ErrorCode WaitsInOrder = new("waits_in_order", 409, "Another delivery comes before it, or is being sent");
@@ -68,7 +70,7 @@ internal static class ErrorCodes
     [
         InvalidRequest, MalformedJson, MalformedYaml, ReservedEventType, BatchRefused,
         IdempotencyNotSupported, Unauthenticated, Forbidden, NotFound, MethodNotAllowed,
-        RequestTimeout, ExternalIdConflict, IdempotencyInProgress, DeliveryPending,
+        RequestTimeout, ExternalIdConflict, IdempotencyInProgress, IdempotencyAnswerLost, DeliveryPending,
         DeliveryEnded, WaitsInOrder, ReplayRunning, ReplayEnded, SubscriptionGone, SubscriptionDisabled,
         NotScheduled, EventCancelled, EventExpired,
         DeadLetterClosed, NameTaken, LastAdminKey, LimitReached, UsagePlanInUse, IncompatibleSchema, PlanOutdated,

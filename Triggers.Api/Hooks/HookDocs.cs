@@ -27,7 +27,10 @@ internal static class HookDocs
         Body = new(typeof(HookBody), """{"targetUrl":"https://hooks.example.com/1/abc","eventTypes":["order.created"]}"""),
         AnswerExample =
             """{"id":"sub_01jd0000000000000000000000","targetUrl":"https://hooks.example.com/1/abc","eventTypes":["order.created"],"enabled":true,"expiresAt":null,"secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq="}""",
-        Errors = [ErrorCodes.IdempotencyInProgress, ErrorCodes.LimitReached, ErrorCodes.IdempotencyKeyReused],
+        Errors =
+        [
+            ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyAnswerLost, ErrorCodes.LimitReached, ErrorCodes.IdempotencyKeyReused,
+        ],
     };
 
     public static readonly Operation Remove = new("removeHook", Group, "Unsubscribe an address",

@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using System.Text.Json;
 using Microsoft.AspNetCore.DataProtection;
 using Microsoft.EntityFrameworkCore;
@@ -5,6 +6,7 @@ using Triggers.Api.Errors;
 using Triggers.Api.Http;
 using Triggers.Core;
 using Triggers.EventLog;
+using Triggers.ServiceDefaults;
 
 namespace Triggers.Api.Idempotency;
 
@@ -26,7 +28,7 @@ internal sealed class FirstAnswers(TriggersDbContext db, IDataProtectionProvider
     /// <param name="make">Writes through the same <see cref="TriggersDbContext"/>, and answers what JSON can hold.</param>
     /// <param name="cancellationToken">Ends it.</param>
     /// <returns>The answer, and whether it is that of an earlier request.</returns>
-    /// <exception cref="ApiException"><c>idempotency_key_reused</c></exception>
+    /// <exception cref="ApiException"><c>idempotency_key_reused</c>, <c>idempotency_answer_lost</c></exception>
     public async Task<(
         T Answer, bool Repeated)> OnceAsync<T>(Guid tenantId, RequestKey? key, Func<Task<T>> make, CancellationToken cancellationToken)
         where T : class
@@ -76,7 +78,17 @@ internal sealed class FirstAnswers(TriggersDbContext db, IDataProtectionProvider
         if (!kept.Fingerprint.AsSpan().SequenceEqual(key.Fingerprint))
             throw new ApiException(
                 ErrorCodes.IdempotencyKeyReused, "Within 24 hours a key stands for one request: the same path and the same body.");
-        return JsonSerializer.Deserialize<T>(_protector.Unprotect(kept.Answer), Http.Json.Options);
+        try
+        {
+            return JsonSerializer.Deserialize<T>(_protector.Unprotect(kept.Answer), Http.Json.Options);
+        }
+        catch (CryptographicException e) when (SecretProtector.MeansLost(e))
+        {
+            // Not made once more: it is there.
+            throw new ApiException(
+                ErrorCodes.IdempotencyAnswerLost,
+                "The request was done, and what it made is there; its answer can't be decrypted any more.");
+        }
     }
 
     private async Task<bool> TryKeepAsync<T>(Guid tenantId, RequestKey key, T answer, CancellationToken cancellationToken)

@@ -69,7 +69,7 @@ internal static class ReplayDocs
         Errors =
         [
             ErrorCodes.ReplayRunning, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.IdempotencyInProgress,
-            ErrorCodes.IdempotencyKeyReused, ErrorCodes.QuotaExceeded,
+            ErrorCodes.IdempotencyAnswerLost, ErrorCodes.IdempotencyKeyReused, ErrorCodes.QuotaExceeded,
         ],
     };
 

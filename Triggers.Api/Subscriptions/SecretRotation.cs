@@ -92,10 +92,10 @@ internal static class SecretRotation
         // What expires does so by the database's clock.
         var now = (await db.Database.SqlQuery<DateTimeOffset>($"SELECT now() AS \"Value\"").ToListAsync(cancellationToken))[0];
         var newest = SigningSecrets.Keep(secret, protector);
-        // Those of before sign on for the overlap, and no longer than they would have.
+        // Those of before sign on for the overlap, and no longer than they would have. One that can't be decrypted signs nothing.
         var before = subscription.Secrets.Where(s => !(s.ExpiresAt <= now)).ToLookup(s => SigningSecrets.TypeOf(s) == type);
         var previous = overlap == TimeSpan.Zero ? []
-            : before[true].Where(s => protector.Unprotect(s.Secret) != secret).Select(s => new SigningSecret
+            : before[true].Where(s => protector.TryUnprotect(s.Secret) is { } old && old != secret).Select(s => new SigningSecret
             {
                 Secret = s.Secret,
                 PublicKey = s.PublicKey,

@@ -14,7 +14,7 @@ internal static class SubscriptionDocs
     private const string Group = "Subscriptions";
 
     private const string Example =
-        """{"id":"sub_01jd0000000000000000000000","name":"warehouse","url":"https://example.com/hooks","eventTypes":["order.*"],"filter":{"data":{"total":[{"numeric":[">=",100]}]}},"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"signatures":["v1"],"publicKey":null,"authentication":null,"clientCertificate":null,"format":"envelope","transformation":null,"retry":null,"ordering":"none","failingHead":"block","failingHeadAttempts":null,"rateLimit":null,"concurrency":null,"limitsInUse":null,"batch":null,"circuit":{"state":"closed","reason":null,"since":null,"failingSince":null,"nextProbeAt":null,"failedProbes":0,"lastOutcome":null,"lastStatusCode":null},"expiresAt":null,"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
+        """{"id":"sub_01jd0000000000000000000000","name":"warehouse","url":"https://example.com/hooks","eventTypes":["order.*"],"filter":{"data":{"total":[{"numeric":[">=",100]}]}},"description":"The warehouse","enabled":true,"disabledReason":null,"headers":{"x-team":"warehouse"},"signatures":["v1"],"publicKey":null,"authentication":null,"clientCertificate":null,"format":"envelope","transformation":null,"retry":null,"ordering":"none","failingHead":"block","failingHeadAttempts":null,"rateLimit":null,"concurrency":null,"limitsInUse":null,"batch":null,"circuit":{"state":"closed","reason":null,"since":null,"failingSince":null,"nextProbeAt":null,"failedProbes":0,"lastOutcome":null,"lastStatusCode":null},"unreadable":null,"expiresAt":null,"createdAt":"2026-01-31T09:30:00Z","updatedAt":"2026-01-31T09:30:00Z"}""";
 
     public static readonly Operation Create = new("createSubscription", Group, "Subscribe",
         "Every event accepted after this answer whose type matches, and whose `subject`, `source` and `data` match the `filter`, is sent "
@@ -23,7 +23,11 @@ internal static class SubscriptionDocs
         + "`Idempotency-Key` gets this answer once more.")
     {
         Headers = [IdempotencyKey.Parameter],
-        Errors = [ErrorCodes.IdempotencyInProgress, ErrorCodes.NameTaken, ErrorCodes.LimitReached, ErrorCodes.IdempotencyKeyReused],
+        Errors =
+        [
+            ErrorCodes.IdempotencyInProgress, ErrorCodes.IdempotencyAnswerLost, ErrorCodes.NameTaken, ErrorCodes.LimitReached,
+            ErrorCodes.IdempotencyKeyReused,
+        ],
         Body = new(typeof(SubscriptionBody),
             """{"url":"https://example.com/hooks","eventTypes":["order.*"],"description":"The warehouse","headers":{"x-team":"warehouse"}}"""),
         AnswerExample = Example[..^1] + ""","secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq="}""",
@@ -41,7 +45,9 @@ internal static class SubscriptionDocs
         + "`failing` after every attempt failed for days. "
         + "`circuit` says whether deliveries are held because attempts fail, and when the next is tried. `limitsInUse` says, where there "
         + "is a `rateLimit` or a `concurrency`, what counts against them now. The values of `headers` are "
-        + "`***` unless the key has `subscriptions:write`.")
+        + "`***` unless the key has `subscriptions:write`. `unreadable` names the members that the service can't decrypt any more, since "
+        + "its operator has lost a key: they are null here, headers `***`, and nothing is sent until all of them, and `secret` by a "
+        + "rotation, are new.")
     {
         AnswerExample = Example,
     };

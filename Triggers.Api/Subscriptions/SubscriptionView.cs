@@ -34,34 +34,51 @@ internal record SubscriptionView(
     LimitsInUse? LimitsInUse,
     BatchView? Batch,
     CircuitView Circuit,
+    IReadOnlyList<string>? Unreadable,
     DateTimeOffset? ExpiresAt,
     DateTimeOffset CreatedAt,
     DateTimeOffset UpdatedAt)
 {
-    /// <summary>What readers see in place of a header's value.</summary>
+    /// <summary>What readers see in place of a header's value, and everybody in place of one that can't be decrypted.</summary>
     public const string Masked = "***";
 
     /// <summary>
     /// A subscription as the caller may see it. The values of headers, which may be credentials of the receiver, are for those who could
-    /// have them sent to an address of theirs anyway.
+    /// have them sent to an address of theirs anyway. What can't be decrypted is as if it were not there, and named as unreadable.
     /// </summary>
     public static SubscriptionView Of(
-        Subscription s, Caller caller, SecretProtector protector, TimeProvider time, LimitsInUse? limits = null) => new(
-        TypeId.Format(TypeId.Subscription, s.Id), s.Name, s.Url, s.EventTypes,
-        FilterOf(s), s.Description, s.Enabled, s.DisabledReason,
-        caller.May(Scopes.SubscriptionsWrite) ? s.Headers.ToDictionary(h => h.Key, h => protector.Unprotect(h.Value))
-            : s.Headers.ToDictionary(h => h.Key, _ => Masked),
-        [.. s.Secrets.Where(secret => secret.ExpiresAt is null).Select(secret => SigningSecrets.TypeOf(secret)).Order()],
-        s.Secrets.Find(secret => secret is { PublicKey: not null, ExpiresAt: null })?.PublicKey,
-        s.Authentication is null ? null
-            : AuthenticationView.Of(JsonSerializer.Deserialize<ReceiverAuthentication>(protector.Unprotect(s.Authentication))!),
-        s.ClientCertificate is null ? null : ClientCertificateView.Of(protector.Unprotect(s.ClientCertificate), time.GetUtcNow()),
-        s.Format, s.Transformation is null ? null : TransformationView.Of(
-            JsonSerializer.Deserialize<Transformation>(protector.Unprotect(s.Transformation))!, caller.May(Scopes.SubscriptionsWrite)),
-        s.Retry, s.Ordering, s.FailingHead, s.FailingHeadAttempts,
-        s.RateRequests is { } requests ? new RateLimitView(requests, s.RateSeconds!.Value) : null, s.Concurrency, limits,
-        s.BatchMax is { } max ? new BatchView(max, s.BatchWait!.Value.TotalSeconds) : null,
-        CircuitView.Of(s.Circuit), s.ExpiresAt, s.CreatedAt, s.UpdatedAt);
+        Subscription s, Caller caller, SecretProtector protector, TimeProvider time, LimitsInUse? limits = null)
+    {
+        var writes = caller.May(Scopes.SubscriptionsWrite);
+        var headers = s.Headers.ToDictionary(h => h.Key, h => protector.TryUnprotect(h.Value));
+        var authentication = protector.TryUnprotect(s.Authentication);
+        var certificate = protector.TryUnprotect(s.ClientCertificate);
+        var transformation = protector.TryUnprotect(s.Transformation);
+        string[] unreadable =
+        [
+            .. Named("secret", s.Secrets.Exists(secret => protector.TryUnprotect(secret.Secret) is null)),
+            .. Named("headers", headers.ContainsValue(null)),
+            .. Named("authentication", authentication is null && s.Authentication is not null),
+            .. Named("clientCertificate", certificate is null && s.ClientCertificate is not null),
+            .. Named("transformation", transformation is null && s.Transformation is not null),
+        ];
+        return new(
+            TypeId.Format(TypeId.Subscription, s.Id), s.Name, s.Url, s.EventTypes,
+            FilterOf(s), s.Description, s.Enabled, s.DisabledReason,
+            headers.ToDictionary(h => h.Key, h => writes ? h.Value ?? Masked : Masked),
+            [.. s.Secrets.Where(secret => secret.ExpiresAt is null).Select(secret => SigningSecrets.TypeOf(secret)).Order()],
+            s.Secrets.Find(secret => secret is { PublicKey: not null, ExpiresAt: null })?.PublicKey,
+            authentication is null ? null : AuthenticationView.Of(JsonSerializer.Deserialize<ReceiverAuthentication>(authentication)!),
+            certificate is null ? null : ClientCertificateView.Of(certificate, time.GetUtcNow()),
+            s.Format,
+            transformation is null ? null : TransformationView.Of(JsonSerializer.Deserialize<Transformation>(transformation)!, writes),
+            s.Retry, s.Ordering, s.FailingHead, s.FailingHeadAttempts,
+            s.RateRequests is { } requests ? new RateLimitView(requests, s.RateSeconds!.Value) : null, s.Concurrency, limits,
+            s.BatchMax is { } max ? new BatchView(max, s.BatchWait!.Value.TotalSeconds) : null,
+            CircuitView.Of(s.Circuit), unreadable.Length > 0 ? unreadable : null, s.ExpiresAt, s.CreatedAt, s.UpdatedAt);
+
+        static string[] Named(string member, bool isUnreadable) => isUnreadable ? [member] : [];
+    }
 
     /// <summary>The filter of a subscription or an inbox, as it was given.</summary>
     public static JsonObject? FilterOf(Subscription s) => s.Filter is null ? null : JsonNode.Parse(s.Filter)!.AsObject();

@@ -49,12 +49,10 @@ internal static class WebhookKeys
         query.EnsureValid();
         if (id is null)
             throw ApiException.Invalid("?" + SubscriptionId, "Is required.");
-        var address = context.Connection.RemoteIpAddress;
-        strangers.EnsureMayAsk(address);
-        var secrets = await db.LivingSubscriptions.Where(s => s.Id == id).Select(s => s.Secrets)
-            .FirstOrDefaultAsync(cancellationToken);
-        if (secrets is null)
-            strangers.Note(address);
+        var secrets = await strangers.FindAsync(
+            context.Connection.RemoteIpAddress,
+            () => db.LivingSubscriptions.Where(s => s.Id == id).Select(s => s.Secrets).FirstOrDefaultAsync(cancellationToken),
+            cancellationToken);
         context.Response.Headers.CacheControl = "public, max-age=300";
         var now = time.GetUtcNow();
         return TypedResults.Ok(new WebhookKeySet(

@@ -51,6 +51,9 @@ internal sealed partial class LimitKeeper(
     public override async Task StopAsync(CancellationToken cancellationToken)
     {
         await base.StopAsync(cancellationToken);
+        // Without Redis nobody else counts what this process has.
+        if (shared is null)
+            return;
         try
         {
             await Task.WhenAll(lanes.LetGoOfLimits().Select(AskAsync)).WaitAsync(s_look, Time, cancellationToken);

@@ -3,6 +3,7 @@ using Microsoft.Extensions.DependencyInjection;
 using Triggers.Core;
 using Triggers.Core.Subscriptions;
 using Triggers.Core.Tables;
+using Triggers.Delivery.Subscriptions;
 using Triggers.ServiceDefaults.Redis;
 using Triggers.Tests.Support;
 
@@ -244,6 +245,24 @@ public abstract class LimitsTests(PostgresServer postgres, RedisServer redis, Ka
         using var client = host.CreateClient();
         await Wait.UntilAsync("it is ready", async () => (await client.GetAsync("/health/ready")).IsSuccessStatusCode);
         Assert.Equal(3, Receiver.At("/limited").Count());
+    }
+
+    [Fact]
+    public async Task Without_Redis_a_process_that_has_places_of_a_limit_stops_in_order()
+    {
+        Receiver.Respond = CountAsync;
+        await LimitAsync("/limited", "concurrency = 3");
+        var host = await Engine.StartDeliveryAsync(s_patient);
+        await Engine.AppendAsync("order.created", 3);
+        await Wait.UntilAsync("all are under way", () => Volatile.Read(ref _atOnce) == 3);
+        Assert.NotEmpty(host.Services.GetRequiredService<Lanes>().LetGoOfLimits());
+
+        // What a service throws as it stops comes out here, and would make its process end with another code than 0.
+        var stopped = host.DisposeAsync();
+        _mayEnd.Release(3);
+        await stopped;
+
+        await DeliveredAsync(3);
     }
 
     private async Task<(DeliveryHost First, DeliveryHost Second)> StartTwoAsync(string connection) => (

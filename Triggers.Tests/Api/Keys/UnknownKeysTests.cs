@@ -1,3 +1,11 @@
+using System.Net;
+using Microsoft.Extensions.Options;
+using Microsoft.Extensions.Time.Testing;
+using Npgsql;
+using Triggers.Api.Auth;
+using Triggers.Api.Errors;
+using Triggers.Api.RateLimiting;
+using Triggers.Core;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Api.Keys;
@@ -66,6 +74,98 @@ public sealed class UnknownKeysTests(ApiFixture api) : IClassFixture<ApiFixture>
             await GetAsync(host, $"pretender-{i}", "/events", $"203.0.113.{i}");
 
         (await GetAsync(host, "pretender", "/events", "203.0.113.99")).IsProblem(429, "rate_limited");
+    }
+
+    [Fact]
+    public async Task An_address_with_many_connections_may_send_no_more_unknown_keys_than_one_with_few()
+    {
+        var time = new FakeTimeProvider();
+        var keys = NewCache(time);
+
+        // As many as may be, and those that were under way when that was reached.
+        var lookedUp = await AskOftenAsync();
+        Assert.InRange(lookedUp, 10, 10 + 15);
+        for (var second = 0; second < 30; second++)
+        {
+            time.Advance(TimeSpan.FromSeconds(1));
+            lookedUp += await AskOftenAsync();
+        }
+        Assert.InRange(lookedUp, 30 + 10, 30 + 10 + 15);
+
+        async Task<int> AskOftenAsync()
+        {
+            var asked = await AtOnceAsync(
+                () => Enumerable.Range(0, 60).Select(_ => AskAsync(keys, TestContext.Current.CancellationToken)).ToArray());
+            return (await Task.WhenAll(asked)).Count(isLookedUp => isLookedUp);
+        }
+    }
+
+    [Fact]
+    public async Task Who_does_not_wait_for_the_answer_has_asked_all_the_same()
+    {
+        var keys = NewCache(new FakeTimeProvider());
+        using var left = new CancellationTokenSource();
+        var asked = await AtOnceAsync(() =>
+        {
+            // As many as can be under way, and behind them as many as may be: who comes next comes after ten have been looked for.
+            var tasks = Enumerable.Range(0, 16 + 10).Select(_ => AskAsync(keys, left.Token)).ToArray();
+            left.Cancel();
+            return tasks;
+        });
+
+        Assert.False(await AskAsync(keys, TestContext.Current.CancellationToken));
+        foreach (var task in asked)
+            await Assert.ThrowsAnyAsync<OperationCanceledException>(() => task);
+    }
+
+    [Fact]
+    public async Task Any_number_of_good_keys_may_come_from_one_address_at_once()
+    {
+        var tenant = await api.NewTenantAsync();
+        var secrets = Enumerable.Range(0, 60).Select(i => $"good-key-{i}").ToArray();
+        foreach (var secret in secrets)
+        {
+            await api.Rows.ExecuteAsync(
+                "INSERT INTO api_keys (id, tenant_id, name, prefix, hash, scopes) VALUES (@id, @tenant, 'good', 'good', @hash, '{}')",
+                ("id", TypeId.NewGuid()), ("tenant", tenant.Key), ("hash", KeySecret.Hash(secret)));
+        }
+        var keys = NewCache(new FakeTimeProvider());
+        var asked = await AtOnceAsync(() => secrets.Select(
+            secret => keys.FindAsync(secret, IPAddress.Loopback, TestContext.Current.CancellationToken)).ToArray());
+
+        Assert.All(await Task.WhenAll(asked), caller => Assert.Equal(tenant.Key, caller?.TenantId));
+    }
+
+    /// <summary>What a process knows of keys, where an address may send one unknown key a second, and ten at once.</summary>
+    private KeyCache NewCache(TimeProvider time)
+    {
+        var options = Options.Create(new AuthOptions { UnknownKeysPerSecond = 1 });
+        return new(api.DataSource, options, Options.Create(new RateLimitingOptions()), new StrangerLimits(options, time), time);
+    }
+
+    /// <summary>Asks while no key is found, nor found to be none.</summary>
+    private async Task<Task<T>[]> AtOnceAsync<T>(Func<Task<T>[]> ask)
+    {
+        await using var connection = await api.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
+        await using var transaction = await connection.BeginTransactionAsync(TestContext.Current.CancellationToken);
+        await using var command = new NpgsqlCommand("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE", connection, transaction);
+        await command.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+        return ask();
+    }
+
+    /// <summary>Sends a key that nobody knows; whether it was looked up.</summary>
+    private static async Task<bool> AskAsync(KeyCache keys, CancellationToken cancellationToken)
+    {
+        try
+        {
+            Assert.Null(await keys.FindAsync(Guid.NewGuid().ToString(), IPAddress.Loopback, cancellationToken));
+            return true;
+        }
+        catch (ApiException e)
+        {
+            Assert.Equal(ErrorCodes.RateLimited, e.Code);
+            return false;
+        }
     }
 
     private static async Task<Answer> GetAsync(ApiHost host, string key, string path = "/events", string? forwardedFor = null)

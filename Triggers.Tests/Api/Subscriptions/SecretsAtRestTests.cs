@@ -19,24 +19,31 @@ public sealed class SecretsAtRestTests(PostgresServer postgres) : ApiFixture(pos
     private const string Password = "password-nobody-may-read";
     private const string FilePassword = "file-password-nobody-may-read";
     private const string ClientSecret = "client-secret-nobody-may-read";
+    private readonly List<string> _files = [];
     private string? _certificate;
 
     private protected override Task<(string Key, string Value)[]> SettingsAsync()
+    {
+        _certificate = NewCertificate();
+        return Task.FromResult<(string, string)[]>([("Protection:Certificates", _certificate)]);
+    }
+
+    private string NewCertificate()
     {
         using var key = RSA.Create(2048);
         var now = TimeProvider.System.GetUtcNow();
         using var certificate = new CertificateRequest("CN=triggers", key, HashAlgorithmName.SHA256, RSASignaturePadding.Pkcs1)
             .CreateSelfSigned(now.AddDays(-1), now.AddDays(1));
-        _certificate = Path.Combine(Path.GetTempPath(), Path.GetRandomFileName() + ".pem");
-        File.WriteAllText(_certificate, certificate.ExportCertificatePem() + "\n" + key.ExportPkcs8PrivateKeyPem());
-        return Task.FromResult<(string, string)[]>([("Protection:Certificates", _certificate)]);
+        var file = Path.Combine(Path.GetTempPath(), Path.GetRandomFileName() + ".pem");
+        File.WriteAllText(file, certificate.ExportCertificatePem() + "\n" + key.ExportPkcs8PrivateKeyPem());
+        _files.Add(file);
+        return file;
     }
 
     public override async ValueTask DisposeAsync()
     {
         await base.DisposeAsync();
-        if (_certificate is not null)
-            File.Delete(_certificate);
+        _files.ForEach(File.Delete);
     }
 
     [Fact]
@@ -90,11 +97,7 @@ public sealed class SecretsAtRestTests(PostgresServer postgres) : ApiFixture(pos
         Assert.Contains("EncryptedXmlDecryptor", dump, StringComparison.Ordinal);
         Assert.DoesNotContain("<value>", dump, StringComparison.Ordinal);
 
-        await using var delivery = new DeliveryHost(
-        [
-            ("ConnectionStrings:triggersdb", ConnectionString), ("Delivery:AllowedNetworks", "127.0.0.0/8"),
-            ("Protection:Certificates", _certificate!), ("Shutdown:Delay", "00:00:00"),
-        ], null);
+        await using var delivery = StartDelivery(_certificate!);
         await tenant.Client.PublishAsync();
         await Wait.UntilAsync("the webhook came", () => receiver.Received.Count == 1);
         var webhook = receiver.Received.Single();
@@ -140,6 +143,112 @@ public sealed class SecretsAtRestTests(PostgresServer postgres) : ApiFixture(pos
         Assert.Equal([Own, Own], kept.Select(s => protector.Unprotect(s.Secret)));
         Assert.Equal([null, 2100], kept.Select(s => s.ExpiresAt?.Year));
     }
+
+    [Fact]
+    public async Task What_a_lost_certificate_protects_is_named_and_can_be_replaced_part_by_part()
+    {
+        await using var receiver = await TestReceiver.StartAsync();
+        var tenant = await NewTenantAsync();
+        var key = await NewKeyAsync(tenant.Id);
+        const string Authenticated = """{"type":"basic","username":"u","password":"p"}""";
+        var body = $$$"""{"name":"plain","url":"{{{receiver.Url}}}","eventTypes":["*"],"signatures":["v1","v1a"],"headers":{"X-Key":"{{{Header}}}"},"authentication":{{{Authenticated}}}}""";
+        var plain = (await tenant.Client.PostAsync("/subscriptions", body, ("Idempotency-Key", "once"))).Is(201);
+        Assert.Null(plain["unreadable"]);
+        var (pem, _) = Certificates.Client("mine");
+        var secure = (await tenant.Client.PostAsync("/subscriptions", JsonSerializer.Serialize(new
+        {
+            name = "secure",
+            url = "https://a.example",
+            eventTypes = new[] { "never" },
+            clientCertificate = new { pem },
+            transformation = new { template = "{{ event.id | json }}" },
+        }))).Is(201);
+
+        var certificate = NewCertificate();
+        await using var host = new ApiHost(ConnectionString, ("Protection:Certificates", certificate));
+        using var client = host.Client(key);
+        await client.WaitUntilReadyAsync();
+        using var reader = host.Client(await NewKeyAsync(tenant.Id, "subscriptions:read"));
+
+        foreach (var seen in new[] { client, reader })
+        {
+            Assert.Equal(["secret", "headers", "authentication"], Unreadable((await seen.GetAsync($"/subscriptions/{plain.Id}")).Is(200)));
+            var shown = (await seen.GetAsync($"/subscriptions/{secure.Id}")).Is(200);
+            Assert.Equal(["secret", "clientCertificate", "transformation"], Unreadable(shown));
+            Assert.Null(shown["clientCertificate"]);
+            Assert.Null(shown["transformation"]);
+        }
+        var list = (await client.GetAsync("/subscriptions")).Is(200).Json["items"]!.AsArray();
+        Assert.Equal("***", list.Single(s => s!["name"]!.ToString() == "plain")!["headers"]!["X-Key"]!.ToString());
+        // It is there, so it is not made once more.
+        (await client.PostAsync("/subscriptions", body, ("Idempotency-Key", "once"))).IsProblem(409, "idempotency_answer_lost");
+
+        // A document may have been made before, or by now; what it says of secrets that nobody knows is wanted in full.
+        var document = (await client.GetAsync("/configuration")).Is(200).Json["subscriptions"]!;
+        Assert.Equal("""{"secretRef":"plain.authentication"}""", document["plain"]!["authentication"]!.ToJsonString());
+        Assert.Equal("""{"X-Key":{"secretRef":"plain.headers.X-Key"}}""", document["plain"]!["headers"]!.ToJsonString());
+        Assert.Equal("""{"secretRef":"secure.clientCertificate"}""", document["secure"]!["clientCertificate"]!.ToJsonString());
+        Assert.Equal("""{"secretRef":"secure.transformation"}""", document["secure"]!["transformation"]!.ToJsonString());
+        Assert.Equal(
+            [
+                "/subscriptions/plain/headers/X-Key", "/subscriptions/plain/authentication", "/subscriptions/secure/clientCertificate",
+                "/subscriptions/secure/transformation",
+            ],
+            (await client.PostAsync("/configuration/plan", $$"""{"subscriptions":{{document.ToJsonString()}}}"""))
+                .IsProblem(400, "invalid_request").Pointers);
+        Assert.Equal(
+            ["/subscriptions/secure/clientCertificate/pem"],
+            (await client.PostAsync("/configuration/plan",
+                """{"subscriptions":{"secure":{"url":"https://a.example","eventTypes":["never"],"clientCertificate":{"pem":{"secretRef":"pem"}}}}}"""))
+                .IsProblem(400, "invalid_request").Pointers);
+
+        Assert.Equal(
+            ["secret", "authentication"],
+            Unreadable((await client.PatchAsync($"/subscriptions/{plain.Id}", """{"headers":{"x-key":"new"}}""")).Is(200)));
+        Assert.Equal(
+            ["secret"],
+            Unreadable((await client.PatchAsync($"/subscriptions/{plain.Id}", $$"""{"authentication":{{Authenticated}}}""")).Is(200)));
+        var rotated = (await client.PostAsync($"/subscriptions/{plain.Id}/secret/rotate")).Is(200);
+        Assert.Null(rotated["previousExpiresAt"]);
+        (await client.PostAsync($"/subscriptions/{plain.Id}/secret/rotate", """{"type":"v1a"}""")).Is(200);
+        var whole = (await client.GetAsync($"/subscriptions/{plain.Id}")).Is(200);
+        Assert.Null(whole["unreadable"]);
+        Assert.Equal(("new", "u"), (whole.Json["headers"]!["x-key"]!.ToString(), whole.Json["authentication"]!["username"]!.ToString()));
+
+        var applied = (await client.PostAsync("/configuration/apply", JsonSerializer.Serialize(new
+        {
+            subscriptions = new
+            {
+                secure = new
+                {
+                    url = "https://a.example",
+                    eventTypes = new[] { "never" },
+                    clientCertificate = new { pem = new { secretRef = "pem" } },
+                    transformation = new { template = "{{ event.id | json }}" },
+                    secret = new { secretRef = "signing" },
+                },
+            },
+            secrets = new { pem, signing = Own },
+        }))).Is(200);
+        Assert.Equal(
+            ["clientCertificate ***", "secret ***", "transformation ***"],
+            applied.Json["changes"]![0]!["fields"]!.AsArray().Select(f => $"{f!["name"]} {f["before"]}").Order());
+        Assert.Null((await client.GetAsync($"/subscriptions/{secure.Id}")).Is(200)["unreadable"]);
+
+        await using var delivery = StartDelivery(certificate);
+        await client.PublishAsync();
+        await Wait.UntilAsync("the webhook came", () => receiver.Received.Count == 1);
+        Assert.Equal("new", receiver.Received.Single().Headers["X-Key"]);
+    }
+
+    private static string[] Unreadable(Answer subscription) =>
+        [.. subscription.Json["unreadable"]!.AsArray().Select(member => member!.GetValue<string>())];
+
+    private DeliveryHost StartDelivery(string certificate) => new(
+    [
+        ("ConnectionStrings:triggersdb", ConnectionString), ("Delivery:AllowedNetworks", "127.0.0.0/8"),
+        ("Protection:Certificates", certificate), ("Shutdown:Delay", "00:00:00"),
+    ], null);
 
     /// <summary>Every row of every table, as text.</summary>
     private async Task<string> DumpAsync()
