@@ -17,7 +17,13 @@ internal sealed class FanOutLoop(
     TimeProvider time, ILogger<FanOutLoop> logger)
     : BackgroundLoop(time, logger)
 {
+    private const int MaxOfTenant = 4;
+    private const int MaxTaken = 200;
+
     private static readonly TimeSpan LookInterval = TimeSpan.FromSeconds(5);
+
+    // The tenant that was taken last: the next portion begins behind it, so that nobody comes twice before everybody was there.
+    private Guid _last;
 
     protected override Task PrepareAsync(CancellationToken stoppingToken) => worker.Registered.WaitAsync(stoppingToken);
 
@@ -39,17 +45,27 @@ internal sealed class FanOutLoop(
     private async Task<bool> FanOutAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
-        var (taken, version) = await TakeAsync(connection, cancellationToken);
+        var behind = _last;
+        var (taken, version) = await TakeAsync(connection, behind, cancellationToken);
+        _last = taken.Count == MaxTaken ? taken[^1].Event.TenantId : Guid.Empty;
         if (taken.Count == 0)
-            return false;
+            return behind != Guid.Empty;
         await subscribers.RefreshAsync(connection, version, cancellationToken);
         var matches = new Matches();
         var advanced = new List<(FanOut Event, Guid? After)>();
+        var tenants = taken.Select(t => t.Event.TenantId).Distinct().Count();
+        var (tenant, most) = (Guid.Empty, 0);
         foreach (var (e, type) in taken)
         {
-            var room = Matches.MaxDeliveries - matches.Count;
+            if (e.TenantId != tenant)
+            {
+                // An equal share of what is left: who needs less leaves more to those that come after it.
+                (tenant, most) = (e.TenantId, matches.Count + (Matches.MaxDeliveries - matches.Count) / tenants);
+                tenants--;
+            }
+            var room = most - matches.Count;
             if (room <= 0)
-                break;
+                continue;
             var waiting = type is null ? [] : subscribers.Matching(e.TenantId, type)
                 .Where(s => s.Id.CompareTo(e.After) > 0 && !e.Made.Contains(s.Id))
                 .OrderBy(s => s.Id).ToList();
@@ -69,11 +85,11 @@ internal sealed class FanOutLoop(
     }
 
     private static async Task<(List<(FanOut Event, string? Type)> Taken, long Version)> TakeAsync(
-        NpgsqlConnection connection, CancellationToken cancellationToken)
+        NpgsqlConnection connection, Guid behind, CancellationToken cancellationToken)
     {
         await using var batch = new NpgsqlBatch(connection)
         {
-            BatchCommands = { FanOuts.Take(ofEach: 4, most: 200), new("SELECT version FROM subscriptions_version") },
+            BatchCommands = { FanOuts.Take(behind, MaxOfTenant, MaxTaken), new("SELECT version FROM subscriptions_version") },
         };
         await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
         var taken = new List<(FanOut, string?)>();
