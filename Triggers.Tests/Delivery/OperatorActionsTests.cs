@@ -162,11 +162,11 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
     }
 
     [Fact]
-    public async Task A_replay_waits_while_its_tenant_has_no_events_left()
+    public async Task A_replay_makes_a_days_events_ahead_and_waits_while_its_tenant_has_none_left()
     {
         await using var host = await ApiAsync();
         using var client = host.Client();
-        var plan = (await client.PostAsync("/usage-plans", """{"name":"small","requestsPerSecond":1000,"burst":1000,"eventsPerDay":1}"""))
+        var plan = (await client.PostAsync("/usage-plans", """{"name":"small","requestsPerSecond":1000,"burst":1000,"eventsPerDay":100}"""))
             .Is(201).Id;
         (await client.PatchAsync($"/tenants/{(await client.GetAsync("/tenants")).Ids.Single()}", $$"""{"usagePlanId":"{{plan}}"}"""))
             .Is(200);
@@ -180,12 +180,14 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
 
         var job = (await client.PostAsync("/replays", Body(subscription))).Is(202);
 
+        // The first was paid for when the replay was asked for.
         await Wait.UntilAsync("it is as far ahead as it may be", async () =>
-            await ProgressAsync(client, job.Id) == ("running", "1200"), TimeSpan.FromSeconds(30));
+            await ProgressAsync(client, job.Id) == ("running", "201"), TimeSpan.FromSeconds(30));
+        Assert.Equal(101, await Engine.ScalarAsync<long>("SELECT charged FROM replay_jobs"));
         var heldUntil = await HeldUntilAsync();
         await Wait.UntilAsync(
             "it was looked at twice more", async () => await HeldUntilAsync() > heldUntil.AddSeconds(4), TimeSpan.FromSeconds(20));
-        Assert.Equal(("running", "1200"), await ProgressAsync(client, job.Id));
+        Assert.Equal(("running", "201"), await ProgressAsync(client, job.Id));
 
         (await client.PatchAsync($"/usage-plans/{plan}", """{"eventsPerDay":null}""")).Is(200);
 
