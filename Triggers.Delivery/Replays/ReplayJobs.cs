@@ -160,14 +160,15 @@ internal sealed partial class ReplayJobs(
     }
 
     /// <summary>
-    /// The next events in the order of their ids, as far as nothing before them can still come, and the projection has made of them
-    /// what it makes.
+    /// The next events in the order of their ids, as far as nothing before them can still come, and it is decided of those that match
+    /// whether the subscription gets them without the job: they are projected, and do not fan out to it any more.
     /// </summary>
     private async Task<Portion> ReadAsync(NpgsqlConnection connection, Job job, CancellationToken cancellationToken)
     {
         await using var command = new NpgsqlCommand(
             $"""
-            SELECT e.id, e.type, {EventState.IsUnprojected}, h.safe, {(job.Filter is null ? "NULL" : StoredEvent.Columns)}
+            SELECT e.id, e.type, {EventState.IsUnprojected} OR {EventState.FansOutTo("@tenant", "e.id", "@subscription")}, h.safe,
+                {(job.Filter is null ? "NULL" : StoredEvent.Columns)}
             FROM (SELECT @complete AS safe) h
             LEFT JOIN LATERAL (
                 SELECT * FROM events
@@ -177,6 +178,7 @@ internal sealed partial class ReplayJobs(
             """, connection);
         command.Parameters.AddWithValue("complete", await ReadCompleteAsync(connection, cancellationToken));
         command.Parameters.AddWithValue("tenant", job.TenantId);
+        command.Parameters.AddWithValue("subscription", job.SubscriptionId);
         command.Parameters.AddWithValue("next", job.NextEvent);
         command.Parameters.AddWithValue("end", job.EndEvent);
         var matching = new List<Guid>();
@@ -189,12 +191,13 @@ internal sealed partial class ReplayJobs(
             safe = reader.GetGuid(3);
             if (reader.IsDBNull(0))
                 break;
-            if (reader.GetBoolean(2))
+            var matches = EventTypePattern.MatchesAny(job.EventTypes, reader.GetString(1))
+                && (job.Filter is null || job.Filter.Matches(StoredEvent.Read(reader, 4)));
+            if (matches && reader.GetBoolean(2))
                 return new Portion(matching, next, More: false, Ended: false);
             scanned++;
             next = TypeId.Add(reader.GetGuid(0), 1);
-            if (EventTypePattern.MatchesAny(job.EventTypes, reader.GetString(1))
-                && (job.Filter is null || job.Filter.Matches(StoredEvent.Read(reader, 4))))
+            if (matches)
                 matching.Add(reader.GetGuid(0));
             if (matching.Count == job.Most)
                 return new Portion(matching, next, More: true, Ended: false);
