@@ -48,13 +48,21 @@ internal sealed class RateLimits(LocalLimits local, ApiMetrics metrics, RedisLim
         return more == default ? null : await TakeAsync(context, charge, more);
     }
 
-    /// <summary>Takes events of the day for work that goes on without a request.</summary>
-    /// <returns>Whether so many were left.</returns>
-    public async ValueTask<bool> TakeOfDayAsync(Limits limits, int events)
+    /// <summary>Takes events of the day for work that goes on without a request: as many as are left, where that is fewer.</summary>
+    /// <returns>How many were taken.</returns>
+    public async ValueTask<int> TakeOfDayAsync(Limits limits, int events)
     {
-        var cost = new Cost(0, 0, 0, events);
-        var shared = redis is null ? null : await redis.TakeAsync(limits, cost);
-        return (shared ?? local.Take(limits, cost)).Verdict == Verdict.Allowed;
+        while (events > 0)
+        {
+            var cost = new Cost(0, 0, 0, events);
+            var shared = redis is null ? null : await redis.TakeAsync(limits, cost);
+            var standing = shared ?? local.Take(limits, cost);
+            if (standing.Verdict == Verdict.Allowed)
+                return events;
+            // Fewer than were asked for, or it had been allowed; and fewer still by now, if others took some.
+            events = (int)Left(limits, standing);
+        }
+        return 0;
     }
 
     /// <summary>Gives back what the request did not use.</summary>

@@ -8,8 +8,9 @@ namespace Triggers.Api.Replays;
 
 /// <summary>
 /// Charges tenants for what their replays of ranges of time make, while they make it: an event of the day each. A replay of a tenant that
-/// has none left is held up; the delivery service makes only so much ahead of what is charged. While no replay runs the database is asked
-/// rarely: the process in which one begins is woken, and what that leaves undone when it dies is found by the others.
+/// has too few left takes those and is held up, if need be until the next day; the delivery service makes only so much ahead of what is
+/// charged. While no replay runs the database is asked rarely: the process in which one begins is woken, and what that leaves undone when
+/// it dies is found by the others.
 /// </summary>
 internal sealed class ReplayCharges(
     NpgsqlDataSource dataSource, RateLimits rates, IOptions<RateLimitingOptions> defaults, Readiness readiness, TimeProvider time,
@@ -43,12 +44,13 @@ internal sealed class ReplayCharges(
         await Task.Delay(Pause, Time, stoppingToken);
     }
 
-    /// <summary>Whether a replay runs, or has made what is not charged.</summary>
+    /// <summary>Whether a replay runs, or has made what is to be charged now.</summary>
     private async Task<bool> IsAnyAsync(CancellationToken cancellationToken)
     {
         await using var command = dataSource.CreateCommand(
             """
-            SELECT EXISTS (SELECT FROM replay_jobs WHERE status = 'running') OR EXISTS (SELECT FROM replay_jobs WHERE deliveries > charged)
+            SELECT EXISTS (SELECT FROM replay_jobs WHERE status = 'running')
+                OR EXISTS (SELECT FROM replay_jobs WHERE deliveries > charged AND charge_at <= now())
             """);
         return (bool)(await command.ExecuteScalarAsync(cancellationToken))!;
     }
@@ -77,14 +79,14 @@ internal sealed class ReplayCharges(
             plan = reader.IsDBNull(3) ? null
                 : new PlanLimits(reader.GetInt32(3), reader.GetInt32(4), null, null, reader.IsDBNull(5) ? null : reader.GetInt32(5));
         }
-        var isCharged = await rates.TakeOfDayAsync(Limits.OfTenant(tenantId, plan, defaults.Value), made);
+        var taken = await rates.TakeOfDayAsync(Limits.OfTenant(tenantId, plan, defaults.Value), made);
         await using var write = new NpgsqlCommand(
-            isCharged
-                ? "UPDATE replay_jobs SET charged = charged + @made WHERE tenant_id = @tenant AND id = @id"
-                : "UPDATE replay_jobs SET charge_at = clock_timestamp() + @holdUp WHERE tenant_id = @tenant AND id = @id",
-            connection, transaction);
-        write.Parameters.AddWithValue("made", made);
-        write.Parameters.AddWithValue("holdUp", HoldUp);
+            """
+            UPDATE replay_jobs SET charged = charged + @taken, charge_at = clock_timestamp() + @holdUp
+            WHERE tenant_id = @tenant AND id = @id
+            """, connection, transaction);
+        write.Parameters.AddWithValue("taken", taken);
+        write.Parameters.AddWithValue("holdUp", taken == made ? TimeSpan.Zero : HoldUp);
         write.Parameters.AddWithValue("tenant", tenantId);
         write.Parameters.AddWithValue("id", jobId);
         await write.ExecuteNonQueryAsync(cancellationToken);

@@ -41,8 +41,15 @@ public static class EventState
     public static string IsOnItsWay(string tenant, string e, string subscription) =>
         $"""
         (EXISTS (SELECT FROM delivery_queue q WHERE q.tenant_id = {tenant} AND q.event_id = {e} AND q.subscription_id = {subscription})
-            OR EXISTS (SELECT FROM fan_outs f WHERE f.tenant_id = {tenant} AND f.event_id = {e} AND f.after < {subscription}))
+            OR {FansOutTo(tenant, e, subscription)})
         """;
+
+    /// <summary>Whether it may still fan out to a subscription: nobody has looked yet whether that wants it.</summary>
+    /// <param name="tenant">What names the tenant in the query.</param>
+    /// <param name="e">What names the event.</param>
+    /// <param name="subscription">What names the subscription.</param>
+    public static string FansOutTo(string tenant, string e, string subscription) =>
+        $"EXISTS (SELECT FROM fan_outs f WHERE f.tenant_id = {tenant} AND f.event_id = {e} AND f.after < {subscription})";
 
     /// <summary>Whether it has not been projected: no delivery of it is made yet.</summary>
     public const string IsUnprojected = $"coalesce(e.seq >= {Position}, false)";

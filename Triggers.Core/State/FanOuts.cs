@@ -41,14 +41,15 @@ public static class FanOuts
         return command;
     }
 
-    /// <summary>The oldest few of each tenant, locked: rows of tenant, event, bytes of data, after, the event's type,
-    /// who has theirs already, and the event's times.</summary>
+    /// <summary>The oldest few of each tenant, locked, tenant by tenant in the order of their ids: rows of tenant, event, bytes of data,
+    /// after, the event's type, who has theirs already, and the event's times.</summary>
+    /// <param name="behind">The tenant behind which to begin.</param>
     /// <param name="ofEach">The most of a tenant.</param>
-    /// <param name="most">The most together.</param>
-    public static NpgsqlBatchCommand Take(int ofEach, int most) => new(
+    /// <param name="most">The most together; fewer are answered where nobody is left behind the last.</param>
+    public static NpgsqlBatchCommand Take(Guid behind, int ofEach, int most) => new(
         """
         WITH RECURSIVE tenants AS (
-            (SELECT tenant_id FROM fan_outs ORDER BY tenant_id LIMIT 1)
+            (SELECT tenant_id FROM fan_outs WHERE tenant_id > @behind ORDER BY tenant_id LIMIT 1)
             UNION ALL
             SELECT n.tenant_id FROM tenants t CROSS JOIN LATERAL (
                 SELECT tenant_id FROM fan_outs WHERE tenant_id > t.tenant_id ORDER BY tenant_id LIMIT 1) n
@@ -62,10 +63,10 @@ public static class FanOuts
         FROM taken f
         LEFT JOIN LATERAL (
             SELECT type, deliver_at, expires_at FROM events WHERE tenant_id = f.tenant_id AND id = f.event_id LIMIT 1) e ON true
-        ORDER BY f.number
+        ORDER BY f.tenant_id, f.number
         """)
     {
-        Parameters = { new("ofEach", ofEach), new("most", most) },
+        Parameters = { new("behind", behind), new("ofEach", ofEach), new("most", most) },
     };
 
     /// <summary>A portion of their deliveries is made: they go on after a subscription, or are done where that is null.</summary>

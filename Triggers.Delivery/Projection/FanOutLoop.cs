@@ -17,7 +17,13 @@ internal sealed class FanOutLoop(
     TimeProvider time, ILogger<FanOutLoop> logger)
     : BackgroundLoop(time, logger)
 {
+    private const int MaxOfTenant = 4;
+    private const int MaxTaken = 200;
+
     private static readonly TimeSpan LookInterval = TimeSpan.FromSeconds(5);
+
+    // The tenant that was taken last: the next portion begins behind it, so that nobody comes twice before everybody was there.
+    private Guid _last;
 
     protected override Task PrepareAsync(CancellationToken stoppingToken) => worker.Registered.WaitAsync(stoppingToken);
 
@@ -39,24 +45,32 @@ internal sealed class FanOutLoop(
     private async Task<bool> FanOutAsync(NpgsqlConnection connection, CancellationToken cancellationToken)
     {
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
-        var (taken, version) = await TakeAsync(connection, cancellationToken);
+        var behind = _last;
+        var (taken, version) = await TakeAsync(connection, behind, cancellationToken);
+        _last = taken.Count == MaxTaken ? taken[^1].Event.TenantId : Guid.Empty;
         if (taken.Count == 0)
-            return false;
+            return behind != Guid.Empty;
         await subscribers.RefreshAsync(connection, version, cancellationToken);
         var matches = new Matches();
         var advanced = new List<(FanOut Event, Guid? After)>();
+        var tenants = taken.Select(t => t.Event.TenantId).Distinct().Count();
+        var (tenant, most) = (Guid.Empty, 0);
         foreach (var (e, type) in taken)
         {
-            if (matches.Count >= Matches.MaxDeliveries)
-                break;
-            // The tenant's filters have had their steps: its other events wait for the next portion.
-            if (matches.FilterSteps.GetValueOrDefault(e.TenantId) < 0)
+            if (e.TenantId != tenant)
+            {
+                // An equal share of what is left: who needs less leaves more to those that come after it.
+                (tenant, most) = (e.TenantId, matches.Count + (Matches.MaxDeliveries - matches.Count) / tenants);
+                tenants--;
+            }
+            // It has had that, or its filters their steps: its other events wait for the next portion.
+            if (matches.Count >= most || matches.FilterSteps.GetValueOrDefault(e.TenantId) < 0)
                 continue;
             var waiting = type is null ? [] : subscribers.Matching(e.TenantId, type)
                 .Where(s => s.Id.CompareTo(e.After) > 0 && !e.Made.Contains(s.Id))
                 .OrderBy(s => s.Id).ToList();
             var made = matches.Count;
-            var after = await AddAsync(connection, e, waiting, matches, cancellationToken);
+            var after = await AddAsync(connection, e, waiting, matches, most, cancellationToken);
             advanced.Add((e, after));
             // Whoever subscribed to it has gone meanwhile, or does not want it.
             if (type is not null && after is null && made == matches.Count && e.Made.Count == 0
@@ -70,7 +84,7 @@ internal sealed class FanOutLoop(
     /// <summary>Makes deliveries of an event, as far as there is room for them, and the tenant's filters have steps left.</summary>
     /// <returns>The subscription after which it goes on; null where it is done.</returns>
     private static async Task<Guid?> AddAsync(
-        NpgsqlConnection connection, FanOut e, List<Subscriber> waiting, Matches matches, CancellationToken cancellationToken)
+        NpgsqlConnection connection, FanOut e, List<Subscriber> waiting, Matches matches, int most, CancellationToken cancellationToken)
     {
         var stored = waiting.Exists(subscriber => subscriber.Filter is not null)
             ? await StoredEvents.ReadAsync(connection, e.TenantId, e.EventId, cancellationToken) : null;
@@ -82,7 +96,7 @@ internal sealed class FanOutLoop(
         {
             var wants = stored is null || subscriber.Filter is not { } filter
                 || filter.Matches(stored.Subject, stored.Source, json?.RootElement ?? default, ref steps);
-            if (steps < 0 || matches.Count >= Matches.MaxDeliveries)
+            if (steps < 0 || matches.Count >= most)
                 break;
             // Left to the claims, which take tenants in turn. In no order: whoever wants one since then has it of what came since then.
             if (wants)
@@ -108,11 +122,11 @@ internal sealed class FanOutLoop(
     }
 
     private static async Task<(List<(FanOut Event, string? Type)> Taken, long Version)> TakeAsync(
-        NpgsqlConnection connection, CancellationToken cancellationToken)
+        NpgsqlConnection connection, Guid behind, CancellationToken cancellationToken)
     {
         await using var batch = new NpgsqlBatch(connection)
         {
-            BatchCommands = { FanOuts.Take(ofEach: 4, most: 200), new("SELECT version FROM subscriptions_version") },
+            BatchCommands = { FanOuts.Take(behind, MaxOfTenant, MaxTaken), new("SELECT version FROM subscriptions_version") },
         };
         await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
         var taken = new List<(FanOut, string?)>();

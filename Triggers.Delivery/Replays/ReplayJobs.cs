@@ -33,7 +33,8 @@ internal sealed partial class ReplayJobs(
     private const int MaxDue = 1_000;
 
     /// <summary>
-    /// Deliveries made of a job and not charged yet: the API does that meanwhile, and doesn't while its tenant has no events left.
+    /// Deliveries made of a job and not charged yet, and never more than its tenant's quota of a day: the API charges them meanwhile, and
+    /// doesn't while no events are left.
     /// </summary>
     private const int MaxUncharged = 1_000;
 
@@ -41,7 +42,7 @@ internal sealed partial class ReplayJobs(
     private static readonly TimeSpan Pause = TimeSpan.FromSeconds(1);
 
     private sealed record Job(Guid TenantId, Guid Id, Guid SubscriptionId, Guid NextEvent, Guid EndEvent, string[] EventTypes, bool All,
-        SubscriptionFilter? Filter);
+        SubscriptionFilter? Filter, int Most);
 
     private sealed record Portion(List<Guid> Matching, Guid NextEvent, bool More, bool Ended);
 
@@ -116,10 +117,11 @@ internal sealed partial class ReplayJobs(
                 new(
                     $"""
                     SELECT j.tenant_id, j.id, j.subscription_id, j.next_event, j.end_event, coalesce(j.event_types, s.event_types),
-                        j.include = 'all', s.filter
+                        j.include = 'all', s.filter, least({MaxDelivered}, p.events_per_day - (j.deliveries - j.charged))::int
                     FROM replay_jobs j JOIN subscriptions s ON s.id = j.subscription_id
+                    JOIN tenants t ON t.id = j.tenant_id LEFT JOIN usage_plans p ON p.id = t.usage_plan_id
                     WHERE j.status = 'running' AND j.next_step_at <= now() AND s.enabled AND NOT {SubscriptionEnds.HasEnded}
-                        AND j.deliveries - j.charged < {MaxUncharged}
+                        AND j.deliveries - j.charged < least({MaxUncharged}, p.events_per_day)
                         AND (SELECT count(*) FROM (
                             SELECT FROM delivery_queue q
                             WHERE q.subscription_id = j.subscription_id AND NOT q.test AND q.next_attempt_at <= now()
@@ -138,7 +140,7 @@ internal sealed partial class ReplayJobs(
         var job = await reader.ReadAsync(cancellationToken)
             ? new Job(reader.GetGuid(0), reader.GetGuid(1), reader.GetGuid(2), reader.GetGuid(3),
                 reader.GetGuid(4), reader.GetFieldValue<string[]>(5), reader.GetBoolean(6),
-                reader.IsDBNull(7) ? null : SubscriptionFilter.Parse(reader.GetString(7)))
+                reader.IsDBNull(7) ? null : SubscriptionFilter.Parse(reader.GetString(7)), reader.GetInt32(8))
             : null;
         return (job, running);
     }
@@ -158,14 +160,15 @@ internal sealed partial class ReplayJobs(
     }
 
     /// <summary>
-    /// The next events in the order of their ids, as far as nothing before them can still come, and the projection has made of them
-    /// what it makes.
+    /// The next events in the order of their ids, as far as nothing before them can still come, and it is decided of those that match
+    /// whether the subscription gets them without the job: they are projected, and do not fan out to it any more.
     /// </summary>
     private async Task<Portion> ReadAsync(NpgsqlConnection connection, Job job, CancellationToken cancellationToken)
     {
         await using var command = new NpgsqlCommand(
             $"""
-            SELECT e.id, e.type, {EventState.IsUnprojected}, h.safe, {(job.Filter is null ? "NULL" : StoredEvent.Columns)}
+            SELECT e.id, e.type, {EventState.IsUnprojected} OR {EventState.FansOutTo("@tenant", "e.id", "@subscription")}, h.safe,
+                {(job.Filter is null ? "NULL" : StoredEvent.Columns)}
             FROM (SELECT @complete AS safe) h
             LEFT JOIN LATERAL (
                 SELECT * FROM events
@@ -175,6 +178,7 @@ internal sealed partial class ReplayJobs(
             """, connection);
         command.Parameters.AddWithValue("complete", await ReadCompleteAsync(connection, cancellationToken));
         command.Parameters.AddWithValue("tenant", job.TenantId);
+        command.Parameters.AddWithValue("subscription", job.SubscriptionId);
         command.Parameters.AddWithValue("next", job.NextEvent);
         command.Parameters.AddWithValue("end", job.EndEvent);
         var matching = new List<Guid>();
@@ -187,14 +191,15 @@ internal sealed partial class ReplayJobs(
             safe = reader.GetGuid(3);
             if (reader.IsDBNull(0))
                 break;
-            if (reader.GetBoolean(2))
+            var matches = EventTypePattern.MatchesAny(job.EventTypes, reader.GetString(1))
+                && (job.Filter is null || job.Filter.Matches(StoredEvent.Read(reader, 4)));
+            if (matches && reader.GetBoolean(2))
                 return new Portion(matching, next, More: false, Ended: false);
             scanned++;
             next = TypeId.Add(reader.GetGuid(0), 1);
-            if (EventTypePattern.MatchesAny(job.EventTypes, reader.GetString(1))
-                && (job.Filter is null || job.Filter.Matches(StoredEvent.Read(reader, 4))))
+            if (matches)
                 matching.Add(reader.GetGuid(0));
-            if (matching.Count == MaxDelivered)
+            if (matching.Count == job.Most)
                 return new Portion(matching, next, More: true, Ended: false);
         }
         if (scanned == MaxScanned)

@@ -99,6 +99,60 @@ public sealed class NeighboursTests(PostgresServer postgres) : EngineTests(postg
     }
 
     [Fact]
+    public async Task A_fan_out_has_no_more_of_a_portion_than_those_of_other_tenants_leave()
+    {
+        var few = TypeId.NewGuid();
+        await Engine.ExecuteAsync($"INSERT INTO tenants (id, name) VALUES ('{few}', 'few')");
+        for (var i = 0; i < 300; i++)
+            await Engine.SubscribeAsync($"{Receiver.Url}/many");
+        for (var i = 0; i < 60; i++)
+            await Engine.SubscribeAsync($"{Receiver.Url}/few");
+        await Engine.ExecuteAsync($"UPDATE subscriptions SET tenant_id = '{few}' WHERE url LIKE '%/few'");
+        await DeferAsync(
+            [.. (await Engine.AppendAsync("order.created", 10)).Select(id => (Engine.Tenant, id)),
+                (few, (await Engine.AppendAsync("order.created", tenant: few))[0])]);
+
+        await Engine.StartDeliveryAsync();
+
+        await Wait.UntilAsync("all are made", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM fan_outs") == 0);
+        Assert.Equal(3_000, await MadeAsync(Engine.Tenant));
+        Assert.Equal(60, await MadeAsync(few));
+        // All that was deferred last is in the first portion.
+        var before = await MadeAsync(
+            Engine.Tenant, $" AND id < (SELECT id FROM all_deliveries WHERE tenant_id = '{few}' ORDER BY id DESC LIMIT 1)");
+        Assert.InRange(before, 0, 1_000);
+
+        Task<long> MadeAsync(Guid tenant, string more = "") =>
+            Engine.ScalarAsync<long>($"SELECT count(*) FROM all_deliveries WHERE tenant_id = '{tenant}'{more}");
+    }
+
+    [Fact]
+    public async Task Of_more_tenants_than_a_portion_has_nobody_comes_twice_before_all_others_did()
+    {
+        var events = new List<(Guid Tenant, Guid Event)>();
+        for (var i = 0; i < 60; i++)
+        {
+            var tenant = TypeId.NewGuid();
+            var subscription = await Engine.SubscribeAsync(Receiver.Url);
+            await Engine.ExecuteAsync($"INSERT INTO tenants (id, name) VALUES ('{tenant}', 'tenant-{i}')");
+            await Engine.ExecuteAsync($"UPDATE subscriptions SET tenant_id = '{tenant}' WHERE id = '{subscription}'");
+            events.AddRange((await Engine.AppendAsync("order.created", 8, tenant: tenant)).Select(id => (tenant, id)));
+        }
+        await DeferAsync(events);
+
+        await Engine.StartDeliveryAsync();
+
+        await Wait.UntilAsync("all are made", async () => await Engine.ScalarAsync<long>("SELECT count(*) FROM fan_outs") == 0);
+        Assert.Equal(480, await Engine.ScalarAsync<long>("SELECT count(*) FROM all_deliveries"));
+        // A portion has four events of a tenant.
+        Assert.True(await Engine.ScalarAsync<bool>(
+            """
+            WITH made AS (SELECT id, row_number() OVER (PARTITION BY tenant_id ORDER BY id) AS n FROM all_deliveries)
+            SELECT (SELECT id FROM made WHERE n = 4 ORDER BY id DESC LIMIT 1) < (SELECT id FROM made WHERE n = 5 ORDER BY id LIMIT 1)
+            """));
+    }
+
+    [Fact]
     public async Task A_receiver_that_does_not_read_has_no_more_than_a_lanes_share_in_memory()
     {
         using var deaf = new TcpListener(IPAddress.Loopback, 0);
@@ -137,5 +191,12 @@ public sealed class NeighboursTests(PostgresServer postgres) : EngineTests(postg
         await Wait.UntilAsync("all are delivered", async () =>
             await Engine.ScalarAsync<long>("SELECT count(*) FROM deliveries WHERE status = 'succeeded'") == 20);
         Assert.Equal(20, Receiver.Received.Count);
+    }
+
+    /// <summary>The log is read up to its end, and all deliveries of these are still to be made, in this order.</summary>
+    private async Task DeferAsync(IEnumerable<(Guid Tenant, Guid Event)> events)
+    {
+        await Engine.ExecuteAsync("UPDATE log_positions SET next = (SELECT max(seq) + 1 FROM events) WHERE log = 'postgres'");
+        await Engine.ExecuteAsync([FanOuts.Defer([.. events.Select(e => new FanOut(e.Tenant, e.Event, 7, Guid.Empty))])]);
     }
 }

@@ -162,11 +162,11 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
     }
 
     [Fact]
-    public async Task A_replay_waits_while_its_tenant_has_no_events_left()
+    public async Task A_replay_makes_a_days_events_ahead_and_waits_while_its_tenant_has_none_left()
     {
         await using var host = await ApiAsync();
         using var client = host.Client();
-        var plan = (await client.PostAsync("/usage-plans", """{"name":"small","requestsPerSecond":1000,"burst":1000,"eventsPerDay":1}"""))
+        var plan = (await client.PostAsync("/usage-plans", """{"name":"small","requestsPerSecond":1000,"burst":1000,"eventsPerDay":100}"""))
             .Is(201).Id;
         (await client.PatchAsync($"/tenants/{(await client.GetAsync("/tenants")).Ids.Single()}", $$"""{"usagePlanId":"{{plan}}"}"""))
             .Is(200);
@@ -180,12 +180,14 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
 
         var job = (await client.PostAsync("/replays", Body(subscription))).Is(202);
 
+        // The first was paid for when the replay was asked for.
         await Wait.UntilAsync("it is as far ahead as it may be", async () =>
-            await ProgressAsync(client, job.Id) == ("running", "1200"), TimeSpan.FromSeconds(30));
+            await ProgressAsync(client, job.Id) == ("running", "201"), TimeSpan.FromSeconds(30));
+        Assert.Equal(101, await Engine.ScalarAsync<long>("SELECT charged FROM replay_jobs"));
         var heldUntil = await HeldUntilAsync();
         await Wait.UntilAsync(
             "it was looked at twice more", async () => await HeldUntilAsync() > heldUntil.AddSeconds(4), TimeSpan.FromSeconds(20));
-        Assert.Equal(("running", "1200"), await ProgressAsync(client, job.Id));
+        Assert.Equal(("running", "201"), await ProgressAsync(client, job.Id));
 
         (await client.PatchAsync($"/usage-plans/{plan}", """{"eventsPerDay":null}""")).Is(200);
 
@@ -193,6 +195,33 @@ public sealed class OperatorActionsTests(PostgresServer postgres) : EngineTests(
             "the job is completed", async () => await ProgressAsync(client, job.Id) == ("completed", "1400"), TimeSpan.FromSeconds(30));
 
         Task<DateTime> HeldUntilAsync() => Engine.ScalarAsync<DateTime>("SELECT charge_at FROM replay_jobs");
+    }
+
+    [Fact]
+    public async Task A_replay_passes_nothing_that_may_still_fan_out_to_its_subscription()
+    {
+        await using var host = await ApiAsync();
+        using var client = host.Client();
+        var subscription = await client.SubscribeAsync("\"invoice.*\"", Receiver.Url);
+        var events = await Engine.AppendAsync("order.created", 2);
+        await Engine.ExecuteAsync("UPDATE log_positions SET next = (SELECT max(seq) + 1 FROM events) WHERE log = 'postgres'");
+        // Nobody has looked yet who wants the second, and while somebody holds it nobody does.
+        await Engine.ExecuteAsync([FanOuts.Defer([new FanOut(Engine.Tenant, events[1], 7, Guid.Empty)])]);
+        await using var holder = await Engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
+        await using var transaction = await holder.BeginTransactionAsync(TestContext.Current.CancellationToken);
+        await using (var hold = new Npgsql.NpgsqlCommand("SELECT FROM fan_outs FOR UPDATE", holder))
+            await hold.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+        await Engine.StartDeliveryAsync();
+
+        var job = (await client.PostAsync("/replays", Body(subscription, ",\"eventTypes\":[\"order.*\"]"))).Is(202);
+
+        await Wait.UntilAsync("the first is delivered", () => Receiver.Received.Count == 1);
+        var waiting = (await client.GetAsync($"/replays/{job.Id}")).Is(200);
+        Assert.Equal(("running", "1"), (waiting["status"], waiting["matched"]));
+        await transaction.RollbackAsync(TestContext.Current.CancellationToken);
+        // The fan-out did not bring it, so the replay does.
+        await Wait.UntilAsync("the job is completed", async () => await ProgressAsync(client, job.Id) == ("completed", "2"));
+        await Wait.UntilAsync("the second is delivered", () => Receiver.Received.Count == 2);
     }
 
     [Fact]
