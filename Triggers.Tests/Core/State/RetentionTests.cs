@@ -50,6 +50,25 @@ public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgr
     }
 
     [Fact]
+    public async Task What_was_dropped_is_not_replayed_and_comes_into_no_inbox()
+    {
+        var subscription = await Engine.SubscribeAsync(Receiver.Url, "nothing");
+        var id = await AddAsync(40, subscription);
+        var younger = await DieAsync(id, subscription);
+        await Engine.ExecuteAsync([DeadLetterChanges.Discard(Engine.Tenant, [younger])]);
+        Assert.Contains(new DroppedDay("events", Day(40), 1), await DropAsync());
+        await using var api = new ApiHost(Engine.ConnectionString, Engine.Settings);
+        using var client = api.Client();
+        await client.WaitUntilReadyAsync();
+
+        (await client.PostAsync($"/deliveries/{TypeId.Format(TypeId.Delivery, younger)}/replay")).IsProblem(404, "not_found");
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM delivery_queue"));
+
+        await Engine.ExecuteAsync([EventState.Settle([(Engine.Tenant, id)])]);
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM inbox"));
+    }
+
+    [Fact]
     public async Task What_was_interrupted_goes_on()
     {
         var subscription = await Engine.SubscribeAsync(Receiver.Url, "nothing");
