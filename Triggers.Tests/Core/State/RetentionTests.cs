@@ -1,10 +1,12 @@
 using System.Diagnostics;
 using System.Diagnostics.Metrics;
+using Microsoft.Extensions.Options;
 using Npgsql;
 using Triggers.Api.Idempotency;
 using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Core.Tables;
+using Triggers.Delivery.Maintenance;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Core.State;
@@ -66,6 +68,21 @@ public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgr
 
         await Engine.ExecuteAsync([EventState.Settle([(Engine.Tenant, id)])]);
         Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM inbox"));
+    }
+
+    [Theory]
+    [InlineData(30, 30, null)]
+    [InlineData(30, 31, null)]
+    [InlineData(31, 30, "Retention:Deliveries (30.00:00:00) must not be less than Retention:Events (31.00:00:00).")]
+    public void Deliveries_are_kept_as_long_as_events(int events, int deliveries, string? mistake)
+    {
+        var options = new RetentionOptions { Events = TimeSpan.FromDays(events), Deliveries = TimeSpan.FromDays(deliveries) };
+
+        var result = new DataAnnotationValidateOptions<RetentionOptions>(null).Validate(null, options);
+
+        Assert.Equal(mistake is not null, result.Failed);
+        if (mistake is not null)
+            Assert.EndsWith($"'{mistake}'.", Assert.Single(result.Failures!), StringComparison.Ordinal);
     }
 
     [Fact]
