@@ -50,7 +50,7 @@ internal interface IEventSource
 /// <param name="Events">Those that were not projected before, in the order of the log.</param>
 /// <param name="SubscriptionsVersion">As it was after the events were accepted.</param>
 /// <param name="SetAside">How many of the records say nothing, and are kept elsewhere.</param>
-/// <param name="Advance">The last statements of the transaction: the position passes all that it has read.</param>
+/// <param name="Advance">For the end of the transaction: the position passes all that it has read.</param>
 internal sealed record EventBatch(
     IReadOnlyList<LoggedEvent> Events, long SubscriptionsVersion, int SetAside, params IReadOnlyList<NpgsqlBatchCommand> Advance);
 

@@ -103,7 +103,7 @@ internal static class DeadLettersApi
     {
         var key = Ids.DeadLetter(id);
         await FindAsync(db, caller, key, cancellationToken);
-        if (await CloseAsync(dataSource, caller.TenantId, key, null, most: 1, cancellationToken) == 0)
+        if (await CloseAsync(dataSource, caller.TenantId, key, null, most: 1, cancellationToken) is { Closed: 0 })
             throw new ApiException(ErrorCodes.DeadLetterClosed, "It was resolved or discarded before.");
         return TypedResults.Ok(DeadLetterView.Of(await FindAsync(db, caller, key, cancellationToken)));
     }
@@ -117,19 +117,22 @@ internal static class DeadLettersApi
         if (!await db.Subscriptions.AnyAsync(s => s.TenantId == caller.TenantId && s.Id == subscription.SubscriptionId, cancellationToken))
             throw ApiException.NotFound("subscription");
         var discarded = 0;
-        int last;
+        bool remaining;
         do
         {
-            last = await CloseAsync(dataSource, caller.TenantId, null, subscription.SubscriptionId, DiscardedAtOnce, cancellationToken);
-            discarded += last;
+            var (lookedAt, closed) = await CloseAsync(
+                dataSource, caller.TenantId, null, subscription.SubscriptionId, DiscardedAtOnce, cancellationToken);
+            discarded += closed;
+            // Not by how many it closed: another request may have been quicker with all of these, and there are more behind them.
+            remaining = lookedAt == DiscardedAtOnce;
         }
-        while (last == DiscardedAtOnce && deadline.Limit.Left > RequestBudget.Portion);
-        return TypedResults.Ok(new DiscardedDeadLetters(discarded, last == DiscardedAtOnce));
+        while (remaining && deadline.Limit.Left > RequestBudget.Portion);
+        return TypedResults.Ok(new DiscardedDeadLetters(discarded, remaining));
     }
 
     /// <summary>Closes unresolved dead letters, one or a subscription's, and lets their events follow.</summary>
-    /// <returns>How many were looked at.</returns>
-    private static async Task<int> CloseAsync(
+    /// <returns>How many were looked at, and how many of those nobody else had closed until they were locked.</returns>
+    private static async Task<(int LookedAt, int Closed)> CloseAsync(
         NpgsqlDataSource dataSource, Guid tenantId, Guid? id, Guid? subscriptionId, int most, CancellationToken cancellationToken)
     {
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
@@ -147,7 +150,7 @@ internal static class DeadLettersApi
             }
         }
         if (letters.Count == 0)
-            return 0;
+            return (0, 0);
         await using var close = new NpgsqlBatch(connection)
         {
             BatchCommands =
@@ -158,7 +161,7 @@ internal static class DeadLettersApi
         };
         await close.ExecuteNonQueryAsync(cancellationToken);
         await transaction.CommitAsync(cancellationToken);
-        return close.BatchCommands[1].RecordsAffected;
+        return (letters.Count, close.BatchCommands[1].RecordsAffected);
     }
 
     private static async Task<DeadLetter> FindAsync(TriggersDbContext db, Caller caller, Guid id, CancellationToken cancellationToken) =>

@@ -33,7 +33,7 @@ internal static class ReplayDocs
     };
 
     public static readonly Operation OfDelivery = new("replayDelivery", Group, "Repeat a delivery",
-        "A new delivery, linked by `replayOf`, of one that has ended, however it did.")
+        "A new delivery, linked by `replayOf`, of one that has ended, however it did. 404 also when its event is no longer kept.")
     {
         AnswerExample = ReplayedExample,
         Errors = [ErrorCodes.DeliveryPending, ErrorCodes.SubscriptionGone, ErrorCodes.SubscriptionDisabled, ErrorCodes.QuotaExceeded,

@@ -164,7 +164,7 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
     private sealed record Times(DateTimeOffset? DeliverAt, DateTimeOffset? ExpiresAt, bool IsAhead);
 
     /// <summary>When the event is to be delivered, under its lock.</summary>
-    /// <exception cref="ApiException">It was cancelled, or has expired.</exception>
+    /// <exception cref="ApiException">It was cancelled, has expired, or is no longer kept.</exception>
     private static async Task<Times> ReadTimesAsync(
         NpgsqlConnection connection, Guid tenantId, Guid eventId, CancellationToken cancellationToken)
     {
@@ -177,9 +177,9 @@ internal sealed class Replayer(NpgsqlDataSource dataSource)
         command.Parameters.AddWithValue("tenant", tenantId);
         command.Parameters.AddWithValue("id", eventId);
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
-        // An event that is no longer kept: its deliveries end by that.
+        // Its deliveries may be kept for longer.
         if (!await reader.ReadAsync(cancellationToken))
-            return new Times(null, null, false);
+            throw ApiException.NotFound("event");
         if (reader.GetBoolean(3))
             throw new ApiException(ErrorCodes.EventCancelled, "It was cancelled before its time came; publish it anew.");
         if (reader.GetBoolean(4))

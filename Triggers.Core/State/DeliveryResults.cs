@@ -100,7 +100,12 @@ public static class DeliveryResults
     /// in order became due.
     /// </summary>
     /// <param name="results">At least one.</param>
-    public static IEnumerable<NpgsqlBatchCommand> Apply(IReadOnlyList<DeliveryResult> results)
+    public static IEnumerable<NpgsqlBatchCommand> Apply(IReadOnlyList<DeliveryResult> results) =>
+        [.. ApplyUnsettled(results), .. Settle(results)];
+
+    /// <summary>The same without <see cref="Settle"/>, for a transaction that goes on to make deliveries of these events.</summary>
+    /// <param name="results">At least one.</param>
+    public static IEnumerable<NpgsqlBatchCommand> ApplyUnsettled(IReadOnlyList<DeliveryResult> results)
     {
         // Whoever touches a dead letter, or judges whether anybody is still to get an event, has the event's lock. A first delivery that
         // succeeds or fails does neither.
@@ -122,10 +127,19 @@ public static class DeliveryResults
             yield return OrderedQueue.Hold(failed);
         if (ordered.Count > 0)
             yield return OrderedQueue.Advance(ordered.Select(r => (r.SubscriptionId, r.OrderKey!)));
-        if (results.Where(r => r.Status == DeliveryStatus.Cancelled).ToList() is { Count: > 0 } cancelled)
-            yield return EventState.Settle(cancelled.ConvertAll(r => (r.TenantId, r.EventId)));
         if (results.Where(r => r.Status == DeliveryStatus.Expired).ToList() is { Count: > 0 } expired)
             yield return EventTimes.Expire(expired);
+    }
+
+    /// <summary>
+    /// Puts the events of what was cancelled into the inbox, where nobody else gets them: the last of a transaction, since it judges by
+    /// what the queue has by then.
+    /// </summary>
+    /// <param name="results">What <see cref="ApplyUnsettled"/> has applied.</param>
+    public static IEnumerable<NpgsqlBatchCommand> Settle(IReadOnlyList<DeliveryResult> results)
+    {
+        if (results.Where(r => r.Status == DeliveryStatus.Cancelled).ToList() is { Count: > 0 } cancelled)
+            yield return EventState.Settle(cancelled.ConvertAll(r => (r.TenantId, r.EventId)));
     }
 
     /// <summary>

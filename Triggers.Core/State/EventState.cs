@@ -128,9 +128,9 @@ public static class EventState
     }
 
     /// <summary>
-    /// Puts those events into the inbox that nobody got, nobody is about to get, nobody acknowledged, and of which no dead letter waits.
-    /// To be run under their locks, after what may have brought that about, as a statement of its own: it must see what others committed
-    /// until then.
+    /// Puts those events into the inbox that nobody got, nobody is about to get, nobody acknowledged, and of which no dead letter waits;
+    /// none that is no longer kept. To be run under their locks, after what may have brought that about, as a statement of its own: it
+    /// must see what others committed until then.
     /// </summary>
     public static NpgsqlBatchCommand Settle(IReadOnlyList<(Guid TenantId, Guid EventId)> events)
     {
@@ -139,8 +139,8 @@ public static class EventState
             INSERT INTO inbox (tenant_id, event_id, deliver_at, expires_at)
             SELECT DISTINCT e.tenant_id, e.id, t.deliver_at, t.expires_at
             FROM unnest(@tenants, @events, @floors) AS e (tenant_id, id, floor)
-            LEFT JOIN LATERAL (
-                SELECT deliver_at, expires_at FROM events WHERE tenant_id = e.tenant_id AND id = e.id LIMIT 1) t ON true
+            CROSS JOIN LATERAL (
+                SELECT deliver_at, expires_at FROM events WHERE tenant_id = e.tenant_id AND id = e.id LIMIT 1) t
             WHERE NOT EXISTS (SELECT FROM delivery_queue q WHERE q.tenant_id = e.tenant_id AND q.event_id = e.id)
                 AND NOT {FansOut} AND NOT {IsDeadLettered} AND NOT {IsAcknowledged}
                 AND NOT EXISTS (

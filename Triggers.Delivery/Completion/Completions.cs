@@ -82,8 +82,8 @@ internal sealed partial class Completions(
             _hurry.Set();
     }
 
-    /// <summary>The statements that write results, the last of a transaction to touch deliveries.</summary>
-    /// <param name="results">Of different deliveries.</param>
+    /// <summary>The statements that write results, the last of a transaction to touch these deliveries.</summary>
+    /// <param name="results">Of different deliveries. <see cref="Settle"/> is to follow.</param>
     public IEnumerable<NpgsqlBatchCommand> Write(List<Completed> results)
     {
         // What comes after it in order is sent only when nothing can take it back.
@@ -95,9 +95,14 @@ internal sealed partial class Completions(
         // circle.
         results.Sort((a, b) =>
             a.Result.TenantId.CompareTo(b.Result.TenantId) is var byTenant and not 0 ? byTenant : a.Result.Id.CompareTo(b.Result.Id));
-        foreach (var command in DeliveryResults.Apply(results.ConvertAll(WithAge)))
+        foreach (var command in DeliveryResults.ApplyUnsettled(results.ConvertAll(WithAge)))
             yield return command;
     }
+
+    /// <summary>The last statements of the transaction, when it has made all the deliveries that it makes.</summary>
+    /// <param name="results">Those that were written.</param>
+    public static IEnumerable<NpgsqlBatchCommand> Settle(List<Completed> results) =>
+        DeliveryResults.Settle(results.ConvertAll(c => c.Result));
 
     /// <summary>Reads what these statements say has ended, and of which lanes the next in order became due.</summary>
     public static async Task<(List<Ended> Ended, List<Guid> Due)> ReadAsync(NpgsqlBatch commands, CancellationToken cancellationToken)
@@ -216,7 +221,7 @@ internal sealed partial class Completions(
     {
         await using var connection = await dataSource.Pool.OpenConnectionAsync();
         await using var commands = new NpgsqlBatch(connection);
-        foreach (var command in Write(batch))
+        foreach (var command in Write(batch).Concat(Settle(batch)))
             commands.BatchCommands.Add(command);
         var (ended, due) = await ReadAsync(commands, CancellationToken.None);
         due.ForEach(lane => lanes.DueIn(lane, TimeSpan.Zero));

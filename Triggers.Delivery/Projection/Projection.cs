@@ -146,6 +146,9 @@ internal sealed class Projection(
             batch.BatchCommands.Add(Inboxes.Notify(matches.Pulled.Select(d => d.TenantId)));
         foreach (var command in advance)
             batch.BatchCommands.Add(command);
+        // Last: an event of which a first attempt was cancelled may be about to reach others, and only now the queue has them.
+        foreach (var command in Completions.Settle(settled))
+            batch.BatchCommands.Add(command);
         var mayBeWritten = false;
         List<Guid> due;
         try

@@ -118,6 +118,36 @@ public abstract class FirstAttemptsTests(PostgresServer postgres, KafkaServer? k
     }
 
     [Fact]
+    public async Task What_others_are_about_to_get_is_in_no_inbox_though_one_is_gone()
+    {
+        await NoteQueuedAsync();
+        var answer = new TaskCompletionSource();
+        Receiver.Respond = async (webhook, context) =>
+        {
+            if (webhook.Path == "/gone")
+                context.Response.StatusCode = 410;
+            else
+                await answer.Task;
+        };
+        await Engine.SubscribeAsync($"{Receiver.Url}/slow");
+        await Engine.StartDeliveryAsync();
+
+        var id = Guid.Empty;
+        // On a busy machine some take longer; and one that is gone is asked once.
+        await Wait.UntilAsync("one is gone in time", async () =>
+        {
+            await Engine.SubscribeAsync($"{Receiver.Url}/gone");
+            id = (await Engine.AppendAsync("order.created"))[0];
+            await Engine.WaitForStatusAsync(id, DeliveryStatus.Cancelled);
+            return await Engine.ScalarAsync<long>($"SELECT count(*) FROM queued WHERE event_id = '{id}'") == 1;
+        });
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM inbox"));
+
+        answer.SetResult();
+        await Engine.WaitForStatusAsync(id, DeliveryStatus.Succeeded);
+    }
+
+    [Fact]
     public async Task Only_dead_letters_wait_for_the_disk()
     {
         await Engine.ExecuteAsync(

@@ -1,10 +1,12 @@
 using System.Diagnostics;
 using System.Diagnostics.Metrics;
+using Microsoft.Extensions.Options;
 using Npgsql;
 using Triggers.Api.Idempotency;
 using Triggers.Core;
 using Triggers.Core.State;
 using Triggers.Core.Tables;
+using Triggers.Delivery.Maintenance;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Core.State;
@@ -47,6 +49,40 @@ public sealed class RetentionTests(PostgresServer postgres) : EngineTests(postgr
 
         await Engine.ExecuteAsync([DeadLetterChanges.Discard(Engine.Tenant, [letter])]);
         Assert.Equal([Day(42)], (await DropAsync()).Select(d => d.Day).Distinct());
+    }
+
+    [Fact]
+    public async Task What_was_dropped_is_not_replayed_and_comes_into_no_inbox()
+    {
+        var subscription = await Engine.SubscribeAsync(Receiver.Url, "nothing");
+        var id = await AddAsync(40, subscription);
+        var younger = await DieAsync(id, subscription);
+        await Engine.ExecuteAsync([DeadLetterChanges.Discard(Engine.Tenant, [younger])]);
+        Assert.Contains(new DroppedDay("events", Day(40), 1), await DropAsync());
+        await using var api = new ApiHost(Engine.ConnectionString, Engine.Settings);
+        using var client = api.Client();
+        await client.WaitUntilReadyAsync();
+
+        (await client.PostAsync($"/deliveries/{TypeId.Format(TypeId.Delivery, younger)}/replay")).IsProblem(404, "not_found");
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM delivery_queue"));
+
+        await Engine.ExecuteAsync([EventState.Settle([(Engine.Tenant, id)])]);
+        Assert.Equal(0, await Engine.ScalarAsync<long>("SELECT count(*) FROM inbox"));
+    }
+
+    [Theory]
+    [InlineData(30, 30, null)]
+    [InlineData(30, 31, null)]
+    [InlineData(31, 30, "Retention:Deliveries (30.00:00:00) must not be less than Retention:Events (31.00:00:00).")]
+    public void Deliveries_are_kept_as_long_as_events(int events, int deliveries, string? mistake)
+    {
+        var options = new RetentionOptions { Events = TimeSpan.FromDays(events), Deliveries = TimeSpan.FromDays(deliveries) };
+
+        var result = new DataAnnotationValidateOptions<RetentionOptions>(null).Validate(null, options);
+
+        Assert.Equal(mistake is not null, result.Failed);
+        if (mistake is not null)
+            Assert.EndsWith($"'{mistake}'.", Assert.Single(result.Failures!), StringComparison.Ordinal);
     }
 
     [Fact]
