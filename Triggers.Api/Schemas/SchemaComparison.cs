@@ -6,7 +6,7 @@ namespace Triggers.Api.Schemas;
 /// <summary>
 /// Whether everything that matches one schema matches another, as far as it follows from the two, keyword by keyword (docs/contracts.md has
 /// the rules). What does not follow is named, and so is what can't be judged. One thing is taken for granted: a property that a schema
-/// does not name, and neither forbids nor describes, is not there.
+/// does not name, and neither forbids nor describes, anywhere that it speaks of the same value, is not there.
 /// </summary>
 internal sealed class SchemaComparison
 {
@@ -24,6 +24,8 @@ internal sealed class SchemaComparison
         "dependentRequired", "dependentSchemas", "unevaluatedProperties",
     ];
 
+    private static readonly string[] s_someItems = ["contains", "unevaluatedItems"];
+
     // What else a keyword depends on in its schema.
     private static readonly Dictionary<string, string[]> s_together = new()
     {
@@ -37,6 +39,7 @@ internal sealed class SchemaComparison
     private readonly JsonElement _narrowRoot;
     private readonly bool _sameDefinitions;
     private readonly HashSet<(string, string)> _compared = [];
+    private readonly Dictionary<string, Said[]> _aboutSame = [];
     private int _steps;
 
     private SchemaComparison(JsonElement wide, JsonElement narrow) =>
@@ -51,6 +54,9 @@ internal sealed class SchemaComparison
         var comparison = new SchemaComparison(wide, narrow);
         var mistakes = new List<FieldError>();
         comparison.Compare(new At(wide, ""), new At(narrow, ""), mistakes, 0);
+        // What was to be compared may not have been found.
+        if (comparison._steps > MaxSteps && mistakes.Count == 0)
+            TooEntangled(new At(wide, ""), mistakes);
         return mistakes;
     }
 
@@ -60,11 +66,11 @@ internal sealed class SchemaComparison
             return;
         if (++_steps > MaxSteps || depth > MaxDepth)
         {
-            Unknown(wide, "The schemas are too entangled to be compared", mistakes);
+            TooEntangled(wide, mistakes);
             return;
         }
         // Begun before: what follows from it is being looked at.
-        if (!_compared.Add((wide.Pointer, narrow.Pointer)))
+        if (!_compared.Add((wide.Pointer, narrow.Key)))
             return;
         if (JsonElement.DeepEquals(wide.Schema, narrow.Schema) && _sameDefinitions)
             return;
@@ -150,10 +156,7 @@ internal sealed class SchemaComparison
                 return;
             case "properties":
                 foreach (var property in value.EnumerateObject())
-                {
-                    if (Property(narrow, property.Name) is { } theirs)
-                        Compare(at.Of(property.Name), theirs, mistakes, depth + 1);
-                }
+                    CompareWithAny(at.Of(property.Name), Property(narrow, property.Name), mistakes, depth);
                 return;
             case "additionalProperties":
                 CompareAdditional(at, wide, narrow, mistakes, depth);
@@ -162,14 +165,14 @@ internal sealed class SchemaComparison
                 if (!SameOf("prefixItems", wide, narrow))
                     Unknown(at, "Not compared where prefixItems differ", mistakes);
                 else
-                    Compare(at, narrow.OfOrTrue("items"), mistakes, depth + 1);
+                    CompareWithAny(at, Items(narrow), mistakes, depth);
                 return;
             case "anyOf":
                 if (other is not { } alternatives)
                     goto default;
                 for (var i = 0; i < alternatives.GetArrayLength(); i++)
                 {
-                    var alternative = narrow.Of("anyOf").Of(i);
+                    var alternative = narrow.Of("anyOf").Of(i) with { Beside = [new Said(narrow, Holds: true)] };
                     if (!Enumerable.Range(0, value.GetArrayLength()).Any(j => IsWithin(at.Of(j), alternative, depth)))
                         Break(at, $"No alternative lets in what number {i} of the other side does, as far as can be judged", mistakes);
                 }
@@ -207,33 +210,118 @@ internal sealed class SchemaComparison
             return;
         }
         // What the other side names, and this one doesn't.
-        if (narrow.Get("properties") is { } properties)
+        foreach (var name in AboutSame(narrow).SelectMany(s => Names(s.At.Get("properties"))).Distinct())
         {
-            foreach (var property in properties.EnumerateObject())
-            {
-                if (wide.Get("properties") is not { } named || !named.TryGetProperty(property.Name, out _))
-                    Compare(at, narrow.Of("properties").Of(property.Name), mistakes, depth + 1);
-            }
+            if (wide.Get("properties") is not { } named || !named.TryGetProperty(name, out _))
+                CompareWithAny(at, Property(narrow, name), mistakes, depth);
         }
-        var others = narrow.OfOrTrue("additionalProperties");
-        if (at.Schema.ValueKind == JsonValueKind.False && others.Schema.ValueKind != JsonValueKind.False)
+        At[] others = Property(narrow, null) is { Length: > 0 } described ? described : [narrow.OfOrTrue("additionalProperties")];
+        if (at.Schema.ValueKind == JsonValueKind.False && !others.Any(o => o.Schema.ValueKind == JsonValueKind.False))
             Break(at, "Forbids properties that the other side lets in", mistakes);
         else
-            Compare(at, others, mistakes, depth + 1);
+            CompareWithAny(at, others, mistakes, depth);
     }
 
-    /// <summary>What a schema says of a property; null when it is not there.</summary>
-    private static At? Property(At schema, string name)
+    /// <summary>What holds for a property, all else that is said of it beside each; empty when it is not there.</summary>
+    /// <param name="schema">Whose property.</param>
+    /// <param name="name">Null: any that neither <c>properties</c> nor the patterns of this schema have.</param>
+    private At[] Property(At schema, string? name)
     {
-        if (schema.Get("properties") is { } properties && properties.TryGetProperty(name, out _))
-            return schema.Of("properties").Of(name);
-        if (schema.Get("additionalProperties") is { ValueKind: JsonValueKind.Object } || schema.Get("patternProperties") is not null)
+        var said = new List<Said>();
+        foreach (var (at, holds) in AboutSame(schema))
         {
-            // What a pattern says of it is left out: it may be anything then.
-            return schema.Get("patternProperties") is null ? schema.Of("additionalProperties")
-                : new At(s_true, $"{schema.Pointer}/patternProperties");
+            var patterns = name is null && at.Pointer == schema.Pointer ? null : at.Get("patternProperties");
+            if (name is not null && at.Get("properties") is { } properties && properties.TryGetProperty(name, out _))
+                said.Add(new Said(at.Of("properties").Of(name), holds));
+            else if (at.Get("additionalProperties") is { ValueKind: JsonValueKind.Object or JsonValueKind.False } others
+                && (holds || others.ValueKind == JsonValueKind.Object))
+                said.Add(new Said(at.Of("additionalProperties"), holds && patterns is null));
+            // Which patterns it has is not looked at.
+            foreach (var pattern in Names(patterns))
+                said.Add(new Said(at.Of("patternProperties").Of(pattern), Holds: false));
+            if (at.Get("unevaluatedProperties") is { ValueKind: JsonValueKind.Object })
+                said.Add(new Said(at.Of("unevaluatedProperties"), Holds: false));
+            if (name is not null && Required(at).Contains(name))
+                said.Add(new Said(new At(s_true, $"{at.Pointer}/required/{name}"), Holds: false));
+            if (RefersElsewhere(at))
+                said.Add(new Said(at with { Beside = [] }, Holds: false));
         }
-        return Required(schema).Contains(name) ? new At(s_true, $"{schema.Pointer}/required/{name}") : null;
+        return What(said, $"{schema.Pointer}//{name}");
+    }
+
+    /// <summary>What holds for the items of an array, all else that is said of them beside each.</summary>
+    private At[] Items(At schema)
+    {
+        var said = new List<Said>();
+        foreach (var (at, holds) in AboutSame(schema))
+        {
+            // Those of the schema itself are on both sides.
+            var first = at.Pointer == schema.Pointer ? null : at.Get("prefixItems");
+            if (at.Get("items") is not null)
+                said.Add(new Said(at.Of("items"), holds && first is null));
+            for (var i = 0; i < first?.GetArrayLength(); i++)
+                said.Add(new Said(at.Of("prefixItems").Of(i), Holds: false));
+            foreach (var keyword in s_someItems.Where(k => at.Get(k) is not null))
+                said.Add(new Said(at.Of(keyword), Holds: false));
+            if (RefersElsewhere(at))
+                said.Add(new Said(at with { Beside = [] }, Holds: false));
+        }
+        return What(said, $"{schema.Pointer}//") is { Length: > 0 } items ? items : [schema.OfOrTrue("items")];
+    }
+
+    /// <summary>What is said that holds, with the rest beside it. Where nothing holds it may be anything.</summary>
+    private static At[] What(List<Said> said, string pointer)
+    {
+        if (said.Count == 0)
+            return [];
+        At[] holds = said.Exists(s => s.Holds) ? [.. said.Where(s => s.Holds).Select(s => s.At)] : [new At(s_true, pointer)];
+        return [.. holds.Select(at => at with { Beside = [.. said.Where(s => s.At.Pointer != at.Pointer)] })];
+    }
+
+    /// <summary>
+    /// The schemas about the same value: this one, those within it, what they refer to, and what is beside it. Those that hold for
+    /// whatever matches it come first.
+    /// </summary>
+    private Said[] AboutSame(At schema)
+    {
+        if (_aboutSame.TryGetValue(schema.Key, out var known))
+            return known;
+        var (found, seen) = (new List<Said>(), new HashSet<(string, bool)>());
+        Find(schema, holds: true);
+        return _aboutSame[schema.Key] = [.. found.OrderByDescending(s => s.Holds).DistinctBy(s => s.At.Pointer)];
+
+        void Find(At at, bool holds)
+        {
+            if (!seen.Add((at.Pointer, holds)) || ++_steps > MaxSteps)
+                return;
+            found.Add(new Said(at, holds));
+            foreach (var beside in at.Beside)
+                Find(beside.At, holds && beside.Holds);
+            if (at.Schema.ValueKind != JsonValueKind.Object)
+                return;
+            foreach (var (name, value) in at.Schema.EnumerateObject().Select(k => (k.Name, k.Value)))
+            {
+                if (name == "$ref" && Target(value, _narrowRoot) is { } target)
+                    Find(target, holds);
+                else if (SchemaKeywords.SameValue.Contains(name))
+                    Find(at.Of(name), holds: false);
+                for (var i = 0; SchemaKeywords.ArraysOfSameValue.Contains(name) && i < value.GetArrayLength(); i++)
+                    Find(at.Of(name).Of(i), holds && name == "allOf");
+                foreach (var member in SchemaKeywords.MapsOfSameValue.Contains(name) ? Names(value) : [])
+                    Find(at.Of(name).Of(member), holds: false);
+            }
+        }
+    }
+
+    /// <summary>Whether it refers to what is not looked up: that may say anything, of what is within as well.</summary>
+    private bool RefersElsewhere(At schema) =>
+        schema.Get("$dynamicRef") is not null || schema.Get("$ref") is { } reference && Target(reference, _narrowRoot) is null;
+
+    /// <summary>Each of these holds: it is enough if what follows from one is let in.</summary>
+    private void CompareWithAny(At wide, At[] narrow, List<FieldError> mistakes, int depth)
+    {
+        if (narrow.Length > 0 && !narrow.Skip(1).Any(one => IsWithin(wide, one, depth)))
+            Compare(wide, narrow[0], mistakes, depth + 1);
     }
 
     private bool IsWithin(At wide, At narrow, int depth)
@@ -269,7 +357,7 @@ internal sealed class SchemaComparison
             if (schema.Schema.EnumerateObject().Any(k => k.Name != "$ref" && !SchemaKeywords.Annotations.Contains(k.Name))
                 || Target(reference, root) is not { } target)
                 break;
-            schema = target;
+            schema = target with { Beside = schema.Beside };
         }
         return schema;
     }
@@ -319,6 +407,9 @@ internal sealed class SchemaComparison
     private static HashSet<string> Required(At schema) =>
         schema.Get("required") is { } required ? [.. required.EnumerateArray().Select(p => p.GetString()!)] : [];
 
+    private static IEnumerable<string> Names(JsonElement? members) =>
+        members is { } of ? of.EnumerateObject().Select(m => m.Name) : [];
+
     private static double? Number(JsonElement? value) =>
         value is { ValueKind: JsonValueKind.Number } number && number.TryGetDouble(out var real) ? real : null;
 
@@ -362,6 +453,9 @@ internal sealed class SchemaComparison
 
     private static void Unknown(At at, string detail, List<FieldError> mistakes) => Add(at, $"Can't be judged: {detail}.", mistakes);
 
+    private static void TooEntangled(At at, List<FieldError> mistakes) =>
+        Unknown(at, "The schemas are too entangled to be compared", mistakes);
+
     private static void Add(At at, string detail, List<FieldError> mistakes)
     {
         if (mistakes.Count < MaxMistakes)
@@ -371,6 +465,12 @@ internal sealed class SchemaComparison
     /// <summary>A place in a schema.</summary>
     private readonly record struct At(JsonElement Schema, string Pointer)
     {
+        /// <summary>What else is said of the same value. It is looked into for what it names, and not compared.</summary>
+        public IReadOnlyList<Said> Beside { get; init; } = [];
+
+        /// <summary>The place, and all that is beside it.</summary>
+        public string Key => Pointer + string.Concat(Beside.Select(b => (b.Holds ? " & " : " | ") + b.At.Key));
+
         public JsonElement? Get(string name) =>
             Schema.ValueKind == JsonValueKind.Object && Schema.TryGetProperty(name, out var value) ? value : null;
 
@@ -380,4 +480,9 @@ internal sealed class SchemaComparison
 
         public At Of(int index) => new(Schema[index], $"{Pointer}/{index}");
     }
+
+    /// <summary>A schema that speaks of a value.</summary>
+    /// <param name="At">Where it is.</param>
+    /// <param name="Holds">Whether the value matches it for certain.</param>
+    private readonly record struct Said(At At, bool Holds);
 }

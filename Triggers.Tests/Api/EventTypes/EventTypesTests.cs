@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Diagnostics.Metrics;
+using System.Text;
 using System.Text.Json.Nodes;
 using Microsoft.Extensions.DependencyInjection;
 using Triggers.Tests.Support;
@@ -199,6 +200,22 @@ public abstract class EventTypesTests(ApiFixture api)
     }
 
     [Fact]
+    public async Task A_version_is_held_to_what_the_one_before_refers_to()
+    {
+        const string Schema =
+            """
+            {"type":"object","allOf":[{"$ref":"#/$defs/base"}],"properties":{"n":{"type":"integer"}},
+             "$defs":{"base":{"properties":{"id":{"type":"string"}}}}}
+            """;
+        var tenant = await api.NewTenantAsync();
+        await MakeAsync(tenant, "enforce", Schema, "full");
+
+        Assert.Contains("/schema/$defs/base/properties/id/type",
+            (await ChangeAsync(tenant, Schema.Replace("string", "integer"))).IsProblem(409, "incompatible_schema").Pointers);
+        (await ChangeAsync(tenant, Schema.Replace("\"base\":{", "\"base\":{\"title\":\"What all have\","))).Is(200);
+    }
+
+    [Fact]
     public async Task Types_that_are_not_described_are_refused_where_the_tenant_has_it_so()
     {
         var tenant = await api.NewTenantAsync();
@@ -262,6 +279,55 @@ public abstract class EventTypesTests(ApiFixture api)
         var again = (await tenant.Client.PostAsync("/events/batch", Batch, ("Idempotency-Key", "batch"))).Is(202);
         Assert.Equal(Ids(batch), Ids(again));
         Assert.Equal("true", again.Headers["Idempotency-Replayed"]);
+    }
+
+    [Theory]
+    [InlineData(null, null)]
+    [InlineData("key", "another")]
+    [InlineData(null, "key")]
+    public async Task A_batch_is_told_of_each_event_that_was_accepted_before_its_type_refused_it(string? firstKey, string? secondKey)
+    {
+        var tenant = await api.NewTenantAsync();
+        const string Cloud = """[{"specversion":"1.0","id":"one","source":"/shop","type":"order.created","data":1}]""";
+        const string Known = """{"type":"order.created","data":{},"externalId":"one"}""";
+        var first = (await PostAsync($"[{Known}]", firstKey)).Is(202);
+        var cloud = (await PostCloudAsync()).Is(202);
+        await MakeAsync(tenant, "enforce", Order);
+
+        var again = (await PostAsync($$"""
+            [{{Known}},{"type":"order.created","data":{},"externalId":"two"},{"type":"order.created","data":2,"externalId":"one"}]
+            """, secondKey)).Is(202);
+        var cloudAgain = (await PostCloudAsync()).Is(202);
+
+        Assert.Equal(
+            [("accepted", true, null), ("refused", false, "schema_violation"), ("refused", false, "schema_violation")],
+            again.Json["items"]!.AsArray().Select(i => (i!["status"]!.ToString(), i["repeated"] is not null, i["code"]?.ToString())));
+        Assert.Equal(Ids(first).First(), Ids(again).First());
+        Assert.Equal(Ids(cloud), Ids(cloudAgain));
+        await api.CaughtUpAsync();
+        Assert.Equal(2, (await tenant.Client.GetAsync("/events")).Ids.Length);
+
+        Task<Answer> PostAsync(string events, string? key) => tenant.Client.PostAsync(
+            "/events/batch", $$"""{"events":{{events}}}""", key is null ? [] : [("Idempotency-Key", key)]);
+        Task<Answer> PostCloudAsync() => tenant.Client.SendAsync(new HttpRequestMessage(HttpMethod.Post, "/events")
+        {
+            Content = new StringContent(Cloud, Encoding.UTF8, "application/cloudevents-batch+json"),
+        });
+    }
+
+    [Fact]
+    public async Task A_batch_with_a_key_keeps_its_answer_though_another_request_had_more_of_it_accepted()
+    {
+        var tenant = await api.NewTenantAsync();
+        const string Refused = """{"type":"order.created","data":{},"externalId":"one"}""";
+        const string Batch = $$"""{"events":[{{Refused}},{"type":"other","data":1}]}""";
+        await MakeAsync(tenant, "enforce", Order);
+        var first = (await tenant.Client.PostAsync("/events/batch", Batch, ("Idempotency-Key", "key"))).Is(202);
+        (await tenant.Client.PatchAsync("/event-types/order.created", """{"mode":"off"}""")).Is(200);
+        (await tenant.Client.PostAsync("/events", Refused)).Is(202);
+        (await tenant.Client.PatchAsync("/event-types/order.created", """{"mode":"enforce"}""")).Is(200);
+
+        Assert.Equal(first.Text, (await tenant.Client.PostAsync("/events/batch", Batch, ("Idempotency-Key", "key"))).Is(202).Text);
     }
 
     [Fact]

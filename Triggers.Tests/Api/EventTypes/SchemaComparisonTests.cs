@@ -33,6 +33,14 @@ public sealed class SchemaComparisonTests
     [InlineData("""{"oneOf":[{"const":1},{"const":2}]}""", """{"oneOf":[{"const":1},{"const":2}],"type":"integer"}""")]
     [InlineData("""{"$ref":"#/$defs/a","$defs":{"a":{"type":"number"}}}""", """{"$ref":"#/$defs/b","$defs":{"b":{"type":"integer"}}}""")]
     [InlineData("""{"properties":{"next":{"$ref":"#"},"v":{"type":"number"}}}""", """{"properties":{"next":{"$ref":"#"},"v":{"type":"integer"}}}""")]
+    [InlineData("""{"properties":{"next":{"$ref":"#"}},"allOf":[{"properties":{"v":{"type":"number"}}}]}""",
+        """{"properties":{"next":{"$ref":"#"}},"allOf":[{"properties":{"v":{"type":"integer"}}}]}""")]
+    [InlineData("""{"allOf":[{"$ref":"#/$defs/b"},{"properties":{"a":{"const":"x"}}}],"$defs":{"b":{"properties":{"a":{"type":"string"},"c":{}}}}}""",
+        """{"allOf":[{"$ref":"#/$defs/b"},{"properties":{"a":{"const":"x"}}}],"$defs":{"b":{"properties":{"a":{"type":"string"}}}}}""")]
+    [InlineData("""{"properties":{"a":{"items":{"$ref":"#/$defs/b"}}},"$defs":{"b":{"type":"number"}}}""",
+        """{"properties":{"a":{"$ref":"#/$defs/c","maxItems":1}},"$defs":{"c":{"items":{"type":"integer"}}}}""")]
+    [InlineData("""{"properties":{"a":{"type":"string"}}}""", """{"allOf":[{"additionalProperties":false}],"anyOf":[{"required":["a"]},{"type":"object"}]}""")]
+    [InlineData("""{"properties":{"c":{"type":"string"}}}""", """{"anyOf":[{"properties":{"a":{}}},{"properties":{"b":{}},"additionalProperties":false}]}""")]
     public void What_follows_is_found(string wide, string narrow) => Assert.Empty(WhyNotAll(wide, narrow));
 
     [Theory]
@@ -57,6 +65,22 @@ public sealed class SchemaComparisonTests
     [InlineData("""{"anyOf":[{"const":1}]}""", """{"anyOf":[{"const":1},{"const":2}]}""", "/anyOf")]
     [InlineData("""{"properties":{"v":{"$ref":"#/$defs/n"}},"$defs":{"n":{"type":"integer"}}}""",
         """{"properties":{"v":{"$ref":"#/$defs/n"}},"$defs":{"n":{"type":"number"}}}""", "/$defs/n/type")]
+    [InlineData("""{"allOf":[{"$ref":"#/$defs/b"}],"properties":{"n":{}},"$defs":{"b":{"properties":{"a":{"type":"integer"}}}}}""",
+        """{"allOf":[{"$ref":"#/$defs/b"}],"properties":{"n":{}},"$defs":{"b":{"properties":{"a":{"type":"string"}}}}}""", "/$defs/b/properties/a/type")]
+    [InlineData("""{"properties":{"a":{"type":"string"}}}""",
+        """{"$ref":"#/$defs/b","minProperties":1,"$defs":{"b":{"properties":{"a":{"type":"integer"}}}}}""", "/properties/a/type")]
+    [InlineData("""{"properties":{"a":{"type":"string"}}}""", """{"$ref":"#b","$defs":{"b":{"$anchor":"b","properties":{"a":{}}}}}""", "/properties/a/type")]
+    [InlineData("""{"properties":{"a":{"type":"string"}}}""", """{"oneOf":[{"properties":{"a":{"type":"integer"}}},{"required":["b"]}]}""", "/properties/a/type")]
+    [InlineData("""{"properties":{"a":{"type":"string"}}}""", """{"if":{"required":["b"]},"then":{"required":["a"]}}""", "/properties/a/type")]
+    [InlineData("""{"properties":{"a":{"type":"string"}}}""", """{"dependentSchemas":{"b":{"properties":{"a":{}}}}}""", "/properties/a/type")]
+    [InlineData("""{"properties":{"a":{"type":"string"}}}""", """{"unevaluatedProperties":{"type":"integer"}}""", "/properties/a/type")]
+    [InlineData("""{"anyOf":[{"properties":{"a":{"type":"string"}}}]}""", """{"properties":{"a":{"type":"integer"}},"anyOf":[{"required":["b"]}]}""", "/anyOf")]
+    [InlineData("""{"properties":{"a":{"properties":{"b":{"type":"string"}}}}}""",
+        """{"properties":{"a":{"type":"object"}},"anyOf":[{"properties":{"a":{"properties":{"b":{}}}}}]}""", "/properties/a/properties/b/type")]
+    [InlineData("""{"additionalProperties":{"properties":{"b":{"type":"string"}}}}""", """{"allOf":[{"properties":{"a":{"properties":{"b":{}}}}}]}""",
+        "/additionalProperties/properties/b/type")]
+    [InlineData("""{"items":{"properties":{"a":{"type":"string"}}}}""",
+        """{"$ref":"#/$defs/b","maxItems":1,"$defs":{"b":{"items":{"properties":{"a":{}}}}}}""", "/items/properties/a/type")]
     public void What_does_not_follow_is_named_with_its_place(string wide, string narrow, string place) =>
         Assert.Contains(place, WhyNotAll(wide, narrow).Select(m => m.Pointer));
 
@@ -96,7 +120,7 @@ public sealed class SchemaComparisonTests
             """{"pattern":"^a"}""", """{"not":{"type":"string"}}""",
         ];
         var leaf = Gen.Int[0, leaves.Length - 1].Select(i => leaves[i]);
-        var schema = Gen.Recursive<string>((depth, inner) => depth >= 2 ? leaf : Gen.OneOf(
+        var part = Gen.Recursive<string>((depth, inner) => depth >= 3 ? leaf : Gen.OneOf(
             leaf,
             Gen.Select(inner, inner, Gen.Int[0, 7], (a, b, bits) =>
                 "{\"properties\":{\"a\":" + a + ((bits & 1) > 0 ? $",\"b\":{b}" : "") + "}"
@@ -105,17 +129,28 @@ public sealed class SchemaComparisonTests
             Gen.Select(inner, Gen.Bool, (a, typed) => "{\"items\":" + a + (typed ? ",\"type\":\"array\",\"maxItems\":2}" : "}")),
             Gen.Select(inner, inner, (a, b) => $$"""{"anyOf":[{{a}},{{b}}]}"""),
             Gen.Select(inner, inner, (a, b) => $$"""{"allOf":[{{a}},{{b}}]}"""),
+            Gen.Select(inner, inner, inner, (a, b, c) => $$"""{"properties":{"a":{{a}}},"anyOf":[{{b}},{{c}}]}"""),
+            Gen.Select(inner, inner, (a, b) => $$"""{"properties":{"a":{{a}}},"allOf":[{{b}}]}"""),
+            Gen.Select(inner, inner, (a, b) => $$"""{"items":{{a}},"allOf":[{{b}}]}"""),
             Gen.Select(inner, a => $$"""{"additionalProperties":{{a}},"type":"object"}""")));
+        var schema = Gen.OneOf(part, Gen.Select(part, part, part, (a, b, c) =>
+            $$$"""{"$ref":"#/$defs/a","properties":{"a":{{{b}}},"b":{"$ref":"#/$defs/b","not":false} },"$defs":{"a":{{{a}}},"b":{{{c}}} } }"""));
+        // Two that have nothing in common say little; most differ in a part.
+        var pair = Gen.OneOf(
+            Gen.Select(schema, schema), Gen.Select(schema, leaf, leaf, (narrow, a, b) => (narrow.Replace(a, b), narrow)),
+            Gen.Select(schema, part, leaf, (narrow, a, b) => (narrow.Replace(b, a), narrow)));
         string[] simple = ["null", "true", "0", "1", "2", "3", "1.5", "\"\"", "\"a\"", "\"ab\"", "\"bb\""];
         string[] values =
         [
             .. simple, "[]", "{}", "[[1]]", "[{}]", "{\"a\":[]}", .. simple.Select(v => $"[{v}]"), .. simple.Select(v => $"[\"a\",{v},1]"),
             .. simple.Select(v => $$"""{"a":{{v}}}"""), .. simple.Select(v => $$"""{"b":{{v}}}"""), .. simple.Select(v => $$"""{"a":1,"b":{{v}}}"""),
             .. simple.Select(v => "{\"a\":{\"a\":" + v + "}}"), .. simple.Select(v => $$"""{"a":[{{v}}],"b":"a"}"""),
+            .. simple.Select(v => "{\"a\":{\"b\":" + v + "}}"), .. simple.Select(v => "{\"b\":{\"a\":" + v + "}}"),
+            .. simple.Select(v => $$"""[{"a":{{v}}},{"b":{{v}}}]"""),
         ];
         var found = 0;
 
-        Gen.Select(schema, schema).Sample((wide, narrow) =>
+        pair.Sample((wide, narrow) =>
         {
             if (WhyNotAll(wide, narrow).Count > 0)
                 return;
@@ -123,7 +158,7 @@ public sealed class SchemaComparisonTests
             foreach (var value in values)
             {
                 var json = System.Text.Encoding.UTF8.GetBytes(value);
-                if (other.Judge(json, new Steps(), 1).Count > 0 || HasUnnamed(JsonNode.Parse(narrow), JsonNode.Parse(value)))
+                if (other.Judge(json, new Steps(), 1).Count > 0 || HasUnnamed([JsonNode.Parse(narrow)], JsonNode.Parse(value)))
                     continue;
                 Interlocked.Increment(ref found);
                 Assert.True(one.Judge(json, new Steps(), 1).Count == 0, $"{value} matches {narrow} and not {wide}");
@@ -133,16 +168,27 @@ public sealed class SchemaComparisonTests
         Assert.True(found > 1_000, $"only {found} values were compared");
     }
 
-    /// <summary>What is taken for granted: whether the value has a property somewhere that the schema says nothing of there.</summary>
-    private static bool HasUnnamed(JsonNode? schema, JsonNode? value)
+    /// <summary>
+    /// What is taken for granted: whether the value has a property somewhere that the schemas which speak of it say nothing of there.
+    /// </summary>
+    private static bool HasUnnamed(IEnumerable<JsonNode?> schemas, JsonNode? value)
     {
+        var about = schemas.SelectMany(AboutSame).ToList();
         if (value is JsonArray items)
-            return items.Any(item => HasUnnamed((schema as JsonObject)?["items"], item));
-        if (value is not JsonObject members || schema is not JsonObject of)
-            return value is JsonObject { Count: > 0 };
-        return members.Any(m => of["properties"]?[m.Key] is { } named ? HasUnnamed(named, m.Value)
-            : of["additionalProperties"] is JsonObject rest ? HasUnnamed(rest, m.Value)
-            : true);
+            return items.Any(item => HasUnnamed(about.Select(s => s["items"]), item));
+        return value is JsonObject members && members.Any(m =>
+            about.Select(s => s["properties"]?[m.Key] ?? s["additionalProperties"] as JsonObject).Where(s => s is not null).ToArray()
+                is not { Length: > 0 } said || HasUnnamed(said, m.Value));
+    }
+
+    private static IEnumerable<JsonObject> AboutSame(JsonNode? schema)
+    {
+        if (schema is not JsonObject of)
+            return [];
+        var within = new[] { "allOf", "anyOf" }.SelectMany(k => of[k]?.AsArray() ?? []);
+        // "#/$defs/…", as all references here.
+        var referred = of["$ref"] is { } reference ? schema.Root["$defs"]![reference.ToString()["#/$defs/".Length..]] : null;
+        return within.Append(referred).SelectMany(AboutSame).Prepend(of);
     }
 
     private static IReadOnlyList<Triggers.Api.Errors.FieldError> WhyNotAll(string wide, string narrow)
