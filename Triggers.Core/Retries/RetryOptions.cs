@@ -54,17 +54,22 @@ public sealed class RetryOptions
     internal IReadOnlyList<string>? Statuses { get; init; }
 
     /// <summary>These, but for what a subscription says itself.</summary>
-    public RetryOptions With(RetryPolicy policy) => new()
+    public RetryOptions With(RetryPolicy policy)
     {
-        Schedule = policy.Schedule,
-        MaxAttempts = policy.Schedule?.Count + 1 ?? policy.MaxAttempts ?? MaxAttempts,
-        MaxRejectedAttempts = policy.Statuses is null ? MaxRejectedAttempts : 1,
-        BaseDelay = policy.BaseDelay ?? BaseDelay,
-        Factor = policy.Factor ?? Factor,
-        MaxDelay = policy.MaxDelay ?? MaxDelay,
-        Jitter = policy.Jitter ?? Jitter,
-        MaxAge = policy.MaxAge,
-        Statuses = policy.Statuses,
-        MaxRetryAfter = policy.MaxRetryAfter ?? MaxRetryAfter,
-    };
+        var most = policy.Schedule?.Count + 1 ?? policy.MaxAttempts;
+        return new()
+        {
+            Schedule = policy.Schedule,
+            MaxAttempts = most ?? MaxAttempts,
+            // Those that are rejected are among the attempts in all.
+            MaxRejectedAttempts = policy.Statuses is not null ? 1 : Math.Min(most ?? MaxRejectedAttempts, MaxRejectedAttempts),
+            BaseDelay = policy.BaseDelay ?? BaseDelay,
+            Factor = policy.Factor ?? Factor,
+            MaxDelay = policy.MaxDelay ?? MaxDelay,
+            Jitter = policy.Jitter ?? Jitter,
+            MaxAge = policy.MaxAge,
+            Statuses = policy.Statuses,
+            MaxRetryAfter = policy.MaxRetryAfter ?? MaxRetryAfter,
+        };
+    }
 }

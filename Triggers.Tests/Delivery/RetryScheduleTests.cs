@@ -184,6 +184,26 @@ public class RetryScheduleTests
     }
 
     [Theory]
+    [InlineData(1, null, 1)]
+    [InlineData(2, null, 2)]
+    [InlineData(20, null, 3)]
+    [InlineData(null, 1, 2)]
+    [InlineData(null, 5, 3)]
+    public void What_is_rejected_is_tried_no_more_often_than_a_policy_says(int? maxAttempts, int? delays, int attempts)
+    {
+        var options = Defaults.With(new RetryPolicy
+        {
+            MaxAttempts = maxAttempts,
+            Schedule = delays is { } count ? [.. Enumerable.Repeat(TimeSpan.FromSeconds(1), count)] : null,
+        });
+        Transition After(int attempt) => RetrySchedule.After(options, attempt, AttemptOutcome.HttpStatus, 404, null, default, random: 0.5);
+
+        for (var attempt = 1; attempt < attempts; attempt++)
+            Assert.Equal(DeliveryStatus.Pending, After(attempt).Status);
+        Assert.Equal(DeadLetterReasons.Rejected, After(attempts).Reason);
+    }
+
+    [Theory]
     [InlineData("5xx", 599, true)]
     [InlineData("5xx", 999, true)]
     [InlineData("5xx", 100, true)]

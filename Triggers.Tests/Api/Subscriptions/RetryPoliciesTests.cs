@@ -99,6 +99,8 @@ public sealed class RetryPoliciesTests(ApiFixture api) : IClassFixture<ApiFixtur
         // 10 s, 60 s, 310 s and 1,560 s are within the hour; 7,810 s are not.
         Assert.Equal((5, "dead_lettered", "too_old"), await EndAsync(client, id, 500));
         Assert.Equal("00:00:02", (await client.GetAsync($"/subscriptions/{id}/retry-preview")).Is(200)["timeout"]);
+        (await client.PatchAsync($"/subscriptions/{id}", """{"retry":{"maxAttempts":1}}""")).Is(200);
+        Assert.Equal((1, "dead_lettered", "rejected"), await EndAsync(client, id, 404));
     }
 
     [Theory]
