@@ -74,14 +74,15 @@ internal sealed partial class Circuits(
         // What this process has seen and not written yet is not contradicted by what it reads.
         if (!_changes.IsEmpty)
             return;
-        var read = new HashSet<Guid>();
+        var (read, asked) = (new HashSet<Guid>(), Time.GetTimestamp());
         await using var command = pool.CreateCommand(CircuitChanges.All);
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
         while (await reader.ReadAsync(cancellationToken))
         {
             var (id, epoch) = (reader.GetGuid(0), reader.GetInt64(1));
             read.Add(id);
-            if (_broken.TryGetValue(id, out var known) && known.Epoch == epoch)
+            // Nor is a probe that this process took meanwhile.
+            if (_broken.TryGetValue(id, out var known) && (known.Epoch == epoch || known.ProbingSince >= asked))
                 continue;
             _breakers.TryRemove(id, out _);
             Break(id, new Broken(epoch, reader.IsDBNull(2) ? null : Later(TimeSpan.FromSeconds(reader.GetDouble(2)))));

@@ -1,8 +1,11 @@
 using System.Collections.Concurrent;
 using System.Text.Json.Nodes;
 using Microsoft.AspNetCore.Http;
+using Microsoft.Extensions.DependencyInjection;
+using Npgsql;
 using Triggers.Core.State;
 using Triggers.Core.Tables;
+using Triggers.Delivery.Circuits;
 using Triggers.Tests.Support;
 
 namespace Triggers.Tests.Delivery;
@@ -119,6 +122,42 @@ public sealed class CircuitTests(PostgresServer postgres) : EngineTests(postgres
         Assert.InRange(
             await Engine.ScalarAsync<double>("SELECT extract(epoch FROM next_probe_at - since)::float8 FROM circuits"), 35, 120);
         answer.SetResult();
+        await WaitForAsync(client, subscription, "closed");
+    }
+
+    [Fact]
+    public async Task A_probe_that_is_taken_while_the_circuits_are_read_is_still_one_when_they_have_been()
+    {
+        const long Lock = 4711;
+        await using var host = await StartAsync(fails: false);
+        var answer = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        Receiver.Respond = (_, _) => answer.Task;
+        using var client = host.Client();
+        var subscription = await client.SubscribeAsync(url: $"{Receiver.Url}/sick");
+        await OpenAsync(subscription);
+        var delivery = await Engine.StartDeliveryAsync(s_settings);
+        await client.PublishAsync();
+        // Whoever reads them here has begun, and waits for the lock before a row comes.
+        await Engine.ExecuteAsync($"""
+            CREATE SCHEMA slow;
+            CREATE VIEW slow.circuits AS SELECT c.* FROM public.circuits c, (SELECT pg_advisory_xact_lock({Lock})) AS held
+            """);
+        await using var slow = NpgsqlDataSource.Create(
+            new NpgsqlConnectionStringBuilder(Engine.ConnectionString) { SearchPath = "slow,public" }.ConnectionString);
+        await using var holder = await Engine.DataSource.OpenConnectionAsync(TestContext.Current.CancellationToken);
+        await using var held = await holder.BeginTransactionAsync(TestContext.Current.CancellationToken);
+        await using (var take = new NpgsqlCommand($"SELECT pg_advisory_xact_lock({Lock})", holder))
+            await take.ExecuteNonQueryAsync(TestContext.Current.CancellationToken);
+
+        var reading = delivery.Services.GetRequiredService<Circuits>().RefreshAsync(slow, TestContext.Current.CancellationToken);
+        await Wait.UntilAsync("the circuits are being read", async () => await Engine.ScalarAsync<long>(
+            $"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {Lock} AND NOT granted") == 1);
+        await ProbeNowAsync();
+        await Wait.UntilAsync("the probe is under way", () => Receiver.Received.Count == 1);
+        await held.RollbackAsync(TestContext.Current.CancellationToken);
+        await reading;
+        answer.SetResult();
+
         await WaitForAsync(client, subscription, "closed");
     }
 
