@@ -29,6 +29,14 @@ public interface IEventLog
     /// <returns>Null when it has something to append.</returns>
     /// <exception cref="EventLogUnavailableException">The database did not answer in time.</exception>
     Task<AppendResult?> FindRepeatedAsync(AppendRequest request, TimeLimit limit, CancellationToken cancellationToken);
+
+    /// <summary>Which of a request's events were accepted before, by their external ids alone. Appends nothing.</summary>
+    /// <param name="request">As for <see cref="AppendAsync"/>; its idempotency key says nothing here.</param>
+    /// <param name="limit">What is left of the request's time.</param>
+    /// <param name="cancellationToken">Ends the waiting.</param>
+    /// <returns>The ids that the request has for them.</returns>
+    /// <exception cref="EventLogUnavailableException">The database did not answer in time.</exception>
+    Task<IReadOnlySet<Guid>> FindAcceptedAsync(AppendRequest request, TimeLimit limit, CancellationToken cancellationToken);
 }
 
 /// <summary>The events of one request.</summary>

@@ -98,8 +98,8 @@ internal static class IngestApi
         var firstId = TypeId.NewGuid();
         times.Check(parsed);
         await contracts.CheckAsync(caller, parsed, context.RequestAborted);
-        if (key is not null && parsed.Exists(e => e.ContractRefusal is not null))
-            await TakeBackIfAcceptedAsync(context, caller, log, key, body, firstId, parsed);
+        if (parsed.Exists(e => e.ContractRefusal is not null && (key ?? e.ExternalId) is not null))
+            await TakeBackAcceptedAsync(context, caller, log, key, body, firstId, parsed);
         var events = Events(parsed, firstId, e => e.Errors.Count == 0);
 
         var refusal = await limits.TakeEventsAsync(context, events.Count, body.Length);
@@ -183,18 +183,38 @@ internal static class IngestApi
         parsed.Exists(e => e.ContractRefusal is not null)
             ? "?refused=" + string.Join(',', parsed.Where(e => e.ContractRefusal is not null).Select(e => e.Index)) : "";
 
-    /// <summary>What was accepted whole before a type began to refuse some of it gets its first answer.</summary>
-    private static async Task TakeBackIfAcceptedAsync(
-        HttpContext context, Caller caller, IEventLog log, string key, ReadOnlyMemory<byte> body, Guid firstId, List<ParsedEvent> parsed)
+    /// <summary>
+    /// What was accepted before its type, or the time, began to refuse it gets its first answer: the whole batch by its key, else an
+    /// event by its external id.
+    /// </summary>
+    private static async Task TakeBackAcceptedAsync(
+        HttpContext context, Caller caller, IEventLog log, string? key, ReadOnlyMemory<byte> body, Guid firstId, List<ParsedEvent> parsed)
     {
-        var whole = new AppendRequest(
-            caller.TenantId, firstId, context.CorrelationId(), null, Fingerprints.OfRequest(key, context.Request.Path, body.Span),
-            Events(parsed, firstId, e => e.Errors.Count == 0 || e.ContractRefusal is not null));
-        var first = await log.FindRepeatedAsync(whole, Deadline.Of(context).Limit, context.RequestAborted);
-        if (first?.Outcome != AppendOutcome.Repeated)
+        if (await IsRepeatedAsync("", e => e.Errors.Count == 0 || e.ContractRefusal is not null))
+        {
+            foreach (var e in parsed.Where(e => e.ContractRefusal is not null))
+                e.TakeBack();
             return;
-        foreach (var e in parsed.Where(e => e.ContractRefusal is not null))
-            e.TakeBack();
+        }
+        var accepted = await log.FindAcceptedAsync(
+            new AppendRequest(
+                caller.TenantId, firstId, context.CorrelationId(), null, null, Events(parsed, firstId, e => e.ContractRefusal is not null)),
+            Deadline.Of(context).Limit, context.RequestAborted);
+        // What the first answer to a key refused stays refused, though another request may have had it accepted since.
+        if (accepted.Count == 0 || await IsRepeatedAsync(RefusedByContract(parsed), e => e.Errors.Count == 0))
+            return;
+        for (var i = 0; i < parsed.Count; i++)
+        {
+            if (accepted.Contains(TypeId.Add(firstId, i)))
+                parsed[i].TakeBack();
+        }
+
+        async Task<bool> IsRepeatedAsync(string refused, Predicate<ParsedEvent> which) =>
+            key is not null && await log.FindRepeatedAsync(
+                new AppendRequest(
+                    caller.TenantId, firstId, context.CorrelationId(), null,
+                    Fingerprints.OfRequest(key, context.Request.Path + refused, body.Span), Events(parsed, firstId, which)),
+                Deadline.Of(context).Limit, context.RequestAborted) is { Outcome: AppendOutcome.Repeated };
     }
 
     private static List<NewEvent> Events(List<ParsedEvent> parsed, Guid firstId, Predicate<ParsedEvent> which)

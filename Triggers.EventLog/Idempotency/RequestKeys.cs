@@ -343,6 +343,19 @@ internal sealed partial class RequestKeys(
         KeyId.AllOf(request).Any() && Decision.Decide(request, WithOwnKey(request, await ReadHoldersAsync(request, limit)))
             is Decision.Answer { ToAppend.Count: 0 } answer ? answer.Result : null;
 
+    /// <summary>The events of a request that were accepted before, by their external ids.</summary>
+    public async Task<IReadOnlySet<Guid>> FindAcceptedAsync(AppendRequest request, TimeLimit limit)
+    {
+        request = request with { IdempotencyKey = null };
+        if (!KeyId.AllOf(request).Any())
+            return new HashSet<Guid>();
+        var holders = await ReadHoldersAsync(request, limit);
+        return request.Events.Where(IsAccepted).Select(e => e.Id).ToHashSet();
+
+        bool IsAccepted(NewEvent e) => e.ExternalKey is not null && Decision.Decide(request with { Events = [e] }, holders)
+            is Decision.Answer { Result.Events: [{ Outcome: AppendedEventOutcome.Repeated }] };
+    }
+
     /// <summary>Holders as if an idempotency key that nobody holds were the request's own.</summary>
     public static Dictionary<KeyId, Holder> WithOwnKey(AppendRequest request, Dictionary<KeyId, Holder> holders)
     {

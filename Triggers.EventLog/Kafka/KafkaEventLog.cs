@@ -51,6 +51,10 @@ public sealed partial class KafkaEventLog(
     public Task<AppendResult?> FindRepeatedAsync(AppendRequest request, TimeLimit limit, CancellationToken cancellationToken) =>
         _keys.FindRepeatedAsync(request, limit.Less(RequestBudget.Answer)).WaitAsync(cancellationToken);
 
+    /// <inheritdoc />
+    public Task<IReadOnlySet<Guid>> FindAcceptedAsync(AppendRequest request, TimeLimit limit, CancellationToken cancellationToken) =>
+        _keys.FindAcceptedAsync(request, limit.Less(RequestBudget.Answer)).WaitAsync(cancellationToken);
+
     private async Task<AppendResult> AppendKeylessAsync(AppendRequest request, TimeLimit limit)
     {
         await ProduceAsync(request, limit);

@@ -47,6 +47,10 @@ public sealed partial class PostgresEventLog(NpgsqlDataSource dataSource, TimePr
     public Task<AppendResult?> FindRepeatedAsync(AppendRequest request, TimeLimit limit, CancellationToken cancellationToken) =>
         _keys.FindRepeatedAsync(request, limit.Less(RequestBudget.Answer)).WaitAsync(cancellationToken);
 
+    /// <inheritdoc />
+    public Task<IReadOnlySet<Guid>> FindAcceptedAsync(AppendRequest request, TimeLimit limit, CancellationToken cancellationToken) =>
+        _keys.FindAcceptedAsync(request, limit.Less(RequestBudget.Answer)).WaitAsync(cancellationToken);
+
     /// <returns>Null when its keys have to be reserved.</returns>
     private async Task<AppendResult?> EnqueueAsync(PendingAppend pending, TimeLimit limit, CancellationToken cancellationToken)
     {

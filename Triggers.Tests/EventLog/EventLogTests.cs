@@ -205,6 +205,11 @@ public abstract class EventLogTests : IAsyncLifetime
         Assert.Null(await FindAsync(Request(null, 2, External("ext", "content"))));
         var known = (await FindAsync(Request(null, 1, External("ext", "content"))))!.Events.Single();
         Assert.Equal((first.Events[0].Id, AppendedEventOutcome.Repeated), (known.Id, known.Outcome));
+        var mixed = Request(Key("key", "other"), 3, External("ext", "content"));
+        var events = mixed.Events.ToArray();
+        events[2] = events[2] with { ExternalKey = External("ext", "other content").Key };
+        Assert.Equal([events[0].Id], await Engine.Log.FindAcceptedAsync(
+            mixed with { Events = events }, TestContext.Current.CancellationToken));
         Assert.Equal(3, await CountAsync());
 
         Task<AppendResult?> FindAsync(AppendRequest request) =>

@@ -288,4 +288,8 @@ internal static class WholeRequests
 
     public static Task<AppendResult?> FindRepeatedAsync(this IEventLog log, AppendRequest request, CancellationToken cancellationToken) =>
         log.FindRepeatedAsync(request, Limit, cancellationToken);
+
+    public static Task<IReadOnlySet<Guid>> FindAcceptedAsync(
+        this IEventLog log, AppendRequest request, CancellationToken cancellationToken) =>
+        log.FindAcceptedAsync(request, Limit, cancellationToken);
 }
