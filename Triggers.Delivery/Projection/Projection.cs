@@ -270,7 +270,7 @@ internal sealed class Matches(FirstAttempts? first = null)
     public const int MaxDeliveries = 1_000;
 
     /// <summary>
-    /// How many steps the filters of a tenant have in one transaction, some milliseconds. Events beyond that are left to
+    /// How many steps the filters of a tenant have in one transaction. Events beyond that are left to
     /// <see cref="FanOutLoop"/>, which goes on with them by as many at a time: so nobody waits for them.
     /// </summary>
     public const int MaxFilterSteps = 20 * SubscriptionFilter.MaxSteps;

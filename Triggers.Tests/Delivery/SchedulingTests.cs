@@ -192,6 +192,8 @@ public abstract class SchedulingTests(PostgresServer postgres, KafkaServer? kafk
         await Wait.UntilAsync("the time has passed", async () => await Engine.ScalarAsync<bool>($"SELECT now() > '{soon}'"));
         Assert.Equal(first.Id, (await Client.PostAsync("/events", body, key)).Is(202).Id);
         Assert.Equal(first.Id, (await Client.PostAsync("/events", body)).Is(202).Id);
+        var item = (await Client.PostAsync("/events/batch", $$"""{"events":[{{body}}]}""")).Is(202).Json["items"]![0]!;
+        Assert.Equal(first.Id, item["id"]!.ToString());
 
         Task<Answer> PublishAsync(string? deliverAt, string? expiresAt) => Client.PostAsync("/events", new JsonObject
         {
