@@ -12,6 +12,7 @@ internal static class RunCommand
                              drain-held
           --quick            a few seconds each
           --long             everything at its full length, with memory and filled: hours
+          --minutes N        of load for memory, after the first one        29
           --due N            deliveries to drain                            1000000, beside held: 200000, quick: 50000
           --stored N         events in the filled system                    10000000
           --queued N         deliveries waiting in it                       1000000

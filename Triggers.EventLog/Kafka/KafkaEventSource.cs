@@ -132,7 +132,7 @@ internal sealed partial class KafkaEventSource(
         await using var batch = new NpgsqlBatch(connection)
         {
             // The last is a statement of its own, so that it sees the positions as they are now that they are locked.
-            BatchCommands = 
+            BatchCommands =
             {
                 ProjectionStatements.LockPositions(log, items), new("SELECT version FROM subscriptions_version"),
                 ProjectionStatements.Store(log, items),
