@@ -59,8 +59,10 @@ internal sealed class RateLimits(LocalLimits local, ApiMetrics metrics, RedisLim
             var standing = shared ?? local.Take(limits, cost);
             if (standing.Verdict == Verdict.Allowed)
                 return events;
-            // Fewer than were asked for, or it had been allowed; and fewer still by now, if others took some.
-            events = (int)Left(limits, standing);
+            if (standing.Verdict != Verdict.QuotaExceeded)
+                return 0;
+            // Fewer still by now, if others took some.
+            events = (int)Math.Min(events - 1, Left(limits, standing));
         }
         return 0;
     }
